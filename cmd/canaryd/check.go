@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/canaryd/canaryd/config"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+func checkCommand() *cobra.Command {
+	var strict, show bool
+	c := &cobra.Command{
+		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
+		Args: cobra.MinimumNArgs(1),
+	}
+	out := output(c)
+	c.Flags().BoolVar(&strict, "strict", false, "count warnings as findings")
+	c.Flags().BoolVar(&show, "print", false, "print the policies with all their defaults")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(*out); err != nil {
+			return err
+		}
+		k := checker{stdin: cmd.InOrStdin()}
+		for _, a := range args {
+			if err := k.path(a); err != nil {
+				return err
+			}
+		}
+		k.findings = append(k.findings, policy.CheckSet(k.docs)...)
+		return k.report(cmd, *out, strict, show)
+	}
+	return c
+}
+
+type checker struct {
+	stdin    io.Reader
+	docs     []policy.Document
+	findings policy.Findings
+	files    int
+}
+
+func (k *checker) path(p string) error {
+	if p == "-" {
+		data, err := io.ReadAll(k.stdin)
+		if err != nil {
+			return fmt.Errorf("standard input: %w", err)
+		}
+		k.text("stdin", data)
+		return nil
+	}
+	info, err := os.Stat(p)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return k.file(p)
+	}
+	var files []string
+	for _, pattern := range []string{"*.yml", "*.yaml"} {
+		m, err := filepath.Glob(filepath.Join(p, pattern))
+		if err != nil {
+			return err
+		}
+		files = append(files, m...)
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("%s holds no .yml or .yaml file", p)
+	}
+	slices.Sort(files)
+	for _, f := range files {
+		if err := k.file(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *checker) file(f string) error {
+	data, err := os.ReadFile(f)
+	if err != nil {
+		return err
+	}
+	k.text(f, data)
+	return nil
+}
+
+// text checks one file: a mapping with a key of canaryd.yml and no `service` is one.
+func (k *checker) text(name string, data []byte) {
+	k.files++
+	var top map[string]any
+	if err := yaml.Load(data, &top); err == nil && top["service"] == nil {
+		for _, key := range []string{"xds", "web", "policies", "storage", "metrics"} {
+			if _, ok := top[key]; ok {
+				_, fs := parseServerConfig(name, data)
+				k.findings = append(k.findings, fs...)
+				return
+			}
+		}
+	}
+	docs, fs := policy.Parse(name, data)
+	k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
+}
+
+func (k *checker) report(cmd *cobra.Command, out string, strict, show bool) error {
+	errs, warnings := k.findings.Errors(), k.findings.Warnings()
+	if strict {
+		errs = k.findings
+		warnings = nil
+	}
+	if out == "json" {
+		if k.findings == nil {
+			k.findings = policy.Findings{}
+		}
+		if err := printJSON(cmd.OutOrStdout(), map[string]any{"files": k.files, "findings": k.findings}); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range errs {
+			fmt.Fprintln(cmd.OutOrStdout(), f)
+		}
+	}
+	for _, f := range warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", f)
+	}
+	if len(errs) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d findings in %d files\n", len(errs), k.files)
+		return &exit{code: exitFindings}
+	}
+	if show {
+		return k.print(cmd.OutOrStdout())
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%d files are right\n", k.files)
+	return nil
+}
+
+func (k *checker) print(w io.Writer) error {
+	for _, d := range k.docs {
+		text, err := yaml.Dump(d.Policy)
+		if err != nil {
+			return fmt.Errorf("print %s: %w", d.File, err)
+		}
+		fmt.Fprintf(w, "---\n%s", strings.TrimPrefix(string(text), "---\n"))
+	}
+	return nil
+}
+
+func schemaCommand() *cobra.Command {
+	return &cobra.Command{Use: "schema", Short: "Print the JSON schema of a policy", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(config.PolicySchema)
+			return err
+		}}
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/canaryd/canaryd/internal/web"
+)
+
+// client talks to the daemon.
+type client struct{ base, token string }
+
+// remote gives a command the flags that find the daemon.
+func remote(c *cobra.Command) *client {
+	cl := &client{token: os.Getenv("CANARYD_TOKEN")}
+	def := os.Getenv("CANARYD_URL")
+	if def == "" {
+		def = "http://127.0.0.1:8080"
+	}
+	c.Flags().StringVar(&cl.base, "url", def, "where the daemon is (CANARYD_URL); CANARYD_TOKEN: bearer token, or user:password")
+	return cl
+}
+
+// call sends one request; a problem document becomes an error that says what the daemon said.
+func (c *client) call(ctx context.Context, method, path string, body, into any) error {
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if resp.StatusCode >= 400 {
+		var p web.Problem
+		if json.Unmarshal(raw, &p) == nil && p.Detail != "" {
+			return &p
+		}
+		return fmt.Errorf("%s %s: the daemon answered %s", method, path, resp.Status)
+	}
+	if into == nil || len(raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%s %s: the answer is not what a canaryd sends: %w", method, path, err)
+	}
+	return nil
+}
+
+func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var buf bytes.Buffer
+	if body != nil {
+		if err := json.NewEncoder(&buf).Encode(body); err != nil {
+			return nil, fmt.Errorf("encode the request: %w", err)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, &buf)
+	if err != nil {
+		return nil, fmt.Errorf("--url %s: %w", c.base, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if u, err := user.Current(); err == nil {
+		req.Header.Set("X-Canaryd-By", u.Username)
+	}
+	if name, password, ok := strings.Cut(c.token, ":"); ok {
+		req.SetBasicAuth(name, password)
+	} else if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no canaryd answers at %s: %w\nTry: start it with `canaryd serve`, or set --url or CANARYD_URL", c.base, errors.Unwrap(err))
+	}
+	return resp, nil
+}
+
+func servicePath(service string, more ...string) string {
+	p := "/api/v1/services/" + url.PathEscape(service)
+	for _, m := range more {
+		p += "/" + url.PathEscape(m)
+	}
+	return p
+}
+
+func (c *client) service(ctx context.Context, name string) (web.Service, error) {
+	var s web.Service
+	return s, c.call(ctx, http.MethodGet, servicePath(name), nil, &s)
+}
+
+// output gives a command its -o flag.
+func output(c *cobra.Command) *string {
+	return c.Flags().StringP("output", "o", "table", "table or json")
+}
+
+func checkOutput(o string) error {
+	if o != "table" && o != "json" {
+		return &exit{exitUsage, fmt.Sprintf("canaryd: -o %q: write table or json", o)}
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,91 @@
+// canaryd gives a new release a little traffic, watches its error rate against the trusted one, and
+// gives it all, or nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes; CI relies on them.
+const (
+	exitOK         = 0
+	exitError      = 1
+	exitUsage      = 2
+	exitFindings   = 3
+	exitRolledBack = 10
+	exitUndecided  = 11
+	exitAborted    = 12
+	exitSuperseded = 13
+)
+
+// exit carries a code; an empty message was already told.
+type exit struct {
+	code    int
+	message string
+}
+
+func (e *exit) Error() string { return e.message }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// execute is the whole program: arguments in, exit code out.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	started := false
+	root := newRoot()
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var e *exit
+	if errors.As(err, &e) {
+		if e.message != "" {
+			fmt.Fprintln(stderr, e.message)
+		}
+		return e.code
+	}
+	fmt.Fprintln(stderr, "canaryd:", err)
+	if !started {
+		fmt.Fprintf(stderr, "Try: %s --help\n", cmd.CommandPath())
+		return exitUsage
+	}
+	return exitError
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use: "canaryd", Short: "Canary traffic control over Envoy, without Kubernetes",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "release", Title: "Releases:"},
+		&cobra.Group{ID: "policy", Title: "Policies:"}, &cobra.Group{ID: "envoy", Title: "Envoy:"})
+	for group, cmds := range map[string][]*cobra.Command{
+		"daemon":  {serveCommand(), healthcheckCommand(), demoCommand()},
+		"release": append([]*cobra.Command{statusCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand()}, personCommands()...),
+		"policy":  {checkCommand(), schemaCommand()},
+		"envoy":   {bootstrapCommand(), xdsCommand()},
+	} {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(versionCommand())
+	return root
+}

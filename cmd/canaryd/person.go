@@ -1,0 +1,39 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/canaryd/canaryd/internal/web"
+)
+
+// personCommands are what a person may say to a running rollout.
+func personCommands() []*cobra.Command {
+	var out []*cobra.Command
+	for verb, short := range map[string]string{
+		"promote": "Make a version stable now, without evidence: the way back at 3 a.m.",
+		"abort":   "Cut a canary to zero, or send everything back to the warm version",
+		"pause":   "Freeze a canary's weight; it is still cut when it is worse",
+		"resume":  "Let a paused canary go on",
+	} {
+		c := &cobra.Command{Use: verb + " SERVICE [VERSION]", Short: short, Args: cobra.RangeArgs(1, 2)}
+		cl, o := remote(c), output(c)
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(*o); err != nil {
+				return err
+			}
+			path := servicePath(args[0], verb)
+			if len(args) == 2 {
+				path = servicePath(args[0], "versions", args[1], verb)
+			}
+			var v web.Version
+			if err := cl.call(cmd.Context(), http.MethodPost, path, nil, &v); err != nil {
+				return err
+			}
+			return showVersion(cmd.OutOrStdout(), *o, args[0], v)
+		}
+		out = append(out, c)
+	}
+	return out
+}

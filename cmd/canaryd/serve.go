@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	collectorversion "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/common/config"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/sirupsen/logrus"
+	slogrus "github.com/sirupsen/logrus/hooks/slog"
+	"github.com/spf13/cobra"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/store"
+	canarydweb "github.com/canaryd/canaryd/internal/web"
+	"github.com/canaryd/canaryd/internal/xds"
+)
+
+type serveFlags struct {
+	file, webListen, xdsListen, storage, level, format, webConfig string
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), f) },
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.file, "config.file", "", "canaryd.yml; none: the defaults")
+	fl.StringVar(&f.webListen, "web.listen-address", "", "API and metrics; overrides web.listen")
+	fl.StringVar(&f.xdsListen, "xds.listen-address", "", "ADS and load reports; overrides xds.listen")
+	fl.StringVar(&f.storage, "storage.path", "", "directory of the database; overrides storage.path")
+	fl.StringVar(&f.level, "log.level", "info", "debug, info, warning or error")
+	fl.StringVar(&f.format, "log.format", "", "text or json; default: text on a terminal, json elsewhere")
+	fl.StringVar(&f.webConfig, "web.config.file", "", "TLS and users of the API, in Prometheus' web-config format")
+	return c
+}
+
+func (f serveFlags) config() (serverConfig, error) {
+	c, err := loadServerConfig(f.file)
+	for _, o := range []struct{ flag, key *string }{{&f.webListen, &c.Web.Listen}, {&f.xdsListen, &c.XDS.Listen}, {&f.storage, &c.Storage.Path}} {
+		if *o.flag != "" {
+			*o.key = *o.flag
+		}
+	}
+	return c, err
+}
+
+func (f serveFlags) logger() (*logrus.Logger, error) {
+	log := logrus.New()
+	level, err := logrus.ParseLevel(f.level)
+	if err != nil {
+		return nil, fmt.Errorf("--log.level: %w", err)
+	}
+	log.SetLevel(level)
+	switch {
+	case f.format == "json" || f.format == "" && !isTerminal(os.Stderr):
+		log.SetFormatter(&logrus.JSONFormatter{})
+	case f.format != "" && f.format != "text":
+		return nil, fmt.Errorf("--log.format: %q: write text or json", f.format)
+	}
+	return log, nil
+}
+
+// serve is one straight line of wiring: what comes later depends on what comes first.
+func serve(ctx context.Context, f serveFlags) error {
+	cfg, err := f.config()
+	if err != nil {
+		return err
+	}
+	log, err := f.logger()
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(cfg.Storage.Path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	hub := xds.NewHub(log)
+	src, loads, err := newSource(cfg)
+	if err != nil {
+		return err
+	}
+	o := controller.Options{Log: log, Store: db, Hub: hub, Source: src, Policies: cfg.Policies}
+	if cfg.Metrics.Source == "envoy" {
+		o.Ask = loads.Ask
+	}
+	ctl, err := controller.New(o)
+	if err != nil {
+		return err
+	}
+	tlsConf, err := cfg.XDS.TLS.load()
+	if err != nil {
+		return err
+	}
+	xdsListener, err := net.Listen("tcp", cfg.XDS.Listen)
+	if err != nil {
+		return fmt.Errorf("xds.listen: %w", err)
+	}
+	webListener, err := net.Listen("tcp", cfg.Web.Listen)
+	if err != nil {
+		return fmt.Errorf("web.listen: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(ctl, src))
+	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: registry})
+
+	var g run.Group
+	background(ctx, &g, hub.Run)
+	background(ctx, &g, ctl.Run)
+	background(ctx, &g, func(ctx context.Context) error { return ctl.WatchFiles(ctx, 5*time.Second) })
+	background(ctx, &g, func(ctx context.Context) error { return hangups(ctx, ctl, log) })
+	grpcServer := xds.NewServer(hub, loads, tlsConf)
+	g.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	g.Add(func() error { return serveWeb(server, webListener, f.webConfig, log) }, func(error) { _ = server.Close() })
+	log.WithFields(logrus.Fields{"xds": xdsListener.Addr(), "web": webListener.Addr(), "source": cfg.Metrics.Source}).Info("canaryd is serving")
+	if err := g.Run(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	log.Info("canaryd has stopped; the Envoys keep the last weights")
+	return nil
+}
+
+// newSource makes the source of evidence and the load report server that may feed it.
+func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
+	interval := cfg.Metrics.Interval.Std()
+	if cfg.Metrics.Source == "prometheus" {
+		rt, err := config.NewRoundTripperFromConfig(cfg.Metrics.Prometheus.HTTPClientConfig, "canaryd")
+		if err != nil {
+			return nil, nil, fmt.Errorf("metrics.prometheus: %w", err)
+		}
+		src, err := metrics.NewPrometheus(cfg.Metrics.Prometheus.URL, rt, interval)
+		return src, xds.NewLoads(interval, func(xds.Report) {}), err
+	}
+	var src *metrics.Envoy
+	loads := xds.NewLoads(interval, func(r xds.Report) { src.Add(reportOf(r)) })
+	src = metrics.NewEnvoy(interval, loads.Nodes)
+	return src, loads, nil
+}
+
+// reportOf sorts a load report by service and version.
+func reportOf(r xds.Report) metrics.Report {
+	out := metrics.Report{Node: r.Node, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}}
+	for name, load := range r.Clusters {
+		service, version, ok := xds.SplitCluster(name)
+		if !ok {
+			continue
+		}
+		if out.Counts[service] == nil {
+			out.Counts[service] = map[string]analysis.Counts{}
+			out.Slices[service] = map[string]map[string]analysis.Counts{}
+		}
+		out.Counts[service][version] = load.Counts
+		out.Slices[service][version] = load.Endpoints
+		if from := r.At.Add(-load.Interval); from.Before(out.From) {
+			out.From = from
+		}
+	}
+	return out
+}
+
+func background(parent context.Context, g *run.Group, f func(context.Context) error) {
+	ctx, cancel := context.WithCancel(parent)
+	g.Add(func() error { return f(ctx) }, func(error) { cancel() })
+}
+
+func hangups(ctx context.Context, ctl *controller.Controller, log logrus.FieldLogger) error {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGHUP)
+	defer signal.Stop(ch)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ch:
+			if err := ctl.Reload(ctx, "SIGHUP"); err != nil {
+				log.WithError(err).Error("reload failed")
+			}
+		}
+	}
+}
+
+func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
+	flags := &web.FlagConfig{WebListenAddresses: &[]string{l.Addr().String()}, WebSystemdSocket: new(bool), WebConfigFile: &webConfig}
+	return web.Serve(l, s, flags, slog.New(slogrus.NewHandler(log, nil)))
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/common/config"
+	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// serverConfig is canaryd.yml. Every key has a default.
+type serverConfig struct {
+	XDS struct {
+		Listen string    `yaml:"listen"`
+		TLS    tlsConfig `yaml:"tls"`
+	} `yaml:"xds"`
+	Web struct {
+		Listen string `yaml:"listen"`
+	} `yaml:"web"`
+	Policies []string `yaml:"policies"`
+	Storage  struct {
+		Path string `yaml:"path"`
+	} `yaml:"storage"`
+	Metrics metricsConfig `yaml:"metrics"`
+}
+
+type tlsConfig struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+	ClientCA string `yaml:"client_ca_file"`
+}
+
+type metricsConfig struct {
+	Source     string           `yaml:"source"`
+	Prometheus prometheusConfig `yaml:"prometheus"`
+	Interval   policy.Duration  `yaml:"interval"`
+}
+
+type prometheusConfig struct {
+	URL                     string `yaml:"url"`
+	config.HTTPClientConfig `yaml:",inline"`
+}
+
+func defaultServerConfig() serverConfig {
+	var c serverConfig
+	c.XDS.Listen, c.Web.Listen = "127.0.0.1:18000", "127.0.0.1:8080"
+	c.Policies = []string{"policies/*.yml"}
+	c.Storage.Path = "data"
+	c.Metrics.Source = "envoy"
+	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTPClientConfig: config.DefaultHTTPClientConfig}
+	c.Metrics.Interval = policy.Duration(time.Second)
+	return c
+}
+
+// loadServerConfig reads canaryd.yml; no file name means the defaults, relative to the working directory.
+func loadServerConfig(file string) (serverConfig, error) {
+	if file == "" {
+		return defaultServerConfig(), nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return serverConfig{}, fmt.Errorf("--config.file: %w", err)
+	}
+	c, fs := parseServerConfig(file, data)
+	if len(fs) > 0 {
+		return c, fs
+	}
+	c.relativeTo(filepath.Dir(file))
+	return c, nil
+}
+
+func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings) {
+	c := defaultServerConfig()
+	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
+		return c, policy.Findings{{File: file, Line: 1, Column: 1, Message: err.Error()}}
+	}
+	var doc yaml.Node
+	if err := loader.Load(&doc); err == io.EOF || err == nil && (len(doc.Content) == 0 || doc.Content[0].Tag == "!!null") {
+		return c, nil
+	} else if err != nil {
+		return c, policy.Findings{{File: file, Line: 1, Column: 1, Message: err.Error()}}
+	}
+	fs := policy.Decode(file, doc.Content[0], &c)
+	at := func(path ...string) policy.Finding { return positionOf(file, doc.Content[0], path) }
+	say := func(f policy.Finding, format string, args ...any) {
+		f.Message = fmt.Sprintf(format, args...)
+		fs = append(fs, f)
+	}
+	if s := c.Metrics.Source; s != "envoy" && s != "prometheus" {
+		say(at("metrics", "source"), "%q is no source of evidence: write envoy or prometheus", s)
+	}
+	if c.Metrics.Interval.Std() < 100*time.Millisecond {
+		say(at("metrics", "interval"), "the interval must be 100ms at least")
+	}
+	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
+		say(at("xds", "tls"), "cert_file and key_file belong together")
+	}
+	if err := c.Metrics.Prometheus.Validate(); err != nil {
+		say(at("metrics", "prometheus"), "%v", err)
+	}
+	return c, fs
+}
+
+// positionOf finds a key, or the nearest one above it.
+func positionOf(file string, n *yaml.Node, path []string) policy.Finding {
+	f := policy.Finding{File: file, Line: max(1, n.Line), Column: max(1, n.Column)}
+	if len(path) == 0 || n.Kind != yaml.MappingNode {
+		return f
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == path[0] {
+			return positionOf(file, n.Content[i+1], path[1:])
+		}
+	}
+	return f
+}
+
+// relativeTo makes relative paths relative to the file that names them.
+func (c *serverConfig) relativeTo(dir string) {
+	abs := func(p string) string {
+		if p == "" || filepath.IsAbs(p) {
+			return p
+		}
+		return filepath.Join(dir, p)
+	}
+	for i := range c.Policies {
+		c.Policies[i] = abs(c.Policies[i])
+	}
+	c.Storage.Path = abs(c.Storage.Path)
+	t := &c.XDS.TLS
+	t.CertFile, t.KeyFile, t.ClientCA = abs(t.CertFile), abs(t.KeyFile), abs(t.ClientCA)
+	c.Metrics.Prometheus.SetDirectory(dir)
+}

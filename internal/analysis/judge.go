@@ -1,0 +1,153 @@
+package analysis
+
+// Judge is everything that is known about one canary. The zero value is not usable: see NewJudge.
+type Judge struct {
+	Relative  Capital   `json:"relative"`
+	Ceiling   Capital   `json:"ceiling"`
+	Promotion Promotion `json:"promotion"`
+	Exposure  Exposure  `json:"exposure"`
+	Interval  Interval  `json:"interval"`
+	Recent    Recent    `json:"recent"`
+
+	Open      Batch   `json:"open"` // being filled until both sides have a request
+	OpenSince float64 `json:"open_since"`
+	LastFlush float64 `json:"last_flush"`
+	Stepped   bool    `json:"stepped"` // weight changed since the last update
+	Fresh     int     `json:"fresh"`   // updates since then
+	Updates   int     `json:"updates"`
+	M         float64 `json:"m"` // clump bound of the last update
+
+	IncidentUntil float64 `json:"incident_until"` // seconds; shared trouble is assumed until then
+	StarvedSince  float64 `json:"starved_since"`  // 0: not starved
+}
+
+// NewJudge starts a judgement with alpha whole.
+func NewJudge() Judge {
+	return Judge{Relative: NewCapital(startShare), Ceiling: NewCapital(startShare), Promotion: NewPromotion()}
+}
+
+// Step is called when the canary's weight changed: what straddles the change is dropped, the
+// promotion test starts anew, some reserve is bet.
+func (j *Judge) Step() {
+	j.Stepped, j.Fresh = true, 0
+	j.Promotion = NewPromotion()
+	j.Open, j.OpenSince = Batch{}, 0
+	j.StarvedSince = 0
+}
+
+// Rebase is called when another version became stable: the null speaks of whichever version is
+// stable, so E is kept; only what compares with the old stable's counts starts anew.
+func (j *Judge) Rebase() {
+	j.Step()
+	j.Exposure = Exposure{}
+}
+
+// Baseline is what is known about the stable version beyond the batch.
+type Baseline struct {
+	M     float64 // clump bound
+	Usual float64 // error rate outside incidents
+	Share float64 // canary's weight / stable's weight; 0: do not look for starvation
+}
+
+// Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and
+// reports whether a judgement followed.
+func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
+	if now < cfg.WarmUp {
+		return false
+	}
+	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
+	before := j.Recent.Sum(now)
+	j.Recent.Add(now, b)
+	j.watchIncident(cfg, base, now)
+	j.watchStarvation(base, now)
+	if j.Open == (Batch{}) || now-j.OpenSince > OpenBatchLimit {
+		j.Open, j.OpenSince = Batch{}, now
+	}
+	j.Open.Canary, j.Open.Stable = j.Open.Canary.Add(b.Canary), j.Open.Stable.Add(b.Stable)
+	if j.Open.Canary.Requests < 1 || j.Open.Stable.Requests < 1 {
+		return false
+	}
+	m := base.M
+	if before.Canary.Requests > 0 { // few requests cannot hide a big clump
+		m = min(max(before.Canary.Requests, 1), m)
+	}
+	j.update(cfg, j.Open, m, now)
+	j.Open = Batch{}
+	return true
+}
+
+func (j *Judge) update(cfg *Config, b Batch, m, now float64) {
+	j.M, j.LastFlush = m, now
+	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
+	j.Relative.Relative(cfg, b, m, now, j.Stepped)
+	if cfg.Ceiling > 0 && j.Recent.Sum(now).Stable.Rate() < cfg.Ceiling {
+		j.Ceiling.Absolute(cfg.Alpha, cfg.Ceiling, b.Canary, m, now, j.Stepped)
+	}
+	if !j.Incident(now) {
+		j.Promotion.Update(cfg, b, m)
+	}
+	j.Exposure.Add(b, now)
+	j.Interval.Update(b, m)
+	j.Stepped = false
+}
+
+// Alone takes in evidence of a version that has no baseline beside it (at 100 %), against an absolute
+// limit.
+func (j *Judge) Alone(cfg *Config, c Counts, limit, m, now float64) {
+	c = c.clip()
+	j.Ceiling.Absolute(cfg.Alpha, limit, c, max(m, 1), now, j.Stepped)
+	j.Stepped = false
+}
+
+// watchIncident applies rule 3 of STATISTICS.md 2.8: stable suffers, and the canary with it.
+func (j *Judge) watchIncident(cfg *Config, base Baseline, now float64) {
+	s := j.Recent.Sum(now)
+	limit := max(5*base.Usual, 10*cfg.D1)
+	if s.Stable.Errors >= 10*base.M && s.Stable.Rate() > limit && s.Canary.Rate() > limit {
+		j.IncidentUntil = now + 60
+	}
+}
+
+// watchStarvation notices a canary that completes nothing while stable works.
+func (j *Judge) watchStarvation(base Baseline, now float64) {
+	s := j.Recent.Sum(now)
+	starved := base.Share > 0 && j.Recent.Span(now) >= 25 && s.Stable.Requests >= 1000 &&
+		s.Stable.Requests*base.Share >= 10 && s.Canary.Requests < 0.1*s.Stable.Requests*base.Share
+	switch {
+	case !starved:
+		j.StarvedSince = 0
+	case j.StarvedSince == 0:
+		j.StarvedSince = now
+	}
+}
+
+// Incident reports whether trouble shared with stable is being waited out.
+func (j *Judge) Incident(now float64) bool { return now < j.IncidentUntil }
+
+// StarvedFor is how many seconds the canary has been completing next to nothing.
+func (j *Judge) StarvedFor(now float64) float64 {
+	if j.StarvedSince == 0 {
+		return 0
+	}
+	return now - j.StarvedSince
+}
+
+// E is the evidence against the canary: the relative test, averaged with the ceiling's where there is
+// one, so that both together cost one alpha.
+func (j *Judge) E(cfg *Config) float64 {
+	if cfg.Ceiling > 0 {
+		return (j.Relative.E + j.Ceiling.E) / 2
+	}
+	return j.Relative.E
+}
+
+// Worse reports whether the canary has to be cut, and whether the ceiling weighed more.
+func (j *Judge) Worse(cfg *Config) (cut, ceiling bool) {
+	return reached(j.E(cfg), cfg.Alpha), cfg.Ceiling > 0 && j.Ceiling.E > j.Relative.E
+}
+
+// Suspicious reports evidence strong enough to freeze the ramp.
+func (j *Judge) Suspicious(cfg *Config) bool { return j.E(cfg) >= holdE }
+
+// Proven reports whether the canary is proven no worse than promote_within at the present weight.
+func (j *Judge) Proven(cfg *Config) bool { return reached(j.Promotion.E, cfg.Beta) }

@@ -1,0 +1,108 @@
+package analysis
+
+import (
+	"math"
+	"time"
+)
+
+// Outcome of a judgement.
+type Outcome string
+
+// The three outcomes: missing evidence is never a failure and never a success.
+const (
+	Pass Outcome = "pass"
+	Fail Outcome = "fail"
+	Wait Outcome = "wait"
+)
+
+// Code says in one word why.
+type Code string
+
+// The codes of a verdict.
+const (
+	Passed            Code = "passed"
+	Worse             Code = "worse"
+	CeilingPassed     Code = "ceiling"
+	Holding           Code = "holding"
+	Budget            Code = "budget"
+	Dwell             Code = "dwell"
+	IncidentShared    Code = "incident"
+	Starved           Code = "starved"
+	SourceUnreachable Code = "source_unreachable"
+	QueryError        Code = "query_error"
+	NoSeries          Code = "no_series"
+	TargetDown        Code = "target_down"
+	Stale             Code = "stale"
+	NoTraffic         Code = "no_traffic"
+	NotInForce        Code = "not_in_force"
+	Nack              Code = "nack"
+	Unreachable       Code = "unreachable"
+	DeadlinePassed    Code = "deadline"
+	Paused            Code = "paused"
+)
+
+// Verdict carries its reason and the numbers behind it.
+type Verdict struct {
+	Outcome Outcome   `json:"outcome"`
+	Code    Code      `json:"code"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"`
+	Numbers
+}
+
+// Numbers are what a verdict rests on. Rates are fractions of 1.
+type Numbers struct {
+	Requests        float64  `json:"canary_requests"` // decayed over 10 minutes
+	Errors          float64  `json:"canary_errors"`
+	StableRequests  float64  `json:"stable_requests"`
+	StableErrors    float64  `json:"stable_errors"`
+	Evidence        float64  `json:"evidence"`          // E: cut at Threshold
+	Threshold       float64  `json:"threshold"`         // 1/false_rollback
+	Promotion       float64  `json:"promotion"`         // E of the promotion test
+	PromoteAt       float64  `json:"promote_at"`        // 1/false_promotion
+	PValue          float64  `json:"p_value"`           // anytime-valid
+	ExcessAtMost    float64  `json:"excess_at_most"`    // 95 % bound on the excess error rate
+	Clump           float64  `json:"clump"`             // m in force
+	RatioAtLeast    float64  `json:"ratio_at_least"`    // 95 % confidence sequence of the rate ratio
+	RatioAtMost     *float64 `json:"ratio_at_most"`     // null: open
+	SecondsToDecide *float64 `json:"seconds_to_decide"` // expected time to promotion at this weight; null: unknown
+}
+
+// Numbers returns the judge's present figures.
+func (j *Judge) Numbers(cfg *Config) Numbers {
+	lo, hi := j.Interval.Bounds()
+	n := Numbers{
+		Requests: round3(j.Exposure.Canary.Requests), Errors: round3(j.Exposure.Canary.Errors),
+		StableRequests: round3(j.Exposure.Stable.Requests), StableErrors: round3(j.Exposure.Stable.Errors),
+		Evidence: j.E(cfg), Threshold: 1 / cfg.Alpha,
+		Promotion: j.Promotion.E, PromoteAt: 1 / cfg.Beta,
+		PValue:       min(1, 1/max(1, j.Relative.MaxE)),
+		ExcessAtMost: j.Exposure.Upper(cfg, max(j.M, 1)), Clump: j.M,
+		RatioAtLeast: lo,
+	}
+	if !math.IsInf(hi, 1) {
+		n.RatioAtMost = &hi
+	}
+	return n
+}
+
+func round3(x float64) float64 { return math.Round(x*1000) / 1000 }
+
+// TimeToPromote is the expected number of seconds on the last rung for a canary that is as good as
+// stable, at rate requests/s, weight w (0 to 1), error rate p and clump bound m. (STATISTICS.md 2.6)
+func TimeToPromote(cfg *Config, rate, w, p, m float64) float64 {
+	if rate <= 0 || w <= 0 || w >= 1 {
+		return math.Inf(1)
+	}
+	r := (1 - w) / w
+	best := 0.0
+	for _, theta := range promotionTilts {
+		a := theta * (cfg.R1 + r) / (theta*cfg.R1 + r)
+		g := w*p*math.Log(a) + (1-w)*p*math.Log1p(cfg.R1/r*(1-a)) + w*cfg.D1*(1-a)
+		best = max(best, g)
+	}
+	if best <= 0 {
+		return math.Inf(1)
+	}
+	return m * (math.Log(1/cfg.Beta) + 1.5) / (rate * best)
+}

@@ -1,0 +1,180 @@
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// Report is what one Envoy counted over one interval, by service and version.
+type Report struct {
+	Node     string
+	From, To time.Time
+	Counts   map[string]map[string]analysis.Counts            // service, version
+	Slices   map[string]map[string]map[string]analysis.Counts // service, version, endpoint
+}
+
+// Envoy is the source of evidence that needs nothing but Envoy: load reports over xDS.
+type Envoy struct {
+	tally
+	interval time.Duration
+	nodes    func() []string // Envoys that report at present
+
+	mu      sync.Mutex
+	targets map[string]*seen
+	pending []Report
+	flushed time.Time
+	ready   chan struct{}
+}
+
+// seen is what is known of a target.
+type seen struct {
+	Target
+	since time.Time
+	last  time.Time // last report that spoke of it
+	node  string
+}
+
+// NewEnvoy makes the source; nodes tells which Envoys send load reports at present.
+func NewEnvoy(interval time.Duration, nodes func() []string) *Envoy {
+	return &Envoy{interval: interval, nodes: nodes, targets: map[string]*seen{}, ready: make(chan struct{}, 1)}
+}
+
+// Watch implements Source.
+func (e *Envoy) Watch(targets []Target) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := map[string]*seen{}
+	for _, t := range targets {
+		s := e.targets[t.Service]
+		if s == nil {
+			s = &seen{since: time.Now()}
+		}
+		s.Target = t
+		next[t.Service] = s
+	}
+	e.targets = next
+}
+
+// Add takes a report in. One round gathers the reports of all Envoys; with a single Envoy each report
+// is judged as it comes.
+func (e *Envoy) Add(r Report) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pending = append(e.pending, r)
+	e.queries.Add(1)
+	e.saw(r.To)
+	if time.Since(e.flushed) >= e.interval*9/10 {
+		select {
+		case e.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Run implements Source.
+func (e *Envoy) Run(ctx context.Context, deliver func([]Evidence)) error {
+	t := time.NewTicker(e.interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.ready:
+			deliver(e.round(time.Now()))
+		case now := <-t.C:
+			if e.idle(now) {
+				deliver(e.round(now))
+			}
+		}
+	}
+}
+
+func (e *Envoy) idle(now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return now.Sub(e.flushed) >= e.interval*3/2
+}
+
+func (e *Envoy) round(now time.Time) []Evidence {
+	nodes := e.nodes()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.flushed = now
+	reports := e.pending
+	e.pending = nil
+	var out []Evidence
+	for _, name := range slices.Sorted(maps.Keys(e.targets)) {
+		t := e.targets[name]
+		ev := Evidence{Service: name, Batch: e.interval}
+		for _, r := range reports {
+			if c, ok := t.cell(r); ok {
+				ev.Cells = append(ev.Cells, c)
+				t.last, t.node = now, r.Node
+			}
+		}
+		if len(ev.Cells) == 0 {
+			if ev.Missing = e.missing(t, nodes, now); ev.Missing == nil {
+				continue
+			}
+			e.failures.Add(1)
+		}
+		out = append(out, ev)
+	}
+	return out
+}
+
+func (t *seen) cell(r Report) (rollout.Cell, bool) {
+	counts := r.Counts[t.Service]
+	if _, ok := counts[t.Stable]; !ok {
+		return rollout.Cell{}, false
+	}
+	c := rollout.Cell{Slice: r.Node, From: r.From, To: r.To, Counts: map[string]analysis.Counts{}}
+	for _, v := range t.Versions {
+		if n, ok := counts[v]; ok {
+			c.Counts[v] = n
+		}
+	}
+	for name, n := range r.Slices[t.Service][t.Stable] {
+		c.Endpoints = append(c.Endpoints, analysis.Slice{Name: name, Counts: n})
+	}
+	slices.SortFunc(c.Endpoints, func(a, b analysis.Slice) int { return compare(a.Name, b.Name) })
+	return c, true
+}
+
+// missing says why there was no report of a target; nil while it is too early to say.
+func (e *Envoy) missing(t *seen, nodes []string, now time.Time) *rollout.Missing {
+	patience := max(3*e.interval, 2*time.Second)
+	waited := now.Sub(t.since)
+	if !t.last.IsZero() {
+		waited = now.Sub(t.last)
+	}
+	switch {
+	case waited < patience:
+		return nil
+	case t.node != "" && !slices.Contains(nodes, t.node):
+		return &rollout.Missing{Code: analysis.TargetDown, Reason: fmt.Sprintf("Envoy %s, which reported %s, is no longer connected", t.node, t.Service)}
+	case len(nodes) == 0:
+		return &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "no Envoy sends load reports: its bootstrap needs cluster_manager.load_stats_config (`canaryd bootstrap` prints one)"}
+	case t.last.IsZero():
+		return &rollout.Missing{Code: analysis.NoSeries, Reason: fmt.Sprintf("no Envoy has ever reported %s/%s: does its route use the RDS resource %s?", t.Service, t.Stable, t.Service)}
+	default:
+		return &rollout.Missing{Code: analysis.Stale, Reason: fmt.Sprintf("the last load report of %s is %s old", t.Service, waited.Round(time.Second))}
+	}
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,64 @@
+// Package metrics reads evidence: requests and errors per version, from Envoy's load reports or from
+// Prometheus. Both sources deliver counts, never rates, and say which kind of evidence is missing.
+package metrics
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// Target is a service whose versions are being compared.
+type Target struct {
+	Service  string
+	Stable   string
+	Versions []string // stable among them
+	Queries  *policy.Queries
+}
+
+// Evidence is what one round learnt about one service.
+type Evidence struct {
+	Service string
+	Cells   []rollout.Cell
+	Batch   time.Duration
+	Missing *rollout.Missing
+}
+
+// Source delivers evidence until its context ends.
+type Source interface {
+	// Watch says what to look at from now on. It does not block.
+	Watch([]Target)
+	// Run calls deliver once a round, never concurrently.
+	Run(ctx context.Context, deliver func([]Evidence)) error
+	// Figures are for the metrics.
+	Figures() Figures
+}
+
+// Figures of a source.
+type Figures struct {
+	Queries, Failures uint64
+	Newest            time.Time // end of the newest evidence
+}
+
+// tally keeps a source's figures.
+type tally struct {
+	queries, failures atomic.Uint64
+	newest            atomic.Int64
+}
+
+func (t *tally) Figures() Figures {
+	f := Figures{Queries: t.queries.Load(), Failures: t.failures.Load()}
+	if n := t.newest.Load(); n > 0 {
+		f.Newest = time.Unix(0, n)
+	}
+	return f
+}
+
+func (t *tally) saw(at time.Time) {
+	if n := at.UnixNano(); n > t.newest.Load() {
+		t.newest.Store(n)
+	}
+}

@@ -1,0 +1,186 @@
+// Package policy turns policy YAML into a Policy, or into every mistake of the file with its position.
+// It is pure: bytes in, values out; no files, no clock, no logs.
+package policy
+
+import (
+	"math"
+	"time"
+)
+
+// Policy is what an operator wants for one service. Only Service is required.
+type Policy struct {
+	Service        string         `yaml:"service" json:"service"`
+	Route          Route          `yaml:"route" json:"route"`
+	Versions       []Seed         `yaml:"versions" json:"versions,omitempty"`
+	Ramp           Ramp           `yaml:"ramp" json:"ramp"`
+	Judge          Judge          `yaml:"judge" json:"judge"`
+	Sessions       *Sessions      `yaml:"sessions" json:"sessions,omitempty"`
+	Drain          Drain          `yaml:"drain" json:"drain"`
+	AfterPromotion AfterPromotion `yaml:"after_promotion" json:"after_promotion"`
+	Docker         *Docker        `yaml:"docker" json:"docker,omitempty"`
+}
+
+// Route says which requests belong to the service.
+type Route struct {
+	Domains           []string `yaml:"domains" json:"domains"`
+	Listener          string   `yaml:"listener" json:"listener,omitempty"`
+	Nodes             []string `yaml:"nodes" json:"nodes,omitempty"`
+	Timeout           Duration `yaml:"timeout" json:"timeout"`
+	MaxStreamDuration Duration `yaml:"max_stream_duration" json:"max_stream_duration,omitempty"`
+	UserKey           *UserKey `yaml:"user_key" json:"user_key,omitempty"`
+	HealthPath        string   `yaml:"health_path" json:"health_path,omitempty"`
+	Probe             string   `yaml:"probe" json:"probe"`
+}
+
+// UserKey names the header or the cookie that identifies a user with `ramp.per: user`.
+type UserKey struct {
+	Header string `yaml:"header" json:"header,omitempty"`
+	Cookie string `yaml:"cookie" json:"cookie,omitempty"`
+}
+
+// Seed is a version known from the start; it is read only while the service has no stored state.
+type Seed struct {
+	Version   string   `yaml:"version" json:"version"`
+	Endpoints []string `yaml:"endpoints" json:"endpoints"`
+	Stable    bool     `yaml:"stable" json:"stable,omitempty"`
+}
+
+// Ramp is how a canary's weight may grow.
+type Ramp struct {
+	Steps    Steps    `yaml:"steps" json:"steps,omitempty"`
+	Hold     Duration `yaml:"hold" json:"hold"`
+	Per      string   `yaml:"per" json:"per"`
+	Canaries int      `yaml:"canaries" json:"canaries"`
+}
+
+// Judge is the statistical part of the policy; STATISTICS: alpha, beta, r0/d0, r1/d1, B, m.
+type Judge struct {
+	FalseRollback  Share      `yaml:"false_rollback" json:"false_rollback"`
+	FalsePromotion Share      `yaml:"false_promotion" json:"false_promotion"`
+	Tolerate       Bound      `yaml:"tolerate" json:"tolerate"`
+	PromoteWithin  Bound      `yaml:"promote_within" json:"promote_within"`
+	Budget         float64    `yaml:"budget" json:"budget"`
+	MaxErrorRate   Share      `yaml:"max_error_rate" json:"max_error_rate,omitempty"`
+	Clump          Clump      `yaml:"clump" json:"clump,omitempty"`
+	WarmUp         Duration   `yaml:"warm_up" json:"warm_up,omitempty"`
+	NoEvidence     NoEvidence `yaml:"no_evidence" json:"no_evidence"`
+	Deadline       Deadline   `yaml:"deadline" json:"deadline"`
+	Queries        *Queries   `yaml:"queries" json:"queries,omitempty"`
+}
+
+// Bound reads: error rate <= Ratio x stable's + Margin.
+type Bound struct {
+	Ratio  float64 `yaml:"ratio" json:"ratio"`
+	Margin Share   `yaml:"margin" json:"margin"`
+}
+
+// NoEvidence says what happens when nothing was learnt for so long.
+type NoEvidence struct {
+	For  Duration `yaml:"for" json:"for"`
+	Then string   `yaml:"then" json:"then"`
+}
+
+// Deadline says what happens to a canary undecided for so long.
+type Deadline struct {
+	After Duration `yaml:"after" json:"after"`
+	Then  string   `yaml:"then" json:"then"`
+}
+
+// Queries are plain PromQL counter selectors that replace Envoy's own counters.
+type Queries struct {
+	Requests string `yaml:"requests" json:"requests"`
+	Errors   string `yaml:"errors" json:"errors"`
+}
+
+// Sessions are pinned by cookie for TTL.
+type Sessions struct {
+	Cookie string   `yaml:"cookie" json:"cookie"`
+	TTL    Duration `yaml:"ttl" json:"ttl"`
+}
+
+// Drain bounds how long an old version keeps its pinned sessions.
+type Drain struct {
+	AtMost Duration `yaml:"at_most" json:"at_most"`
+}
+
+// AfterPromotion says how long the old version stays warm, and with what share of traffic.
+type AfterPromotion struct {
+	Watch   Duration `yaml:"watch" json:"watch"`
+	Control Share    `yaml:"control" json:"control,omitempty"`
+}
+
+// Docker describes the container that an image tag becomes.
+type Docker struct {
+	Image         string            `yaml:"image" json:"image"`
+	Port          int               `yaml:"port" json:"port"`
+	Env           map[string]string `yaml:"env" json:"env,omitempty"`
+	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"`
+}
+
+// What a canary past its deadline, or without evidence, falls to.
+const (
+	ThenHold     = "hold"
+	ThenRollback = "rollback"
+	PerRequest   = "request"
+	PerUser      = "user"
+	ProbeOn      = "on"
+	ProbeOff     = "off"
+)
+
+// FullWeight is all of a service's traffic: weights are integers out of 10 000.
+const FullWeight = 10000
+
+// Default returns the policy of a service that says nothing but its name.
+func Default() Policy {
+	return Policy{
+		Route: Route{Domains: []string{"*"}, Timeout: Duration(15 * time.Second), Probe: ProbeOn},
+		Ramp:  Ramp{Hold: Duration(time.Minute), Per: PerRequest, Canaries: 3},
+		Judge: Judge{
+			FalseRollback: 0.001, FalsePromotion: 0.01,
+			Tolerate:      Bound{Ratio: 1.1, Margin: 0.0001},
+			PromoteWithin: Bound{Ratio: 1.5, Margin: 0.0005},
+			Budget:        20,
+			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},
+			Deadline:      Deadline{After: Duration(24 * time.Hour), Then: ThenHold},
+		},
+		Drain:          Drain{AtMost: Duration(24 * time.Hour)},
+		AfterPromotion: AfterPromotion{Watch: Duration(30 * time.Minute)},
+	}
+}
+
+// autoSteps is the ladder of `steps: auto` (STATISTICS.md 2.7).
+func autoSteps() []int {
+	return []int{10, 20, 50, 100, 200, 500, 1000, 2500, 5000, FullWeight}
+}
+
+// Auto reports whether the ramp chooses its own first step.
+func (r Ramp) Auto() bool { return len(r.Steps) == 0 }
+
+// Weights are the configured steps in parts of 10 000, strictly rising, the last one 10 000.
+func (r Ramp) Weights() []int {
+	if r.Auto() {
+		return autoSteps()
+	}
+	w := make([]int, len(r.Steps))
+	for i, s := range r.Steps {
+		w[i] = s.Weight()
+	}
+	return w
+}
+
+// Next is the first configured step above weight, whatever the weight is: a policy edited in flight
+// never causes a jump. 10 000 when there is none.
+func (r Ramp) Next(weight int) int {
+	for _, w := range r.Weights() {
+		if w > weight {
+			return w
+		}
+	}
+	return FullWeight
+}
+
+// First is the lowest step.
+func (r Ramp) First() int { return r.Weights()[0] }
+
+// Weight is the share in parts of 10 000, rounded.
+func (s Share) Weight() int { return int(math.Round(float64(s) * FullWeight)) }

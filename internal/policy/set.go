@@ -1,0 +1,65 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// CheckSet finds what is wrong between policies that are each right on their own: two policies for
+// one service, one host in two services of a listener, "*" beside another service.
+func CheckSet(docs []Document) Findings {
+	var fs Findings
+	services := map[string]Document{}
+	hosts := map[string]Document{}
+	perListener := map[string][]Document{}
+	for _, d := range docs {
+		c := &check{d: &d}
+		if first, ok := services[d.Policy.Service]; ok {
+			c.fail("service", "service %s already has a policy at %s: keep one", d.Policy.Service, first.place("service"))
+			fs = append(fs, c.fs...)
+			continue
+		}
+		services[d.Policy.Service] = d
+		if l := d.Policy.Route.Listener; l != "" {
+			c.hosts(hosts)
+			perListener[l] = append(perListener[l], d)
+		}
+		fs = append(fs, c.fs...)
+	}
+	for l, ds := range perListener {
+		for _, d := range ds {
+			if len(ds) > 1 && d.Policy.Route.Domains[0] == "*" {
+				c := &check{d: &d}
+				c.fail("route.domains", "listener %s is shared with %s: \"*\" would take its requests; name the hosts", l, otherService(ds, d))
+				fs = append(fs, c.fs...)
+			}
+		}
+	}
+	sortFindings(fs)
+	return fs
+}
+
+func (c *check) hosts(taken map[string]Document) {
+	for i, h := range c.d.Policy.Route.Domains {
+		key := strings.ToLower(h) // scopes of all listeners of an Envoy are one set
+		if first, ok := taken[key]; ok && h != "*" {
+			c.fail(fmt.Sprintf("route.domains[%d]", i), "host %s belongs to service %s already (%s)", h, first.Policy.Service, first.place("route.domains"))
+			continue
+		}
+		taken[key] = *c.d
+	}
+}
+
+func (d Document) place(path string) string {
+	m := d.marks.at(path)
+	return fmt.Sprintf("%s:%d:%d", d.File, m.Line, m.Column)
+}
+
+func otherService(ds []Document, d Document) string {
+	for _, o := range ds {
+		if o.Policy.Service != d.Policy.Service {
+			return o.Policy.Service
+		}
+	}
+	return d.Policy.Service
+}

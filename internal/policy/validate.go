@@ -1,0 +1,276 @@
+package policy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+type check struct {
+	d  *Document
+	fs Findings
+}
+
+func (c *check) fail(path, format string, args ...any) {
+	m := c.d.marks.at(path)
+	c.fs = append(c.fs, Finding{File: c.d.File, Line: m.Line, Column: m.Column, Message: fmt.Sprintf(format, args...)})
+}
+
+func (c *check) warn(path, format string, args ...any) {
+	c.fail(path, format, args...)
+	c.fs[len(c.fs)-1].Warning = true
+}
+
+func (c *check) oneOf(path, got string, want ...string) {
+	if !slices.Contains(want, got) {
+		c.fail(path, "%q is not possible here: write %s", got, strings.Join(want, " or "))
+	}
+}
+
+func (d *Document) validate() Findings {
+	c := &check{d: d}
+	p := &d.Policy
+	if err := ServiceName(p.Service); err != nil {
+		c.fail("service", "%v", err)
+	}
+	c.route(&p.Route)
+	c.versions(p.Versions)
+	c.ramp(p)
+	c.judge(&p.Judge)
+	c.sessions(p)
+	c.after(p.AfterPromotion)
+	if p.Docker != nil {
+		c.warn("docker", "docker: this build cannot start containers yet: announce versions with --endpoints")
+	}
+	return c.fs
+}
+
+// ServiceName refuses what cannot be the name of a service.
+func ServiceName(s string) error {
+	if s == "" {
+		return fmt.Errorf("service is missing: write `service: NAME`")
+	}
+	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`).MatchString(s) {
+		return fmt.Errorf("%q cannot be a service name: up to 63 small letters, digits and inner hyphens", s)
+	}
+	return nil
+}
+
+// VersionName refuses what cannot be the name of a version: it may be what a Docker tag may be.
+func VersionName(s string) error {
+	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`).MatchString(s) {
+		return fmt.Errorf("%q cannot be a version: up to 128 letters, digits, underscores, dots and hyphens, as in a Docker tag", s)
+	}
+	return nil
+}
+
+// WireName is the version's name in Envoy's statistics: dots break Envoy's Prometheus labels.
+func WireName(version string) string { return strings.ReplaceAll(version, ".", "_") }
+
+// EndpointList refuses empty lists, malformed addresses and duplicates.
+func EndpointList(endpoints []string) error {
+	if len(endpoints) == 0 {
+		return fmt.Errorf("no endpoints: name at least one host:port")
+	}
+	seen := map[string]bool{}
+	for _, e := range endpoints {
+		if err := endpoint(e); err != nil {
+			return err
+		}
+		if seen[strings.ToLower(e)] {
+			return fmt.Errorf("endpoint %s stands twice in the list", e)
+		}
+		seen[strings.ToLower(e)] = true
+	}
+	return nil
+}
+
+func endpoint(e string) error {
+	host, port, err := net.SplitHostPort(e)
+	if err != nil {
+		return fmt.Errorf("endpoint %q is not host:port, as in 10.0.0.7:8080 or [2001:db8::1]:8080", e)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("endpoint %q: the port must be a number from 1 to 65535", e)
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if !hostName(host) {
+		return fmt.Errorf("endpoint %q: %q is neither an IP address nor a host name", e, host)
+	}
+	return nil
+}
+
+func hostName(h string) bool {
+	label := regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
+	labels := strings.Split(strings.TrimSuffix(h, "."), ".")
+	if len(h) > 253 || regexp.MustCompile(`^[0-9]+$`).MatchString(labels[len(labels)-1]) {
+		return false
+	}
+	return !slices.ContainsFunc(labels, func(l string) bool { return !label.MatchString(l) })
+}
+
+func (c *check) route(r *Route) {
+	if len(r.Domains) == 0 {
+		c.fail("route.domains", "no domains: leave the key out for [\"*\"], or name at least one host")
+	}
+	seen := map[string]bool{}
+	for i, d := range r.Domains {
+		path := fmt.Sprintf("route.domains[%d]", i)
+		if d != "*" && !hostName(d) {
+			c.fail(path, "%q is not a host: write a plain host name, or \"*\" for all", d)
+		}
+		if seen[strings.ToLower(d)] {
+			c.fail(path, "host %s stands twice in the list", d)
+		}
+		seen[strings.ToLower(d)] = true
+	}
+	if seen["*"] && len(seen) > 1 {
+		c.fail("route.domains", "\"*\" already covers the other hosts: keep one or the other")
+	}
+	c.listener(r.Listener)
+	c.oneOf("route.probe", r.Probe, ProbeOn, ProbeOff)
+	if r.HealthPath != "" && !strings.HasPrefix(r.HealthPath, "/") {
+		c.fail("route.health_path", "%q is not a path: begin it with /", r.HealthPath)
+	}
+	if k := r.UserKey; k != nil && (k.Header == "") == (k.Cookie == "") {
+		c.fail("route.user_key", "name either a header or a cookie")
+	}
+}
+
+func (c *check) listener(l string) {
+	if l == "" {
+		return
+	}
+	host, _, err := net.SplitHostPort(l)
+	if err == nil {
+		err = endpoint(l)
+	}
+	if err != nil {
+		c.fail("route.listener", "%q is not an address to listen on: write IP:PORT, as in 0.0.0.0:10000", l)
+		return
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		c.fail("route.listener", "%q: Envoy listens on an IP address, not on a name; 0.0.0.0 means all", l)
+	}
+}
+
+func (c *check) versions(seeds []Seed) {
+	stable := 0
+	wire := map[string]string{}
+	for i, s := range seeds {
+		path := fmt.Sprintf("versions[%d]", i)
+		if err := VersionName(s.Version); err != nil {
+			c.fail(path+".version", "%v", err)
+		}
+		if err := EndpointList(s.Endpoints); err != nil {
+			c.fail(path+".endpoints", "%v", err)
+		}
+		if other, ok := wire[WireName(s.Version)]; ok {
+			c.fail(path+".version", "versions %s and %s have the same name in Envoy's statistics (dots become underscores): rename one", other, s.Version)
+		}
+		wire[WireName(s.Version)] = s.Version
+		if s.Stable {
+			stable++
+		}
+	}
+	if len(seeds) > 0 && stable != 1 {
+		c.fail("versions", "%d versions are marked `stable: true`: mark exactly one", stable)
+	}
+}
+
+func (c *check) ramp(p *Policy) {
+	r := &p.Ramp
+	weights := r.Weights()
+	if !r.Auto() {
+		for i, s := range r.Steps {
+			path := fmt.Sprintf("ramp.steps[%d]", i)
+			if d := float64(s)*FullWeight - float64(s.Weight()); d > 1e-6 || d < -1e-6 || s.Weight() == 0 {
+				c.fail(path, "%s: a step is a whole number of hundredths of a percent, 0.01%% at least", s)
+			}
+			if i > 0 && weights[i] <= weights[i-1] {
+				c.fail(path, "steps must rise: %s does not follow %s", s, r.Steps[i-1])
+			}
+		}
+		if last := len(weights) - 1; weights[last] != FullWeight {
+			c.fail(fmt.Sprintf("ramp.steps[%d]", last), "the last step must be 100%%")
+		} else if last == 0 || weights[last-1] > 9000 {
+			c.fail("ramp.steps", "write at least one step, of at most 90%%, right before 100%%: promotion is decided there, against stable's own traffic")
+		}
+	}
+	c.oneOf("ramp.per", r.Per, PerRequest, PerUser)
+	if r.Canaries < 1 || r.Canaries > 100 {
+		c.fail("ramp.canaries", "%d canaries: write 1 to 100", r.Canaries)
+	}
+	if r.Per == PerUser && p.Route.UserKey == nil {
+		p.Route.UserKey = &UserKey{Cookie: "canaryd-user"}
+	}
+}
+
+func (c *check) judge(j *Judge) {
+	for _, s := range []struct {
+		key string
+		v   Share
+		max Share
+	}{{"false_rollback", j.FalseRollback, 0.2}, {"false_promotion", j.FalsePromotion, 0.5}} {
+		if s.v <= 0 || s.v > s.max {
+			c.fail("judge."+s.key, "%s is out of range: above 0%% and at most %s", s.v, s.max)
+		}
+	}
+	t, w := j.Tolerate, j.PromoteWithin
+	if !(t.Ratio >= 1 && t.Ratio <= 100) {
+		c.fail("judge.tolerate.ratio", "ratio must be 1 to 100")
+	}
+	if !(w.Ratio >= t.Ratio && w.Ratio <= 100) {
+		c.fail("judge.promote_within.ratio", "promote_within.ratio must be at least tolerate.ratio (%g) and at most 100: else a release could be cut and promoted by the same numbers", t.Ratio)
+	}
+	if w.Margin <= 0 {
+		c.fail("judge.promote_within.margin", "promote_within.margin must be above 0%%: without it two versions without errors could never be told equal")
+	} else if w.Margin < t.Margin {
+		c.fail("judge.promote_within.margin", "promote_within.margin must be at least tolerate.margin (%s)", t.Margin)
+	}
+	if !(j.Budget > 0 && j.Budget <= 1e9) {
+		c.fail("judge.budget", "budget is a number of failed requests above 0")
+	}
+	c.oneOf("judge.no_evidence.then", j.NoEvidence.Then, ThenHold, ThenRollback)
+	c.oneOf("judge.deadline.then", j.Deadline.Then, ThenHold, ThenRollback)
+	if j.Deadline.After <= 0 {
+		c.fail("judge.deadline.after", "the deadline must be above 0s")
+	}
+	if j.NoEvidence.For <= 0 {
+		c.fail("judge.no_evidence.for", "no_evidence.for must be above 0s")
+	}
+	if q := j.Queries; q != nil {
+		c.selector("judge.queries.requests", q.Requests)
+		c.selector("judge.queries.errors", q.Errors)
+	}
+}
+
+func (c *check) sessions(p *Policy) {
+	s := p.Sessions
+	if s == nil {
+		return
+	}
+	if !regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`).MatchString(s.Cookie) {
+		c.fail("sessions.cookie", "%q cannot be a cookie name: write letters, digits, hyphens and underscores", s.Cookie)
+	}
+	if s.TTL <= 0 {
+		c.fail("sessions.ttl", "ttl must be above 0s: it is how long a session lasts")
+	} else if s.TTL > p.Drain.AtMost {
+		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would be cut off; raise drain.at_most", s.TTL, p.Drain.AtMost)
+	}
+}
+
+func (c *check) after(a AfterPromotion) {
+	if a.Control > 0.5 {
+		c.fail("after_promotion.control", "%s: at most 50%% may stay on the old version", a.Control)
+	}
+	if a.Control > 0 && a.Watch == 0 {
+		c.fail("after_promotion.control", "a control share needs a watch: set after_promotion.watch")
+	}
+}

@@ -1,0 +1,139 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Load sends requests at a steady rate, each on time whether or not earlier ones have been answered.
+type Load struct {
+	URL     string
+	Host    string
+	Rate    int // requests/s
+	Timeout time.Duration
+
+	mu     sync.Mutex
+	sent   int
+	byCode map[int]int
+	byName map[string]int // version that answered
+	errors []string       // transport errors, the first few
+	broken int
+	late   int // requests that could not be sent on time
+	wg     sync.WaitGroup
+	cancel context.CancelFunc
+}
+
+const inFlightMost = 2000
+
+// Start begins to send.
+func (l *Load) Start(ctx context.Context) {
+	l.byCode, l.byName = map[int]int{}, map[string]int{}
+	if l.Timeout == 0 {
+		l.Timeout = 10 * time.Second
+	}
+	ctx, l.cancel = context.WithCancel(ctx)
+	client := &http.Client{Timeout: l.Timeout, Transport: &http.Transport{
+		MaxIdleConns: 256, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute,
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+	}}
+	slots := make(chan struct{}, inFlightMost)
+	l.wg.Go(func() {
+		begin := time.Now()
+		for n := 0; ; n++ {
+			due := begin.Add(time.Duration(n) * time.Second / time.Duration(l.Rate))
+			if d := time.Until(due); d > 0 {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(d):
+				}
+			} else if ctx.Err() != nil {
+				return
+			}
+			select {
+			case slots <- struct{}{}:
+				l.wg.Go(func() { l.one(client); <-slots })
+			default:
+				l.mu.Lock()
+				l.late++
+				l.mu.Unlock()
+			}
+		}
+	})
+}
+
+func (l *Load) one(client *http.Client) {
+	req, err := http.NewRequest(http.MethodGet, l.URL, nil)
+	if err != nil {
+		l.note(0, "", err)
+		return
+	}
+	req.Host = l.Host
+	resp, err := client.Do(req)
+	if err != nil {
+		l.note(0, "", err)
+		return
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	l.note(resp.StatusCode, resp.Header.Get("X-Version"), err)
+}
+
+func (l *Load) note(code int, version string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent++
+	if err != nil {
+		l.broken++
+		if len(l.errors) < 5 {
+			l.errors = append(l.errors, err.Error())
+		}
+		return
+	}
+	l.byCode[code]++
+	l.byName[version]++
+}
+
+// Sent is what the load has counted so far.
+type Sent struct {
+	Requests int
+	Failed   int // 5xx and broken connections: what users see
+	ByCode   map[int]int
+	ByName   map[string]int
+	Broken   int
+	Late     int
+	Errors   []string
+}
+
+func (s Sent) String() string {
+	return fmt.Sprintf("%d requests, %d failed, codes %v, broken %d %v, late %d", s.Requests, s.Failed, s.ByCode, s.Broken, s.Errors, s.Late)
+}
+
+// Count returns it.
+func (l *Load) Count() Sent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Sent{Requests: l.sent, Failed: l.broken, ByCode: map[int]int{}, ByName: map[string]int{}, Broken: l.broken, Late: l.late, Errors: l.errors}
+	for c, n := range l.byCode {
+		s.ByCode[c] = n
+		if c >= 500 {
+			s.Failed += n
+		}
+	}
+	for v, n := range l.byName {
+		s.ByName[v] = n
+	}
+	return s
+}
+
+// Stop ends the load when every answer is in.
+func (l *Load) Stop() Sent {
+	l.cancel()
+	l.wg.Wait()
+	return l.Count()
+}

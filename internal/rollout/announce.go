@@ -1,0 +1,146 @@
+package rollout
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+func (m *machine) announced(e Announced) error {
+	if err := policy.VersionName(e.Version); err != nil {
+		return refuse("%v", err)
+	}
+	v := m.Version(e.Version)
+	if v != nil && (v.Phase.Live() || !e.Again) {
+		if v.Phase.Live() {
+			m.endpoints(v, e.Endpoints, e.By)
+		}
+		return nil // an ended version keeps its fate
+	}
+	for i := range m.Versions {
+		o := &m.Versions[i]
+		if o.Name != e.Version && o.Phase.Live() && policy.WireName(o.Name) == policy.WireName(e.Version) {
+			return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
+		}
+	}
+	attempt, endpoints := 1, e.Endpoints
+	if v != nil {
+		attempt = v.Attempt + 1
+		if len(endpoints) == 0 {
+			endpoints = v.Endpoints
+		}
+		m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
+	}
+	if err := policy.EndpointList(endpoints); err != nil {
+		return refuse("version %s: %v", e.Version, err)
+	}
+	m.add(e.Version, endpoints, attempt, e.By)
+	return nil
+}
+
+func (m *machine) add(name string, endpoints []string, attempt int, by string) {
+	m.Seq++
+	j := analysis.NewJudge()
+	m.Versions = append(m.Versions, Version{
+		Name: name, Endpoints: slices.Clone(endpoints), Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
+		Config: judgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+	})
+	v := &m.Versions[len(m.Versions)-1]
+	m.Nack = nil // new content: worth another try
+	if m.Stable == "" {
+		m.record(v, KindAnnounced, by, "the first version of the service: stable at 100 %% without a canary")
+		m.becomeStable(v)
+		return
+	}
+	m.record(v, KindAnnounced, by, "announced with %s", strings.Join(endpoints, ", "))
+}
+
+// becomeStable gives a version everything that no other version holds.
+func (m *machine) becomeStable(v *Version) {
+	v.Slots, v.Phase, v.Judge, v.Reachable = nil, Stable, nil, true
+	v.WeightSince, v.PausedAt, v.Until, v.EndedAt = at0, at0, at0, at0
+	m.Stable = v.Name
+	m.touch()
+}
+
+func (m *machine) endpoints(v *Version, endpoints []string, by string) {
+	if len(endpoints) == 0 || slices.Equal(v.Endpoints, endpoints) || policy.EndpointList(endpoints) != nil {
+		return
+	}
+	v.Endpoints = slices.Clone(endpoints)
+	m.touch()
+	m.record(v, KindEndpoints, by, "endpoints are now %s", strings.Join(endpoints, ", "))
+}
+
+func (m *machine) policyChanged(e PolicyChanged) {
+	first := m.Policy.Service == ""
+	same := m.PolicyHash == e.Hash && !m.Orphaned
+	m.Policy, m.PolicyHash, m.Orphaned, m.Nack = e.Policy, e.Hash, false, nil
+	for i := range m.Versions {
+		c := &m.Versions[i].Config
+		c.Budget, c.WarmUp = e.Policy.Judge.Budget, e.Policy.Judge.WarmUp.Std().Seconds()
+	}
+	if !first && !same {
+		m.touch()
+		m.record(nil, KindPolicy, e.By, "policy %s is in force", e.Hash)
+	}
+	for _, seed := range e.Policy.Versions {
+		v := m.Version(seed.Version)
+		switch {
+		case v != nil && v.Phase.Live():
+			m.endpoints(v, seed.Endpoints, e.By)
+		case first:
+			m.seed(seed, e.By)
+		}
+	}
+	if first {
+		m.touch()
+	}
+	m.tooMany()
+}
+
+// seed adds a version known from the start; the stable one goes first whatever its place in the list.
+func (m *machine) seed(seed policy.Seed, by string) {
+	if m.Stable == "" && !seed.Stable {
+		for _, s := range m.Policy.Versions {
+			if s.Stable {
+				m.add(s.Version, s.Endpoints, 1, by)
+			}
+		}
+	}
+	if m.Version(seed.Version) == nil {
+		m.add(seed.Version, seed.Endpoints, 1, by)
+	}
+}
+
+// tooMany sends the youngest canaries back into the line when the policy now allows fewer.
+func (m *machine) tooMany() {
+	for {
+		judged := m.in(Warming, Canary, Paused)
+		if len(judged) <= m.Policy.Ramp.Canaries {
+			return
+		}
+		m.requeue(judged[len(judged)-1], "the policy now judges %d at once", m.Policy.Ramp.Canaries)
+	}
+}
+
+func (m *machine) requeue(v *Version, format string, args ...any) {
+	m.setWeight(v, 0)
+	v.Phase = Queued
+	m.touch()
+	m.record(v, KindQueued, System, "back in line: "+format, args...)
+}
+
+// elapsed is the time since the first weight in force, without pauses.
+func (v *Version) elapsed(at time.Time) time.Duration {
+	if v.FirstWeight.IsZero() {
+		return 0
+	}
+	if !v.PausedAt.IsZero() {
+		at = v.PausedAt
+	}
+	return at.Sub(v.FirstWeight) - v.PausedFor
+}

@@ -1,0 +1,91 @@
+package rollout
+
+func (m *machine) commanded(e Commanded) error {
+	v := m.Version(e.Version)
+	if v == nil {
+		return unknown(m.State, e.Version)
+	}
+	switch e.Verb {
+	case "promote":
+		return m.promoteByHand(v, e)
+	case "abort":
+		return m.abort(v, e)
+	case "pause":
+		return m.pause(v, e)
+	case "resume":
+		return m.resume(v, e)
+	}
+	return refuse("no command %q: promote, abort, pause or resume", e.Verb)
+}
+
+func (m *machine) wrongPhase(v *Version, verb, possible string) error {
+	return refuse("version %s is %s: %s is possible for %s versions", v.Name, v.Phase, verb, possible)
+}
+
+func (m *machine) promoteByHand(v *Version, e Commanded) error {
+	if v.Phase == Stable {
+		return refuse("version %s is stable already", v.Name)
+	}
+	if !e.Reachable {
+		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)
+	}
+	m.Nack = nil
+	m.promote(v, e.By, "promoted by hand")
+	return nil
+}
+
+func (m *machine) abort(v *Version, e Commanded) error {
+	switch {
+	case v.Phase.Waiting():
+		m.Nack = nil
+		m.end(v, Aborted)
+		m.record(v, KindAborted, e.By, "aborted by hand")
+		return nil
+	case v.Phase == Stable:
+		warm := m.in(Warm)
+		if len(warm) == 0 {
+			return refuse("version %s is stable and there is no warm version to go back to: promote another one", v.Name)
+		}
+		m.Nack = nil
+		m.goBack(v, warm[len(warm)-1], Aborted)
+		m.record(v, KindAborted, e.By, "stable aborted by hand: everything goes back to %s", m.Stable)
+		return nil
+	}
+	return m.wrongPhase(v, "abort", "queued, warming, canary, paused or stable")
+}
+
+func (m *machine) pause(v *Version, e Commanded) error {
+	if v.Phase == Paused {
+		return nil
+	}
+	if v.Phase != Canary {
+		return m.wrongPhase(v, "pause", "canary")
+	}
+	v.Phase, v.PausedAt = Paused, m.at
+	m.record(v, KindPaused, e.By, "paused by hand: the weight is frozen, the rollback test goes on")
+	return nil
+}
+
+func (m *machine) resume(v *Version, e Commanded) error {
+	if m.Nack != nil {
+		m.Nack = nil // a person asks for another try
+		m.touch()
+	} else if v.Phase != Paused {
+		return m.wrongPhase(v, "resume", "paused")
+	}
+	if v.Phase == Paused {
+		m.unpause(v)
+		v.Phase = Canary
+	}
+	m.record(v, KindResumed, e.By, "resumed by hand")
+	return nil
+}
+
+func (m *machine) unpause(v *Version) {
+	gone := m.at.Sub(v.PausedAt)
+	v.PausedFor += gone
+	if !v.EvidenceAt.IsZero() {
+		v.EvidenceAt = v.EvidenceAt.Add(gone)
+	}
+	v.PausedAt = at0
+}

@@ -1,0 +1,156 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// Event is something that happened; its moment comes with it.
+type Event interface{ when() time.Time }
+
+// Announced says that a version exists.
+type Announced struct {
+	At        time.Time
+	Version   string
+	Endpoints []string
+	Again     bool // a new attempt of an ended version
+	By        string
+}
+
+// Commanded is a person's word. Verb is promote, abort, pause or resume.
+type Commanded struct {
+	At        time.Time
+	Verb      string
+	Version   string
+	Reachable bool // for promote: an endpoint answered just now
+	By        string
+}
+
+// Observed carries the evidence of one tick, or why there is none.
+type Observed struct {
+	At      time.Time
+	Cells   []Cell
+	Batch   time.Duration // how long a batch is
+	Missing *Missing
+}
+
+// Cell is what one proxy counted over one interval, for all versions.
+type Cell struct {
+	Slice     string // the proxy
+	From, To  time.Time
+	Counts    map[string]analysis.Counts
+	Endpoints []analysis.Slice // stable's counts by endpoint, where known
+}
+
+// Applied says how far the table is in force.
+type Applied struct {
+	At          time.Time
+	Generation  uint64
+	InForce     bool
+	Subscribers int
+	Lagging     []string
+}
+
+// Rejected says that an Envoy refused the table.
+type Rejected struct {
+	At            time.Time
+	Generation    uint64
+	Node, Message string
+}
+
+// Probed says that a version's endpoints answer, or that none does.
+type Probed struct {
+	At      time.Time
+	Version string
+	Up      bool
+}
+
+// PolicyChanged brings the service's policy; the first one creates the service.
+type PolicyChanged struct {
+	At     time.Time
+	Policy policy.Policy
+	Hash   string
+	By     string
+}
+
+// Orphaned says that the policy has vanished.
+type Orphaned struct{ At time.Time }
+
+// Tick lets time pass.
+type Tick struct{ At time.Time }
+
+func (e Announced) when() time.Time     { return e.At }
+func (e Commanded) when() time.Time     { return e.At }
+func (e Observed) when() time.Time      { return e.At }
+func (e Applied) when() time.Time       { return e.At }
+func (e Rejected) when() time.Time      { return e.At }
+func (e Probed) when() time.Time        { return e.At }
+func (e PolicyChanged) when() time.Time { return e.At }
+func (e Orphaned) when() time.Time      { return e.At }
+func (e Tick) when() time.Time          { return e.At }
+
+// Record is one line of the history.
+type Record struct {
+	At      time.Time         `json:"at"`
+	Service string            `json:"service"`
+	Version string            `json:"version,omitempty"`
+	Kind    Kind              `json:"event"`
+	Reason  string            `json:"reason"`
+	By      string            `json:"by"`
+	Before  map[string]int    `json:"weights_before"` // parts of 10 000
+	After   map[string]int    `json:"weights_after"`
+	Verdict *analysis.Verdict `json:"verdict,omitempty"`
+}
+
+// Kind of a record.
+type Kind string
+
+// The kinds of records.
+const (
+	KindAnnounced   Kind = "announced"
+	KindQueued      Kind = "queued"
+	KindStarted     Kind = "started"
+	KindAdvanced    Kind = "advanced"
+	KindSteppedBack Kind = "stepped_back"
+	KindPromoted    Kind = "promoted"
+	KindRolledBack  Kind = "rolled_back"
+	KindReturned    Kind = "returned"
+	KindAborted     Kind = "aborted"
+	KindPaused      Kind = "paused"
+	KindResumed     Kind = "resumed"
+	KindSuperseded  Kind = "superseded"
+	KindUnreachable Kind = "unreachable"
+	KindHeld        Kind = "held"
+	KindAlarm       Kind = "alarm"
+	KindDraining    Kind = "draining"
+	KindRetired     Kind = "retired"
+	KindNack        Kind = "nack"
+	KindPolicy      Kind = "policy"
+	KindEndpoints   Kind = "endpoints"
+	KindOrphaned    Kind = "orphaned"
+)
+
+// Cut reports whether the record takes traffic away from a failed version: it must reach Envoy
+// even when it cannot be stored.
+func (k Kind) Cut() bool {
+	return k == KindRolledBack || k == KindReturned || k == KindAborted || k == KindUnreachable
+}
+
+// Refusal is an event that does not fit the state; nothing changed.
+type Refusal struct {
+	Unknown bool // no such version
+	Message string
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+func refuse(format string, args ...any) error {
+	return &Refusal{Message: fmt.Sprintf(format, args...)}
+}
+
+func unknown(s *State, version string) error {
+	return &Refusal{Unknown: true, Message: fmt.Sprintf("service %s has no version %s: `canaryd status %s` lists them", s.Policy.Service, version, s.Policy.Service)}
+}

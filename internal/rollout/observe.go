@@ -1,0 +1,241 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// observed takes a tick of evidence in: first what everybody learns from it, then one decision per
+// canary, cuts before anything else.
+func (m *machine) observed(e Observed) {
+	m.Missing = e.Missing
+	if e.Batch > 0 {
+		m.Batch = e.Batch
+	}
+	m.tally(e.Cells)
+	counts := m.valid(e.Cells)
+	flushed := map[string]bool{}
+	for _, v := range m.Canaries() {
+		flushed[v.Name] = m.judge(v, counts)
+	}
+	for _, v := range m.Canaries() {
+		if flushed[v.Name] {
+			v.EvidenceAt, v.Held = m.at, false
+			m.cutIfWorse(v)
+		}
+	}
+	m.learnStable(e.Cells)
+	m.watchStable(counts)
+	for _, v := range m.Canaries() {
+		m.decide(v, flushed[v.Name])
+	}
+}
+
+// tally counts for people, and measures the traffic; every cell counts.
+func (m *machine) tally(cells []Cell) {
+	longest, sum := 0.0, 0.0
+	for _, c := range cells {
+		longest = max(longest, c.To.Sub(c.From).Seconds())
+		for name, n := range c.Counts {
+			sum += n.Requests
+			if v := m.Version(name); v != nil && (!v.FirstWeight.IsZero() || m.Weight(name) > 0) {
+				v.Counts = v.Counts.Add(n)
+			}
+		}
+	}
+	m.Rate.add(sum, longest)
+}
+
+// valid sums the cells that lie wholly within the time in which the present table was in force, from
+// Envoys that have it.
+func (m *machine) valid(cells []Cell) map[string]analysis.Counts {
+	counts := map[string]analysis.Counts{}
+	for _, c := range cells {
+		if m.Since.IsZero() || c.From.Before(m.Since) || slices.Contains(m.Lagging, c.Slice) {
+			continue
+		}
+		for name, n := range c.Counts {
+			counts[name] = counts[name].Add(n)
+		}
+	}
+	return counts
+}
+
+// learnStable remembers how stable's errors usually come.
+func (m *machine) learnStable(cells []Cell) {
+	if len(cells) == 0 || m.Stable == "" {
+		return
+	}
+	now := float64(m.at.UnixMilli()) / 1000
+	var all []analysis.Slice
+	var sum analysis.Counts
+	for _, c := range cells {
+		if n, ok := c.Counts[m.Stable]; ok {
+			sum = sum.Add(n)
+			all = append(all, analysis.Slice{Name: c.Slice, Counts: n})
+		}
+	}
+	if len(cells) == 1 && len(cells[0].Endpoints) >= 2 {
+		all = cells[0].Endpoints
+	}
+	m.Dispersion.Add(now, all)
+	incident := slices.ContainsFunc(m.Canaries(), func(v *Version) bool { return v.Judge.Incident(v.seconds(m.at)) })
+	if !incident {
+		m.Usual.Add(now, sum)
+	}
+}
+
+// seconds is the judge's clock: since the version first got traffic.
+func (v *Version) seconds(at time.Time) float64 { return at.Sub(v.FirstWeight).Seconds() }
+
+func (m *machine) clumpBound(v *Version) float64 {
+	if v.Config.Clump > 0 {
+		return v.Config.Clump
+	}
+	return m.Dispersion.Bound()
+}
+
+func (m *machine) judge(v *Version, counts map[string]analysis.Counts) bool {
+	if v.WeightSince.IsZero() || v.Judge == nil {
+		return false
+	}
+	base := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate()}
+	if stable := m.Weight(m.Stable); stable > 0 && m.Policy.Sessions == nil && m.at.Sub(v.WeightSince) >= 30*time.Second {
+		base.Share = float64(m.Weight(v.Name)) / float64(stable)
+	}
+	return v.Judge.Observe(&v.Config, analysis.Batch{Canary: counts[v.Name], Stable: counts[m.Stable]}, base, v.seconds(m.at))
+}
+
+// cutIfWorse depends on nothing but the evidence.
+func (m *machine) cutIfWorse(v *Version) {
+	cut, ceiling := v.Judge.Worse(&v.Config)
+	if !cut {
+		return
+	}
+	c, b := v.Judge.Exposure.Canary, v.Judge.Exposure.Stable
+	if ceiling {
+		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of %.0f requests failed)",
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests)
+		return
+	}
+	m.fail(v, analysis.Worse, "error rate %s (%.0f of %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f",
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha)
+}
+
+func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }
+
+// decide writes the verdict on one canary and, on fresh evidence, moves it. The order is that of
+// STATISTICS.md 2.8; the cut came before.
+func (m *machine) decide(v *Version, fresh bool) {
+	if v.Phase != Canary && v.Phase != Paused {
+		return
+	}
+	now := v.seconds(m.at)
+	switch {
+	case m.deadline(v), m.starved(v, now), m.noEvidence(v):
+	case m.Nack != nil:
+		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", m.Nack.Node, m.Nack.Message)
+	case !m.InForceAt(v.Name) || v.WeightSince.IsZero():
+		m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is not in force: %s", share(m.Weight(v.Name)), m.whyNotInForce())
+	case m.Missing != nil:
+		m.verdict(v, analysis.Wait, m.Missing.Code, "%s", m.Missing.Reason)
+	case v.Phase == Paused:
+		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at %s", share(m.Weight(v.Name)))
+	case v.Judge.Incident(now):
+		m.verdict(v, analysis.Wait, analysis.IncidentShared, "stable suffers as well: waiting for it to recover")
+	case v.Judge.Suspicious(&v.Config):
+		m.verdict(v, analysis.Wait, analysis.Holding, "evidence against it: %.3g of %.0f; no step up", v.Judge.E(&v.Config), 1/v.Config.Alpha)
+	case fresh && v.Judge.Fresh > 0:
+		m.advance(v)
+	case m.quiet(v):
+		m.verdict(v, analysis.Wait, analysis.NoTraffic, "no requests to judge since %s", m.lastEvidence(v).UTC().Format(time.TimeOnly))
+	}
+}
+
+func (m *machine) whyNotInForce() string {
+	if m.Subscribers == 0 {
+		return "no Envoy subscribes to the service's route"
+	}
+	return "waiting for the Envoys to acknowledge it"
+}
+
+func (m *machine) lastEvidence(v *Version) time.Time {
+	last := v.EvidenceAt
+	if last.Before(v.FirstWeight) {
+		last = v.FirstWeight
+	}
+	return last
+}
+
+// quiet reports that nothing was judged for three batches or a minute.
+func (m *machine) quiet(v *Version) bool {
+	since := m.lastEvidence(v)
+	if since.Before(v.WeightSince) {
+		since = v.WeightSince
+	}
+	return m.at.Sub(since) >= max(3*m.Batch, time.Minute)
+}
+
+// deadline handles a canary undecided for too long; true when it was cut.
+func (m *machine) deadline(v *Version) bool {
+	d := m.Policy.Judge.Deadline
+	if v.Late || v.elapsed(m.at) < d.After.Std() {
+		return false
+	}
+	if d.Then == policy.ThenRollback {
+		m.fail(v, analysis.DeadlinePassed, "undecided for %s", d.After)
+		return true
+	}
+	v.Late = true
+	if top := max(othersAtMost, m.Policy.Ramp.First()); m.Weight(v.Name) > top {
+		m.setWeight(v, top)
+	}
+	m.verdict(v, analysis.Wait, analysis.DeadlinePassed, "undecided for %s: held; it may still be promoted", d.After)
+	m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
+	return true
+}
+
+// starved handles a canary that completes nothing although it has a weight.
+func (m *machine) starved(v *Version, now float64) bool {
+	d := v.Judge.StarvedFor(now)
+	if v.Judge.StarvedSince == 0 {
+		return false
+	}
+	if d < 60 {
+		m.verdict(v, analysis.Wait, analysis.Starved, "it completes less than a tenth of its share of requests")
+		return true
+	}
+	if m.Policy.Judge.NoEvidence.Then == policy.ThenRollback {
+		m.fail(v, analysis.Starved, "for a minute it completed less than a tenth of its share of requests")
+		return true
+	}
+	if first := m.Policy.Ramp.First(); m.Weight(v.Name) > first {
+		m.setWeight(v, first)
+		m.verdict(v, analysis.Wait, analysis.Starved, "for a minute it completed less than a tenth of its share: back to the first step")
+		m.record(v, KindSteppedBack, System, "%s", v.Verdict.Reason)
+	}
+	return true
+}
+
+// noEvidence handles a canary about which nothing is learnt; true when it was cut.
+func (m *machine) noEvidence(v *Version) bool {
+	n := m.Policy.Judge.NoEvidence
+	if v.FirstWeight.IsZero() || v.Held || !v.PausedAt.IsZero() || m.at.Sub(m.lastEvidence(v)) < n.For.Std() {
+		return false
+	}
+	code, why := analysis.NoTraffic, "no requests to judge"
+	if m.Missing != nil {
+		code, why = m.Missing.Code, m.Missing.Reason
+	}
+	if n.Then == policy.ThenRollback {
+		m.fail(v, code, "no evidence for %s: %s", n.For, why)
+		return true
+	}
+	v.Held = true
+	m.verdict(v, analysis.Wait, code, "no evidence for %s: %s", n.For, why)
+	m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
+	return false
+}

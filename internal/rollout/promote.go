@@ -1,0 +1,160 @@
+package rollout
+
+import (
+	"math"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// promote makes v the stable version; the old one stays warm, older canaries are superseded, newer
+// ones keep their weight and their evidence.
+func (m *machine) promote(v *Version, by, format string, args ...any) {
+	old := m.Version(m.Stable)
+	m.endWatch()
+	limit := alarmLimit(v)
+	m.setWeight(v, 0) // stable holds what no one else does
+	m.becomeStable(v)
+	v.EvidenceAt = m.at
+	if v.FirstWeight.IsZero() {
+		v.FirstWeight = m.at
+	}
+	for i := range m.Versions {
+		o := &m.Versions[i]
+		switch {
+		case !o.Phase.Waiting() || o == v:
+		case o.Seq < v.Seq:
+			m.end(o, Superseded)
+			m.record(o, KindSuperseded, System, "%s was promoted first", v.Name)
+		case o.Judge != nil:
+			o.Judge.Rebase()
+		}
+	}
+	m.record(v, KindPromoted, by, format, args...)
+	if old != nil && old != v {
+		m.keepWarm(old, v, limit)
+	}
+}
+
+// keepWarm puts the old stable version beside the new one for the time of the watch.
+func (m *machine) keepWarm(old, v *Version, limit float64) {
+	after := m.Policy.AfterPromotion
+	old.Phase, old.Slots = Warm, nil
+	old.PinsUntil = m.at.Add(m.sessionLife())
+	if after.Watch <= 0 {
+		m.drain(old)
+		return
+	}
+	old.Until = m.at.Add(after.Watch.Std())
+	m.Watch = &Watch{Until: old.Until, Limit: limit}
+	j := analysis.NewJudge()
+	v.Judge = &j
+	if c := min(after.Control.Weight(), m.Weight(m.Stable)-minStable); c > 0 {
+		m.setWeight(old, c)
+	}
+}
+
+// alarmLimit is the error rate above which the new stable version raises the alarm, from what the
+// old one did in the last ten minutes of the comparison. (STATISTICS.md 2.8)
+func alarmLimit(v *Version) float64 {
+	if v.Judge == nil || v.Judge.Exposure.Stable.Requests <= 0 {
+		return 0
+	}
+	b, mm := v.Judge.Exposure.Stable, max(v.Judge.M, 1)
+	return v.Config.R0*analysis.UpperCount(b.Errors/mm, math.Log(20))*mm/b.Requests + v.Config.D0
+}
+
+func (m *machine) sessionLife() time.Duration {
+	if m.Policy.Sessions == nil {
+		return 0
+	}
+	return min(m.Policy.Sessions.TTL.Std(), m.Policy.Drain.AtMost.Std())
+}
+
+// goBack gives everything to the warm version in one step.
+func (m *machine) goBack(bad, warm *Version, p Phase) {
+	m.Watch = nil
+	m.setWeight(warm, 0)
+	m.becomeStable(warm)
+	m.end(bad, p)
+	for _, o := range m.in(Canary, Paused, Queued, Warming) {
+		if o.Judge != nil {
+			o.Judge.Rebase()
+		}
+	}
+}
+
+func (m *machine) endWatch() {
+	m.Watch = nil
+	if v := m.Version(m.Stable); v != nil {
+		v.Judge = nil
+	}
+	for _, v := range m.in(Warm) {
+		m.drain(v)
+	}
+}
+
+// drain takes no new sessions and ends when no pin can live.
+func (m *machine) drain(v *Version) {
+	if size(v.Slots) > 0 {
+		v.PinsUntil = m.at.Add(m.sessionLife())
+		m.setWeight(v, 0)
+	}
+	if m.Policy.Sessions == nil || !v.PinsUntil.After(m.at) {
+		m.end(v, Retired)
+		m.record(v, KindRetired, System, "out of service")
+		return
+	}
+	v.Phase, v.Until = Draining, v.PinsUntil
+	m.record(v, KindDraining, System, "keeps its pinned sessions until %s", v.Until.UTC().Format(time.RFC3339))
+}
+
+// watchStable judges the new stable version after its promotion: against the old one where that kept
+// a control share, against the ceiling where there is one; else it can only raise the alarm.
+func (m *machine) watchStable(counts map[string]analysis.Counts) {
+	v := m.Version(m.Stable)
+	warm := m.in(Warm)
+	if m.Watch == nil || v == nil || v.Judge == nil || len(warm) == 0 {
+		return
+	}
+	old := warm[len(warm)-1]
+	now := m.at.Sub(v.EvidenceAt).Seconds() // EvidenceAt: the promotion
+	c := counts[v.Name]
+	if m.Policy.AfterPromotion.Control > 0 {
+		m.watchControl(v, old, counts, now)
+		return
+	}
+	limit, reason := m.Watch.Limit, "alarm"
+	if v.Config.Ceiling > 0 {
+		limit, reason = v.Config.Ceiling, "ceiling"
+	}
+	v.Judge.Alone(&v.Config, c, limit, m.clumpBound(v), now)
+	if math.Log(v.Judge.Ceiling.E) < math.Log(1/v.Config.Alpha)-1e-9 {
+		return
+	}
+	if reason == "ceiling" {
+		m.verdict(v, analysis.Fail, analysis.CeilingPassed, "after its promotion the error rate is above max_error_rate %s: everything goes back to %s", policy.Share(limit), old.Name)
+		m.returnTo(v, old)
+	} else if !v.Alarmed {
+		v.Alarmed = true
+		m.record(v, KindAlarm, System, "after its promotion the error rate of %s is above %s, what the old version's allows for; nothing was moved (no control share, no max_error_rate)", v.Name, policy.Share(limit))
+	}
+}
+
+func (m *machine) watchControl(v, old *Version, counts map[string]analysis.Counts, now float64) {
+	b := analysis.Batch{Canary: counts[v.Name], Stable: counts[old.Name]}
+	if !v.Judge.Observe(&v.Config, b, analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate()}, now) {
+		return
+	}
+	if cut, _ := v.Judge.Worse(&v.Config); cut {
+		m.verdict(v, analysis.Fail, analysis.Worse, "after its promotion %s is worse than %s, which kept a control share: everything goes back", v.Name, old.Name)
+		m.returnTo(v, old)
+	}
+}
+
+func (m *machine) returnTo(bad, old *Version) {
+	reason := bad.Verdict.Reason
+	m.goBack(bad, old, Failed)
+	m.record(bad, KindReturned, System, "%s", reason)
+}

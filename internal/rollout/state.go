@@ -1,0 +1,209 @@
+// Package rollout is the state machine of one service: Step(state, event) -> (state, records). It is
+// pure, and it is the only place where a weight is computed. The moment comes with the event; the
+// shell stores the state and the records first, and then publishes State.Table.
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// Phase is where a version stands in its life.
+type Phase string
+
+// The phases of a version.
+const (
+	Queued     Phase = "queued"     // waits in line
+	Warming    Phase = "warming"    // known to Envoy, gets nothing yet
+	Canary     Phase = "canary"     // judged, with a weight
+	Paused     Phase = "paused"     // weight frozen by a person; still cut when worse
+	Stable     Phase = "stable"     // the trusted one
+	Warm       Phase = "warm"       // was stable, kept for the way back
+	Draining   Phase = "draining"   // pinned sessions only
+	Retired    Phase = "retired"    // gone after a good life
+	Failed     Phase = "failed"     // judged worse
+	Aborted    Phase = "aborted"    // cut by a person
+	Superseded Phase = "superseded" // a newer one was promoted first
+)
+
+// Live reports whether Envoy may still know the version.
+func (p Phase) Live() bool { return !slices.Contains([]Phase{Retired, Failed, Aborted, Superseded}, p) }
+
+// Judged reports whether the version counts towards `ramp.canaries`.
+func (p Phase) Judged() bool { return p == Warming || p == Canary || p == Paused }
+
+// Waiting reports whether the version's fate is still open.
+func (p Phase) Waiting() bool { return p == Queued || p.Judged() }
+
+// Version is one release of the service.
+type Version struct {
+	Name        string    `json:"name"`
+	Endpoints   []string  `json:"endpoints"`
+	Seq         int       `json:"seq"` // order of announcement
+	Attempt     int       `json:"attempt"`
+	AnnouncedAt time.Time `json:"announced_at"`
+	Phase       Phase     `json:"phase"`
+	Slots       []Segment `json:"slots,omitempty"` // stable holds what nobody else does
+
+	Config analysis.Config `json:"config"` // the judge's settings when it was announced
+	Judge  *analysis.Judge `json:"judge,omitempty"`
+	Counts analysis.Counts `json:"counts"` // since its first weight
+
+	FirstWeight time.Time        `json:"first_weight,omitzero"` // first in force
+	WeightSince time.Time        `json:"weight_since,omitzero"` // present weight in force; zero: not yet
+	WarmingFrom time.Time        `json:"warming_from,omitzero"`
+	Reachable   bool             `json:"reachable"`
+	PausedAt    time.Time        `json:"paused_at,omitzero"`
+	PausedFor   time.Duration    `json:"paused_for,omitempty"`
+	EvidenceAt  time.Time        `json:"evidence_at,omitzero"` // last judgement
+	Late        bool             `json:"late,omitempty"`       // past its deadline
+	Held        bool             `json:"held,omitempty"`       // no evidence for too long, told
+	Alarmed     bool             `json:"alarmed,omitempty"`
+	Until       time.Time        `json:"until,omitzero"` // end of the watch, or of draining
+	PinsUntil   time.Time        `json:"pins_until,omitzero"`
+	EndedAt     time.Time        `json:"ended_at,omitzero"`
+	Verdict     analysis.Verdict `json:"verdict"`
+}
+
+// Nack is a refusal by an Envoy that stopped the ramp.
+type Nack struct {
+	At      time.Time `json:"at"`
+	Node    string    `json:"node"`
+	Message string    `json:"message"`
+	Served  []Run     `json:"served,omitempty"` // the last table that all had accepted
+}
+
+// Missing says why there is no evidence.
+type Missing struct {
+	Code   analysis.Code `json:"code"`
+	Reason string        `json:"reason"`
+}
+
+// Watch is the time after a promotion.
+type Watch struct {
+	Until time.Time `json:"until"`
+	Limit float64   `json:"limit,omitempty"` // error rate that raises the alarm; 0: unknown
+}
+
+// State is all that is known about one service. It is a value: Step never changes its argument.
+type State struct {
+	Policy     policy.Policy `json:"policy"`
+	PolicyHash string        `json:"policy_hash"`
+	Orphaned   bool          `json:"orphaned,omitempty"`
+	Versions   []Version     `json:"versions,omitempty"` // by announcement
+	Stable     string        `json:"stable,omitempty"`
+	Seq        int           `json:"seq"`
+
+	Generation  uint64    `json:"generation"`     // of the table; grows with every change
+	InForce     bool      `json:"in_force"`       // this generation
+	Since       time.Time `json:"since,omitzero"` // evidence counts from here
+	Judging     uint64    `json:"judging"`        // generation that Since belongs to
+	Subscribers int       `json:"subscribers"`
+	Lagging     []string  `json:"lagging,omitempty"`
+	Accepted    []Run     `json:"accepted,omitempty"` // the last table in force
+	Nack        *Nack     `json:"nack,omitempty"`
+
+	Watch      *Watch              `json:"watch,omitempty"`
+	Dispersion analysis.Dispersion `json:"dispersion"`
+	Usual      analysis.Usual      `json:"usual"`
+	Rate       Rate                `json:"rate"`
+	Batch      time.Duration       `json:"batch"` // length of a batch of evidence
+	Missing    *Missing            `json:"missing,omitempty"`
+}
+
+// keepEnded is how many ended versions stay in the list.
+const keepEnded = 20
+
+// Version finds a version by name; nil when unknown. The pointer is into the state.
+func (s *State) Version(name string) *Version {
+	for i := range s.Versions {
+		if s.Versions[i].Name == name {
+			return &s.Versions[i]
+		}
+	}
+	return nil
+}
+
+// Canaries are the versions that have or had a weight and are being judged, oldest first.
+func (s *State) Canaries() []*Version { return s.in(Canary, Paused) }
+
+func (s *State) in(phases ...Phase) []*Version {
+	var vs []*Version
+	for i := range s.Versions {
+		if slices.Contains(phases, s.Versions[i].Phase) {
+			vs = append(vs, &s.Versions[i])
+		}
+	}
+	return vs
+}
+
+// Weight is the decided weight of a version in parts of 10 000.
+func (s *State) Weight(name string) int {
+	if name == s.Stable && name != "" {
+		rest := policy.FullWeight
+		for i := range s.Versions {
+			rest -= size(s.Versions[i].Slots)
+		}
+		return rest
+	}
+	if v := s.Version(name); v != nil {
+		return size(v.Slots)
+	}
+	return 0
+}
+
+// Weights are all decided weights above 0.
+func (s *State) Weights() map[string]int {
+	w := map[string]int{}
+	for i := range s.Versions {
+		if n := s.Weight(s.Versions[i].Name); n > 0 {
+			w[s.Versions[i].Name] = n
+		}
+	}
+	return w
+}
+
+// InForceAt reports whether the version's decided weight is what the Envoys serve.
+func (s *State) InForceAt(name string) bool {
+	if !s.InForce {
+		return false
+	}
+	if s.Nack == nil || s.Nack.Served == nil {
+		return s.Nack == nil
+	}
+	served := 0
+	for _, r := range s.Table().Slots {
+		if r.Version == name {
+			served += r.Count
+		}
+	}
+	return served == s.Weight(name)
+}
+
+// Busy reports whether time or evidence can change anything: quiet services cost nothing.
+func (s *State) Busy() bool {
+	return s.Watch != nil || slices.ContainsFunc(s.Versions, func(v Version) bool {
+		return v.Phase.Waiting() || v.Phase == Warm || v.Phase == Draining
+	})
+}
+
+func (s State) clone() State {
+	s.Versions = slices.Clone(s.Versions)
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		v.Slots = slices.Clone(v.Slots)
+		if v.Judge != nil {
+			j := *v.Judge
+			v.Judge = &j
+		}
+	}
+	if s.Watch != nil {
+		w := *s.Watch
+		s.Watch = &w
+	}
+	s.Dispersion = s.Dispersion.Clone()
+	return s
+}

@@ -1,0 +1,134 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// at0 is "not yet".
+var at0 time.Time
+
+// System is the author of canaryd's own decisions.
+const System = "canaryd"
+
+// machine is one step being taken.
+type machine struct {
+	*State
+	at      time.Time
+	records []Record
+	before  map[string]int
+}
+
+// Step takes one event in. On a Refusal the state is returned unchanged.
+func Step(old State, e Event) (State, []Record, error) {
+	s := old.clone()
+	m := &machine{State: &s, at: e.when(), before: old.Weights()}
+	if err := m.take(e); err != nil {
+		return old, nil, err
+	}
+	m.line()
+	m.forget()
+	for i := range m.records {
+		m.records[i].After = s.Weights()
+	}
+	return s, m.records, nil
+}
+
+func (m *machine) take(e Event) error {
+	switch e := e.(type) {
+	case Announced:
+		return m.announced(e)
+	case Commanded:
+		return m.commanded(e)
+	case Observed:
+		m.observed(e)
+	case Applied:
+		m.applied(e)
+	case Rejected:
+		m.rejected(e)
+	case Probed:
+		m.probed(e)
+	case PolicyChanged:
+		m.policyChanged(e)
+	case Orphaned:
+		if !m.Orphaned {
+			m.Orphaned = true
+			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; DELETE /services/%s removes it", m.Policy.Service)
+		}
+	case Tick:
+		m.tick()
+	}
+	return nil
+}
+
+func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
+	r := Record{At: m.at, Service: m.Policy.Service, Kind: k, Reason: fmt.Sprintf(format, args...), By: by, Before: m.before}
+	if r.By == "" {
+		r.By = System
+	}
+	if v != nil {
+		r.Version = v.Name
+		if v.Verdict.Code != "" {
+			verdict := v.Verdict
+			r.Verdict = &verdict
+		}
+	}
+	m.records = append(m.records, r)
+}
+
+// touch makes a new table; it is in force nowhere yet.
+func (s *State) touch() {
+	s.Generation++
+	s.InForce = false
+}
+
+// end takes a version out: weight 0 in the same step, no pins, no further judgement.
+func (m *machine) end(v *Version, p Phase) {
+	m.setWeight(v, 0)
+	v.Phase, v.EndedAt, v.Until = p, m.at, at0
+	v.Judge = nil
+	m.touch()
+}
+
+// fail cuts a version that was judged.
+func (m *machine) fail(v *Version, code analysis.Code, format string, args ...any) {
+	m.verdict(v, analysis.Fail, code, format, args...)
+	reason := v.Verdict.Reason
+	m.end(v, Failed)
+	m.record(v, KindRolledBack, System, "%s", reason)
+}
+
+func (m *machine) verdict(v *Version, o analysis.Outcome, code analysis.Code, format string, args ...any) {
+	v.Verdict = analysis.Verdict{Outcome: o, Code: code, Reason: fmt.Sprintf(format, args...), At: m.at, Numbers: v.Verdict.Numbers}
+	if v.Judge != nil {
+		v.Verdict.Numbers = v.Judge.Numbers(&v.Config)
+	}
+}
+
+// forget drops the oldest ended versions.
+func (m *machine) forget() {
+	ended := 0
+	for i := len(m.Versions) - 1; i >= 0; i-- {
+		if m.Versions[i].Phase.Live() {
+			continue
+		}
+		if ended++; ended > keepEnded {
+			m.Versions = slices.Delete(m.Versions, i, i+1)
+		}
+	}
+}
+
+func judgeConfig(p *policy.Policy) analysis.Config {
+	j := p.Judge
+	return analysis.Config{
+		Alpha: float64(j.FalseRollback), Beta: float64(j.FalsePromotion),
+		R0: j.Tolerate.Ratio, D0: float64(j.Tolerate.Margin),
+		R1: j.PromoteWithin.Ratio, D1: float64(j.PromoteWithin.Margin),
+		Budget: j.Budget, Ceiling: float64(j.MaxErrorRate), Clump: float64(j.Clump),
+		WarmUp: j.WarmUp.Std().Seconds(),
+	}
+}

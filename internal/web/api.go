@@ -1,0 +1,264 @@
+package web
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sirupsen/logrus"
+
+	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+//go:embed openapi.json
+var openapi []byte
+
+const maxBody = 1 << 20
+
+// Options are what the HTTP side works with.
+type Options struct {
+	Log        logrus.FieldLogger
+	Controller *controller.Controller
+	Registry   *prometheus.Registry
+}
+
+type api struct{ Options }
+
+// NewHandler serves everything.
+func NewHandler(o Options) http.Handler {
+	a := &api{o}
+	mux := http.NewServeMux()
+	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }
+	mux.HandleFunc("GET /-/healthy", ok)
+	mux.HandleFunc("GET /-/ready", a.ready)
+	mux.HandleFunc("POST /-/reload", a.reload)
+	mux.HandleFunc("PUT /-/reload", a.reload)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
+	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openapi) // a client that hangs up is no error of ours
+	})
+	mux.HandleFunc("GET /api/v1/services", a.services)
+	mux.HandleFunc("GET /api/v1/services/{service}", a.service)
+	mux.HandleFunc("DELETE /api/v1/services/{service}", a.remove)
+	mux.HandleFunc("PUT /api/v1/services/{service}/versions/{version}", a.announce)
+	mux.HandleFunc("POST /api/v1/services/{service}/versions/{version}/{verb}", a.command)
+	mux.HandleFunc("POST /api/v1/services/{service}/{verb}", a.command)
+	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
+	mux.HandleFunc("GET /api/v1/events", a.events)
+	mux.HandleFunc("GET /api/v1/", func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, problem(http.StatusNotFound, "no such call: "+r.URL.Path+"; /api/v1/openapi.json lists them"))
+	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// ready: the stored state is loaded and published; both happen before the listener opens, so what
+// remains to be seen is that the loop answers.
+func (a *api) ready(w http.ResponseWriter, r *http.Request) {
+	if _, err := a.Controller.Services(r.Context()); err != nil {
+		a.fail(w, problem(http.StatusServiceUnavailable, err.Error()))
+		return
+	}
+	fmt.Fprintln(w, "canaryd is ready.")
+}
+
+func (a *api) reload(w http.ResponseWriter, r *http.Request) {
+	if err := a.Controller.Reload(r.Context(), by(r)); err != nil {
+		a.fail(w, problem(http.StatusInternalServerError, err.Error()))
+		return
+	}
+	fmt.Fprintln(w, "reloaded")
+}
+
+func (a *api) services(w http.ResponseWriter, r *http.Request) {
+	list, err := a.Controller.Services(r.Context())
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	out := Services{Services: []Service{}}
+	for _, s := range list {
+		out.Services = append(out.Services, viewService(s))
+	}
+	a.answer(w, http.StatusOK, out)
+}
+
+func (a *api) service(w http.ResponseWriter, r *http.Request) {
+	s, err := a.Controller.Service(r.Context(), r.PathValue("service"))
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	a.answer(w, http.StatusOK, viewService(s))
+}
+
+func (a *api) remove(w http.ResponseWriter, r *http.Request) {
+	if err := a.Controller.Delete(r.Context(), r.PathValue("service")); err != nil {
+		a.fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// Announcement is the body of a PUT.
+type Announcement struct {
+	Endpoints []string `json:"endpoints,omitempty"`
+	Image     string   `json:"image,omitempty"`
+}
+
+func (a *api) announce(w http.ResponseWriter, r *http.Request) {
+	body, err := a.announcement(r)
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	name := r.PathValue("version")
+	again := r.URL.Query().Get("again") == "true"
+	s, known, err := a.Controller.Announce(r.Context(), r.PathValue("service"),
+		rollout.Announced{Version: name, Endpoints: body.Endpoints, Again: again, By: by(r)})
+	if err != nil {
+		var refusal *rollout.Refusal
+		if errors.As(err, &refusal) && !refusal.Unknown {
+			err = problem(http.StatusUnprocessableEntity, refusal.Message)
+		}
+		a.fail(w, err)
+		return
+	}
+	status := http.StatusCreated
+	if known {
+		status = http.StatusOK
+	}
+	a.answer(w, status, viewVersion(&s.State, s.State.Version(name)))
+}
+
+func (a *api) announcement(r *http.Request) (Announcement, error) {
+	var body Announcement
+	raw, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	if err != nil {
+		return body, problem(http.StatusBadRequest, "the body cannot be read: "+err.Error())
+	}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &body); err != nil {
+			return body, problem(http.StatusUnprocessableEntity, `the body is not {"endpoints": ["host:port"]}: `+err.Error())
+		}
+	}
+	if body.Image != "" {
+		return body, problem(http.StatusUnprocessableEntity, "this build cannot start containers: announce endpoints instead of an image")
+	}
+	if err := policy.VersionName(r.PathValue("version")); err != nil {
+		return body, problem(http.StatusUnprocessableEntity, err.Error())
+	}
+	return body, resolvable(r.Context(), body.Endpoints)
+}
+
+// resolvable refuses host names that nobody can resolve here and now.
+func resolvable(ctx context.Context, endpoints []string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for _, e := range endpoints {
+		host, _, err := net.SplitHostPort(e)
+		if err != nil || net.ParseIP(host) != nil {
+			continue // malformed ones are refused with the others
+		}
+		if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil {
+			return problem(http.StatusUnprocessableEntity, fmt.Sprintf("endpoint %s: the host name cannot be resolved: %v", e, err))
+		}
+	}
+	return nil
+}
+
+func (a *api) command(w http.ResponseWriter, r *http.Request) {
+	verb := r.PathValue("verb")
+	switch verb {
+	case "promote", "abort", "pause", "resume":
+	default:
+		a.fail(w, problem(http.StatusNotFound, fmt.Sprintf("no command %q: promote, abort, pause or resume", verb)))
+		return
+	}
+	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"),
+		rollout.Commanded{Verb: verb, Version: r.PathValue("version"), By: by(r)})
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	a.answer(w, http.StatusOK, viewVersion(&s.State, s.State.Version(version)))
+}
+
+func (a *api) history(w http.ResponseWriter, r *http.Request) {
+	limit := 1000
+	if q := r.URL.Query().Get("limit"); q != "" {
+		n, err := strconv.Atoi(q)
+		if err != nil || n < 1 {
+			a.fail(w, problem(http.StatusUnprocessableEntity, "limit must be a number above 0"))
+			return
+		}
+		limit = n
+	}
+	entries, err := a.Controller.History(r.Context(), r.PathValue("service"), limit)
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	a.answer(w, http.StatusOK, map[string]any{"history": entries})
+}
+
+// events sends live records as server-sent events.
+func (a *api) events(w http.ResponseWriter, r *http.Request) {
+	entries, stop := a.Controller.Listen()
+	defer stop()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	rc := http.NewResponseController(w)
+	beat := time.NewTicker(15 * time.Second)
+	defer beat.Stop()
+	for {
+		if rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-beat.C:
+			fmt.Fprint(w, ": still here\n\n")
+		case e := <-entries:
+			line, err := json.Marshal(e)
+			if err != nil {
+				a.Log.WithError(err).Error("an event cannot be encoded")
+				return
+			}
+			fmt.Fprintf(w, "event: %s\ndata: %s\n\n", e.Kind, line)
+		}
+	}
+}
+
+// by says who calls: the user of basic auth, what the client says of itself, or its address.
+func by(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	if u, _, ok := r.BasicAuth(); ok && u != "" {
+		return u + " from " + host
+	}
+	if who := r.Header.Get("X-Canaryd-By"); who != "" {
+		return who + " from " + host
+	}
+	return host
+}

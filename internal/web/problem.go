@@ -1,0 +1,61 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// Problem is an error as RFC 9457 has it.
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+}
+
+func (p *Problem) Error() string { return p.Detail }
+
+func problem(status int, detail string) *Problem {
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
+}
+
+// problemOf gives an error its status: 404 unknown, 409 wrong phase, 500 otherwise.
+func problemOf(err error) *Problem {
+	var p *Problem
+	var unknown *controller.UnknownError
+	var refusal *rollout.Refusal
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &unknown):
+		return problem(http.StatusNotFound, unknown.Message)
+	case errors.As(err, &refusal) && refusal.Unknown:
+		return problem(http.StatusNotFound, refusal.Message)
+	case errors.As(err, &refusal):
+		return problem(http.StatusConflict, refusal.Message)
+	}
+	return problem(http.StatusInternalServerError, err.Error())
+}
+
+func (a *api) fail(w http.ResponseWriter, err error) {
+	p := problemOf(err)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	a.encode(w, p)
+}
+
+func (a *api) answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	a.encode(w, v)
+}
+
+func (a *api) encode(w http.ResponseWriter, v any) {
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		a.Log.WithError(err).Debug("a client did not take its answer")
+	}
+}

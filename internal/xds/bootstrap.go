@@ -1,0 +1,108 @@
+package xds
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"text/template"
+)
+
+// Bootstrap says what an Envoy's bootstrap is made from.
+type Bootstrap struct {
+	XDS, Admin      string // host:port
+	NodeID, Cluster string
+	TLSDir          string // holds client.pem, client.key, ca.pem; empty: plain text
+}
+
+// YAML writes the bootstrap. It asks for delta ADS and load reports over one connection, keeps only
+// the statistics that canaryd and an operator need, and reconnects quickly.
+func (b Bootstrap) YAML() (string, error) {
+	type hostPort struct{ Host, Port string }
+	split := func(flag, s string) (hostPort, error) {
+		h, p, err := net.SplitHostPort(s)
+		if err != nil {
+			return hostPort{}, fmt.Errorf("--%s %q is not host:port", flag, s)
+		}
+		return hostPort{h, p}, nil
+	}
+	x, err := split("xds", b.XDS)
+	if err != nil {
+		return "", err
+	}
+	a, err := split("admin", b.Admin)
+	if err != nil {
+		return "", err
+	}
+	for flag, v := range map[string]string{"node-id": b.NodeID, "cluster": b.Cluster} {
+		if v == "" || strings.ContainsAny(v, "\n\"\\") {
+			return "", fmt.Errorf("--%s %q: write a plain name", flag, v)
+		}
+	}
+	dir := ""
+	if b.TLSDir != "" {
+		if dir, err = filepath.Abs(b.TLSDir); err != nil {
+			return "", fmt.Errorf("--tls-dir: %w", err)
+		}
+	}
+	var out strings.Builder
+	err = template.Must(template.New("bootstrap").Parse(bootstrapText)).Execute(&out, map[string]any{
+		"XDS": x, "Admin": a, "NodeID": b.NodeID, "Cluster": b.Cluster, "TLS": dir,
+	})
+	return out.String(), err
+}
+
+const bootstrapText = `# Envoy bootstrap for canaryd, made by "canaryd bootstrap".
+node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}"}
+admin: {address: {socket_address: {address: "{{.Admin.Host}}", port_value: {{.Admin.Port}}}}}
+cluster_manager:
+  load_stats_config:              # load reports: the evidence of "source: envoy"
+    api_type: GRPC
+    transport_api_version: V3
+    grpc_services: [{envoy_grpc: {cluster_name: canaryd}}]
+dynamic_resources:
+  ads_config:
+    api_type: DELTA_GRPC
+    transport_api_version: V3
+    set_node_on_first_message_only: true
+    grpc_services:
+    - envoy_grpc:
+        cluster_name: canaryd
+        retry_policy: {retry_back_off: {base_interval: 0.25s, max_interval: 5s}}
+  cds_config: {resource_api_version: V3, ads: {}, initial_fetch_timeout: 30s}
+  lds_config: {resource_api_version: V3, ads: {}, initial_fetch_timeout: 30s}
+stats_config:
+  stats_matcher:                  # a full scrape of thousands of clusters holds up xDS for seconds
+    inclusion_list:
+      patterns:
+      - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|pending_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*)"}
+      - {prefix: cluster_manager}
+      - {prefix: control_plane}
+      - {prefix: listener_manager}
+      - {prefix: load_reporter}
+      - {prefix: server}
+      - {prefix: http.canaryd}
+static_resources:
+  clusters:
+  - name: canaryd
+    type: STRICT_DNS
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {connection_keepalive: {interval: 10s, timeout: 5s}}}
+    load_assignment:
+      cluster_name: canaryd
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "{{.XDS.Host}}", port_value: {{.XDS.Port}}}}}}]}]
+{{- if .TLS}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: "{{.XDS.Host}}"
+        common_tls_context:
+          tls_params: {tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}
+          tls_certificates: [{certificate_chain: {filename: "{{.TLS}}/client.pem"}, private_key: {filename: "{{.TLS}}/client.key"}, watched_directory: {path: "{{.TLS}}"}}]
+          validation_context: {trusted_ca: {filename: "{{.TLS}}/ca.pem"}, watched_directory: {path: "{{.TLS}}"}}
+{{- end}}
+`

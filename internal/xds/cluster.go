@@ -1,0 +1,100 @@
+package xds
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// ClusterName is the version's name on the wire.
+func ClusterName(service, version string) string { return service + "/" + version }
+
+// SplitCluster is the reverse of ClusterName.
+func SplitCluster(name string) (service, version string, ok bool) { return strings.Cut(name, "/") }
+
+func ads() *core.ConfigSource {
+	return &core.ConfigSource{
+		ResourceApiVersion:    core.ApiVersion_V3,
+		ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}},
+		InitialFetchTimeout:   durationpb.New(30 * time.Second),
+	}
+}
+
+// buildCluster makes the cluster of a version, and its endpoints unless Envoy resolves them itself.
+func buildCluster(service string, c rollout.Cluster) ([]*Resource, error) {
+	name := ClusterName(service, c.Version)
+	cla, err := assignment(name, c.Endpoints)
+	if err != nil {
+		return nil, err
+	}
+	pb := &cluster.Cluster{
+		Name: name, AltStatName: service + "/" + policy.WireName(c.Version),
+		ConnectTimeout: durationpb.New(2 * time.Second),
+	}
+	byDNS := slices.ContainsFunc(c.Endpoints, isHostName)
+	if byDNS {
+		pb.ClusterDiscoveryType = &cluster.Cluster_Type{Type: cluster.Cluster_STRICT_DNS}
+		pb.LoadAssignment = cla
+	} else {
+		pb.ClusterDiscoveryType = &cluster.Cluster_Type{Type: cluster.Cluster_EDS}
+		pb.EdsClusterConfig = &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()}
+	}
+	cds, err := newResource(TypeCluster, name, pb)
+	if err != nil {
+		return nil, err
+	}
+	cds.byDNS = byDNS
+	if byDNS {
+		return []*Resource{cds}, nil
+	}
+	eds, err := newResource(TypeEndpoint, name, cla)
+	return []*Resource{cds, eds}, err
+}
+
+func isHostName(e string) bool {
+	host, _, _ := net.SplitHostPort(e)
+	_, err := netip.ParseAddr(host)
+	return err != nil
+}
+
+func assignment(name string, endpoints []string) (*endpoint.ClusterLoadAssignment, error) {
+	var lbs []*endpoint.LbEndpoint
+	for _, e := range endpoints {
+		addr, err := socketAddress(e)
+		if err != nil {
+			return nil, err
+		}
+		lbs = append(lbs, &endpoint.LbEndpoint{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: addr}}})
+	}
+	return &endpoint.ClusterLoadAssignment{
+		ClusterName: name,
+		Endpoints:   []*endpoint.LocalityLbEndpoints{{LbEndpoints: lbs, LoadBalancingWeight: wrapperspb.UInt32(1)}},
+	}, nil
+}
+
+func socketAddress(hostPort string) (*core.Address, error) {
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", hostPort, err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", hostPort, err)
+	}
+	return &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+		Address: host, PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(n)},
+	}}}, nil
+}

@@ -1,0 +1,135 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// buildListeners makes the listeners that canaryd serves, and the scopes of shared ones. Policies are
+// those of all services.
+func buildListeners(policies []*policy.Policy) ([]*Resource, error) {
+	byAddress := map[string][]*policy.Policy{}
+	for _, p := range policies {
+		if p.Route.Listener != "" {
+			byAddress[p.Route.Listener] = append(byAddress[p.Route.Listener], p)
+		}
+	}
+	var out []*Resource
+	for address, ps := range byAddress {
+		l, err := buildListener(address, ps)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+		if plainRDS(ps) {
+			continue
+		}
+		for _, p := range ps {
+			scopes, err := buildScopes(p)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, scopes...)
+		}
+	}
+	return out, nil
+}
+
+func plainRDS(ps []*policy.Policy) bool {
+	return len(ps) == 1 && slices.Equal(ps[0].Route.Domains, []string{"*"})
+}
+
+func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
+	m := &hcm.HttpConnectionManager{
+		StatPrefix:       "canaryd",
+		UseRemoteAddress: wrapperspb.Bool(true),
+		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		HttpFilters: []*hcm.HttpFilter{{Name: "envoy.filters.http.router",
+			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: packed(&router.Router{})}}},
+	}
+	if plainRDS(ps) {
+		m.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads(), RouteConfigName: ps[0].Service}}
+	} else {
+		m.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scoped(address)}
+	}
+	addr, err := socketAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newResource(TypeListener, address, &listener.Listener{
+		Name: address, Address: addr,
+		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(m)},
+		}}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Nodes = nodesOf(ps)
+	return r, nil
+}
+
+// nodesOf are the node clusters of all services on a listener; none when one of them goes to all.
+func nodesOf(ps []*policy.Policy) []string {
+	var nodes []string
+	for _, p := range ps {
+		if len(p.Route.Nodes) == 0 {
+			return nil
+		}
+		nodes = append(nodes, p.Route.Nodes...)
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// scoped chooses the service by the host, without its port. Each listener has scopes of its own.
+func scoped(address string) *hcm.ScopedRoutes {
+	return &hcm.ScopedRoutes{
+		Name: address, RdsConfigSource: ads(),
+		ScopeKeyBuilder: &hcm.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{
+			{Type: &hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
+				HeaderValueExtractor: &hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
+					Name: ":authority", ElementSeparator: ":",
+					ExtractType: &hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
+				}}}}},
+		ConfigSpecifier: &hcm.ScopedRoutes_ScopedRds{ScopedRds: &hcm.ScopedRds{ScopedRdsConfigSource: ads()}},
+	}
+}
+
+func buildScopes(p *policy.Policy) ([]*Resource, error) {
+	var out []*Resource
+	for _, host := range p.Route.Domains {
+		host = strings.ToLower(host)
+		r, err := newResource(TypeScope, "host/"+host, &route.ScopedRouteConfiguration{
+			Name: "host/" + host, RouteConfigurationName: p.Service,
+			Key: &route.ScopedRouteConfiguration_Key{Fragments: []*route.ScopedRouteConfiguration_Key_Fragment{
+				{Type: &route.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: host}},
+			}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		r.Nodes = p.Route.Nodes
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func packed(m proto.Message) *anypb.Any {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil { // a message built from literals always encodes
+		panic(err)
+	}
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: b}
+}

@@ -1,0 +1,179 @@
+package xds
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// buildRoute makes the one resource that changes in a rollout.
+func buildRoute(t rollout.Table) (*Resource, error) {
+	rb := routeBuilder{t: t, p: t.Policy}
+	r, err := rb.resource(rb.routes())
+	if err != nil {
+		return nil, err
+	}
+	r.Nodes = t.Policy.Route.Nodes
+	r.user = t.Policy.Ramp.Per == policy.PerUser
+	seen := map[string]bool{}
+	for _, run := range t.Slots {
+		seen[ClusterName(t.Service, run.Version)] = true
+	}
+	for _, c := range t.Clusters {
+		if c.Pinned {
+			seen[ClusterName(t.Service, c.Version)] = true
+		}
+	}
+	for name := range seen {
+		r.clusters = append(r.clusters, name)
+	}
+	for _, v := range t.Cut {
+		r.cut = append(r.cut, ClusterName(t.Service, v))
+	}
+	if t.Stable != "" {
+		plain := rb
+		plain.t.Slots = []rollout.Run{{Version: t.Stable, Count: policy.FullWeight}}
+		r.minimal, err = rb.resource([]*route.Route{plain.plainRoute()})
+	}
+	return r, err
+}
+
+type routeBuilder struct {
+	t rollout.Table
+	p *policy.Policy
+}
+
+func (b routeBuilder) resource(routes []*route.Route) (*Resource, error) {
+	return newResource(TypeRoute, b.t.Service, &route.RouteConfiguration{
+		Name:             b.t.Service,
+		ValidateClusters: wrapperspb.Bool(true),
+		VirtualHosts:     []*route.VirtualHost{{Name: b.t.Service, Domains: []string{"*"}, Routes: routes}},
+	})
+}
+
+func (b routeBuilder) routes() []*route.Route {
+	if len(b.t.Slots) == 0 {
+		return []*route.Route{noVersion()}
+	}
+	var rs []*route.Route
+	for _, c := range b.t.Clusters {
+		if c.Pinned {
+			rs = append(rs, b.pin(c.Version))
+		}
+	}
+	if b.p.Ramp.Per != policy.PerUser {
+		return append(rs, b.weighted())
+	}
+	return append(rs, b.perUser()...)
+}
+
+func noVersion() *route.Route {
+	return &route.Route{Match: everything(), Action: &route.Route_DirectResponse{DirectResponse: &route.DirectResponseAction{
+		Status: 503, Body: &core.DataSource{Specifier: &core.DataSource_InlineString{InlineString: "no version\n"}},
+	}}}
+}
+
+func everything() *route.RouteMatch {
+	return &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+// withCookie matches by a header regex: Envoy before 1.37 ignores RouteMatch.cookies, and such a
+// route would take everybody.
+func withCookie(name, value string) *route.RouteMatch {
+	m := everything()
+	m.Headers = []*route.HeaderMatcher{{
+		Name: "cookie",
+		HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
+			MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{
+				Regex: `(?:.*;\s*)?` + regexp.QuoteMeta(name) + `=` + value + `(?:\s*;.*)?`,
+			}},
+		}},
+	}}
+	return m
+}
+
+// pin keeps the sessions of a version on it.
+func (b routeBuilder) pin(version string) *route.Route {
+	a := b.action()
+	a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: ClusterName(b.t.Service, version)}
+	return &route.Route{
+		Match:  withCookie(b.p.Sessions.Cookie, regexp.QuoteMeta(version)),
+		Action: &route.Route_Route{Route: a},
+	}
+}
+
+func (b routeBuilder) action() *route.RouteAction {
+	a := &route.RouteAction{Timeout: durationpb.New(b.p.Route.Timeout.Std())}
+	if d := b.p.Route.MaxStreamDuration.Std(); d > 0 {
+		a.MaxStreamDuration = &route.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(d)}
+	}
+	return a
+}
+
+// plainRoute shares by weight and nothing else: no pins, no hash.
+func (b routeBuilder) plainRoute() *route.Route {
+	b.p = &policy.Policy{Service: b.p.Service, Route: b.p.Route}
+	return b.weighted()
+}
+
+// weighted is the slot map, run-length encoded; its total is always 10 000.
+func (b routeBuilder) weighted() *route.Route {
+	wc := &route.WeightedCluster{}
+	for _, run := range b.t.Slots {
+		w := &route.WeightedCluster_ClusterWeight{Name: ClusterName(b.t.Service, run.Version), Weight: wrapperspb.UInt32(uint32(run.Count))}
+		if s := b.p.Sessions; s != nil {
+			w.ResponseHeadersToAdd = []*core.HeaderValueOption{setCookie(s.Cookie, run.Version, s.TTL.Std())}
+		}
+		wc.Clusters = append(wc.Clusters, w)
+	}
+	a := b.action()
+	a.ClusterSpecifier = &route.RouteAction_WeightedClusters{WeightedClusters: wc}
+	return &route.Route{Match: everything(), Action: &route.Route_Route{Route: a}}
+}
+
+// perUser chooses by the hash of a stable user key. Without a cookie yet the request's id is the key,
+// and becomes the cookie, so that the second request goes where the first went.
+func (b routeBuilder) perUser() []*route.Route {
+	requestID := hashHeader("x-request-id", false)
+	k := b.p.Route.UserKey
+	if k.Header != "" {
+		return []*route.Route{b.hashed(everything(), hashHeader(k.Header, true), requestID)}
+	}
+	known := b.hashed(withCookie(k.Cookie, `[^;]+`), &route.RouteAction_HashPolicy{
+		PolicySpecifier: &route.RouteAction_HashPolicy_Cookie_{Cookie: &route.RouteAction_HashPolicy_Cookie{Name: k.Cookie}},
+	})
+	first := b.hashed(everything(), requestID)
+	first.ResponseHeadersToAdd = []*core.HeaderValueOption{setCookie(k.Cookie, "%REQ(X-REQUEST-ID)%", 365*24*time.Hour)}
+	return []*route.Route{known, first}
+}
+
+func (b routeBuilder) hashed(m *route.RouteMatch, by ...*route.RouteAction_HashPolicy) *route.Route {
+	r := b.weighted()
+	r.Match = m
+	a := r.GetRoute()
+	a.HashPolicy = by
+	a.GetWeightedClusters().RandomValueSpecifier = &route.WeightedCluster_UseHashPolicy{UseHashPolicy: wrapperspb.Bool(true)}
+	return r
+}
+
+func hashHeader(name string, terminal bool) *route.RouteAction_HashPolicy {
+	return &route.RouteAction_HashPolicy{Terminal: terminal, PolicySpecifier: &route.RouteAction_HashPolicy_Header_{
+		Header: &route.RouteAction_HashPolicy_Header{HeaderName: name},
+	}}
+}
+
+func setCookie(name, value string, life time.Duration) *core.HeaderValueOption {
+	return &core.HeaderValueOption{
+		Header:       &core.HeaderValue{Key: "set-cookie", Value: fmt.Sprintf("%s=%s; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax", name, value, int(life.Seconds()))},
+		AppendAction: core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+	}
+}

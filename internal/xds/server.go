@@ -1,0 +1,140 @@
+package xds
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// raw is a response whose resources were encoded once for all streams.
+type raw struct {
+	parts   mem.BufferSlice
+	removed []string
+}
+
+func (r *raw) add(encoded []byte) { r.parts = append(r.parts, mem.SliceBuffer(encoded)) }
+
+// finish appends the fields of DeltaDiscoveryResponse that differ from stream to stream.
+func (r *raw) finish(typ, nonce string) {
+	var tail []byte
+	tail = protowire.AppendString(protowire.AppendTag(tail, 4, protowire.BytesType), typ)
+	tail = protowire.AppendString(protowire.AppendTag(tail, 5, protowire.BytesType), nonce)
+	for _, name := range r.removed {
+		tail = protowire.AppendString(protowire.AppendTag(tail, 6, protowire.BytesType), name)
+	}
+	r.parts = append(r.parts, mem.SliceBuffer(tail))
+}
+
+// codec passes encoded responses through and marshals everything else as usual.
+type codec struct{}
+
+func (codec) Name() string { return "proto" }
+
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	if r, ok := v.(*raw); ok {
+		return r.parts, nil
+	}
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("xds: cannot encode %T", v)
+	}
+	b, err := proto.Marshal(m)
+	return mem.BufferSlice{mem.SliceBuffer(b)}, err
+}
+
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("xds: cannot decode into %T", v)
+	}
+	return proto.Unmarshal(data.Materialize(), m)
+}
+
+// maxRequest is large enough for an Envoy that reconnects knowing 100 000 resources.
+const maxRequest = 16 << 20
+
+// NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
+func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
+	opts := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.MaxConcurrentStreams(100),
+	}
+	if tlsConfig != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(tlsConfig)))
+	}
+	s := grpc.NewServer(opts...)
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "envoy.service.discovery.v3.AggregatedDiscoveryService",
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, ss grpc.ServerStream) error { return h.serve(ss) },
+		}},
+	}, nil)
+	loadstats.RegisterLoadReportingServiceServer(s, loads)
+	return s
+}
+
+// serve runs one ADS stream: this goroutine reads, another writes.
+func (h *Hub) serve(ss grpc.ServerStream) error {
+	st := newStream(h)
+	req := &discovery.DeltaDiscoveryRequest{}
+	if err := ss.RecvMsg(req); err != nil {
+		return err
+	}
+	if req.GetNode().GetId() == "" {
+		return status.Error(codes.InvalidArgument, "the first request carries no node.id: set node.id and node.cluster in Envoy's bootstrap")
+	}
+	st.hello(req.GetNode())
+	h.mu.Lock()
+	h.streams[st] = struct{}{}
+	h.mu.Unlock()
+	defer st.close()
+	done := make(chan error, 1)
+	go func() { done <- st.write(ss) }()
+	for {
+		st.receive(req)
+		req = &discovery.DeltaDiscoveryRequest{}
+		if err := ss.RecvMsg(req); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
+	}
+}
+
+func (st *stream) write(ss grpc.ServerStream) error {
+	for {
+		select {
+		case <-ss.Context().Done():
+			return ss.Context().Err()
+		case <-st.wake:
+		}
+		for _, r := range st.flush() {
+			if err := ss.SendMsg(r); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,473 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sirupsen/logrus"
+)
+
+const (
+	window       = 8   // responses in flight per type
+	perResponse  = 500 // resources in one response
+	retryMinimal = time.Second
+	retryMost    = 30 * time.Second
+)
+
+// stream is one Envoy's ADS stream. All fields are guarded by the hub's mutex.
+type stream struct {
+	hub     *Hub
+	node    string
+	cluster string
+	envoy   [2]uint32 // major, minor; 0: not an Envoy
+	types   map[string]*typeState
+	wake    chan struct{}
+	nonce   uint64
+	closed  bool
+}
+
+// typeState is what the stream wants and has of one type.
+type typeState struct {
+	wildcard bool
+	answered bool // an Envoy waits for the first answer to a wildcard, even an empty one
+	names    map[string]*known
+	dirty    map[string]struct{}
+	alone    map[string]struct{} // to be sent one per response, to find what is refused
+	inflight map[string][]sent
+}
+
+// known is what the stream has of one resource.
+type known struct {
+	subscribed bool
+	sent       string // version last sent; of what was not refused
+	acked      string
+	refused    string   // version not to be sent again
+	clusters   []string // routes: what the accepted version names
+	minimal    bool     // routes: only the minimal one is sent from here
+	backoff    time.Duration
+}
+
+type sent struct {
+	name, version string
+	clusters      []string
+}
+
+func newStream(h *Hub) *stream {
+	return &stream{hub: h, types: map[string]*typeState{}, wake: make(chan struct{}, 1)}
+}
+
+func (st *stream) typ(typ string) *typeState {
+	ts := st.types[typ]
+	if ts == nil {
+		ts = &typeState{names: map[string]*known{}, dirty: map[string]struct{}{}, alone: map[string]struct{}{}, inflight: map[string][]sent{}}
+		st.types[typ] = ts
+	}
+	return ts
+}
+
+func (st *stream) known(typ, name string) *known {
+	ts := st.typ(typ)
+	k := ts.names[name]
+	if k == nil {
+		k = &known{}
+		ts.names[name] = k
+	}
+	return k
+}
+
+func (st *stream) mark(typ, name string) {
+	st.typ(typ).dirty[name] = struct{}{}
+	st.poke()
+}
+
+func (st *stream) poke() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// renew forgets what was refused: the content is another one now.
+func (st *stream) renew(r *Resource) {
+	k := st.known(r.Type, r.Name)
+	if k.refused != r.Version {
+		k.refused = ""
+	}
+	k.minimal, k.backoff = false, 0
+}
+
+// hello reads who is there from the first request.
+func (st *stream) hello(n *core.Node) {
+	st.node, st.cluster = n.GetId(), n.GetCluster()
+	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		st.envoy = [2]uint32{v.GetMajorNumber(), v.GetMinorNumber()}
+	}
+}
+
+// receive takes one request in.
+func (st *stream) receive(req *discovery.DeltaDiscoveryRequest) {
+	h := st.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	typ := req.GetTypeUrl()
+	first := st.types[typ] == nil
+	ts := st.typ(typ)
+	if items, ok := ts.inflight[req.GetResponseNonce()]; ok {
+		delete(ts.inflight, req.GetResponseNonce())
+		if d := req.GetErrorDetail(); d != nil {
+			st.refusal(typ, items, d.GetMessage())
+		} else {
+			st.acceptance(typ, items)
+		}
+	}
+	for name, version := range req.GetInitialResourceVersions() {
+		k := st.known(typ, name)
+		k.sent, k.acked = version, version
+		ts.dirty[name] = struct{}{}
+	}
+	st.subscribe(typ, req.GetResourceNamesSubscribe(), first)
+	st.unsubscribe(typ, req.GetResourceNamesUnsubscribe())
+	st.poke()
+}
+
+func (st *stream) subscribe(typ string, names []string, first bool) {
+	h, ts := st.hub, st.typ(typ)
+	if first && len(names) == 0 || slices.Contains(names, "*") {
+		ts.wildcard = true
+		if h.wild[typ] == nil {
+			h.wild[typ] = map[*stream]struct{}{}
+		}
+		h.wild[typ][st] = struct{}{}
+		for name := range h.res[typ] {
+			ts.dirty[name] = struct{}{}
+		}
+	}
+	for _, name := range names {
+		if name == "*" {
+			continue
+		}
+		st.known(typ, name).subscribed = true
+		ts.dirty[name] = struct{}{}
+		byName := h.subs[typ]
+		if byName == nil {
+			byName = map[string]map[*stream]struct{}{}
+			h.subs[typ] = byName
+		}
+		if byName[name] == nil {
+			byName[name] = map[*stream]struct{}{}
+		}
+		byName[name][st] = struct{}{}
+		if typ == TypeRoute {
+			st.awaits(name)
+		}
+	}
+}
+
+// awaits begins to wait for the stream's ACK of a service's route.
+func (st *stream) awaits(name string) {
+	s := st.hub.services[name]
+	if s == nil {
+		return
+	}
+	s.subscribers[st] = struct{}{}
+	if k := st.known(TypeRoute, name); s.routeRes != nil && k.acked != s.routeRes.Version {
+		s.waiting[st] = time.Now()
+	}
+	st.hub.changes(name)
+}
+
+func (st *stream) unsubscribe(typ string, names []string) {
+	ts := st.typ(typ)
+	for _, name := range names {
+		if name == "*" {
+			ts.wildcard = false
+			delete(st.hub.wild[typ], st)
+			continue
+		}
+		st.forget(typ, name)
+		delete(ts.names, name)
+		delete(ts.dirty, name)
+	}
+}
+
+// forget removes the stream from the index of a name.
+func (st *stream) forget(typ, name string) {
+	h := st.hub
+	delete(h.subs[typ][name], st)
+	if len(h.subs[typ][name]) == 0 {
+		delete(h.subs[typ], name)
+	}
+	if s := h.services[name]; typ == TypeRoute && s != nil {
+		delete(s.subscribers, st)
+		delete(s.waiting, st)
+		delete(s.lagging, st)
+		delete(s.refused, st)
+		h.changes(name)
+	}
+}
+
+func (st *stream) close() {
+	h := st.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st.closed = true
+	delete(h.streams, st)
+	for typ, ts := range st.types {
+		delete(h.wild[typ], st)
+		for name, k := range ts.names {
+			if k.subscribed {
+				st.forget(typ, name)
+			}
+		}
+	}
+}
+
+func (st *stream) acceptance(typ string, items []sent) {
+	ts := st.typ(typ)
+	for _, it := range items {
+		k := ts.names[it.name]
+		if k == nil {
+			continue // unsubscribed meanwhile
+		}
+		k.acked, k.clusters, k.backoff = it.version, it.clusters, 0
+		if s := st.hub.services[it.name]; typ == TypeRoute && s != nil && s.routeRes != nil && s.routeRes.Version == it.version {
+			delete(s.waiting, st)
+			delete(s.lagging, st)
+			delete(s.refused, st)
+			st.hub.changes(it.name)
+		}
+	}
+}
+
+// refusal books a NACK. Of several resources each is sent again on its own, to find the culprit.
+func (st *stream) refusal(typ string, items []sent, message string) {
+	h, ts := st.hub, st.typ(typ)
+	h.nacks[shortType(typ)]++
+	h.log.WithFields(logrus.Fields{"node": st.node, "type": shortType(typ), "resources": len(items)}).Warn("Envoy refused an update: " + message)
+	for _, it := range items {
+		k := ts.names[it.name]
+		if k == nil || k.sent != it.version {
+			continue
+		}
+		k.sent = k.acked
+		ts.dirty[it.name] = struct{}{}
+		if len(items) > 1 {
+			ts.alone[it.name] = struct{}{}
+			continue
+		}
+		k.refused = it.version
+		if s := h.services[it.name]; typ == TypeRoute && s != nil {
+			st.refusedRoute(s, it, k, message)
+		}
+	}
+}
+
+// refusedRoute reports the refusal; when it was a cut that was refused, a minimal route goes out.
+func (st *stream) refusedRoute(s *service, it sent, k *known, message string) {
+	h := st.hub
+	cur := s.routeRes
+	if cur.Version == it.version {
+		delete(s.waiting, st)
+		s.refused[st] = message
+		h.changes(it.name)
+	}
+	if cur.minimal == nil || !slices.ContainsFunc(k.clusters, func(c string) bool { return slices.Contains(cur.cut, c) }) {
+		return
+	}
+	k.minimal = true
+	if it.version != cur.minimal.Version {
+		return // the minimal route goes out at once
+	}
+	k.backoff = min(max(2*k.backoff, retryMinimal), retryMost)
+	delete(st.typ(TypeRoute).dirty, it.name)
+	time.AfterFunc(k.backoff, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if !st.closed {
+			k.refused = ""
+			st.mark(TypeRoute, it.name)
+		}
+	})
+}
+
+// flush returns the responses that may go out now, in the right order.
+func (st *stream) flush() []*raw {
+	h := st.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	order := sendOrder()
+	for typ := range st.types {
+		if !slices.Contains(order, typ) {
+			order = append(order, typ)
+		}
+	}
+	var out []*raw
+	for _, typ := range order {
+		if ts := st.types[typ]; ts != nil {
+			for len(ts.inflight) < window {
+				r := st.response(typ, ts)
+				if r == nil {
+					break
+				}
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// response gathers what may be sent of one type; nil when there is nothing.
+func (st *stream) response(typ string, ts *typeState) *raw {
+	limit := perResponse
+	r := &raw{}
+	var items []sent
+	for name := range ts.dirty {
+		_, alone := ts.alone[name]
+		if alone && len(items) > 0 {
+			continue
+		}
+		res, gone, ok := st.sendable(typ, name)
+		if !ok {
+			continue
+		}
+		delete(ts.dirty, name)
+		delete(ts.alone, name)
+		k := st.known(typ, name)
+		switch {
+		case gone:
+			r.removed = append(r.removed, name)
+			k.sent = ""
+			items = append(items, sent{name: name})
+			if !k.subscribed {
+				delete(ts.names, name)
+			}
+		case res != nil:
+			r.add(res.encoded)
+			k.sent = res.Version
+			items = append(items, sent{name, res.Version, res.clusters})
+			st.resend(typ, name, k)
+		}
+		if len(items) >= limit || alone && len(items) > 0 {
+			break
+		}
+	}
+	if len(items) == 0 && (!ts.wildcard || ts.answered) {
+		return nil
+	}
+	ts.answered = true
+	st.nonce++
+	nonce := strconv.FormatUint(st.nonce, 10)
+	ts.inflight[nonce] = items
+	r.finish(typ, nonce)
+	return r
+}
+
+// resend sends the endpoints again with a cluster that changes: Envoy warms it anew and waits for them.
+func (st *stream) resend(typ, name string, k *known) {
+	if typ != TypeCluster || k.acked == "" {
+		return
+	}
+	if eds := st.types[TypeEndpoint]; eds != nil && eds.names[name] != nil && st.hub.res[TypeEndpoint][name] != nil {
+		eds.names[name].sent = ""
+		eds.dirty[name] = struct{}{}
+	}
+}
+
+// sendable says what to send of a name: a resource, its removal, or nothing (both nil and false);
+// ok is false while it has to wait, and the name stays dirty.
+func (st *stream) sendable(typ, name string) (res *Resource, gone, ok bool) {
+	k := st.known(typ, name)
+	res = st.hub.res[typ][name]
+	if res == nil || !res.visible(st.cluster) {
+		return nil, st.tellGone(typ, name, k), st.mayRemove(typ, name)
+	}
+	if k.minimal && res.minimal != nil {
+		res = res.minimal
+	}
+	if res.Version == k.sent || res.Version == k.refused {
+		return nil, false, true
+	}
+	if typ != TypeRoute {
+		return res, false, true
+	}
+	if res.user && st.envoy != [2]uint32{} && st.envoy[0] == 1 && st.envoy[1] < 36 {
+		st.tooOld(name, k, res)
+		return nil, false, true
+	}
+	return res, false, st.warm(res)
+}
+
+func (st *stream) tooOld(name string, k *known, res *Resource) {
+	k.refused = res.Version
+	if s := st.hub.services[name]; s != nil {
+		delete(s.waiting, st)
+		s.refused[st] = fmt.Sprintf("this Envoy is %d.%d: `ramp.per: user` needs 1.36 (use_hash_policy)", st.envoy[0], st.envoy[1])
+		st.hub.changes(name)
+	}
+}
+
+// tellGone reports whether the stream has to hear that a name does not exist. Endpoints that it has
+// are left alone: Envoy ignores their removal and unsubscribes when their cluster goes.
+func (st *stream) tellGone(typ, name string, k *known) bool {
+	if typ == TypeEndpoint && k.acked != "" {
+		return false
+	}
+	return k.sent != "" || k.subscribed
+}
+
+// mayRemove holds the removal of a cluster back until this Envoy has accepted a route without it.
+func (st *stream) mayRemove(typ, name string) bool {
+	if typ != TypeCluster {
+		return true
+	}
+	svc, _, _ := SplitCluster(name)
+	routes := st.types[TypeRoute]
+	s := st.hub.services[svc]
+	if routes == nil || routes.names[svc] == nil || s == nil || s.routeRes == nil {
+		return true
+	}
+	return routes.names[svc].acked == s.routeRes.Version
+}
+
+// warm reports whether this Envoy has every cluster that the route names, with its endpoints: only
+// then can the route be accepted without an error for a user.
+func (st *stream) warm(r *Resource) bool {
+	cds := st.types[TypeCluster]
+	if cds == nil {
+		return true // its clusters come from elsewhere
+	}
+	for _, c := range r.clusters {
+		k := cds.names[c]
+		if k == nil || k.acked == "" {
+			return false
+		}
+		if cur := st.hub.res[TypeCluster][c]; cur != nil && cur.byDNS {
+			continue
+		}
+		eds := st.types[TypeEndpoint]
+		if eds == nil || eds.names[c] == nil || eds.names[c].acked == "" {
+			return false
+		}
+	}
+	return true
+}
+
+func shortType(typ string) string {
+	switch typ {
+	case TypeListener:
+		return "listener"
+	case TypeScope:
+		return "scope"
+	case TypeRoute:
+		return "route"
+	case TypeCluster:
+		return "cluster"
+	case TypeEndpoint:
+		return "endpoint"
+	}
+	return "other"
+}
