@@ -142,7 +142,7 @@ func serve(ctx context.Context, f serveFlags) error {
 func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 	interval := cfg.Metrics.Interval.Std()
 	if cfg.Metrics.Source == "prometheus" {
-		rt, err := config.NewRoundTripperFromConfig(cfg.Metrics.Prometheus.HTTPClientConfig, "canaryd")
+		rt, err := config.NewRoundTripperFromConfig(cfg.Metrics.Prometheus.HTTP, "canaryd")
 		if err != nil {
 			return nil, nil, fmt.Errorf("metrics.prometheus: %w", err)
 		}

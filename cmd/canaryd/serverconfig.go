@@ -43,8 +43,8 @@ type metricsConfig struct {
 }
 
 type prometheusConfig struct {
-	URL                     string `yaml:"url"`
-	config.HTTPClientConfig `yaml:",inline"`
+	URL  string                  `yaml:"url"`
+	HTTP config.HTTPClientConfig `yaml:",inline"` // not embedded: its UnmarshalYAML would hide url
 }
 
 func defaultServerConfig() serverConfig {
@@ -53,7 +53,7 @@ func defaultServerConfig() serverConfig {
 	c.Policies = []string{"policies/*.yml"}
 	c.Storage.Path = "data"
 	c.Metrics.Source = "envoy"
-	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTPClientConfig: config.DefaultHTTPClientConfig}
+	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTP: config.DefaultHTTPClientConfig}
 	c.Metrics.Interval = policy.Duration(time.Second)
 	return c
 }
@@ -102,7 +102,7 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
 		say(at("xds", "tls"), "cert_file and key_file belong together")
 	}
-	if err := c.Metrics.Prometheus.Validate(); err != nil {
+	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
 		say(at("metrics", "prometheus"), "%v", err)
 	}
 	return c, fs
@@ -136,5 +136,5 @@ func (c *serverConfig) relativeTo(dir string) {
 	c.Storage.Path = abs(c.Storage.Path)
 	t := &c.XDS.TLS
 	t.CertFile, t.KeyFile, t.ClientCA = abs(t.CertFile), abs(t.KeyFile), abs(t.ClientCA)
-	c.Metrics.Prometheus.SetDirectory(dir)
+	c.Metrics.Prometheus.HTTP.SetDirectory(dir)
 }

@@ -76,6 +76,21 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	return true
 }
 
+// Start takes in evidence that straddles the canary's start from weight 0. It can only speak against
+// the canary: neither the promotion test nor the ramp hears of it.
+func (j *Judge) Start(cfg *Config, b Batch, m, now float64) {
+	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
+	if now < cfg.WarmUp || b.Canary.Requests < 1 || b.Stable.Requests < 1 {
+		return
+	}
+	j.Recent.Add(now, b)
+	j.Relative.Relative(cfg, b, m, now, j.Stepped)
+	if cfg.Ceiling > 0 && b.Stable.Rate() < cfg.Ceiling {
+		j.Ceiling.Absolute(cfg.Alpha, cfg.Ceiling, b.Canary, m, now, j.Stepped)
+	}
+	j.Stepped = false
+}
+
 func (j *Judge) update(cfg *Config, b Batch, m, now float64) {
 	j.M, j.LastFlush = m, now
 	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1

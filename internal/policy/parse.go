@@ -150,7 +150,7 @@ func markFinding(file string, e *yaml.LoadError) Finding {
 func plainWords(s string) string {
 	unknown := regexp.MustCompile(`^field (\S+) not found in type \S+$`)
 	if m := unknown.FindStringSubmatch(s); m != nil {
-		return fmt.Sprintf("unknown key %q: `canaryd schema` lists the keys there are", m[1])
+		return fmt.Sprintf("unknown key %q: no such key exists here; mind spelling and indentation", m[1])
 	}
 	wrong := regexp.MustCompile("^cannot construct (\\S+) `(.*)` into (.*)$")
 	if m := wrong.FindStringSubmatch(s); m != nil {

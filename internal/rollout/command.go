@@ -1,5 +1,7 @@
 package rollout
 
+import "github.com/canaryd/canaryd/internal/analysis"
+
 func (m *machine) commanded(e Commanded) error {
 	v := m.Version(e.Version)
 	if v == nil {
@@ -30,6 +32,7 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)
 	}
 	m.Nack = nil
+	m.verdict(v, analysis.Pass, analysis.Passed, "promoted by hand")
 	m.promote(v, e.By, "promoted by hand")
 	return nil
 }

@@ -19,13 +19,11 @@ func (m *machine) observed(e Observed) {
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
 	for _, v := range m.Canaries() {
-		flushed[v.Name] = m.judge(v, counts)
-	}
-	for _, v := range m.Canaries() {
-		if flushed[v.Name] {
+		m.judgeStart(v, e.Cells)
+		if flushed[v.Name] = m.judge(v, counts); flushed[v.Name] {
 			v.EvidenceAt, v.Held = m.at, false
-			m.cutIfWorse(v)
 		}
+		m.cutIfWorse(v)
 	}
 	m.learnStable(e.Cells)
 	m.watchStable(counts)
@@ -62,6 +60,22 @@ func (m *machine) valid(cells []Cell) map[string]analysis.Counts {
 		}
 	}
 	return counts
+}
+
+// judgeStart uses the cells that straddle a canary's start from weight 0, for the rollback test only:
+// all its requests in them came after the start. Stable's part is longer, which is harmless for a
+// rate, and one batch cannot cut.
+func (m *machine) judgeStart(v *Version, cells []Cell) {
+	if v.WeightSince.IsZero() || !v.FromZero {
+		return
+	}
+	var b analysis.Batch
+	for _, c := range cells {
+		if c.From.Before(v.WeightSince) && c.To.After(v.WeightSince) {
+			b.Canary, b.Stable = b.Canary.Add(c.Counts[v.Name]), b.Stable.Add(c.Counts[m.Stable])
+		}
+	}
+	v.Judge.Start(&v.Config, b, m.clumpBound(v), v.seconds(m.at))
 }
 
 // learnStable remembers how stable's errors usually come.
@@ -115,13 +129,14 @@ func (m *machine) cutIfWorse(v *Version) {
 	if !cut {
 		return
 	}
-	c, b := v.Judge.Exposure.Canary, v.Judge.Exposure.Stable
+	recent := v.Judge.Recent.Sum(v.seconds(m.at))
+	c, b := recent.Canary, recent.Stable
 	if ceiling {
-		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of %.0f requests failed)",
+		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)",
 			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests)
 		return
 	}
-	m.fail(v, analysis.Worse, "error rate %s (%.0f of %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f",
+	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f",
 		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha)
 }
 
@@ -135,7 +150,7 @@ func (m *machine) decide(v *Version, fresh bool) {
 	}
 	now := v.seconds(m.at)
 	switch {
-	case m.deadline(v), m.starved(v, now), m.noEvidence(v):
+	case m.deadline(v), m.noEvidence(v), m.starved(v, now):
 	case m.Nack != nil:
 		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", m.Nack.Node, m.Nack.Message)
 	case !m.InForceAt(v.Name) || v.WeightSince.IsZero():

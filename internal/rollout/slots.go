@@ -104,7 +104,7 @@ func (s *State) setWeight(v *Version, n int) {
 	if v.Judge != nil {
 		v.Judge.Step()
 	}
-	v.WeightSince = at0
+	v.WeightSince, v.FromZero = at0, had == 0
 	s.touch()
 }
 

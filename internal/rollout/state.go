@@ -54,6 +54,7 @@ type Version struct {
 
 	FirstWeight time.Time        `json:"first_weight,omitzero"` // first in force
 	WeightSince time.Time        `json:"weight_since,omitzero"` // present weight in force; zero: not yet
+	FromZero    bool             `json:"from_zero,omitempty"`   // the present weight was the step up from 0
 	WarmingFrom time.Time        `json:"warming_from,omitzero"`
 	Reachable   bool             `json:"reachable"`
 	PausedAt    time.Time        `json:"paused_at,omitzero"`

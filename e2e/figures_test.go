@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rig"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// runs is how often a figure is measured: FIGURES times, or once where the test only guards the goal.
+func runs() int {
+	if n, err := strconv.Atoi(os.Getenv("FIGURES")); err == nil && n > 0 {
+		return n
+	}
+	return 1
+}
+
+// A release at 5 % of 500 requests/s that fails totally, at once or after a time of health: seconds
+// from the first error to the last request at it, and failed requests. The goals are for the median.
+func TestFigureTotalFailure(t *testing.T) {
+	late := 10 * time.Second
+	if runs() > 1 {
+		late = 3 * time.Minute
+	}
+	for _, c := range []struct {
+		source  string
+		healthy time.Duration
+		goal    time.Duration
+	}{
+		{"envoy", 0, 3 * time.Second}, {"envoy", late, 3 * time.Second},
+		{"prometheus", 0, 12 * time.Second}, {"prometheus", late, 12 * time.Second},
+	} {
+		t.Run(fmt.Sprintf("%s after %s", c.source, c.healthy), func(t *testing.T) {
+			var took []time.Duration
+			var failed []int
+			for range runs() {
+				d, n := totalFailure(t, c.source, c.healthy)
+				took, failed = append(took, d), append(failed, n)
+			}
+			slices.Sort(took)
+			slices.Sort(failed)
+			mid := len(took) / 2
+			t.Logf("FIGURE total failure, source %s, after %s of health, %d runs: first error to last request median %.2f s, worst %.2f s; failed requests median %d, worst %d",
+				c.source, c.healthy, len(took), took[mid].Seconds(), took[len(took)-1].Seconds(), failed[mid], failed[len(failed)-1])
+			if took[mid] > c.goal {
+				t.Errorf("median %s, goal %s", took[mid], c.goal)
+			}
+		})
+	}
+}
+
+func totalFailure(t *testing.T, source string, healthy time.Duration) (time.Duration, int) {
+	var d time.Duration
+	var n int
+	t.Run("run", func(t *testing.T) {
+		s := newScene(t, setting{source: source, scrape: 5 * time.Second, ramp: "ramp: {steps: [5%, 50%, 100%], hold: 1h}\n"})
+		s.load(500)
+		v2 := s.version("v2")
+		if healthy == 0 {
+			v2.Fail(1)
+		}
+		if source == "prometheus" {
+			time.Sleep(6 * time.Second) // a first scrape of stable, as in any running system
+		}
+		s.run(0, s.deploy(v2)...)
+		if healthy > 0 {
+			s.until(20*time.Second, "v2 to be served", func() bool { return v2.Count().Requests > 0 })
+			time.Sleep(healthy)
+			v2.Fail(1)
+		}
+		v := s.phase("v2", 60*time.Second, rollout.Failed)
+		time.Sleep(300 * time.Millisecond)
+		c := v2.Count()
+		d, n = c.Last.Sub(c.Onset), c.Failed
+		if c.Requests == 0 || v.Weight != 0 {
+			t.Fatalf("nothing was measured: %+v", c)
+		}
+	})
+	return d, n
+}
+
+// Start to serving, size and idle memory of the binary.
+func TestFigureFootprint(t *testing.T) {
+	bin := part(t, "canaryd")
+	info, err := os.Stat(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage, err := rig.NewStage(t.TempDir(), bin, "", map[string]string{"shop.yml": "service: shop\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stage.Close)
+	begin := time.Now()
+	if err := stage.StartDaemon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Since(begin)
+	time.Sleep(2 * time.Second)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", stage.Daemon().PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rss := 0.0
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.Atoi(strings.Fields(v)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			rss = float64(kb) / 1024
+		}
+	}
+	size := float64(info.Size()) / 1e6
+	t.Logf("FIGURE start to serving %.0f ms, binary %.1f MB, idle memory %.1f MB", float64(start.Milliseconds()), size, rss)
+	if start > time.Second || size > 45 || rss > 60 || rss == 0 {
+		t.Errorf("goals: < 1 s, < 45 MB, < 60 MB")
+	}
+}
+
+func checkMetrics(t *testing.T, promtool, body string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(body)
+	out, err := cmd.CombinedOutput()
+	if err != nil || len(strings.TrimSpace(string(out))) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}

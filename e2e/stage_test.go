@@ -1,0 +1,171 @@
+// Package e2e tests canaryd with the real parts: Envoy (the newest and the oldest supported),
+// Prometheus, a service in several versions, and a steady load.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rig"
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/web"
+)
+
+// part finds a binary that `make e2e` has fetched; a missing one is a failure, never a skip.
+func part(t *testing.T, name string) string {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Join(root, ".tools/bin"), filepath.Join(root, "bin")} {
+		if p := filepath.Join(dir, name); exists(p) {
+			return p
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is missing: run `make e2e`, which fetches it", name)
+	}
+	return p
+}
+
+func exists(p string) bool { _, err := os.Stat(p); return err == nil }
+
+// scene is a stage with an edge Envoy on canaryd's listener and a few versions.
+type scene struct {
+	*rig.Stage
+	t        *testing.T
+	front    string
+	admin    string
+	versions map[string]*rig.Service
+}
+
+type setting struct {
+	source string // envoy or prometheus
+	scrape time.Duration
+	envoy  string
+	ramp   string // YAML under `ramp:` and below
+	extra  string // more canaryd.yml
+}
+
+// policyText is a policy for v1 with short holds.
+func policyText(front, v1, more string) string {
+	return fmt.Sprintf("service: shop\nroute: {listener: %q}\nversions: [{version: v1, endpoints: [%q], stable: true}]\n%s", front, v1, more)
+}
+
+func newScene(t *testing.T, set setting) *scene {
+	t.Helper()
+	if set.envoy == "" {
+		set.envoy = "envoy-newest"
+	}
+	s := &scene{t: t, front: rig.FreeAddress(), versions: map[string]*rig.Service{}}
+	extra, prom := set.extra, rig.FreeAddress()
+	if set.source == "prometheus" {
+		extra += fmt.Sprintf("metrics: {source: prometheus, prometheus: {url: \"http://%s\"}}\n", prom)
+	}
+	v1 := s.version("v1")
+	var err error
+	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), extra, map[string]string{"shop.yml": policyText(s.front, v1.Address, set.ramp)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Envoy, s.Prometheus = part(t, set.envoy), part(t, "prometheus")
+	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("canaryd's log ends:\n%s", s.Daemon().Tail())
+		}
+	})
+	if err := s.StartDaemon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, s.admin, err = s.StartEnvoy(t.Context(), "edge-1", "edge", nil); err != nil {
+		t.Fatal(err)
+	}
+	if set.source == "prometheus" {
+		if _, err := s.StartPrometheusAt(t.Context(), prom, set.scrape, s.admin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.until(10*time.Second, "the first answer through Envoy", func() bool { return rig.Answers("http://" + s.front + "/") })
+	return s
+}
+
+func (s *scene) version(name string) *rig.Service {
+	s.t.Helper()
+	v, err := rig.NewService(name, "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(v.Close)
+	s.versions[name] = v
+	return v
+}
+
+func (s *scene) until(most time.Duration, what string, f func() bool) {
+	s.t.Helper()
+	if err := rig.WaitFor(s.t.Context(), most, what, f); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// load sends requests to the edge until the test ends.
+func (s *scene) load(rate int) *rig.Load {
+	l := &rig.Load{URL: "http://" + s.front + "/", Rate: rate}
+	l.Start(context.WithoutCancel(s.t.Context()))
+	s.t.Cleanup(func() { l.Stop() })
+	return l
+}
+
+// canaryctl runs a client verb and checks its exit code.
+func (s *scene) run(want int, args ...string) string {
+	s.t.Helper()
+	code, out, errOut, err := s.Run(s.t.Context(), args...)
+	if err != nil || code != want {
+		s.t.Fatalf("canaryd %s: exit %d, want %d: %v\n%s\n%s", strings.Join(args, " "), code, want, err, out, errOut)
+	}
+	return out + errOut
+}
+
+func (s *scene) deploy(v *rig.Service, more ...string) []string {
+	return append([]string{"deploy", "shop", v.Version, "--endpoints", v.Address}, more...)
+}
+
+func (s *scene) phase(version string, most time.Duration, want rollout.Phase) web.Version {
+	s.t.Helper()
+	var v web.Version
+	err := rig.WaitFor(s.t.Context(), most, fmt.Sprintf("%s to be %s", version, want), func() bool {
+		v = s.Version("shop", version)
+		return v.Phase == want
+	})
+	if err != nil {
+		s.t.Fatalf("%v; it is %s at %g: %+v", err, v.Phase, v.Weight, v.Verdict)
+	}
+	return v
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := resp.Body.Read(buf)
+		b.Write(buf[:n])
+		if err != nil {
+			return resp.StatusCode, b.String()
+		}
+	}
+}

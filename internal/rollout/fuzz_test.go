@@ -1,0 +1,290 @@
+package rollout
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// FuzzStep drives the state machine with events made from the bytes and checks the invariants of the
+// design after each of them.
+func FuzzStep(f *testing.F) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		b := make([]byte, 400)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) { newWalk(t, b).run() })
+}
+
+// walk is a random walk through the events.
+type walk struct {
+	t     *testing.T
+	b     []byte
+	s     State
+	at    time.Time
+	names int
+
+	fresh map[string]bool // evidence judged under the present weight, seen from outside
+	cut   map[string]int  // attempt at which a version was cut
+}
+
+func newWalk(t *testing.T, b []byte) *walk {
+	return &walk{t: t, b: b, at: time.Unix(1_700_000_000, 0), fresh: map[string]bool{}, cut: map[string]int{}}
+}
+
+func (w *walk) next() int {
+	if len(w.b) == 0 {
+		return 0
+	}
+	n := w.b[0]
+	w.b = w.b[1:]
+	return int(n)
+}
+
+var rampLists = []string{"auto", "[1%, 10%, 50%, 100%]", "[10%, 100%]", "[5%, 20%, 90%, 100%]", "[0.01%, 30%, 80%, 100%]"}
+
+func (w *walk) policy() policy.Policy {
+	text := "service: shop\nramp: {steps: " + rampLists[w.next()%len(rampLists)] + ", hold: " + strconv.Itoa(w.next()%3) + "s, canaries: " + strconv.Itoa(1+w.next()%4) + "}\n" +
+		"judge: {clump: " + []string{"auto", "1"}[w.next()%2] + ", no_evidence: {for: 30s, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, deadline: {after: 2m, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, promote_within: {ratio: 2, margin: 5%}, budget: 10000" +
+		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
+		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
+	docs, fs := policy.Parse("fuzz", []byte(text))
+	if len(fs.Errors()) > 0 {
+		w.t.Fatal(fs)
+	}
+	return docs[0].Policy
+}
+
+func (w *walk) run() {
+	w.step(PolicyChanged{At: w.at, Policy: w.policy(), Hash: "0"})
+	for len(w.b) > 0 {
+		w.step(w.event())
+	}
+}
+
+func (w *walk) event() Event {
+	switch k := w.next() % 32; {
+	case k < 3:
+		w.names++
+		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0}
+	case k < 5:
+		return Probed{At: w.at, Version: w.pick(), Up: w.next()%4 > 0}
+	case k < 6:
+		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, By: "a person"}
+	case k < 7:
+		return PolicyChanged{At: w.at, Policy: w.policy(), Hash: strconv.Itoa(w.next())}
+	case k < 8:
+		return Rejected{At: w.at, Generation: w.s.Generation, Node: "n", Message: "no"}
+	case k < 10:
+		w.at = w.at.Add(time.Duration(w.next()) * time.Second / 4)
+		return Tick{At: w.at}
+	case k < 11:
+		return Observed{At: w.at, Missing: &Missing{analysis.SourceUnreachable, "away"}}
+	case k < 17:
+		w.at = w.at.Add(time.Millisecond)
+		return Applied{At: w.at, Generation: w.s.Generation, InForce: w.next()%8 > 0, Subscribers: 1}
+	}
+	return w.evidence()
+}
+
+func (w *walk) pick() string {
+	if len(w.s.Versions) == 0 {
+		return "v0"
+	}
+	return w.s.Versions[w.next()%len(w.s.Versions)].Name
+}
+
+func (w *walk) evidence() Event {
+	from := w.at.Add(-time.Duration(w.next()%2) * time.Second / 2)
+	w.at = w.at.Add(time.Second)
+	counts := map[string]analysis.Counts{}
+	for _, v := range w.s.Versions {
+		n := float64(w.next()) * float64(1+w.s.Weight(v.Name)) / 100
+		x := 0.0
+		if w.next()%16 == 0 {
+			x = n * float64(w.next()) / 255
+		}
+		counts[v.Name] = analysis.Counts{Requests: float64(int(n)), Errors: float64(int(x))}
+	}
+	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: from, To: w.at, Counts: counts}}}
+}
+
+func (w *walk) step(e Event) {
+	old := w.s
+	before, err := json.Marshal(old)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	next, records, err := Step(old, e)
+	after, jsonErr := json.Marshal(old)
+	if jsonErr != nil || string(after) != string(before) {
+		w.t.Fatalf("Step changed its argument (%v)", jsonErr)
+	}
+	if err != nil {
+		return
+	}
+	w.s = next
+	w.sums()
+	w.cuts(e, records)
+	w.raises(old, e, records)
+	w.survivesRestart()
+}
+
+// Invariant 1: weights add up to 10 000 as soon as there is a version, and so do the slots.
+func (w *walk) sums() {
+	total, slots := 0, 0
+	for _, v := range w.s.Versions {
+		n := w.s.Weight(v.Name)
+		if n < 0 {
+			w.t.Fatalf("%s has weight %d", v.Name, n)
+		}
+		if n > 0 && !v.Phase.Live() || n > 0 && (v.Phase == Queued || v.Phase == Warming || v.Phase == Draining) {
+			w.t.Fatalf("%s is %s and has weight %d", v.Name, v.Phase, n)
+		}
+		total += n
+	}
+	for _, r := range w.s.Table().Slots {
+		slots += r.Count
+		if v := w.s.Version(r.Version); v == nil || v.Phase == Failed || v.Phase == Aborted {
+			w.t.Fatalf("slots of %q are served", r.Version)
+		}
+	}
+	if w.s.Stable != "" && (total != policy.FullWeight || slots != policy.FullWeight) {
+		w.t.Fatalf("weights add up to %d, slots to %d", total, slots)
+	}
+	if w.s.Stable == "" && (total != 0 || slots != 0) {
+		w.t.Fatalf("no stable version, but weights %d, slots %d", total, slots)
+	}
+}
+
+// Invariant 2: what was cut stays at 0, without pins, until a person promotes it or a new attempt.
+func (w *walk) cuts(e Event, records []Record) {
+	for i := range w.s.Versions {
+		v := &w.s.Versions[i]
+		if v.Phase == Failed || v.Phase == Aborted {
+			w.cut[v.Name] = v.Attempt
+			for _, c := range w.s.Table().Clusters {
+				if c.Version == v.Name {
+					w.t.Fatalf("%s is %s and Envoy still knows it", v.Name, v.Phase)
+				}
+			}
+			continue
+		}
+		attempt, was := w.cut[v.Name]
+		if !was {
+			continue
+		}
+		c, byHand := e.(Commanded)
+		if v.Attempt == attempt && !(byHand && c.Verb == "promote" && c.Version == v.Name) {
+			w.t.Fatalf("%s was cut and is %s after %T", v.Name, v.Phase, e)
+		}
+		delete(w.cut, v.Name)
+	}
+	for _, r := range records {
+		if r.Kind == KindRolledBack && r.After[r.Version] != 0 {
+			w.t.Fatalf("%s was rolled back and has %d", r.Version, r.After[r.Version])
+		}
+	}
+}
+
+// Invariants 4 and 6: canaryd raises a weight only right after judging evidence under the present
+// weight, and to the first configured step above it.
+func (w *walk) raises(old State, e Event, records []Record) {
+	for i := range w.s.Versions {
+		v := &w.s.Versions[i]
+		was, is := old.Weight(v.Name), w.s.Weight(v.Name)
+		o := old.Version(v.Name)
+		if is <= was || o == nil || was == 0 || v.Phase != Canary && v.Phase != Paused {
+			continue
+		}
+		ev, ok := e.(Observed)
+		if !ok || len(ev.Cells) == 0 || ev.Missing != nil {
+			w.t.Fatalf("%s rose from %d to %d after %T", v.Name, was, is, e)
+		}
+		c := ev.Cells[0]
+		if !old.InForce || o.WeightSince.IsZero() || c.From.Before(o.WeightSince) || c.Counts[v.Name].Requests < 1 && o.Judge.Open.Canary.Requests < 1 {
+			w.t.Fatalf("%s rose from %d to %d without fresh evidence: in force %v since %s, cell from %s with %v", v.Name, was, is, old.InForce, o.WeightSince, c.From, c.Counts[v.Name])
+		}
+		if o.Phase == Paused {
+			w.t.Fatalf("%s is paused and rose", v.Name)
+		}
+		steps := w.s.Policy.Ramp.Weights()
+		i := slices.IndexFunc(steps, func(n int) bool { return n > was })
+		if is != steps[i] {
+			w.t.Fatalf("%s rose from %d to %d, the next step is %d", v.Name, was, is, steps[i])
+		}
+	}
+	for _, r := range records {
+		if r.Kind != KindPromoted || r.By != System {
+			continue
+		}
+		if _, ok := e.(Observed); !ok || !old.InForce || old.Version(r.Version).WeightSince.IsZero() {
+			w.t.Fatalf("%s was promoted by %T", r.Version, e)
+		}
+	}
+}
+
+// A stored state means the same after it was read again.
+func (w *walk) survivesRestart() {
+	raw, err := json.Marshal(w.s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var again State
+	if err := json.Unmarshal(raw, &again); err != nil {
+		w.t.Fatal(err)
+	}
+	a, _ := json.Marshal(again.Table())
+	b, _ := json.Marshal(w.s.Table())
+	if string(a) != string(b) {
+		w.t.Fatalf("the table changed over a restart:\n%s\n%s", b, a)
+	}
+}
+
+// Users stay: growing keeps every slot, shrinking gives back the last taken, and others lose nothing.
+func TestSlotsMoveAsLittleAsPossible(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	var s State
+	s.Policy.Service, s.Stable = "shop", "v0"
+	for _, n := range []string{"v0", "v1", "v2", "v3"} {
+		s.Versions = append(s.Versions, Version{Name: n, Phase: Canary})
+	}
+	for range 5000 {
+		before := slotOwners(&s)
+		v := &s.Versions[1+r.IntN(3)]
+		had := size(v.Slots)
+		want := min(r.IntN(4000), had+s.Weight("v0")-1000)
+		s.setWeight(v, want)
+		after := slotOwners(&s)
+		for i := range after {
+			moved := before[i] != after[i]
+			if moved && want >= had && (before[i] != "v0" || after[i] != v.Name) ||
+				moved && want < had && (before[i] != v.Name || after[i] != "v0") {
+				t.Fatalf("%s %d -> %d: slot %d went from %s to %s", v.Name, had, want, i, before[i], after[i])
+			}
+		}
+		if got := s.Weight(v.Name); got != want {
+			t.Fatalf("%s has %d, want %d", v.Name, got, want)
+		}
+	}
+}
+
+func slotOwners(s *State) []string {
+	var out []string
+	for _, r := range s.runs() {
+		for range r.Count {
+			out = append(out, r.Version)
+		}
+	}
+	return out
+}

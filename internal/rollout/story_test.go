@@ -1,0 +1,208 @@
+package rollout
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// Only commit rewritten stories when you understand what changed them.
+var update = flag.Bool("update", false, "rewrite the stories in testdata")
+
+// story runs a file of commands, each followed by ---- and what it prints.
+type story struct {
+	s     State
+	at    time.Time
+	fleet bool // the Envoys accept every table at once
+}
+
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d stories found (%v)", len(files), err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			data, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runStory(t, string(data))
+			if *update {
+				if err := os.WriteFile(f, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(data) {
+				t.Errorf("the story goes differently now:\n%s", firstDifference(string(data), got))
+			}
+		})
+	}
+}
+
+func firstDifference(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range w {
+		if i >= len(g) || w[i] != g[i] {
+			return fmt.Sprintf("line %d\nwas: %s\nnow: %s", i+1, strings.Join(w[i:min(i+6, len(w))], "\n     "), strings.Join(g[min(i, len(g)):min(i+6, len(g))], "\n     "))
+		}
+	}
+	return "more lines at the end"
+}
+
+func runStory(t *testing.T, text string) string {
+	st := &story{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), fleet: true}
+	var out strings.Builder
+	lines := strings.Split(text, "\n")
+	for i := 0; i < len(lines); {
+		if strings.HasPrefix(lines[i], "#") || strings.TrimSpace(lines[i]) == "" {
+			fmt.Fprintln(&out, lines[i])
+			i++
+			continue
+		}
+		var cmd []string
+		for i < len(lines) && lines[i] != "----" {
+			cmd = append(cmd, lines[i])
+			i++
+		}
+		for i++; i < len(lines) && lines[i] != ""; i++ { // the old answer
+		}
+		fmt.Fprintf(&out, "%s\n----\n%s", strings.Join(cmd, "\n"), st.run(t, cmd[0], strings.Join(cmd[1:], "\n")))
+	}
+	return strings.TrimRight(out.String(), "\n") + "\n"
+}
+
+func (st *story) run(t *testing.T, line, body string) string {
+	f := strings.Fields(line)
+	if len(f) == 0 {
+		t.Fatal("an empty command")
+	}
+	var out strings.Builder
+	switch f[0] {
+	case "policy":
+		docs, fs := policy.Parse("story", []byte("service: shop\n"+body))
+		if len(fs.Errors()) > 0 {
+			t.Fatal(fs)
+		}
+		st.step(&out, PolicyChanged{At: st.at, Policy: docs[0].Policy, Hash: docs[0].Hash, By: "story"})
+	case "announce":
+		st.step(&out, Announced{At: st.at, Version: f[1], Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", By: "ci"})
+		if v := st.s.Version(f[1]); v != nil && len(f) < 3 {
+			st.step(&out, Probed{At: st.at, Version: f[1], Up: true})
+		}
+	case "promote", "abort", "pause", "resume":
+		st.step(&out, Commanded{At: st.at, Verb: f[0], Version: f[1], Reachable: true, By: "ann"})
+	case "observe":
+		st.observe(t, &out, f[1:])
+	case "missing":
+		st.step(&out, Observed{At: st.at, Missing: &Missing{analysis.Code(f[1]), "in words"}})
+	case "fleet":
+		st.fleet = f[1] == "accepts"
+		if st.fleet {
+			st.accept(&out)
+		}
+	case "refuse":
+		st.step(&out, Rejected{At: st.at, Generation: st.s.Generation, Node: f[1], Message: strings.Join(f[2:], " ")})
+	case "probe":
+		st.step(&out, Probed{At: st.at, Version: f[1], Up: f[2] == "up"})
+	case "tick":
+		d, err := time.ParseDuration(f[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.at = st.at.Add(d)
+		st.step(&out, Tick{At: st.at})
+	default:
+		t.Fatalf("no command %q", f[0])
+	}
+	st.show(&out)
+	return out.String()
+}
+
+func (st *story) step(out *strings.Builder, e Event) {
+	next, records, err := Step(st.s, e)
+	var r *Refusal
+	if errors.As(err, &r) {
+		fmt.Fprintf(out, "refused: %s\n", r.Message)
+		return
+	}
+	st.s = next
+	for _, r := range records {
+		fmt.Fprintf(out, "* %s %s: %s (by %s)\n", r.Kind, r.Version, r.Reason, r.By)
+	}
+	if st.fleet && !st.s.InForce {
+		st.accept(out)
+	}
+}
+
+func (st *story) accept(out *strings.Builder) {
+	st.at = st.at.Add(time.Millisecond)
+	st.fleet = false // no recursion
+	st.step(out, Applied{At: st.at, Generation: st.s.Generation, InForce: true, Subscribers: 1})
+	st.fleet = true
+}
+
+// observe v1=1000/1 v2=50/0 [for=30s] [every=1s]: that many requests and errors every second.
+func (st *story) observe(t *testing.T, out *strings.Builder, args []string) {
+	counts, every, total := map[string]analysis.Counts{}, time.Second, time.Second
+	for _, a := range args {
+		k, v, _ := strings.Cut(a, "=")
+		switch k {
+		case "for", "every":
+			d, err := time.ParseDuration(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if k == "for" {
+				total = d
+			} else {
+				every = d
+			}
+		default:
+			var c analysis.Counts
+			if _, err := fmt.Sscanf(v, "%f/%f", &c.Requests, &c.Errors); err != nil {
+				t.Fatalf("%s: %v", a, err)
+			}
+			counts[k] = c
+		}
+	}
+	for range int(total / every) {
+		from := st.at
+		st.at = st.at.Add(every)
+		st.step(out, Observed{At: st.at, Batch: every, Cells: []Cell{{Slice: "edge", From: from, To: st.at, Counts: counts}}})
+	}
+}
+
+func (st *story) show(out *strings.Builder) {
+	for i := range st.s.Versions {
+		v := &st.s.Versions[i]
+		fmt.Fprintf(out, "%-4s %-10s %7s", v.Name, v.Phase, share(st.s.Weight(v.Name)))
+		if v.Verdict.Code != "" {
+			fmt.Fprintf(out, "  %s %s", v.Verdict.Outcome, v.Verdict.Code)
+		}
+		if !st.s.InForceAt(v.Name) {
+			out.WriteString("  not in force")
+		}
+		out.WriteString("\n")
+	}
+	fmt.Fprintf(out, "at %s, slots %s\n\n", st.at.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).Round(time.Second), slotLine(st.s.Table().Slots))
+}
+
+func slotLine(rs []Run) string {
+	if len(rs) == 0 {
+		return "none: 503"
+	}
+	var parts []string
+	for _, r := range rs {
+		parts = append(parts, fmt.Sprintf("%s:%d", r.Version, r.Count))
+	}
+	return strings.Join(parts, " ")
+}
