@@ -75,6 +75,7 @@ func runStory(t *testing.T, text string) string {
 		}
 		for i++; i < len(lines) && lines[i] != ""; i++ { // the old answer
 		}
+		i++ // and the empty line after it
 		fmt.Fprintf(&out, "%s\n----\n%s", strings.Join(cmd, "\n"), st.run(t, cmd[0], strings.Join(cmd[1:], "\n")))
 	}
 	return strings.TrimRight(out.String(), "\n") + "\n"
