@@ -66,9 +66,6 @@ func totalFailure(t *testing.T, source string, healthy time.Duration) (time.Dura
 		if healthy == 0 {
 			v2.Fail(1)
 		}
-		if source == "prometheus" {
-			time.Sleep(6 * time.Second) // a first scrape of stable, as in any running system
-		}
 		s.run(0, s.deploy(v2)...)
 		if healthy > 0 {
 			s.until(20*time.Second, "v2 to be served", func() bool { return v2.Count().Requests > 0 })

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -96,6 +97,12 @@ func newScene(t *testing.T, set setting) *scene {
 		}
 	}
 	s.until(10*time.Second, "the first answer through Envoy", func() bool { return rig.Answers("http://" + s.front + "/") })
+	if set.source == "prometheus" { // a new Prometheus begins to scrape after some seconds
+		s.until(30*time.Second, "the first scrape", func() bool {
+			_, body := get(t, s.PrometheusURL+"/api/v1/query?query=envoy_cluster_upstream_rq_completed")
+			return strings.Contains(body, "shop/v1")
+		})
+	}
 	return s
 }
 
@@ -125,7 +132,7 @@ func (s *scene) load(rate int) *rig.Load {
 	return l
 }
 
-// canaryctl runs a client verb and checks its exit code.
+// run runs a client verb and checks its exit code.
 func (s *scene) run(want int, args ...string) string {
 	s.t.Helper()
 	code, out, errOut, err := s.Run(s.t.Context(), args...)
@@ -159,13 +166,23 @@ func get(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var b strings.Builder
-	buf := make([]byte, 4096)
-	for {
-		n, err := resp.Body.Read(buf)
-		b.Write(buf[:n])
-		if err != nil {
-			return resp.StatusCode, b.String()
-		}
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return resp.StatusCode, string(b)
+}
+
+func post(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Post(url, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
 }

@@ -76,9 +76,9 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	return true
 }
 
-// Start takes in evidence that straddles the canary's start from weight 0. It can only speak against
-// the canary: neither the promotion test nor the ramp hears of it.
-func (j *Judge) Start(cfg *Config, b Batch, m, now float64) {
+// Against takes in evidence that may only speak against the canary: neither the promotion test nor
+// the ramp hears of it.
+func (j *Judge) Against(cfg *Config, b Batch, m, now float64) {
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
 	if now < cfg.WarmUp || b.Canary.Requests < 1 || b.Stable.Requests < 1 {
 		return

@@ -111,8 +111,8 @@ func parseDocument(file string, data []byte, n *yaml.Node) (Document, Findings) 
 	d.Hash = hex.EncodeToString(sum[:6])
 	d.marks.walk("", n)
 	fs := Decode(file, n, &d.Policy)
-	if n.Kind == yaml.MappingNode {
-		fs = append(fs, d.validate()...)
+	if _, named := d.marks["service"]; n.Kind == yaml.MappingNode && (len(fs) == 0 || d.Policy.Service != "" || !named) {
+		fs = append(fs, d.validate()...) // when decoding stopped early, the values are not there to be checked
 	}
 	return d, fs
 }
@@ -151,6 +151,10 @@ func plainWords(s string) string {
 	unknown := regexp.MustCompile(`^field (\S+) not found in type \S+$`)
 	if m := unknown.FindStringSubmatch(s); m != nil {
 		return fmt.Sprintf("unknown key %q: no such key exists here; mind spelling and indentation", m[1])
+	}
+	whole := regexp.MustCompile("^cannot construct !!\\S+ into (.*)$")
+	if m := whole.FindStringSubmatch(s); m != nil {
+		return "this does not fit here: expected " + goTypeWords(m[1])
 	}
 	wrong := regexp.MustCompile("^cannot construct (\\S+) `(.*)` into (.*)$")
 	if m := wrong.FindStringSubmatch(s); m != nil {

@@ -138,8 +138,13 @@ func (c *check) route(r *Route) {
 	if r.HealthPath != "" && !strings.HasPrefix(r.HealthPath, "/") {
 		c.fail("route.health_path", "%q is not a path: begin it with /", r.HealthPath)
 	}
-	if k := r.UserKey; k != nil && (k.Header == "") == (k.Cookie == "") {
-		c.fail("route.user_key", "name either a header or a cookie")
+	if k := r.UserKey; k != nil {
+		token := regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+		if (k.Header == "") == (k.Cookie == "") {
+			c.fail("route.user_key", "name either a header or a cookie")
+		} else if !token.MatchString(k.Header + k.Cookie) {
+			c.fail("route.user_key", "%q cannot be the name of a header or cookie: write letters, digits, hyphens and underscores", k.Header+k.Cookie)
+		}
 	}
 }
 

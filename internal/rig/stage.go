@@ -23,6 +23,7 @@ type Stage struct {
 	Dir, Canaryd, Envoy, Prometheus string // directory; binaries
 	XDS, Web                        string // addresses
 	PrometheusURL                   string
+	PrometheusArgs                  []string // more flags
 
 	daemon *Process
 	others []*Process
@@ -59,6 +60,16 @@ func (s *Stage) StartDaemon(ctx context.Context) error {
 	}
 	s.daemon = p
 	return s.await(ctx, p, "canaryd", func() bool { return Answers("http://" + s.Web + "/-/ready") })
+}
+
+// Process finds a running part by name.
+func (s *Stage) Process(name string) *Process {
+	for _, p := range s.others {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
 }
 
 // Daemon is the running canaryd.
@@ -106,7 +117,8 @@ func (s *Stage) StartPrometheusAt(ctx context.Context, addr string, scrape time.
 	if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
 		return nil, err
 	}
-	p, err := Start(s.Dir, "prometheus", s.Prometheus, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(s.Dir, "tsdb"), "--web.listen-address="+addr)
+	args := append([]string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(s.Dir, "tsdb"), "--web.listen-address=" + addr}, s.PrometheusArgs...)
+	p, err := Start(s.Dir, "prometheus", s.Prometheus, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (m *machine) observed(e Observed) {
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
 	for _, v := range m.Canaries() {
-		m.judgeStart(v, e.Cells)
+		m.judgeAgainst(v, e.Cells)
 		if flushed[v.Name] = m.judge(v, counts); flushed[v.Name] {
 			v.EvidenceAt, v.Held = m.at, false
 		}
@@ -62,20 +62,20 @@ func (m *machine) valid(cells []Cell) map[string]analysis.Counts {
 	return counts
 }
 
-// judgeStart uses the cells that straddle a canary's start from weight 0, for the rollback test only:
-// all its requests in them came after the start. Stable's part is longer, which is harmless for a
-// rate, and one batch cannot cut.
-func (m *machine) judgeStart(v *Version, cells []Cell) {
-	if v.WeightSince.IsZero() || !v.FromZero {
-		return
-	}
+// judgeAgainst uses cells that the full judgement may not: they can only speak against the canary.
+// A canary's start from weight 0: all its requests in a straddling cell came after the start; stable's
+// part is longer, which is harmless for a rate, and one batch cannot cut. And a weight that is long on
+// its way, because an Envoy or the disk is slow: what is served meanwhile is judged all the same.
+func (m *machine) judgeAgainst(v *Version, cells []Cell) {
+	onItsWay := v.WeightSince.IsZero()
 	var b analysis.Batch
 	for _, c := range cells {
-		if c.From.Before(v.WeightSince) && c.To.After(v.WeightSince) {
+		starts := v.FromZero && !onItsWay && c.From.Before(v.WeightSince) && c.To.After(v.WeightSince)
+		if starts || onItsWay && !c.From.Before(m.ChangedAt) {
 			b.Canary, b.Stable = b.Canary.Add(c.Counts[v.Name]), b.Stable.Add(c.Counts[m.Stable])
 		}
 	}
-	v.Judge.Start(&v.Config, b, m.clumpBound(v), v.seconds(m.at))
+	v.Judge.Against(&v.Config, b, m.clumpBound(v), v.seconds(m.at))
 }
 
 // learnStable remembers how stable's errors usually come.
@@ -103,7 +103,12 @@ func (m *machine) learnStable(cells []Cell) {
 }
 
 // seconds is the judge's clock: since the version first got traffic.
-func (v *Version) seconds(at time.Time) float64 { return at.Sub(v.FirstWeight).Seconds() }
+func (v *Version) seconds(at time.Time) float64 {
+	if v.FirstWeight.IsZero() {
+		return 0
+	}
+	return at.Sub(v.FirstWeight).Seconds()
+}
 
 func (m *machine) clumpBound(v *Version) float64 {
 	if v.Config.Clump > 0 {

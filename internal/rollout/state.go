@@ -104,7 +104,8 @@ type State struct {
 	Judging     uint64    `json:"judging"`        // generation that Since belongs to
 	Subscribers int       `json:"subscribers"`
 	Lagging     []string  `json:"lagging,omitempty"`
-	Accepted    []Run     `json:"accepted,omitempty"` // the last table in force
+	ChangedAt   time.Time `json:"changed_at,omitzero"` // of the generation
+	Accepted    []Run     `json:"accepted,omitempty"`  // the last table in force
 	Nack        *Nack     `json:"nack,omitempty"`
 
 	Watch      *Watch              `json:"watch,omitempty"`

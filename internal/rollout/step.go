@@ -32,6 +32,7 @@ func Step(old State, e Event) (State, []Record, error) {
 	}
 	m.line()
 	m.forget()
+	m.changed(&old)
 	for i := range m.records {
 		m.records[i].After = s.Weights()
 	}
@@ -84,6 +85,13 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 func (s *State) touch() {
 	s.Generation++
 	s.InForce = false
+}
+
+// changed notes when the table changed last.
+func (m *machine) changed(old *State) {
+	if m.Generation != old.Generation {
+		m.ChangedAt = m.at
+	}
 }
 
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.

@@ -1,0 +1,354 @@
+package analysis
+
+import (
+	"math"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// poisson draws by inversion; exact for the small means used here.
+func poisson(r *rand.Rand, mean float64) float64 {
+	n, p, limit := 0.0, r.Float64(), math.Exp(-mean)
+	for p > limit {
+		p *= r.Float64()
+		n++
+	}
+	return n
+}
+
+// twin is a second rollback test, slow and plain: all in logarithms, one line per line of the
+// specification.
+type twin struct {
+	lnS  [12]float64
+	q, e float64
+	prev float64
+}
+
+func newTwin() *twin {
+	t := &twin{q: 0.5, e: 1}
+	for k := range t.lnS {
+		t.lnS[k] = math.Log(0.5 / 12)
+	}
+	return t
+}
+
+func (t *twin) update(c Config, nc, xc, nb, xb, m, now float64, step bool) {
+	f := 1 - math.Pow((t.prev+60)/(now+60), 0.25)
+	if step {
+		f += 0.125
+	}
+	t.prev = now
+	inj := t.q * f
+	t.q -= inj
+	r := nb / nc
+	sum := t.q
+	for k := range t.lnS {
+		theta := math.Exp(0.12 * math.Pow(1.45, float64(k)))
+		a := math.Min(theta*(c.R0+r)/(theta*c.R0+r), 16)
+		l := (xc*math.Log(a) + xb*math.Log(1-c.R0/r*(a-1)) - nc*c.D0*(a-1)) / m
+		t.lnS[k] = math.Log(math.Exp(t.lnS[k])+inj/12) + l
+		sum += math.Exp(t.lnS[k])
+	}
+	limit := math.Max(1, t.e) / math.Sqrt(c.Alpha)
+	if sum > limit {
+		for k := range t.lnS {
+			t.lnS[k] += math.Log((limit - t.q) / (sum - t.q))
+		}
+		sum = limit
+	}
+	t.e = sum
+}
+
+func FuzzTheTwinAgrees(f *testing.F) {
+	for s := range uint64(20) {
+		f.Add(s, 0.01, 0.05, 100.0)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, p, w, rate float64) {
+		if !(p >= 0 && p <= 1 && w > 0.001 && w < 0.9 && rate >= 2 && rate < 1e6) {
+			return
+		}
+		r := rand.New(rand.NewPCG(seed, 2))
+		cfg := defaults()
+		c, d := NewCapital(startShare), newTwin()
+		now := 0.0
+		for range 200 {
+			now += 0.1 + 5*r.Float64()
+			nc, nb := math.Ceil(rate*w), math.Ceil(rate*(1-w))
+			xc, xb := math.Min(nc, poisson(r, math.Min(nc*p*(1+r.Float64()), 50))), math.Min(nb, poisson(r, math.Min(nb*p, 50)))
+			m, step := 1+3*r.Float64(), r.IntN(20) == 0
+			c.Relative(&cfg, Batch{Counts{nc, xc}, Counts{nb, xb}}, m, now, step)
+			d.update(cfg, nc, xc, nb, xb, m, now, step)
+			if math.Abs(math.Log(c.E)-math.Log(d.e)) > 1e-6 || math.IsNaN(c.E) {
+				t.Fatalf("E = %g, the twin says %g", c.E, d.e)
+			}
+		}
+	})
+}
+
+// The heart of the proof, by enumeration: under the null no bet gains on average.
+func TestNoBetGainsUnderTheNull(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 3))
+	cfg := defaults()
+	for range 300 {
+		nc, nb := 1+r.IntN(12), 1+r.IntN(40)
+		pb := r.Float64() * 0.5
+		pc := min(1, cfg.R0*pb+cfg.D0)
+		for k := range tilts {
+			mean := 0.0
+			for xc := 0; xc <= nc; xc++ {
+				for xb := 0; xb <= nb; xb++ {
+					c := Capital{}
+					c.S[k] = 1
+					cfg.Alpha = 1e-300 // no cap
+					c.Prev, c.E = 1, 1
+					c.Relative(&cfg, Batch{Counts{float64(nc), float64(xc)}, Counts{float64(nb), float64(xb)}}, 1, 1, false)
+					mean += binomial(nc, xc, pc) * binomial(nb, xb, pb) * c.E
+				}
+			}
+			if mean > 1+1e-9 {
+				t.Fatalf("nc=%d nb=%d pb=%.3f tilt %d: mean %.6f", nc, nb, pb, k, mean)
+			}
+		}
+	}
+}
+
+func binomial(n, k int, p float64) float64 {
+	a, _ := math.Lgamma(float64(n + 1))
+	b, _ := math.Lgamma(float64(k + 1))
+	c, _ := math.Lgamma(float64(n - k + 1))
+	return math.Exp(a-b-c) * math.Pow(p, float64(k)) * math.Pow(1-p, float64(n-k))
+}
+
+func TestWithoutRequestsOnOneSideNothingChanges(t *testing.T) {
+	cfg := defaults()
+	c, p := NewCapital(startShare), NewPromotion()
+	before, beforeP := c, p
+	for _, b := range []Batch{{Counts{0, 0}, Counts{10, 5}}, {Counts{10, 10}, Counts{0, 0}}} {
+		c.Relative(&cfg, b, 1, 1, false)
+		p.Update(&cfg, b, 1)
+	}
+	if c != before || p != beforeP {
+		t.Error("something changed")
+	}
+}
+
+func TestTemperingIsScaling(t *testing.T) {
+	cfg := defaults()
+	a, b := NewCapital(startShare), NewCapital(startShare)
+	a.Relative(&cfg, Batch{Counts{10, 3}, Counts{90, 1}}, 1, 1, false)
+	b.Relative(&cfg, Batch{Counts{20, 6}, Counts{180, 2}}, 2, 1, false)
+	if math.Abs(a.E-b.E) > 1e-12 {
+		t.Errorf("%g and %g", a.E, b.E)
+	}
+}
+
+func TestEqualRatesAreNoEvidence(t *testing.T) {
+	cfg := defaults()
+	for _, x := range []float64{0, 1, 50, 100} {
+		c := NewCapital(startShare)
+		c.Relative(&cfg, Batch{Counts{100, x}, Counts{900, 9 * x}}, 1, 1, false)
+		if c.E > 1 {
+			t.Errorf("x=%g: E = %g", x, c.E)
+		}
+	}
+}
+
+// aaRun simulates one rollout of a release equal to stable, judged every second, and reports a cut.
+// The share moves as a ramp does, and the error rate drifts and has outages in common.
+func aaRun(seed uint64, cfg Config, seconds int, rate, p float64) bool {
+	r := rand.New(rand.NewPCG(seed, 99))
+	j := NewJudge()
+	weights := []float64{0.01, 0.05, 0.1, 0.25, 0.5}
+	for s := 1; s <= seconds; s++ {
+		w := weights[min(s*10/seconds, 4)]
+		if s > 1 && w != weights[min((s-1)*10/seconds, 4)] {
+			j.Step()
+		}
+		now := p * (1 + 0.8*math.Sin(float64(s)/700))
+		if s%3600 > 3000 && s%3600 < 3060 {
+			now = min(0.3, 40*p) // a minute of trouble in common every hour
+		}
+		nc, nb := math.Max(1, math.Round(rate*w)), math.Round(rate*(1-w))
+		b := Batch{Counts{nc, poisson(r, nc*now)}, Counts{nb, poisson(r, nb*now)}}
+		j.Observe(&cfg, b, Baseline{M: 1, Usual: p}, float64(s))
+		if cut, _ := j.Worse(&cfg); cut {
+			return true
+		}
+	}
+	return false
+}
+
+func falseCuts(t *testing.T, runs int, cfg Config, seconds int, rate, p float64) int {
+	t.Helper()
+	var cuts atomic.Int64
+	var next atomic.Uint64
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for n := next.Add(1); n <= uint64(runs); n = next.Add(1) {
+				if aaRun(n, cfg, seconds, rate, p) {
+					cuts.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return int(cuts.Load())
+}
+
+// The promise: a release exactly as bad as tolerated or better is cut with a probability of at most
+// false_rollback. Strict profile (nothing tolerated), so that equal is the boundary of the null: of
+// 2 000 runs at 1 %, more than 35 cuts have a chance below 0.1 % (binomial, upper tail).
+func TestFalseRollbackIsABound(t *testing.T) {
+	cfg := defaults()
+	cfg.Alpha, cfg.R0, cfg.D0 = 0.01, 1, 0
+	for _, c := range []struct{ rate, p float64 }{{100, 0.001}, {1000, 0.01}} {
+		if n := falseCuts(t, 2000, cfg, 900, c.rate, c.p); n > 35 {
+			t.Errorf("%g requests/s, error rate %g: %d of 2 000 equal releases were cut at alpha 1 %%", c.rate, c.p, n)
+		} else {
+			t.Logf("%g requests/s, error rate %g: %d of 2 000 equal releases were cut at alpha 1 %%", c.rate, c.p, n)
+		}
+	}
+}
+
+// The long figure: 24 hours, every second, at 0.1 %. Runs with FIGURES set; takes minutes.
+func TestFigureFalseCutsIn24Hours(t *testing.T) {
+	seconds := 600
+	if os.Getenv("FIGURES") != "" {
+		seconds = 24 * 3600
+	}
+	cfg := defaults()
+	for _, c := range []struct {
+		name   string
+		r0, d0 float64
+	}{{"default tolerance", 1.1, 1e-4}, {"nothing tolerated", 1, 0}} {
+		cfg.R0, cfg.D0 = c.r0, c.d0
+		n := falseCuts(t, 2000, cfg, seconds, 200, 0.002)
+		t.Logf("FIGURE %d of 2 000 equal releases were cut in %d s of judging every second (200 requests/s, error rate 0.2 %%, false_rollback 0.1 %%, %s)", n, seconds, c.name)
+		if n > 8 { // a chance below 0.1 % at 2 expected
+			t.Errorf("%d cuts", n)
+		}
+	}
+}
+
+func TestTotalFailureIsCutInTwoBatches(t *testing.T) {
+	cfg := defaults()
+	j := NewJudge()
+	for s := 1.0; ; s++ {
+		j.Observe(&cfg, Batch{Counts{25, 25}, Counts{475, 0}}, Baseline{M: 4}, s)
+		if cut, _ := j.Worse(&cfg); cut {
+			if s != 2 {
+				t.Errorf("cut after %g batches", s)
+			}
+			return
+		}
+	}
+}
+
+func TestACleanReleaseIsProvenInTheForetoldTime(t *testing.T) {
+	cfg := defaults()
+	for _, c := range []struct{ rate, p, want float64 }{{1000, 0, 24}, {100, 0, 244}, {1000, 0.001, 73}} {
+		if got := TimeToPromote(&cfg, c.rate, 0.5, c.p, 1); math.Abs(got-c.want) > 0.05*c.want {
+			t.Errorf("%g requests/s at %g: %.0f s, the specification says %.0f s", c.rate, c.p, got, c.want)
+		}
+	}
+	r := rand.New(rand.NewPCG(5, 5))
+	j := NewJudge()
+	s := 1.0
+	for ; !j.Proven(&cfg) && s < 1000; s++ {
+		j.Observe(&cfg, Batch{Counts{500, poisson(r, 0.5)}, Counts{500, poisson(r, 0.5)}}, Baseline{M: 1}, s)
+	}
+	if s < 15 || s > 300 {
+		t.Errorf("proven after %g s, foretold are 73 s", s)
+	}
+}
+
+func TestTroubleInCommonHoldsAndOneSidedTroubleDoesNot(t *testing.T) {
+	cfg := defaults()
+	both, stableOnly := NewJudge(), NewJudge()
+	for s := 1.0; s <= 10; s++ {
+		both.Observe(&cfg, Batch{Counts{100, 50}, Counts{900, 450}}, Baseline{M: 1, Usual: 0.001}, s)
+		stableOnly.Observe(&cfg, Batch{Counts{100, 0}, Counts{900, 450}}, Baseline{M: 1, Usual: 0.001}, s)
+	}
+	if !both.Incident(10) || both.Proven(&cfg) {
+		t.Error("shared trouble is not held")
+	}
+	if stableOnly.Incident(10) || !stableOnly.Proven(&cfg) {
+		t.Errorf("a fix cannot ship: incident %v, promotion test at %g", stableOnly.Incident(10), stableOnly.Promotion.E)
+	}
+	if cut, _ := both.Worse(&cfg); cut {
+		t.Error("shared trouble was a cut")
+	}
+	if both.Incident(10 + 61) {
+		t.Error("the incident never clears")
+	}
+}
+
+func TestACanaryThatCompletesNothingIsStarved(t *testing.T) {
+	cfg := defaults()
+	j := NewJudge()
+	for s := 1.0; s <= 95; s++ {
+		c := Counts{}
+		if s <= 5 {
+			c.Requests = 100
+		}
+		j.Observe(&cfg, Batch{c, Counts{900, 0}}, Baseline{M: 1, Share: 1.0 / 9}, s)
+	}
+	if d := j.StarvedFor(95); d < 55 || d > 70 {
+		t.Errorf("starved for %g s", d)
+	}
+}
+
+func TestTheCeilingIsAveragedIntoOneAlpha(t *testing.T) {
+	cfg := defaults()
+	cfg.Ceiling = 0.05
+	j := NewJudge()
+	for s := 1.0; s <= 10; s++ { // stable has no errors; the canary 20 %
+		j.Observe(&cfg, Batch{Counts{100, 20}, Counts{900, 0}}, Baseline{M: 1}, s)
+	}
+	if got, want := j.E(&cfg), (j.Relative.E+j.Ceiling.E)/2; got != want {
+		t.Errorf("E = %g, want %g", got, want)
+	}
+	if cut, _ := j.Worse(&cfg); !cut {
+		t.Error("20 % against a ceiling of 5 % was not cut")
+	}
+}
+
+// Gaps, resets, nonsense and silence never move the evidence.
+func FuzzNoNonsenseInNoNonsenseOut(f *testing.F) {
+	f.Add(1.0, 2.0, 3.0, 4.0, 1.0)
+	f.Add(-1.0, math.Inf(1), 0.0, math.NaN(), 0.0)
+	f.Fuzz(func(t *testing.T, nc, xc, nb, xb, m float64) {
+		if math.IsNaN(nc+xc+nb+xb) || math.IsInf(nc+xc+nb+xb, 0) || math.Abs(nc)+math.Abs(nb) > 1e12 {
+			return // sources deliver finite counts
+		}
+		cfg := defaults()
+		cfg.Ceiling = 0.1
+		j := NewJudge()
+		for s := 1.0; s < 5; s++ {
+			j.Observe(&cfg, Batch{Counts{nc, xc}, Counts{nb, xb}}, Baseline{M: min(max(m, 1), 200)}, s)
+		}
+		for _, v := range []float64{j.Relative.E, j.Ceiling.E, j.Promotion.E, j.Exposure.Upper(&cfg, 1)} {
+			if math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
+				t.Fatalf("%v", j)
+			}
+		}
+		if (nc < 1 || nb < 1) && j.Updates > 0 && nc*4 < 1 {
+			t.Fatal("judged without requests")
+		}
+	})
+}
+
+func BenchmarkObserve(b *testing.B) {
+	cfg := defaults()
+	j := NewJudge()
+	b.ReportAllocs()
+	s := 1.0
+	for b.Loop() {
+		j.Observe(&cfg, Batch{Counts{10, 1}, Counts{990, 99}}, Baseline{M: 2}, s)
+		s++
+	}
+}
