@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +29,7 @@ func runs() int {
 func TestFigureTotalFailure(t *testing.T) {
 	late := 10 * time.Second
 	if runs() > 1 {
-		late = 3 * time.Minute
+		late = 2 * time.Minute
 	}
 	for _, c := range []struct {
 		source  string
@@ -38,11 +40,24 @@ func TestFigureTotalFailure(t *testing.T) {
 		{"prometheus", 0, 12 * time.Second}, {"prometheus", late, 12 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("%s after %s", c.source, c.healthy), func(t *testing.T) {
+			var mu sync.Mutex
 			var took []time.Duration
 			var failed []int
-			for range runs() {
-				d, n := totalFailure(t, c.source, c.healthy)
-				took, failed = append(took, d), append(failed, n)
+			t.Run("runs", func(t *testing.T) {
+				for i := range runs() {
+					t.Run(strconv.Itoa(i), func(t *testing.T) {
+						if c.healthy > 0 {
+							t.Parallel() // waiting for the onset need not be done one after the other
+						}
+						d, n := totalFailure(t, c.source, c.healthy)
+						mu.Lock()
+						defer mu.Unlock()
+						took, failed = append(took, d), append(failed, n)
+					})
+				}
+			})
+			if len(took) != runs() {
+				t.Fatalf("%d of %d runs gave a figure", len(took), runs())
 			}
 			slices.Sort(took)
 			slices.Sort(failed)
@@ -57,30 +72,25 @@ func TestFigureTotalFailure(t *testing.T) {
 }
 
 func totalFailure(t *testing.T, source string, healthy time.Duration) (time.Duration, int) {
-	var d time.Duration
-	var n int
-	t.Run("run", func(t *testing.T) {
-		s := newScene(t, setting{source: source, scrape: 5 * time.Second, ramp: "ramp: {steps: [5%, 50%, 100%], hold: 1h}\n"})
-		s.load(500)
-		v2 := s.version("v2")
-		if healthy == 0 {
-			v2.Fail(1)
-		}
-		s.run(0, s.deploy(v2)...)
-		if healthy > 0 {
-			s.until(20*time.Second, "v2 to be served", func() bool { return v2.Count().Requests > 0 })
-			time.Sleep(healthy)
-			v2.Fail(1)
-		}
-		v := s.phase("v2", 60*time.Second, rollout.Failed)
-		time.Sleep(300 * time.Millisecond)
-		c := v2.Count()
-		d, n = c.Last.Sub(c.Onset), c.Failed
-		if c.Requests == 0 || v.Weight != 0 {
-			t.Fatalf("nothing was measured: %+v", c)
-		}
-	})
-	return d, n
+	s := newScene(t, setting{source: source, scrape: 5 * time.Second, ramp: "ramp: {steps: [5%, 50%, 100%], hold: 1h}\n"})
+	s.load(500)
+	v2 := s.version("v2")
+	if healthy == 0 {
+		v2.Fail(1)
+	}
+	s.run(0, s.deploy(v2)...)
+	if healthy > 0 {
+		s.until(20*time.Second, "v2 to be served", func() bool { return v2.Count().Requests > 0 })
+		time.Sleep(healthy + time.Duration(rand.IntN(5000))*time.Millisecond) // at any phase of the scrapes
+		v2.Fail(1)
+	}
+	v := s.phase("v2", 60*time.Second, rollout.Failed)
+	time.Sleep(300 * time.Millisecond)
+	c := v2.Count()
+	if c.Requests == 0 || v.Weight != 0 {
+		t.Fatalf("nothing was measured: %+v", c)
+	}
+	return c.Last.Sub(c.Onset), c.Failed
 }
 
 // Start to serving, size and idle memory of the binary.

@@ -143,7 +143,7 @@ func (s *scene) run(want int, args ...string) string {
 }
 
 func (s *scene) deploy(v *rig.Service, more ...string) []string {
-	return append([]string{"deploy", "shop", v.Version, "--endpoints", v.Address}, more...)
+	return append([]string{"deploy", "shop", v.Version, "--endpoint", v.Address}, more...)
 }
 
 func (s *scene) phase(version string, most time.Duration, want rollout.Phase) web.Version {

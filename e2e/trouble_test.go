@@ -240,13 +240,13 @@ func TestAWrongReloadChangesNothing(t *testing.T) {
 	if _, m := get(t, "http://"+s.Web+"/metrics"); !strings.Contains(m, "canaryd_config_last_reload_successful 0") {
 		t.Error("the metric does not say that the reload failed")
 	}
-	s.run(1, "deploy", "nosuch", "v2", "--endpoints", "127.0.0.1:1")
+	s.run(1, "deploy", "nosuch", "v2", "--endpoint", "127.0.0.1:1")
 	s.run(1, "promote", "shop", "v9")
 	s.run(1, "deploy", "shop", "v2") // no endpoints
-	s.run(1, "deploy", "shop", "v2", "--endpoints", "no-such-host.invalid:80")
-	s.run(1, "deploy", "shop", "v2", "--endpoints", "127.0.0.1:1,127.0.0.1:1")
+	s.run(1, "deploy", "shop", "v2", "--endpoint", "no-such-host.invalid:80")
+	s.run(1, "deploy", "shop", "v2", "--endpoint", "127.0.0.1:1,127.0.0.1:1")
 	s.run(2, "deploy", "shop")
-	out := s.run(11, "deploy", "shop", "v2", "--endpoints", "127.0.0.1:1", "--wait", "--timeout", "3s")
+	out := s.run(11, "deploy", "shop", "v2", "--endpoint", "127.0.0.1:1", "--wait", "--timeout", "3s")
 	if !strings.Contains(out, "undecided") {
 		t.Errorf("it says %s", out)
 	}

@@ -121,7 +121,7 @@ func (d *demo) release(ctx context.Context, index int, errorRate float64, want i
 	if errorRate > 0 {
 		what = fmt.Sprintf("a release that fails %.0f%% of its requests", errorRate*100)
 	}
-	fmt.Fprintf(d.out, "%s, %s: canaryd deploy shop %s --endpoints %s --wait\n", s.Version, what, s.Version, s.Address)
+	fmt.Fprintf(d.out, "%s, %s: canaryd deploy shop %s --endpoint %s --wait\n", s.Version, what, s.Version, s.Address)
 	type result struct {
 		code        int
 		out, errOut string
@@ -131,7 +131,7 @@ func (d *demo) release(ctx context.Context, index int, errorRate float64, want i
 	begin := time.Now()
 	go func() {
 		var r result
-		r.code, r.out, r.errOut, r.err = d.stage.Run(ctx, "deploy", "shop", s.Version, "--endpoints", s.Address, "--wait", "--timeout", "100s")
+		r.code, r.out, r.errOut, r.err = d.stage.Run(ctx, "deploy", "shop", s.Version, "--endpoint", s.Address, "--wait", "--timeout", "100s")
 		done <- r
 	}()
 	view := liveView{out: d.out}

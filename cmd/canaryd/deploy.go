@@ -21,7 +21,7 @@ func deployCommand() *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{Use: "deploy SERVICE VERSION", Short: "Announce a release, and wait for its fate with --wait", Args: cobra.ExactArgs(2)}
 	cl, out := remote(c), output(c)
-	c.Flags().StringSliceVar(&a.Endpoints, "endpoints", nil, "where the version runs, host:port; may be repeated")
+	c.Flags().StringSliceVar(&a.Endpoints, "endpoint", nil, "where the version runs, host:port; may be repeated")
 	c.Flags().StringVar(&a.Image, "image", "", "container image to start")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is stable, rolled back, aborted or superseded")
 	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that has ended")

@@ -64,6 +64,8 @@ func (c *Controller) snapshot(u *unit) Service {
 // Announce says that a version exists; known reports that it did before.
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At = time.Now()
+	var stored <-chan struct{}
+	defer func() { untilStored(stored) }()
 	doErr := c.do(ctx, func() {
 		u := c.units[service]
 		if u == nil {
@@ -79,7 +81,7 @@ func (c *Controller) Announce(ctx context.Context, service string, e rollout.Ann
 			}
 		}
 		if _, err = c.step(u, e); err == nil {
-			s = c.snapshot(u)
+			s, stored = c.snapshot(u), u.whenStored()
 		}
 	})
 	if doErr != nil {
@@ -102,6 +104,8 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
 		e.Reachable = s.State.Policy.Route.Probe == policy.ProbeOff || reachable(ctx, v.Endpoints, s.State.Policy.Route.HealthPath)
 	}
+	var stored <-chan struct{}
+	defer func() { untilStored(stored) }()
 	doErr := c.do(ctx, func() {
 		u := c.units[service]
 		if u == nil {
@@ -110,13 +114,25 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		}
 		e.At = time.Now()
 		if _, err = c.step(u, e); err == nil {
-			s = c.snapshot(u)
+			s, stored = c.snapshot(u), u.whenStored()
 		}
 	})
 	if doErr != nil {
 		return s, e.Version, doErr
 	}
 	return s, e.Version, err
+}
+
+// untilStored lets a command answer when its decision is on disk. A disk that fails delays the answer
+// by two seconds, never the cut.
+func untilStored(stored <-chan struct{}) {
+	if stored == nil {
+		return
+	}
+	select {
+	case <-stored:
+	case <-time.After(2 * time.Second):
+	}
 }
 
 func onlyCanary(s *rollout.State) (string, error) {

@@ -71,11 +71,20 @@ type unit struct {
 	cutAt     time.Time
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
+	seq       uint64 // decisions taken
+	waiting   []waiter
+}
+
+// waiter is a command that answers when its decision is stored.
+type waiter struct {
+	seq    uint64
+	stored chan struct{}
 }
 
 type saved struct {
 	tables  map[string]rollout.Table
 	entries map[string]int
+	seqs    map[string]uint64
 	err     error
 }
 
@@ -192,6 +201,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	u.state, u.stale = next, true
 	if len(records) > 0 || next.Generation != generation {
 		u.dirty = true
+		u.seq++
 	}
 	for _, r := range records {
 		u.pending = append(u.pending, c.entry(u, r))
@@ -326,7 +336,7 @@ func (c *Controller) cutUnsaved(u *unit) {
 
 // collect gathers what is to be stored, with the tables to publish afterwards.
 func (c *Controller) collect() ([]store.Write, saved) {
-	result := saved{tables: map[string]rollout.Table{}, entries: map[string]int{}}
+	result := saved{tables: map[string]rollout.Table{}, entries: map[string]int{}, seqs: map[string]uint64{}}
 	var batch []store.Write
 	for name, u := range c.units {
 		if !u.dirty {
@@ -345,7 +355,7 @@ func (c *Controller) collect() ([]store.Write, saved) {
 			}
 		}
 		u.dirty, u.stale = false, false
-		result.entries[name] = len(u.pending)
+		result.entries[name], result.seqs[name] = len(u.pending), u.seq
 		s := u.state // the table of this very state
 		result.tables[name] = s.Table()
 		batch = append(batch, w)
@@ -377,6 +387,7 @@ func (c *Controller) settleSaved(r saved) {
 			continue
 		}
 		u.pending = slices.Delete(u.pending, 0, r.entries[name])
+		u.tell(r.seqs[name])
 		if t.Generation != u.published.Generation || u.published.Policy == nil {
 			c.publish(u, t)
 		}
@@ -384,6 +395,25 @@ func (c *Controller) settleSaved(r saved) {
 			u.cut, u.cutAt = nil, time.Time{}
 		}
 	}
+}
+
+// whenStored returns a channel that is closed when the decisions taken so far are stored.
+func (u *unit) whenStored() <-chan struct{} {
+	w := waiter{u.seq, make(chan struct{})}
+	u.waiting = append(u.waiting, w)
+	if !u.dirty && len(u.pending) == 0 {
+		u.tell(u.seq)
+	}
+	return w.stored
+}
+
+func (u *unit) tell(seq uint64) {
+	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool {
+		if w.seq <= seq {
+			close(w.stored)
+		}
+		return w.seq <= seq
+	})
 }
 
 func (c *Controller) publish(u *unit, t rollout.Table) {

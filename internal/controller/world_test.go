@@ -37,7 +37,9 @@ type bubble struct {
 }
 
 // dialer leads to whichever daemon runs at present.
-type dialer struct{ l atomic.Pointer[bufconn.Listener] }
+type dialer struct {
+	l atomic.Pointer[bufconn.Listener]
+}
 
 func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 	l := d.l.Load()

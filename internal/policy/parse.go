@@ -148,7 +148,7 @@ func markFinding(file string, e *yaml.LoadError) Finding {
 
 // plainWords says what the YAML library says without Go's type names, which mean nothing to an operator.
 func plainWords(s string) string {
-	unknown := regexp.MustCompile(`^field (\S+) not found in type \S+$`)
+	unknown := regexp.MustCompile(`^field (\S+) not found in type .*$`)
 	if m := unknown.FindStringSubmatch(s); m != nil {
 		return fmt.Sprintf("unknown key %q: no such key exists here; mind spelling and indentation", m[1])
 	}

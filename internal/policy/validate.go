@@ -44,7 +44,7 @@ func (d *Document) validate() Findings {
 	c.sessions(p)
 	c.after(p.AfterPromotion)
 	if p.Docker != nil {
-		c.warn("docker", "docker: this build cannot start containers yet: announce versions with --endpoints")
+		c.warn("docker", "docker: this build cannot start containers yet: announce versions with --endpoint")
 	}
 	return c.fs
 }

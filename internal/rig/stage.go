@@ -23,6 +23,7 @@ type Stage struct {
 	Dir, Canaryd, Envoy, Prometheus string // directory; binaries
 	XDS, Web                        string // addresses
 	PrometheusURL                   string
+	TLSDir                          string   // the Envoys speak mTLS with what lies there
 	PrometheusArgs                  []string // more flags
 
 	daemon *Process
@@ -35,8 +36,7 @@ func NewStage(dir, canaryd string, extra string, policies map[string]string) (*S
 	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o750); err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("xds: {listen: %q}\nweb: {listen: %q}\n%s", s.XDS, s.Web, extra)
-	if err := os.WriteFile(filepath.Join(dir, "canaryd.yml"), []byte(text), 0o640); err != nil {
+	if err := s.WriteConfig(fmt.Sprintf("xds: {listen: %q}\nweb: {listen: %q}\n%s", s.XDS, s.Web, extra)); err != nil {
 		return nil, err
 	}
 	for name, p := range policies {
@@ -45,6 +45,11 @@ func NewStage(dir, canaryd string, extra string, policies map[string]string) (*S
 		}
 	}
 	return s, nil
+}
+
+// WriteConfig replaces canaryd.yml.
+func (s *Stage) WriteConfig(text string) error {
+	return os.WriteFile(filepath.Join(s.Dir, "canaryd.yml"), []byte(text), 0o640)
 }
 
 // WritePolicy writes a policy file; canaryd sees it at its next reload.
@@ -78,7 +83,7 @@ func (s *Stage) Daemon() *Process { return s.daemon }
 // StartEnvoy runs an Envoy on the bootstrap that canaryd prints; edit may change the text. It returns
 // the address of its admin page.
 func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(string) string) (*Process, string, error) {
-	b := xds.Bootstrap{XDS: s.XDS, Admin: FreeAddress(), NodeID: name, Cluster: cluster}
+	b := xds.Bootstrap{XDS: s.XDS, Admin: FreeAddress(), NodeID: name, Cluster: cluster, TLSDir: s.TLSDir}
 	text, err := b.YAML()
 	if err != nil {
 		return nil, "", err

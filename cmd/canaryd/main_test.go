@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/canaryd/canaryd/config"
+)
+
+func runCLI(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	t.Setenv("CANARYD_URL", "http://127.0.0.1:1")
+	var o, e bytes.Buffer
+	code = execute(context.Background(), args, strings.NewReader(stdin), &o, &e)
+	return code, o.String(), e.String()
+}
+
+func TestExitCodesAndStreams(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	good, bad := write("good.yml", "service: shop\n"), write("bad.yaml", "service: pay\nramp: {per: x}\n")
+	warned := write("warned.yml", "service: api\ndocker: {image: x}\n")
+	server := write("canaryd.yml", "xds: {listen: 127.0.0.1:1}\nmetrics: {source: carrier pigeons, prometheus: {url: http://p, basic_auth: {username: a, password: b}}}\n")
+	for _, c := range []struct {
+		args   string
+		stdin  string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{"check " + good, "", 0, "", "1 files are right"},
+		{"check -", "service: shop\n", 0, "", "right"},
+		{"check -", "service: 1_\n", 3, "stdin:1:10: ", "1 findings"},
+		{"check " + bad, "", 3, "bad.yaml:2:13: \"x\" is not possible here", ""},
+		{"check " + dir, "", 3, "bad.yaml:2:13", "findings in 4 files"},
+		{"check " + server, "", 3, "canaryd.yml:2:19: \"carrier pigeons\" is no source", ""},
+		{"check " + warned, "", 0, "", "warning: "},
+		{"check --strict " + warned, "", 3, "docker", ""},
+		{"check -o json " + good, "", 0, `"findings": []`, ""},
+		{"check --print " + good, "", 0, "false_rollback: 0.1%", ""},
+		{"check " + dir + "/none", "", 1, "", "no such file"},
+		{"check", "", 2, "", "Try: canaryd check --help"},
+		{"nonsense", "", 2, "", "unknown command"},
+		{"status --nonsense", "", 2, "", "unknown flag"},
+		{"status", "", 1, "", "no canaryd answers at http://127.0.0.1:1"},
+		{"status -o xml", "", 2, "", "write table or json"},
+		{"deploy shop v1 --endpoint a:1", "", 1, "", "Try: start it with"},
+		{"healthcheck", "", 1, "", "no canaryd answers"},
+		{"bootstrap --xds nonsense", "", 1, "", "is not host:port"},
+		{"version", "", 0, "canaryd, version", ""},
+		{"completion bash", "", 0, "bash completion", ""},
+		{"serve --config.file=" + dir + "/none.yml", "", 1, "", "--config.file"},
+		{"serve --config.file=" + server, "", 1, "", "carrier pigeons"},
+	} {
+		code, out, errOut := runCLI(t, c.stdin, strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(out, c.stdout) || !strings.Contains(errOut, c.stderr) {
+			t.Errorf("canaryd %s: exit %d (want %d)\nstdout: %s\nstderr: %s", c.args, code, c.code, out, errOut)
+		}
+	}
+}
+
+func TestSchemaPrintsTheFile(t *testing.T) {
+	code, out, _ := runCLI(t, "", "schema")
+	if code != 0 || out != string(config.PolicySchema) || !json.Valid([]byte(out)) {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestTheServerConfigHasDefaultsAndRefusesNonsense(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "metrics: {source: prometheus, prometheus: {url: http://p:1, bearer_token: x, tls_config: {insecure_skip_verify: true}}, interval: 5s}\n"} {
+		if c, fs := parseServerConfig("f", []byte(text)); len(fs) > 0 || c.XDS.Listen != "127.0.0.1:18000" || c.Web.Listen != "127.0.0.1:8080" {
+			t.Errorf("%q: %+v %v", text, c, fs)
+		}
+	}
+	for text, want := range map[string]string{
+		"xds: {lisen: a}\n":                        "f:1:7: unknown key \"lisen\"",
+		"metrics: {interval: 1ms}\n":               "f:1:21: the interval must be 100ms at least",
+		"xds: {tls: {cert_file: a}}\n":             "f:1:12: cert_file and key_file belong together",
+		"metrics: {prometheus: {basic_auth: 1}}\n": "f:1:",
+		"policies: 3\n":                            "f:1:11: ",
+		"xds: [\n":                                 "f:",
+	} {
+		if _, fs := parseServerConfig("f", []byte(text)); !strings.HasPrefix(fs.Error(), want) {
+			t.Errorf("%q: %q, want %q", text, fs.Error(), want)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package metrics
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// recorded answers queries from series in memory and counts them.
+type recorded struct {
+	queries []string
+	series  []series
+	err     error
+	status  int
+	body    string
+}
+
+type series struct {
+	labels map[string]string
+	values [][2]any // seconds, text
+}
+
+func (r *recorded) RoundTrip(req *http.Request) (*http.Response, error) {
+	raw, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(raw))
+	if err != nil {
+		return nil, err
+	}
+	r.queries = append(r.queries, form.Get("query"))
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.status != 0 {
+		return answer(r.status, r.body), nil
+	}
+	if form.Get("query") == "up" {
+		return answer(200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"job":"envoy","instance":"a"},"value":[1,"1"]}]}}`), nil
+	}
+	var result []map[string]any
+	fits := selects(form.Get("query"))
+	for _, s := range r.series {
+		if fits(s.labels) {
+			result = append(result, map[string]any{"metric": s.labels, "values": s.values})
+		}
+	}
+	data, err := json.Marshal(map[string]any{"status": "success", "data": map[string]any{"resultType": "matrix", "result": result}})
+	return answer(200, string(data)), err
+}
+
+// selects understands as much of a selector as the source writes.
+func selects(query string) func(labels map[string]string) bool {
+	res := map[string]*regexp.Regexp{}
+	for _, m := range regexp.MustCompile(`(\w+)=~"((?:[^"\\]|\\.)*)"`).FindAllStringSubmatch(query, -1) {
+		res[m[1]] = regexp.MustCompile("^(?:" + strings.ReplaceAll(m[2], `\\`, `\`) + ")$")
+	}
+	return func(labels map[string]string) bool {
+		if !strings.HasPrefix(query, "{") && !strings.HasPrefix(query, labels["__name__"]+"{") {
+			return false
+		}
+		for name, re := range res {
+			if !re.MatchString(labels[name]) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func answer(status int, body string) *http.Response {
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewBufferString(body))}
+}
+
+func counter(name, cluster, class string, base time.Time, values ...any) series {
+	s := series{labels: map[string]string{"__name__": name, "job": "envoy", "instance": "a", "envoy_cluster_name": cluster}}
+	if class != "" {
+		s.labels["envoy_response_code_class"] = class
+	}
+	for i, v := range values {
+		if v != nil {
+			s.values = append(s.values, [2]any{float64(base.Unix() + int64(i)*5), fmt.Sprint(v)})
+		}
+	}
+	return s
+}
+
+const (
+	completed = "envoy_cluster_upstream_rq_completed"
+	retried   = "envoy_cluster_retry_upstream_rq_completed"
+	byClass   = "envoy_cluster_upstream_rq_xx"
+	retriedBy = "envoy_cluster_retry_upstream_rq_xx"
+)
+
+func source(t *testing.T, r *recorded) *Prometheus {
+	t.Helper()
+	p, err := NewPrometheus("http://prometheus", r, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var shop = Target{Service: "shop", Stable: "v1", Versions: []string{"v1", "v1.2"}}
+
+func TestCountersBecomeCells(t *testing.T) {
+	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
+	for _, c := range []struct {
+		name   string
+		series []series
+		want   string // per cell: requests/errors of v1 and of v1.2
+	}{
+		{"plain", []series{
+			counter(completed, "shop/v1", "", base, 100, 200, 300), counter(completed, "shop/v1_2", "", base, 10, 20, 40),
+			counter(byClass, "shop/v1", "5", base, 1, 2, 2), counter(byClass, "shop/v1_2", "5", base, 0, 5, 5),
+		}, "100/1 10/5; 100/0 20/0"},
+		{"retries count, other classes do not", []series{
+			counter(completed, "shop/v1", "", base, 100, 200), counter(completed, "shop/v1_2", "", base, 10, 20), counter(retried, "shop/v1_2", "", base, 0, 4),
+			counter(retriedBy, "shop/v1_2", "5", base, 0, 4), counter(byClass, "shop/v1_2", "2", base, 10, 20), counter(byClass, "shop/v1_2", "4", base, 0, 3),
+		}, "100/0 14/4"},
+		{"a series that is not there yet is 0", []series{
+			counter(completed, "shop/v1", "", base, 100, 200, 300), counter(completed, "shop/v1_2", "", base, nil, 7, 9), counter(byClass, "shop/v1_2", "5", base, nil, nil, 2),
+		}, "100/0 7/0; 100/0 2/2"},
+		{"a reset drops the cell for both", []series{
+			counter(completed, "shop/v1", "", base, 100, 50, 150), counter(completed, "shop/v1_2", "", base, 10, 20, 30),
+		}, "100/0 10/0"},
+		{"a reset of one part drops it too", []series{
+			counter(completed, "shop/v1", "", base, 100, 200, 300), counter(completed, "shop/v1_2", "", base, 10, 20, 30), counter(byClass, "shop/v1_2", "5", base, 5, 3, 3),
+		}, "100/0 10/0"},
+		{"a missed scrape makes a longer cell", []series{
+			counter(completed, "shop/v1", "", base, 100, nil, 300), counter(completed, "shop/v1_2", "", base, 10, nil, 30),
+		}, "200/0 20/0"},
+		{"NaN is no sample", []series{
+			counter(completed, "shop/v1", "", base, 100, "NaN", 300), counter(completed, "shop/v1_2", "", base, 10, 20, 30),
+		}, "200/0 20/0"},
+		{"without stable's total there is no cell", []series{counter(completed, "shop/v1_2", "", base, 10, 20, 30)}, ""},
+	} {
+		p := source(t, &recorded{series: c.series})
+		var got []string
+		for _, ev := range p.Round(t.Context(), []Target{shop}) {
+			for _, cell := range ev.Cells {
+				a, b := cell.Counts["v1"], cell.Counts["v1.2"]
+				got = append(got, fmt.Sprintf("%g/%g %g/%g", a.Requests, a.Errors, b.Requests, b.Errors))
+			}
+		}
+		if s := strings.Join(got, "; "); s != c.want {
+			t.Errorf("%s: %s, want %s", c.name, s, c.want)
+		}
+	}
+}
+
+func TestASampleIsUsedOnce(t *testing.T) {
+	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
+	r := &recorded{series: []series{counter(completed, "shop/v1", "", base, 1, 2, 3)}}
+	p := source(t, r)
+	if n := len(cellsOf(p.Round(t.Context(), []Target{shop}))); n != 2 {
+		t.Fatalf("%d cells at first", n)
+	}
+	if n := len(cellsOf(p.Round(t.Context(), []Target{shop}))); n != 0 {
+		t.Errorf("%d cells the second time", n)
+	}
+	if !strings.HasSuffix(r.queries[0], "[300s]") || strings.HasSuffix(r.queries[1], "[300s]") {
+		t.Errorf("windows: %v", r.queries)
+	}
+}
+
+func cellsOf(evs []Evidence) (cells []rollout.Cell) {
+	for _, ev := range evs {
+		cells = append(cells, ev.Cells...)
+	}
+	return cells
+}
+
+// One query for all rollouts, whatever their number, up to the size at which it is split.
+func TestTheNumberOfQueriesDoesNotGrowWithTheServices(t *testing.T) {
+	count := func(n int) int {
+		r := &recorded{}
+		base := time.Now().Add(-10 * time.Second).Truncate(time.Second)
+		var targets []Target
+		for i := range n {
+			name := fmt.Sprintf("svc%d", i)
+			targets = append(targets, Target{Service: name, Stable: "v1", Versions: []string{"v1", "v2"}})
+			r.series = append(r.series, counter(completed, name+"/v1", "", base, 1, 2))
+		}
+		evs := source(t, r).Round(t.Context(), targets)
+		if len(evs) != n {
+			t.Errorf("%d of %d services have evidence", len(evs), n)
+		}
+		return len(r.queries)
+	}
+	if a, b := count(10), count(1000); a != 1 || b != 1 {
+		t.Errorf("10 rollouts take %d queries, 1 000 take %d", a, b)
+	}
+	if n := count(2000); n != 2 {
+		t.Errorf("2 000 rollouts take %d queries, want 2: split by size", n)
+	}
+}
+
+func TestOwnCountersReplaceEnvoys(t *testing.T) {
+	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
+	own := func(name, version string, values ...any) series {
+		s := counter(name, "", "", base, values...)
+		s.labels["version"] = version
+		return s
+	}
+	r := &recorded{series: []series{own("app_requests_total", "v1", 10, 20), own("app_requests_total", "v1.2", 1, 3), own("app_errors_total", "v1.2", 0, 2)}}
+	target := shop
+	target.Queries = &policy.Queries{Requests: `app_requests_total{service="shop"}`, Errors: "app_errors_total"}
+	cells := cellsOf(source(t, r).Round(t.Context(), []Target{target}))
+	if len(cells) != 1 || cells[0].Counts["v1.2"] != (analysis.Counts{Requests: 2, Errors: 2}) || cells[0].Counts["v1"].Requests != 10 {
+		t.Errorf("%+v from %v", cells, r.queries)
+	}
+	for _, q := range []string{`a`, `a{}`, `a{b="c"}`, `a{b="c",}`} {
+		if got := withVersions(q, []string{"v1.2"}); !strings.HasPrefix(got, "a{") || !strings.HasSuffix(got, `version=~"v1\\.2"}`) {
+			t.Errorf("%s became %s", q, got)
+		}
+	}
+}
+
+func TestFailuresAreToldApart(t *testing.T) {
+	for _, c := range []struct {
+		r    recorded
+		want analysis.Code
+	}{
+		{recorded{err: errors.New("connection refused")}, analysis.SourceUnreachable},
+		{recorded{status: 503, body: "busy"}, analysis.SourceUnreachable},
+		{recorded{status: 400, body: `{"status":"error","errorType":"bad_data","error":"parse error"}`}, analysis.QueryError},
+		{recorded{status: 422, body: `{"status":"error","errorType":"execution","error":"too many samples"}`}, analysis.QueryError},
+	} {
+		evs := source(t, &c.r).Round(t.Context(), []Target{shop})
+		if len(evs) != 1 || evs[0].Missing == nil || evs[0].Missing.Code != c.want || evs[0].Missing.Reason == "" {
+			t.Errorf("%+v, want %s", evs, c.want)
+		}
+	}
+}

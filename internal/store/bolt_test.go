@@ -1,0 +1,67 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestStateAndHistoryAreOneTransaction(t *testing.T) {
+	dir := t.TempDir()
+	b, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 {
+		w := Write{Service: "shop", State: []byte(fmt.Sprint("state ", i)), PolicyHash: "h1", PolicyText: "service: shop", Records: [][]byte{[]byte(fmt.Sprint("a", i)), []byte(fmt.Sprint("b", i))}}
+		if err := b.Save([]Write{w, {Service: "pay", State: []byte("p")}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One bad write takes the whole transaction with it.
+	if err := b.Save([]Write{{Service: "shop", State: []byte("lost"), Records: [][]byte{[]byte("lost")}}, {Service: "", State: []byte("x")}}); err == nil {
+		t.Error("an empty service name was stored")
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	states, err := b.States()
+	if err != nil || string(states["shop"]) != "state 29" || string(states["pay"]) != "p" {
+		t.Errorf("%s %v", states, err)
+	}
+	h, err := b.History("shop", 3)
+	if err != nil || len(h) != 3 || string(h[0]) != "b28" || string(h[2]) != "b29" {
+		t.Errorf("%s %v", h, err)
+	}
+	if h, err := b.History("nobody", 3); err != nil || len(h) != 0 {
+		t.Errorf("%s %v", h, err)
+	}
+	if p, err := b.Policy("h1"); err != nil || p != "service: shop" {
+		t.Errorf("%q %v", p, err)
+	}
+	if err := b.Save([]Write{{Service: "shop", Delete: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if states, _ = b.States(); len(states) != 1 {
+		t.Errorf("%s", states)
+	}
+	if h, _ := b.History("shop", 100); len(h) != 60 {
+		t.Errorf("the history of a removed service has %d records, want 60", len(h))
+	}
+}
+
+func TestASecondProcessIsTold(t *testing.T) {
+	dir := t.TempDir()
+	b, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "another canaryd has it open") {
+		t.Errorf("%v", err)
+	}
+}
