@@ -32,6 +32,7 @@ type bubble struct {
 	dir    string
 	fleet  []*world.Envoy
 	daemon *Controller
+	db     *store.Bolt
 	stop   func()
 	dialer *dialer
 }
@@ -106,7 +107,7 @@ func (b *bubble) start() {
 	go func() { _ = srv.Serve(l); done <- struct{}{} }()
 	go func() { _ = c.Run(ctx); done <- struct{}{} }()
 	go func() { _ = hub.Run(ctx); done <- struct{}{} }()
-	b.daemon = c
+	b.daemon, b.db = c, db
 	b.dialer.l.Store(l)
 	b.stop = func() {
 		b.dialer.l.Store(nil)
@@ -255,6 +256,47 @@ func TestRestartsAtAnyMomentLoseNothing(t *testing.T) {
 			}
 		}
 		b.until("v2", rollout.Stable, 5*time.Minute)
+	})
+}
+
+// The store fails: what raises a weight is not told to any Envoy, a cut is, after 100 ms.
+func TestOnlyACutGoesOutUnstored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failing atomic.Bool
+		b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 50%, 100%], hold: 10s}\njudge: {clump: 1}\n", 2, world.Traffic{Service: "shop", PerSecond: 500,
+			ErrorRate: func(v string, _ time.Time) float64 {
+				if v == "v2" && failing.Load() {
+					return 1
+				}
+				return 0
+			}})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(3 * time.Second)
+		if err := b.db.Close(); err != nil { // from now on every write fails
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Second)
+		s, err := b.daemon.Service(t.Context(), "shop")
+		if err != nil || s.StoreError == nil {
+			t.Fatalf("the failing store is not told: %v", err)
+		}
+		if s.State.Weight("v2") != 5000 {
+			t.Fatalf("no raise was decided, so none could be held back: %d", s.State.Weight("v2"))
+		}
+		for _, e := range b.fleet {
+			if w := e.Weights(); w["v2"] != 1000 {
+				t.Errorf("an Envoy was told %v, which is not stored", w)
+			}
+		}
+		failing.Store(true)
+		b.until("v2", rollout.Failed, 5*time.Second)
+		time.Sleep(cutPatience + 5*time.Millisecond)
+		for _, e := range b.fleet {
+			if w := e.Weights(); len(w) != 1 || w["v1"] != 10000 {
+				t.Errorf("an Envoy still serves %v", w)
+			}
+		}
 	})
 }
 
