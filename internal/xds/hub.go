@@ -107,8 +107,9 @@ func (h *Hub) publish(t rollout.Table) error {
 			h.put(r)
 		}
 	}
+	again := s.generation != t.Generation && len(s.refused) > 0 // another try is wanted
 	s.generation = t.Generation
-	h.putRoute(s, rds)
+	h.putRoute(s, rds, again)
 	if s.route == nil || !reflect.DeepEqual(*s.route, t.Policy.Route) {
 		route := t.Policy.Route
 		s.route = &route
@@ -224,8 +225,8 @@ func (h *Hub) mark(typ, name string) {
 }
 
 // putRoute stores the route and begins to wait for everybody who has it.
-func (h *Hub) putRoute(s *service, r *Resource) {
-	same := s.routeRes != nil && s.routeRes.Version == r.Version
+func (h *Hub) putRoute(s *service, r *Resource, again bool) {
+	same := !again && s.routeRes != nil && s.routeRes.Version == r.Version
 	s.routeRes = r
 	if !same {
 		now := time.Now()
@@ -237,6 +238,7 @@ func (h *Hub) putRoute(s *service, r *Resource) {
 				delete(s.waiting, st)
 			} else {
 				s.waiting[st] = now
+				st.mark(TypeRoute, r.Name)
 			}
 		}
 	}

@@ -166,6 +166,46 @@ func TestARefusedCutIsFollowedByAMinimalRoute(t *testing.T) {
 	e.silence()
 }
 
+func TestACutDoesNotWaitForAnotherVersionsCluster(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 5000}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	both := table(2, map[string]int{"v3": 100}, "v2") // v3 is new to this Envoy
+	publish(t, h, both)
+	rds := e.expect(TypeRoute)
+	if got := shares(t, rds); !maps.Equal(got, map[string]uint32{"shop/v1": 10000}) {
+		t.Fatalf("the first answer to the cut has %v", got)
+	}
+	cds := e.expect(TypeCluster)
+	e.ack(rds)
+	e.subscribe(TypeEndpoint, "shop/v3")
+	e.ack(e.expect(TypeEndpoint))
+	e.ack(cds)
+	if got := shares(t, e.expect(TypeRoute)); got["shop/v3"] != 100 || got["shop/v1"] != 9900 {
+		t.Fatalf("then it has %v", got)
+	}
+}
+
+func TestAnotherTryIsSent(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	publish(t, h, table(2, map[string]int{"v2": 500}))
+	e.nack(e.expect(TypeRoute), "not today")
+	waitStatus(t, h, "refused", func(s Status) bool { return len(s.Refusals) == 1 })
+	publish(t, h, table(3, map[string]int{"v2": 100})) // the last good one
+	inForce(t, h, 3)
+	publish(t, h, table(4, map[string]int{"v2": 500})) // a person resumes
+	e.nack(e.expect(TypeRoute), "not today")
+	waitStatus(t, h, "refused again", func(s Status) bool { return len(s.Refusals) == 1 })
+	publish(t, h, table(5, map[string]int{"v2": 500})) // and again, unchanged
+	e.ack(e.expect(TypeRoute))
+	inForce(t, h, 5)
+}
+
 func TestAReconnectedEnvoyIsToldNothingNew(t *testing.T) {
 	h, _, dial := server(t)
 	publish(t, h, table(1, map[string]int{"v2": 100}))

@@ -43,6 +43,7 @@ type Resource struct {
 	user     bool      // routes: needs use_hash_policy, so Envoy 1.36
 	minimal  *Resource // routes: stable only, for an Envoy that refuses a cut
 	cut      []string  // routes: clusters that must get nothing
+	interim  bool      // a minimal route
 }
 
 func newResource(typ, name string, m proto.Message) (*Resource, error) {

@@ -42,9 +42,12 @@ func buildRoute(t rollout.Table) (*Resource, error) {
 	if t.Stable != "" {
 		plain := rb
 		plain.t.Slots = []rollout.Run{{Version: t.Stable, Count: policy.FullWeight}}
-		r.minimal, err = rb.resource([]*route.Route{plain.plainRoute()})
+		if r.minimal, err = rb.resource([]*route.Route{plain.plainRoute()}); err != nil {
+			return nil, err
+		}
+		r.minimal.interim, r.minimal.clusters = true, []string{ClusterName(t.Service, t.Stable)}
 	}
-	return r, err
+	return r, nil
 }
 
 type routeBuilder struct {

@@ -131,7 +131,7 @@ func (st *stream) write(ss grpc.ServerStream) error {
 			return ss.Context().Err()
 		case <-st.wake:
 		}
-		for _, r := range st.flush() {
+		for r := st.next(); r != nil; r = st.next() {
 			if err := ss.SendMsg(r); err != nil {
 				return err
 			}

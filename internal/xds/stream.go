@@ -13,6 +13,7 @@ import (
 
 const (
 	window       = 8   // responses in flight per type
+	routeWindow  = 64  // of routes: a cut must not wait for a slow ACK
 	perResponse  = 500 // resources in one response
 	retryMinimal = time.Second
 	retryMost    = 30 * time.Second
@@ -91,13 +92,10 @@ func (st *stream) poke() {
 	}
 }
 
-// renew forgets what was refused: the content is another one now.
+// renew forgets what was refused: the content is another one now, or a person asks for another try.
 func (st *stream) renew(r *Resource) {
 	k := st.known(r.Type, r.Name)
-	if k.refused != r.Version {
-		k.refused = ""
-	}
-	k.minimal, k.backoff = false, 0
+	k.refused, k.minimal, k.backoff = "", false, 0
 }
 
 // hello reads who is there from the first request.
@@ -275,7 +273,7 @@ func (st *stream) refusedRoute(s *service, it sent, k *known, message string) {
 		s.refused[st] = message
 		h.changes(it.name)
 	}
-	if cur.minimal == nil || !slices.ContainsFunc(k.clusters, func(c string) bool { return slices.Contains(cur.cut, c) }) {
+	if cur.minimal == nil || !k.servesCut(cur) {
 		return
 	}
 	k.minimal = true
@@ -294,8 +292,9 @@ func (st *stream) refusedRoute(s *service, it sent, k *known, message string) {
 	})
 }
 
-// flush returns the responses that may go out now, in the right order.
-func (st *stream) flush() []*raw {
+// next returns the response that goes out next, the most urgent first; nil when there is none. It is
+// asked before each send, so that a cut overtakes whatever else is waiting.
+func (st *stream) next() *raw {
 	h := st.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -305,19 +304,18 @@ func (st *stream) flush() []*raw {
 			order = append(order, typ)
 		}
 	}
-	var out []*raw
 	for _, typ := range order {
-		if ts := st.types[typ]; ts != nil {
-			for len(ts.inflight) < window {
-				r := st.response(typ, ts)
-				if r == nil {
-					break
-				}
-				out = append(out, r)
+		limit := window
+		if typ == TypeRoute {
+			limit = routeWindow
+		}
+		if ts := st.types[typ]; ts != nil && len(ts.inflight) < limit {
+			if r := st.response(typ, ts); r != nil {
+				return r
 			}
 		}
 	}
-	return out
+	return nil
 }
 
 // response gathers what may be sent of one type; nil when there is nothing.
@@ -325,6 +323,7 @@ func (st *stream) response(typ string, ts *typeState) *raw {
 	limit := perResponse
 	r := &raw{}
 	var items []sent
+	var again []string
 	for name := range ts.dirty {
 		_, alone := ts.alone[name]
 		if alone && len(items) > 0 {
@@ -350,10 +349,16 @@ func (st *stream) response(typ string, ts *typeState) *raw {
 			k.sent = res.Version
 			items = append(items, sent{name, res.Version, res.clusters})
 			st.resend(typ, name, k)
+			if res.interim && !k.minimal {
+				again = append(again, name) // the whole route follows when its clusters are warm
+			}
 		}
 		if len(items) >= limit || alone && len(items) > 0 {
 			break
 		}
+	}
+	for _, name := range again {
+		ts.dirty[name] = struct{}{}
 	}
 	if len(items) == 0 && (!ts.wildcard || ts.answered) {
 		return nil
@@ -398,7 +403,18 @@ func (st *stream) sendable(typ, name string) (res *Resource, gone, ok bool) {
 		st.tooOld(name, k, res)
 		return nil, false, true
 	}
-	return res, false, st.warm(res)
+	if st.warm(res) {
+		return res, false, true
+	}
+	if res.minimal != nil && k.servesCut(res) && k.sent != res.minimal.Version {
+		return res.minimal, false, true // a cut waits for nobody's new cluster
+	}
+	return nil, false, false
+}
+
+// servesCut reports whether the accepted route still sends requests to a version that was cut.
+func (k *known) servesCut(r *Resource) bool {
+	return slices.ContainsFunc(k.clusters, func(c string) bool { return slices.Contains(r.cut, c) })
 }
 
 func (st *stream) tooOld(name string, k *known, res *Resource) {
