@@ -3,7 +3,7 @@ SOURCE ?= envoy
 FUZZTIME ?= 30s
 GO ?= go
 
-.PHONY: build demo test unit fuzz e2e figures clean
+.PHONY: build demo test unit fuzz e2e figures bench-judge clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/canaryd ./cmd/canaryd
@@ -31,6 +31,11 @@ e2e: build
 figures: build
 	e2e/tools.sh envoy-newest prometheus
 	FIGURES=10 $(GO) test -timeout 60m -count=1 -v -run 'Figure' ./e2e
+
+# canaryd's judge beside Flagger's, Argo's and Kayenta's rules: RUNS simulated releases per cell.
+RUNS ?= 200
+bench-judge:
+	$(GO) run ./bench/judge -runs $(RUNS)
 
 clean:
 	rm -rf bin .tools

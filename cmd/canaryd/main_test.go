@@ -83,7 +83,21 @@ func TestTheServerConfigHasDefaultsAndRefusesNonsense(t *testing.T) {
 			t.Errorf("%q: %+v %v", text, c, fs)
 		}
 	}
+	full := `xds:
+  listen: 127.0.0.1:18000
+  tls: {cert_file: , key_file: , client_ca_file: }
+web: {listen: 127.0.0.1:8080}
+policies: [policies/*.yml]
+storage: {path: data, etcd: {endpoints: [], prefix: /canaryd, tls: {}}}
+metrics: {source: envoy, prometheus: {url: http://127.0.0.1:9090}, interval: 1s}
+docker: {host: unix:///var/run/docker.sock}
+notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]}]
+`
+	if _, fs := parseServerConfig("f", []byte(full)); len(fs.Errors()) > 0 || len(fs.Warnings()) != 2 {
+		t.Errorf("the documented file: %v", fs)
+	}
 	for text, want := range map[string]string{
+		"storage: {etcd: {endpoints: [a:1]}}\n":    "f:1:29: this build has no etcd store yet",
 		"xds: {lisen: a}\n":                        "f:1:7: unknown key \"lisen\"",
 		"metrics: {interval: 1ms}\n":               "f:1:21: the interval must be 100ms at least",
 		"xds: {tls: {cert_file: a}}\n":             "f:1:12: cert_file and key_file belong together",

@@ -26,8 +26,22 @@ type serverConfig struct {
 	Policies []string `yaml:"policies"`
 	Storage  struct {
 		Path string `yaml:"path"`
+		Etcd struct {
+			Endpoints []string  `yaml:"endpoints"`
+			Prefix    string    `yaml:"prefix"`
+			TLS       tlsConfig `yaml:"tls"`
+		} `yaml:"etcd"`
 	} `yaml:"storage"`
 	Metrics metricsConfig `yaml:"metrics"`
+	Docker  struct {
+		Host string `yaml:"host"`
+	} `yaml:"docker"`
+	Notify []notifyConfig `yaml:"notify"`
+}
+
+type notifyConfig struct {
+	URL    string   `yaml:"url"`
+	Events []string `yaml:"events"`
 }
 
 type tlsConfig struct {
@@ -68,8 +82,8 @@ func loadServerConfig(file string) (serverConfig, error) {
 		return serverConfig{}, fmt.Errorf("--config.file: %w", err)
 	}
 	c, fs := parseServerConfig(file, data)
-	if len(fs) > 0 {
-		return c, fs
+	if errs := fs.Errors(); len(errs) > 0 {
+		return c, errs
 	}
 	c.relativeTo(filepath.Dir(file))
 	return c, nil
@@ -102,6 +116,18 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
 		say(at("xds", "tls"), "cert_file and key_file belong together")
 	}
+	later := func(set bool, key, what string) {
+		if set {
+			f := at(key)
+			f.Warning = true
+			say(f, "%s: this build cannot do that yet; the key has no effect", what)
+		}
+	}
+	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
+		say(at("storage", "etcd", "endpoints"), "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
+	}
+	later(c.Docker.Host != "", "docker", "starting containers")
+	later(len(c.Notify) > 0, "notify", "notifications")
 	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
 		say(at("metrics", "prometheus"), "%v", err)
 	}

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -440,12 +441,7 @@ func (c *Controller) retarget() {
 			targets = append(targets, t)
 		}
 	}
-	slices.SortFunc(targets, func(a, b metrics.Target) int {
-		if a.Service < b.Service {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(targets, func(a, b metrics.Target) int { return cmp.Compare(a.Service, b.Service) })
 	c.Source.Watch(targets)
 	if c.Ask != nil {
 		c.Ask(clusters)

@@ -83,6 +83,11 @@ func (c *Controller) read() ([]policy.Document, error) {
 		ds, fs := policy.Parse(f, data)
 		docs, all = append(docs, ds...), append(all, fs...)
 	}
+	for _, d := range docs {
+		if d.Policy.Judge.Queries != nil && c.Ask != nil {
+			all = append(all, d.Finding("judge.queries", "judge.queries needs `metrics: {source: prometheus}` in canaryd.yml: load reports know Envoy's own counts only"))
+		}
+	}
 	all = append(all, policy.CheckSet(docs)...)
 	if errs := all.Errors(); len(errs) > 0 {
 		return nil, errs

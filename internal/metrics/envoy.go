@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -144,7 +145,7 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 	for name, n := range r.Slices[t.Service][t.Stable] {
 		c.Endpoints = append(c.Endpoints, analysis.Slice{Name: name, Counts: n})
 	}
-	slices.SortFunc(c.Endpoints, func(a, b analysis.Slice) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(c.Endpoints, func(a, b analysis.Slice) int { return cmp.Compare(a.Name, b.Name) })
 	return c, true
 }
 
@@ -167,14 +168,4 @@ func (e *Envoy) missing(t *seen, nodes []string, now time.Time) *rollout.Missing
 	default:
 		return &rollout.Missing{Code: analysis.Stale, Reason: fmt.Sprintf("the last load report of %s is %s old", t.Service, waited.Round(time.Second))}
 	}
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

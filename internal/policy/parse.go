@@ -58,6 +58,12 @@ type Document struct {
 	marks  marks
 }
 
+// Finding makes a finding about a key of the document.
+func (d Document) Finding(path, message string) Finding {
+	m := d.marks.at(path)
+	return Finding{File: d.File, Line: m.Line, Column: m.Column, Message: message}
+}
+
 // Parse reads the policies of a file, one YAML document each. The documents are usable only when
 // the findings hold no error.
 func Parse(file string, data []byte) ([]Document, Findings) {

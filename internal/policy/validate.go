@@ -16,8 +16,7 @@ type check struct {
 }
 
 func (c *check) fail(path, format string, args ...any) {
-	m := c.d.marks.at(path)
-	c.fs = append(c.fs, Finding{File: c.d.File, Line: m.Line, Column: m.Column, Message: fmt.Sprintf(format, args...)})
+	c.fs = append(c.fs, c.d.Finding(path, fmt.Sprintf(format, args...)))
 }
 
 func (c *check) warn(path, format string, args ...any) {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -284,19 +285,9 @@ func (s *service) status(name string) Status {
 		st.Refusals = append(st.Refusals, Refusal{r.node, msg})
 	}
 	slices.Sort(st.Lagging)
-	slices.SortFunc(st.Refusals, func(a, b Refusal) int { return cmpStrings(a.Node, b.Node) })
+	slices.SortFunc(st.Refusals, func(a, b Refusal) int { return cmp.Compare(a.Node, b.Node) })
 	st.InForce = len(s.subscribers) > len(s.lagging) && len(s.waiting) == 0 && len(s.refused) == 0
 	return st
-}
-
-func cmpStrings(a, b string) int {
-	if a < b {
-		return -1
-	}
-	if a > b {
-		return 1
-	}
-	return 0
 }
 
 // Run looks for lagging streams until ctx ends.

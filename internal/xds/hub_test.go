@@ -10,6 +10,7 @@ import (
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -330,10 +331,11 @@ func TestTheSameTableHasTheSameBytesEverywhere(t *testing.T) {
 }
 
 func TestReportsAreAskedForAndRead(t *testing.T) {
-	_, _, _ = server(t)
 	reports := make(chan Report, 10)
 	l := NewLoads(250*time.Millisecond, func(r Report) { reports <- r })
-	hub, _, _ := server(t)
+	log := logrus.New()
+	log.SetLevel(logrus.ErrorLevel)
+	hub := NewHub(log)
 	lis, srv := listen(t)
 	s := NewServer(hub, l, nil)
 	go func() { _ = s.Serve(lis) }()

@@ -1,0 +1,220 @@
+// Command judge measures how soon, at what cost and how wrongly releases are cut: by canaryd's own
+// judge, the very code that runs in production, and by the documented rules of Flagger, Argo Rollouts and Kayenta,
+// beside Wald's bound for a test that knew both rates. One program, one table.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+)
+
+const (
+	horizon = 3600 // seconds of a rollout
+	delay   = 2    // seconds from a decision to the weight
+)
+
+// commonRamp is the ramp on which every rule is compared: 1 % for five minutes, 5 % to minute 10, 10 % to 20, 25 % to 40, 50 % to 60.
+func commonRamp(t int) float64 {
+	switch m := t / 60; {
+	case m < 5:
+		return 0.01
+	case m < 10:
+		return 0.05
+	case m < 20:
+		return 0.10
+	case m < 40:
+		return 0.25
+	}
+	return 0.5
+}
+
+// result is the fate of one simulated release.
+type result struct {
+	decision decision
+	at       int     // second
+	extra    float64 // expected failed requests beyond stable's rate until the weight is 0
+}
+
+// simulate runs one release under one rule.
+func simulate(l law, m maker, seed uint64, common bool) result {
+	d := newDice(seed)
+	r := m.make(l, d, common)
+	var res result
+	res.at = horizon
+	weights := [delay + 1]float64{}
+	for i := range weights {
+		weights[i] = r.weight()
+	}
+	for t := range horizon {
+		w := weights[t%len(weights)]
+		if common {
+			w = commonRamp(t)
+			if c, ok := r.(*canaryd); ok {
+				c.given(w, t)
+			}
+		}
+		ps, pc := l.rates(t)
+		res.extra += l.rate * w * max(0, pc-ps)
+		if k := r.see(t, l.second(d, t, w)); k != goOn {
+			res.decision, res.at = k, t+1
+			if k == cut {
+				res.extra += delay * l.rate * w * max(0, pc-ps)
+			} else { // what a bad release costs after its promotion is not counted
+				res.at = t + 1
+			}
+			return res
+		}
+		weights[(t+delay)%len(weights)] = r.weight()
+	}
+	return res
+}
+
+// cell sums up many releases.
+type cell struct {
+	cuts, promoted int
+	times, extras  []float64 // of those cut
+	allExtras      float64
+	promotions     []float64
+}
+
+func measure(l law, m maker, runs int, common bool) cell {
+	results := make([]result, runs)
+	var wg sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < runs; i += workers {
+				results[i] = simulate(l, m, uint64(i)+1, common)
+			}
+		})
+	}
+	wg.Wait()
+	var c cell
+	for _, r := range results {
+		c.allExtras += r.extra / float64(runs)
+		switch r.decision {
+		case cut:
+			c.cuts++
+			c.times = append(c.times, float64(r.at-l.onset))
+			c.extras = append(c.extras, r.extra)
+		case promote:
+			c.promoted++
+			c.promotions = append(c.promotions, float64(r.at))
+		}
+	}
+	return c
+}
+
+func mean(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	s := 0.0
+	for _, x := range v {
+		s += x
+	}
+	return s / float64(len(v))
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+func laws() []law {
+	var ls []law
+	for _, rate := range []float64{1, 10, 100, 1000, 10000} {
+		for _, p := range []float64{0, 0.0001, 0.001, 0.01} {
+			base := law{rate: rate, stable: p, clump: 1}
+			ls = append(ls, with(base, "equal", func(l *law) { l.canary = p }))
+			for _, x := range []float64{1.5, 2, 5, 10} {
+				if p > 0 {
+					ls = append(ls, with(base, fmt.Sprintf("x%g", x), func(l *law) { l.canary = p * x }))
+				}
+			}
+			ls = append(ls, with(base, "total", func(l *law) { l.canary = 1 }))
+		}
+	}
+	for _, rate := range []float64{10, 100, 1000, 10000} {
+		base := law{rate: rate, stable: 0.001, clump: 1}
+		ls = append(ls,
+			with(base, "late x10 at 30 min", func(l *law) { l.canary, l.onset = 0.01, 1800 }),
+			with(base, "late total at 30 min", func(l *law) { l.canary, l.onset = 1, 1800 }),
+			with(base, "trouble in common", func(l *law) { l.canary, l.outage = 0.001, [2]int{1000, 1300} }),
+			with(base, "clumps of 3, equal", func(l *law) { l.canary, l.clump = 0.001, 3 }),
+			with(base, "clumps of 10, equal", func(l *law) { l.canary, l.clump = 0.001, 10 }),
+			with(base, "clumps of 3, x10", func(l *law) { l.canary, l.clump = 0.01, 3 }),
+			with(base, "gap of 4 min, x10", func(l *law) { l.canary, l.gap = 0.01, [2]int{2, 240} }),
+			with(base, "reset, equal", func(l *law) { l.canary, l.resetAt = 0.001, 500 }),
+			with(base, "fix while stable fails", func(l *law) { l.canary, l.fixing = 0.001, [2]int{300, 3600} }),
+		)
+	}
+	return ls
+}
+
+func with(l law, name string, set func(*law)) law {
+	l.name = name
+	set(&l)
+	return l
+}
+
+func main() {
+	runs := flag.Int("runs", 200, "releases per cell")
+	only := flag.String("only", "", "only scenarios whose name contains this")
+	flag.Parse()
+	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd's defaults (false_rollback 0.1 %%)\n", *runs)
+	for _, common := range []bool{false, true} {
+		title := "EACH ON ITS OWN DOCUMENTED STEPS"
+		if common {
+			title = "ALL ON THE COMMON RAMP (1 % to 5 min, 5 % to 10, 10 % to 20, 25 % to 40, 50 % to 60)"
+		}
+		fmt.Printf("\n%s\n", title)
+		table(*runs, *only, common)
+	}
+}
+
+// table prints per scenario and rule: share cut; median seconds from the onset to the cut; mean failed
+// requests beyond stable's rate of those cut; median seconds to promotion and the share promoted.
+func table(runs int, only string, common bool) {
+	t := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprint(t, "req/s\tstable\tcanary\tWald s")
+	for _, m := range makers() {
+		fmt.Fprintf(t, "\t%s: cut\tafter s\tfailed\tpromoted", m.name)
+	}
+	fmt.Fprintln(t)
+	for _, l := range laws() {
+		if !strings.Contains(l.name, only) {
+			continue
+		}
+		bound := "-"
+		if l.worse() && common {
+			if s := wald(l, commonRamp, horizon); s > 0 {
+				bound = fmt.Sprint(s - l.onset)
+			}
+		}
+		fmt.Fprintf(t, "%g\t%g%%\t%s\t%s", l.rate, l.stable*100, l.name, bound)
+		for _, m := range makers() {
+			c := measure(l, m, runs, common)
+			after, failed := "-", "-"
+			if c.cuts > 0 {
+				after, failed = fmt.Sprintf("%.0f", median(c.times)), fmt.Sprintf("%.0f", mean(c.extras))
+			}
+			promoted := "-"
+			if c.promoted > 0 {
+				promoted = fmt.Sprintf("%.0f%% at %.0f s", 100*float64(c.promoted)/float64(runs), median(c.promotions))
+			}
+			fmt.Fprintf(t, "\t%.1f%%\t%s\t%s\t%s", 100*float64(c.cuts)/float64(runs), after, failed, promoted)
+		}
+		fmt.Fprintln(t)
+		t.Flush()
+	}
+}
