@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"xds":        {"policy", "analysis", "rollout"},
 	"controller": {"policy", "analysis", "rollout", "metrics", "store", "xds"},
 	"web":        {"policy", "analysis", "rollout", "metrics", "controller"},
-	"world":      {},
+	"world":      {"policy", "analysis", "rollout"},
 	"rig":        {"web", "xds"},
 }
 

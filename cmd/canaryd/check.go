@@ -7,16 +7,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/canaryd/canaryd/config"
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 func checkCommand() *cobra.Command {
 	var strict, show bool
+	var rate float64
+	var stable string
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
 		Args: cobra.MinimumNArgs(1),
@@ -24,8 +29,14 @@ func checkCommand() *cobra.Command {
 	out := output(c)
 	c.Flags().BoolVar(&strict, "strict", false, "count warnings as findings")
 	c.Flags().BoolVar(&show, "print", false, "print the policies with all their defaults")
+	c.Flags().Float64Var(&rate, "rate", 0, "the service's requests/s: warn about what the policy cannot do with so many")
+	c.Flags().StringVar(&stable, "stable", "0%", "stable's usual error rate, with --rate")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
+			return err
+		}
+		usual, err := share("stable", stable)
+		if err != nil {
 			return err
 		}
 		k := checker{stdin: cmd.InOrStdin()}
@@ -35,6 +46,11 @@ func checkCommand() *cobra.Command {
 			}
 		}
 		k.findings = append(k.findings, policy.CheckSet(k.docs)...)
+		if rate > 0 {
+			for _, d := range k.docs {
+				k.findings = append(k.findings, feasible(d, rate, usual)...)
+			}
+		}
 		return k.report(cmd, *out, strict, show)
 	}
 	return c
@@ -107,6 +123,36 @@ func (k *checker) text(name string, data []byte) {
 	}
 	docs, fs := policy.Parse(name, data)
 	k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
+}
+
+// feasible warns of what a policy cannot do at a request rate: prove a release before its deadline, or
+// see a rise of the error rate by 0.1 % within an hour.
+func feasible(d policy.Document, rate, stable float64) policy.Findings {
+	cfg := rollout.JudgeConfig(&d.Policy)
+	steps := d.Policy.Ramp.Weights()
+	w := float64(steps[len(steps)-2]) / policy.FullWeight
+	clump := max(float64(d.Policy.Judge.Clump), 1)
+	var fs policy.Findings
+	warn := func(path, format string, args ...any) {
+		f := d.Finding(path, fmt.Sprintf(format, args...))
+		f.Warning = true
+		fs = append(fs, f)
+	}
+	if t := analysis.TimeToPromote(&cfg, rate, w, stable, clump); t > d.Policy.Judge.Deadline.After.Std().Seconds() {
+		warn("judge.promote_within", "at %g requests/s a release as good as stable is proven after about %s, beyond the deadline of %s: widen promote_within.margin", rate, words(t), d.Policy.Judge.Deadline.After)
+	}
+	const rise = 0.001
+	if t := analysis.TimeToCut(&cfg, rate, w, stable, stable+rise, clump); t > 3600 {
+		warn("judge.tolerate", "at %g requests/s and %s a rise of the error rate by 0.1%% is found after about %s", rate, policy.Share(w), words(t))
+	}
+	return fs
+}
+
+func words(seconds float64) string {
+	if seconds > 10*365*24*3600 {
+		return "never"
+	}
+	return policy.Duration(time.Duration(seconds) * time.Second).String()
 }
 
 func (k *checker) report(cmd *cobra.Command, out string, strict, show bool) error {

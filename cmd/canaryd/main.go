@@ -78,7 +78,7 @@ func newRoot() *cobra.Command {
 	for group, cmds := range map[string][]*cobra.Command{
 		"daemon":  {serveCommand(), healthcheckCommand(), demoCommand()},
 		"release": append([]*cobra.Command{statusCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand()}, personCommands()...),
-		"policy":  {checkCommand(), schemaCommand()},
+		"policy":  {checkCommand(), simulateCommand(), schemaCommand()},
 		"envoy":   {bootstrapCommand(), xdsCommand()},
 	} {
 		for _, c := range cmds {

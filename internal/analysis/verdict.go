@@ -87,22 +87,3 @@ func (j *Judge) Numbers(cfg *Config) Numbers {
 }
 
 func round3(x float64) float64 { return math.Round(x*1000) / 1000 }
-
-// TimeToPromote is the expected number of seconds on the last rung for a canary that is as good as
-// stable, at rate requests/s, weight w (0 to 1), error rate p and clump bound m. (STATISTICS.md 2.6)
-func TimeToPromote(cfg *Config, rate, w, p, m float64) float64 {
-	if rate <= 0 || w <= 0 || w >= 1 {
-		return math.Inf(1)
-	}
-	r := (1 - w) / w
-	best := 0.0
-	for _, theta := range promotionTilts {
-		a := theta * (cfg.R1 + r) / (theta*cfg.R1 + r)
-		g := w*p*math.Log(a) + (1-w)*p*math.Log1p(cfg.R1/r*(1-a)) + w*cfg.D1*(1-a)
-		best = max(best, g)
-	}
-	if best <= 0 {
-		return math.Inf(1)
-	}
-	return m * (math.Log(1/cfg.Beta) + 1.5) / (rate * best)
-}

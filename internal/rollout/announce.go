@@ -46,7 +46,7 @@ func (m *machine) add(name string, endpoints []string, attempt int, by string) {
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
 		Name: name, Endpoints: slices.Clone(endpoints), Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
-		Config: judgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 	})
 	v := &m.Versions[len(m.Versions)-1]
 	m.Nack = nil // new content: worth another try

@@ -130,7 +130,8 @@ func (m *machine) forget() {
 	}
 }
 
-func judgeConfig(p *policy.Policy) analysis.Config {
+// JudgeConfig is what a policy says to the judge.
+func JudgeConfig(p *policy.Policy) analysis.Config {
 	j := p.Judge
 	return analysis.Config{
 		Alpha: float64(j.FalseRollback), Beta: float64(j.FalsePromotion),

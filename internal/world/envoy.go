@@ -6,7 +6,6 @@ package world
 import (
 	"context"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -154,26 +153,14 @@ func (e *Envoy) slice(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for cluster, w := range e.weights {
-		n := e.poisson(e.traffic.PerSecond / 10 * float64(w) / 10000)
+		n := poisson(e.rand, e.traffic.PerSecond/10*float64(w)/10000)
 		version := cluster[len(e.traffic.Service)+1:]
-		x := min(n, e.poisson(n*e.traffic.ErrorRate(version, now)))
+		x := min(n, poisson(e.rand, n*e.traffic.ErrorRate(version, now)))
 		for _, m := range []map[string][2]float64{e.served, e.total} {
 			c := m[cluster]
 			m[cluster] = [2]float64{c[0] + n, c[1] + x}
 		}
 	}
-}
-
-func (e *Envoy) poisson(mean float64) float64 {
-	if mean > 50 {
-		return math.Max(0, math.Round(mean+math.Sqrt(mean)*e.rand.NormFloat64()))
-	}
-	n, p, limit := 0.0, e.rand.Float64(), math.Exp(-mean)
-	for p > limit {
-		p *= e.rand.Float64()
-		n++
-	}
-	return n
 }
 
 // report sends load reports as asked.
