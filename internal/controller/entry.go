@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,24 +35,30 @@ func (c *Controller) entry(u *unit, r rollout.Record) Entry {
 	return e
 }
 
-// gitOrigin asks git about the directory of a policy file; nothing where it is no work tree.
-func gitOrigin(file string) origin {
-	dir := filepath.Dir(file)
+// gitOrigin asks git about a directory of policy files; nothing where it is no work tree. Clean means
+// that none of the given files differs from the commit; what else lies there does not matter.
+func gitOrigin(dir string, files []string) origin {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	git := func(args ...string) (string, error) {
 		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...).Output()
-		return strings.TrimSpace(string(out)), err
+		return strings.TrimRight(string(out), "\n"), err
 	}
 	commit, err := git("rev-parse", "HEAD")
 	if err != nil {
 		return origin{}
 	}
 	o := origin{commit: commit}
-	if changes, err := git("status", "--porcelain", "--", "."); err == nil {
-		clean := changes == ""
-		o.clean = &clean
+	changes, err := git("status", "--porcelain", "--", ".")
+	if err != nil {
+		return o
 	}
+	clean := true
+	for line := range strings.Lines(changes) {
+		name := filepath.Base(strings.Trim(strings.TrimSpace(line), `"`))
+		clean = clean && !slices.ContainsFunc(files, func(f string) bool { return filepath.Base(f) == name })
+	}
+	o.clean = &clean
 	return o
 }
 

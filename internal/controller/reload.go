@@ -36,7 +36,7 @@ func (c *Controller) reload(now time.Time, by string) error {
 		here[name] = true
 		dir := filepath.Dir(d.File)
 		if _, ok := origins[dir]; !ok {
-			origins[dir] = gitOrigin(d.File)
+			origins[dir] = gitOrigin(dir, filesOf(docs))
 		}
 		u := c.units[name]
 		if u == nil {
@@ -54,7 +54,15 @@ func (c *Controller) reload(now time.Time, by string) error {
 	return nil
 }
 
-// Files are the policy files that the globs name, each once.
+func filesOf(docs []policy.Document) []string {
+	var files []string
+	for _, d := range docs {
+		files = append(files, d.File)
+	}
+	return files
+}
+
+// files are the policy files that the globs name, each once.
 func (c *Controller) files() ([]string, error) {
 	var files []string
 	for _, g := range c.Policies {
