@@ -55,7 +55,7 @@ func gitOrigin(dir string, files []string) origin {
 	}
 	clean := true
 	for line := range strings.Lines(changes) {
-		name := filepath.Base(strings.Trim(strings.TrimSpace(line), `"`))
+		name := filepath.Base(strings.Trim(strings.TrimSpace(line[min(3, len(line)):]), `"`)) // two letters of status and a blank
 		clean = clean && !slices.ContainsFunc(files, func(f string) bool { return filepath.Base(f) == name })
 	}
 	o.clean = &clean
