@@ -41,7 +41,7 @@ func (c *Capital) settle(alpha float64) {
 	for _, s := range c.S {
 		sum += s
 	}
-	limit := max(1, c.E) * math.Pow(alpha, -1/minBatches)
+	limit := min(max(1, c.E)*math.Pow(alpha, -1/minBatches), mostE)
 	if c.Q+sum > limit {
 		scale := (limit - c.Q) / sum
 		for k := range c.S {

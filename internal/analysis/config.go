@@ -60,6 +60,7 @@ const (
 	scheduleExp = 0.25
 	holdE       = 20.0 // evidence at which the ramp freezes
 	expLimit    = 300.0
+	mostE       = 1e100 // far beyond any threshold; more could overflow when nobody acts on it
 	// OpenBatchLimit is the age in seconds at which a batch without requests on one side is dropped.
 	OpenBatchLimit = 300.0
 )

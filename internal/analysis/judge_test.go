@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -52,7 +53,7 @@ func (t *twin) update(c Config, nc, xc, nb, xb, m, now float64, step bool) {
 		t.lnS[k] = math.Log(math.Exp(t.lnS[k])+inj/12) + l
 		sum += math.Exp(t.lnS[k])
 	}
-	limit := math.Max(1, t.e) / math.Sqrt(c.Alpha)
+	limit := math.Min(math.Max(1, t.e)/math.Sqrt(c.Alpha), 1e100)
 	if sum > limit {
 		for k := range t.lnS {
 			t.lnS[k] += math.Log((limit - t.q) / (sum - t.q))
@@ -284,6 +285,30 @@ func TestTroubleInCommonHoldsAndOneSidedTroubleDoesNot(t *testing.T) {
 	}
 	if both.Incident(10 + 61) {
 		t.Error("the incident never clears")
+	}
+}
+
+// Evidence that nobody acts on (an alarm after a promotion) never overflows: a state with NaN in it
+// could not be stored.
+func TestEvidenceStaysFinite(t *testing.T) {
+	cfg := defaults()
+	cfg.Ceiling = 0.01
+	j := NewJudge()
+	for s := 1.0; s < 2000; s++ {
+		j.Observe(&cfg, Batch{Counts{1000, 1000}, Counts{1000, 0}}, Baseline{M: 1}, s)
+		j.Alone(&cfg, Counts{1000, 1000}, 0.001, 1, s)
+	}
+	good := NewJudge()
+	for s := 1.0; s < 20000; s++ {
+		good.Observe(&cfg, Batch{Counts{100000, 0}, Counts{100000, 0}}, Baseline{M: 1}, s)
+	}
+	for _, x := range []any{j, good} {
+		if _, err := json.Marshal(x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cut, _ := j.Worse(&cfg); !cut || !good.Proven(&cfg) {
+		t.Error("the evidence was lost")
 	}
 }
 

@@ -39,7 +39,7 @@ func (p *Promotion) Update(cfg *Config, b Batch, m float64) {
 		p.N[k] *= math.Exp(min(l/m, expLimit))
 		sum += p.N[k]
 	}
-	if limit := max(1, p.E) * math.Pow(cfg.Beta, -1/minBatchNI); sum > limit {
+	if limit := min(max(1, p.E)*math.Pow(cfg.Beta, -1/minBatchNI), mostE); sum > limit {
 		for k := range p.N {
 			p.N[k] *= limit / sum
 		}
