@@ -99,7 +99,7 @@ func documents(data []byte) ([]*yaml.Node, error) {
 	for {
 		var n yaml.Node
 		err := loader.Load(&n)
-		if errors.Is(err, io.EOF) || errors.As(err, new(*yaml.LoadErrors)) && n.Kind == 0 && len(nodes) > 0 {
+		if errors.Is(err, io.EOF) {
 			return nodes, nil
 		}
 		if err != nil {
@@ -117,6 +117,9 @@ func parseDocument(file string, data []byte, n *yaml.Node) (Document, Findings) 
 	d.Hash = hex.EncodeToString(sum[:6])
 	d.marks.walk("", n)
 	fs := Decode(file, n, &d.Policy)
+	if n.Kind != yaml.MappingNode && len(fs) == 0 {
+		fs = append(fs, d.Finding("", "this does not fit here: expected a mapping of keys, as in `service: NAME`"))
+	}
 	if _, named := d.marks["service"]; n.Kind == yaml.MappingNode && (len(fs) == 0 || d.Policy.Service != "" || !named) {
 		fs = append(fs, d.validate()...) // when decoding stopped early, the values are not there to be checked
 	}
@@ -154,15 +157,15 @@ func markFinding(file string, e *yaml.LoadError) Finding {
 
 // plainWords says what the YAML library says without Go's type names, which mean nothing to an operator.
 func plainWords(s string) string {
-	unknown := regexp.MustCompile(`^field (\S+) not found in type .*$`)
+	unknown := regexp.MustCompile(`(?s)^field (.*) not found in type .*$`)
 	if m := unknown.FindStringSubmatch(s); m != nil {
 		return fmt.Sprintf("unknown key %q: no such key exists here; mind spelling and indentation", m[1])
 	}
-	whole := regexp.MustCompile("^cannot construct !!\\S+ into (.*)$")
+	whole := regexp.MustCompile("(?s)^cannot construct !!\\S+ into (.*)$")
 	if m := whole.FindStringSubmatch(s); m != nil {
 		return "this does not fit here: expected " + goTypeWords(m[1])
 	}
-	wrong := regexp.MustCompile("^cannot construct (\\S+) `(.*)` into (.*)$")
+	wrong := regexp.MustCompile("(?s)^cannot construct (\\S+) `(.*)` into (.*)$")
 	if m := wrong.FindStringSubmatch(s); m != nil {
 		return fmt.Sprintf("%q does not fit here: expected %s", m[2], goTypeWords(m[3]))
 	}

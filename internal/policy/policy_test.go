@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -211,8 +212,10 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		docs, fs := Parse("f", data)
+		quoted := regexp.MustCompile(`"(?:[^"\\]|\\.)*"|\x60[^\x60]*\x60`)
 		for _, x := range fs {
-			if x.Line < 1 || x.Column < 1 || x.Message == "" || strings.Contains(x.Message, "policy.") || strings.Contains(x.Message, "!!") {
+			ours := quoted.ReplaceAllString(x.Message, "") // what the user wrote may be anything
+			if x.Line < 1 || x.Column < 1 || x.Message == "" || strings.Contains(ours, "policy.") || strings.Contains(ours, "!!") {
 				t.Fatalf("a finding that helps nobody: %+v", x)
 			}
 		}
