@@ -170,7 +170,15 @@ func with(l law, name string, set func(*law)) law {
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
 	only := flag.String("only", "", "only scenarios whose name contains this")
+	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
+	if *svg != "" {
+		if err := pictures(*svg, *runs); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd's defaults (false_rollback 0.1 %%)\n", *runs)
 	for _, common := range []bool{false, true} {
 		title := "EACH ON ITS OWN DOCUMENTED STEPS"
