@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 tools="$PWD/.tools"
 mkdir -p "$tools/bin"
 
-envoy() { # version, name
+fetch() { # an Envoy: version, name
   local bin="$tools/bin/$2"
   [ -x "$bin" ] && return
   local py
@@ -31,9 +31,9 @@ debian() { # program, package
 
 for t in "$@"; do
   case "$t" in
-    envoy) if command -v envoy >/dev/null; then ln -sf "$(command -v envoy)" "$tools/bin/envoy"; else envoy 1.40.0 envoy; fi ;;
-    envoy-newest) envoy 1.40.0 envoy-newest ;;
-    envoy-oldest) envoy 1.36.4 envoy-oldest ;;
+    envoy) if command -v envoy >/dev/null; then ln -sf "$(command -v envoy)" "$tools/bin/envoy"; else fetch 1.40.0 envoy; fi ;;
+    envoy-newest) fetch 1.40.0 envoy-newest ;;
+    envoy-oldest) fetch 1.36.4 envoy-oldest ;;
     prometheus) debian prometheus prometheus; debian promtool prometheus ;;
     *) echo "unknown part $t" >&2; exit 2 ;;
   esac
