@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,7 +49,9 @@ func (d *demo) run(ctx context.Context) error {
 		if err != nil && (bin == &d.envoy || d.source == "prometheus") {
 			return fmt.Errorf("%s is not installed: `make demo` fetches Envoy; Prometheus is in Debian's package `prometheus`: %w", *bin, err)
 		}
-		*bin = path
+		if *bin, err = filepath.Abs(path); err != nil { // the programs run in a directory of their own
+			return err
+		}
 	}
 	dir, err := os.MkdirTemp("", "canaryd-demo-")
 	if err != nil {
