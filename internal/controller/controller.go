@@ -332,7 +332,7 @@ func (c *Controller) cutUnsaved(u *unit) {
 	t.Generation = 0 // what is in force is not the stored decision
 	u.cutAt = time.Time{}
 	c.publish(u, t)
-	c.Log.WithField("service", u.state.Policy.Service).Error("a cut went out before it could be stored: the history is not being written")
+	c.Log.WithField("service", u.state.Policy.Service).Warn("a cut went out before it was stored: the disk is slow or full")
 }
 
 // collect gathers what is to be stored, with the tables to publish afterwards.
