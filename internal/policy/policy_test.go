@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -212,10 +211,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		docs, fs := Parse("f", data)
-		quoted := regexp.MustCompile(`"(?:[^"\\]|\\.)*"|\x60[^\x60]*\x60`)
-		for _, x := range fs {
-			ours := quoted.ReplaceAllString(x.Message, "") // what the user wrote may be anything
-			if x.Line < 1 || x.Column < 1 || x.Message == "" || strings.Contains(ours, "policy.") || strings.Contains(ours, "!!") {
+		for _, x := range fs { // Go's type names mean nothing to an operator
+			if x.Line < 1 || x.Column < 1 || x.Message == "" || strings.HasPrefix(x.Message, "cannot construct") || strings.HasSuffix(x.Message, " policy.Policy") {
 				t.Fatalf("a finding that helps nobody: %+v", x)
 			}
 		}
