@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -157,17 +156,22 @@ func markFinding(file string, e *yaml.LoadError) Finding {
 
 // plainWords says what the YAML library says without Go's type names, which mean nothing to an operator.
 func plainWords(s string) string {
-	unknown := regexp.MustCompile(`(?s)^field (.*) not found in type .*$`)
-	if m := unknown.FindStringSubmatch(s); m != nil {
-		return fmt.Sprintf("unknown key %q: no such key exists here; mind spelling and indentation", m[1])
+	if rest, ok := strings.CutPrefix(s, "field "); ok {
+		if i := strings.LastIndex(rest, " not found in type "); i >= 0 {
+			return fmt.Sprintf("unknown key %q: no such key exists here; mind spelling and indentation", rest[:i])
+		}
 	}
-	whole := regexp.MustCompile("(?s)^cannot construct !!\\S+ into (.*)$")
-	if m := whole.FindStringSubmatch(s); m != nil {
-		return "this does not fit here: expected " + goTypeWords(m[1])
-	}
-	wrong := regexp.MustCompile("(?s)^cannot construct (\\S+) `(.*)` into (.*)$")
-	if m := wrong.FindStringSubmatch(s); m != nil {
-		return fmt.Sprintf("%q does not fit here: expected %s", m[2], goTypeWords(m[3]))
+	if rest, ok := strings.CutPrefix(s, "cannot construct "); ok {
+		i := strings.LastIndex(rest, " into ")
+		if i < 0 {
+			return "this does not fit here"
+		}
+		value, expected := rest[:i], goTypeWords(rest[i+len(" into "):])
+		from, to := strings.Index(value, "`"), strings.LastIndex(value, "`")
+		if from < 0 || from == to {
+			return "this does not fit here: expected " + expected
+		}
+		return fmt.Sprintf("%q does not fit here: expected %s", value[from+1:to], expected)
 	}
 	return strings.TrimPrefix(s, "yaml: ")
 }
