@@ -17,7 +17,7 @@ func TestNoUserSeesARestartOrAPromotion(t *testing.T) {
 	l := s.load(500)
 	v2 := s.version("v2")
 	s.run(0, s.deploy(v2)...)
-	s.until(30*time.Second, "5 %", func() bool { return s.Version("shop", "v2").Weight >= 0.05 })
+	s.until(30*time.Second, "5 % in force", func() bool { v := s.Version("shop", "v2"); return v.InForce && v.Weight >= 0.05 })
 	before := s.routeVersions(t)
 	weight := s.Version("shop", "v2").Weight
 	s.Daemon().Kill()

@@ -42,7 +42,7 @@ type result struct {
 }
 
 // simulate runs one release under one rule.
-func simulate(l law, m maker, seed uint64, common bool) result {
+func simulate(l law, m maker, seed uint64, common bool, horizon int) result {
 	d := newDice(seed)
 	r := m.make(l, d, common)
 	var res result
@@ -84,13 +84,17 @@ type cell struct {
 }
 
 func measure(l law, m maker, runs int, common bool) cell {
+	return measureFor(l, m, runs, common, horizon)
+}
+
+func measureFor(l law, m maker, runs int, common bool, horizon int) cell {
 	results := make([]result, runs)
 	var wg sync.WaitGroup
 	workers := runtime.GOMAXPROCS(0)
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; i < runs; i += workers {
-				results[i] = simulate(l, m, uint64(i)+1, common)
+				results[i] = simulate(l, m, uint64(i)+1, common, horizon)
 			}
 		})
 	}
@@ -170,13 +174,19 @@ func with(l law, name string, set func(*law)) law {
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
 	only := flag.String("only", "", "only scenarios whose name contains this")
+	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
+	ms := makers()
 	if *svg != "" {
-		if err := pictures(*svg, *runs); err != nil {
+		if err := pictures(ms, *svg, *runs); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		return
+	}
+	if *ratio {
+		ratioTable(os.Stdout, *runs)
 		return
 	}
 	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd's defaults (false_rollback 0.1 %%)\n", *runs)
@@ -186,16 +196,16 @@ func main() {
 			title = "ALL ON THE COMMON RAMP (1 % to 5 min, 5 % to 10, 10 % to 20, 25 % to 40, 50 % to 60)"
 		}
 		fmt.Printf("\n%s\n", title)
-		table(*runs, *only, common)
+		table(ms, *runs, *only, common)
 	}
 }
 
 // table prints per scenario and rule: share cut; median seconds from the onset to the cut; mean failed
 // requests beyond stable's rate of those cut; median seconds to promotion and the share promoted.
-func table(runs int, only string, common bool) {
+func table(ms []maker, runs int, only string, common bool) {
 	t := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprint(t, "req/s\tstable\tcanary\tWald s")
-	for _, m := range makers() {
+	for _, m := range ms {
 		fmt.Fprintf(t, "\t%s: cut\tafter s\tfailed\tpromoted", m.name)
 	}
 	fmt.Fprintln(t)
@@ -210,7 +220,7 @@ func table(runs int, only string, common bool) {
 			}
 		}
 		fmt.Fprintf(t, "%g\t%g%%\t%s\t%s", l.rate, l.stable*100, l.name, bound)
-		for _, m := range makers() {
+		for _, m := range ms {
 			c := measure(l, m, runs, common)
 			after, failed := "-", "-"
 			if c.cuts > 0 {

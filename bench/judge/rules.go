@@ -28,8 +28,9 @@ type maker struct {
 }
 
 func makers() []maker {
+	lib := &library{days: map[pastKey]*past{}}
 	return []maker{
-		{"canaryd", newCanaryd},
+		{"canaryd", func(l law, d dice, common bool) rule { return newCanaryd(lib, l, d, common) }},
 		{"flagger", func(_ law, _ dice, common bool) rule { return newFlagger(common) }},
 		{"argo", func(_ law, _ dice, common bool) rule { return newArgo(common) }},
 		{"kayenta", func(_ law, _ dice, common bool) rule { return newKayenta(common) }},
@@ -48,6 +49,7 @@ type canaryd struct {
 	since   int
 	pending bool // a weight change takes two seconds; what straddles it is dropped
 	settle  int
+	only    bool // cuts only: what it would promote goes on
 }
 
 func defaultConfig() analysis.Config {
@@ -61,15 +63,10 @@ const (
 	dwell    = 60
 )
 
-// newCanaryd begins with an hour's knowledge of stable, as a running system has.
-func newCanaryd(l law, d dice, common bool) rule {
+// newCanaryd begins with a day's knowledge of stable, as a running system has.
+func newCanaryd(lib *library, l law, d dice, common bool) *canaryd {
 	c := &canaryd{cfg: defaultConfig(), j: analysis.NewJudge(), rate: l.rate, common: common}
-	quiet := l
-	quiet.outage, quiet.fixing = [2]int{}, [2]int{}
-	for t := -3600; t < 0; t += 10 { // in steps of ten seconds, the shortest window
-		quiet.rate = l.rate * 10
-		c.learn(float64(t), quiet.second(d, -1, 0))
-	}
+	c.disp, c.usual = lib.of(l, d.IntN(pastsKept))
 	c.w = ladder[0]
 	for _, w := range ladder {
 		if w <= math.Min(c.cfg.Budget/(l.rate*reaction), 0.25) {
@@ -80,12 +77,16 @@ func newCanaryd(l law, d dice, common bool) rule {
 }
 
 func (c *canaryd) learn(now float64, k tick) {
-	var s []analysis.Slice
-	for i, n := range k.slices {
-		s = append(s, analysis.Slice{Name: string(rune('a' + i)), Counts: n})
-	}
-	c.disp.Add(now+3601, s)
-	c.usual.Add(now+3601, k.batch.Stable)
+	learn(&c.disp, &c.usual, now+day, k)
+}
+
+// newCutter is canaryd without promotions, to time cuts of what lies between tolerate and promote_within.
+func newCutter(lib *library) maker {
+	return maker{"canaryd", func(l law, d dice, common bool) rule {
+		c := newCanaryd(lib, l, d, common)
+		c.only = true
+		return c
+	}}
 }
 
 func (c *canaryd) weight() float64 { return c.w }
@@ -108,7 +109,7 @@ func (c *canaryd) see(t int, k tick) decision {
 		return goOn
 	}
 	if c.w >= ladder[len(ladder)-1] {
-		if c.j.Proven(&c.cfg) {
+		if c.j.Proven(&c.cfg) && !c.only {
 			return promote
 		}
 		return goOn

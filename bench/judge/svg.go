@@ -104,8 +104,8 @@ var colours = map[string]string{"canaryd": "#0a7d33", "flagger": "#c0392b", "arg
 var regressions = []float64{1.5, 2, 3, 5, 10, 30, 100, 1000}
 
 // pictures writes the three charts of docs/judge.md.
-func pictures(dir string, runs int) error {
-	for name, c := range map[string]chart{"evidence": evidenceChart(), "time-to-cut": timeChart(runs), "cost": costChart(runs)} {
+func pictures(ms []maker, dir string, runs int) error {
+	for name, c := range map[string]chart{"evidence": evidenceChart(ms[0]), "time-to-cut": timeChart(ms, runs), "cost": costChart(ms, runs)} {
 		if err := os.WriteFile(filepath.Join(dir, name+".svg"), []byte(c.svg()), 0o644); err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func pictures(dir string, runs int) error {
 	return nil
 }
 
-func evidenceChart() chart {
+func evidenceChart(m maker) chart {
 	c := chart{title: "Evidence against two releases (500 requests/s, stable fails 0.1 %, 5 % share)", x: "seconds since the first request", y: "evidence E",
 		minX: 0, maxX: 240, minY: 0.1, maxY: 3000, marks: []mark{{"cut at 1000", 1000}, {"no step up at 20", 20}}}
 	for x := 0.0; x <= 240; x += 60 {
@@ -125,7 +125,7 @@ func evidenceChart() chart {
 		colour string
 	}{{"clean", 0.001, "#0a7d33"}, {"fails 1 %", 0.01, "#c0392b"}} {
 		l, d := law{rate: 500, stable: 0.001, canary: r.canary, clump: 1}, newDice(4)
-		rule := newCanaryd(l, d, true).(*canaryd)
+		rule := m.make(l, d, true).(*canaryd)
 		ln := line{name: r.name, colour: r.colour}
 		for t := range 240 {
 			rule.given(0.05, t)
@@ -153,9 +153,9 @@ func regressed(x float64) law {
 }
 
 // timeChart draws a point only where a rule catches 95 % of the releases.
-func timeChart(runs int) chart {
+func timeChart(ms []maker, runs int) chart {
 	c := regressionChart("Seconds to the cut on the common ramp, 1 000 requests/s (only where 95 % are caught)", "seconds", 1, 4000)
-	for _, m := range makers() {
+	for _, m := range ms {
 		ln := line{name: m.name, colour: colours[m.name]}
 		for _, x := range regressions {
 			if s := measure(regressed(x), m, runs, true); float64(s.cuts) >= 0.95*float64(runs) {
@@ -174,9 +174,9 @@ func timeChart(runs int) chart {
 	return c
 }
 
-func costChart(runs int) chart {
+func costChart(ms []maker, runs int) chart {
 	c := regressionChart("Failed requests, each rule on its own documented steps, 1 000 requests/s", "failed beyond stable's rate, first hour", 1, 1e6)
-	for _, m := range makers() {
+	for _, m := range ms {
 		ln := line{name: m.name, colour: colours[m.name]}
 		for _, x := range regressions {
 			l := regressed(x)
@@ -191,7 +191,7 @@ func costChart(runs int) chart {
 func hourCost(l law, m maker, runs int) float64 {
 	sum := 0.0
 	for i := range runs {
-		r := simulate(l, m, uint64(i)+1, false)
+		r := simulate(l, m, uint64(i)+1, false, horizon)
 		sum += r.extra
 		if r.decision == promote {
 			sum += float64(horizon-r.at) * l.rate * max(0, l.canary-l.stable)

@@ -22,10 +22,13 @@ func NewCapital(start float64) Capital {
 }
 
 // inject releases reserve: the longer since the last update, the more.
-func (c *Capital) inject(now float64, step bool) {
-	f := 1 - math.Pow((c.Prev+schedule0)/(now+schedule0), scheduleExp)
+func (c *Capital) inject(r Restarts, now float64, step bool) {
+	if r == (Restarts{}) {
+		r = DefaultRestarts()
+	}
+	f := 1 - math.Pow((c.Prev+r.After)/(now+r.After), r.Power)
 	if step {
-		f += stepShare
+		f += r.Step
 	}
 	inj := c.Q * min(max(f, 0), 1)
 	c.Q -= inj
@@ -65,7 +68,7 @@ func (c *Capital) Relative(cfg *Config, b Batch, m, now float64, step bool) {
 	if nc <= 0 || nb <= 0 {
 		return
 	}
-	c.inject(now, step)
+	c.inject(cfg.Restarts, now, step)
 	r := nb / nc
 	u := cfg.R0 / r
 	for k, theta := range rollbackTilts {
@@ -83,16 +86,16 @@ func (c *Capital) Relative(cfg *Config, b Batch, m, now float64, step bool) {
 }
 
 // Absolute updates the one-sample test: null "error rate <= limit". (STATISTICS.md 2.8, 9)
-func (c *Capital) Absolute(alpha, limit float64, n Counts, m, now float64, step bool) {
+func (c *Capital) Absolute(cfg *Config, limit float64, n Counts, m, now float64, step bool) {
 	if n.Requests <= 0 || limit <= 0 {
 		return
 	}
-	c.inject(now, step)
+	c.inject(cfg.Restarts, now, step)
 	for k, theta := range rollbackTilts {
 		a := min(theta, maxTilt)
 		c.pay(k, (n.Errors*math.Log(a)-n.Requests*limit*(a-1))/m)
 	}
-	c.settle(alpha)
+	c.settle(cfg.Alpha)
 }
 
 // reached allows for the rounding of 1/alpha.

@@ -8,6 +8,7 @@ type Judge struct {
 	Exposure  Exposure  `json:"exposure"`
 	Interval  Interval  `json:"interval"`
 	Recent    Recent    `json:"recent"`
+	Placebo   Placebo   `json:"placebo"`
 
 	Open      Batch   `json:"open"` // being filled until both sides have a request
 	OpenSince float64 `json:"open_since"`
@@ -23,7 +24,8 @@ type Judge struct {
 
 // NewJudge starts a judgement with alpha whole.
 func NewJudge() Judge {
-	return Judge{Relative: NewCapital(startShare), Ceiling: NewCapital(startShare), Promotion: NewPromotion()}
+	start := DefaultRestarts().Start
+	return Judge{Relative: NewCapital(start), Ceiling: NewCapital(start), Promotion: NewPromotion()}
 }
 
 // Step is called when the canary's weight changed: what straddles the change is dropped, the
@@ -86,7 +88,7 @@ func (j *Judge) Against(cfg *Config, b Batch, m, now float64) {
 	j.Recent.Add(now, b)
 	j.Relative.Relative(cfg, b, m, now, j.Stepped)
 	if cfg.Ceiling > 0 && b.Stable.Rate() < cfg.Ceiling {
-		j.Ceiling.Absolute(cfg.Alpha, cfg.Ceiling, b.Canary, m, now, j.Stepped)
+		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped)
 	}
 	j.Stepped = false
 }
@@ -96,7 +98,7 @@ func (j *Judge) update(cfg *Config, b Batch, m, now float64) {
 	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
 	j.Relative.Relative(cfg, b, m, now, j.Stepped)
 	if cfg.Ceiling > 0 && j.Recent.Sum(now).Stable.Rate() < cfg.Ceiling {
-		j.Ceiling.Absolute(cfg.Alpha, cfg.Ceiling, b.Canary, m, now, j.Stepped)
+		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped)
 	}
 	if !j.Incident(now) {
 		j.Promotion.Update(cfg, b, m)
@@ -110,7 +112,7 @@ func (j *Judge) update(cfg *Config, b Batch, m, now float64) {
 // limit.
 func (j *Judge) Alone(cfg *Config, c Counts, limit, m, now float64) {
 	c = c.clip()
-	j.Ceiling.Absolute(cfg.Alpha, limit, c, max(m, 1), now, j.Stepped)
+	j.Ceiling.Absolute(cfg, limit, c, max(m, 1), now, j.Stepped)
 	j.Stepped = false
 }
 

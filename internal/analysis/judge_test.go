@@ -20,75 +20,6 @@ func poisson(r *rand.Rand, mean float64) float64 {
 	return n
 }
 
-// twin is a second rollback test, slow and plain: all in logarithms, one line per line of the
-// specification.
-type twin struct {
-	lnS  [12]float64
-	q, e float64
-	prev float64
-}
-
-func newTwin() *twin {
-	t := &twin{q: 0.5, e: 1}
-	for k := range t.lnS {
-		t.lnS[k] = math.Log(0.5 / 12)
-	}
-	return t
-}
-
-func (t *twin) update(c Config, nc, xc, nb, xb, m, now float64, step bool) {
-	f := 1 - math.Pow((t.prev+60)/(now+60), 0.25)
-	if step {
-		f += 0.125
-	}
-	t.prev = now
-	inj := t.q * f
-	t.q -= inj
-	r := nb / nc
-	sum := t.q
-	for k := range t.lnS {
-		theta := math.Exp(0.12 * math.Pow(1.45, float64(k)))
-		a := math.Min(theta*(c.R0+r)/(theta*c.R0+r), 16)
-		l := (xc*math.Log(a) + xb*math.Log(1-c.R0/r*(a-1)) - nc*c.D0*(a-1)) / m
-		t.lnS[k] = math.Log(math.Exp(t.lnS[k])+inj/12) + l
-		sum += math.Exp(t.lnS[k])
-	}
-	limit := math.Min(math.Max(1, t.e)/math.Sqrt(c.Alpha), 1e100)
-	if sum > limit {
-		for k := range t.lnS {
-			t.lnS[k] += math.Log((limit - t.q) / (sum - t.q))
-		}
-		sum = limit
-	}
-	t.e = sum
-}
-
-func FuzzTheTwinAgrees(f *testing.F) {
-	for s := range uint64(20) {
-		f.Add(s, 0.01, 0.05, 100.0)
-	}
-	f.Fuzz(func(t *testing.T, seed uint64, p, w, rate float64) {
-		if !(p >= 0 && p <= 1 && w > 0.001 && w < 0.9 && rate >= 2 && rate < 1e6) {
-			return
-		}
-		r := rand.New(rand.NewPCG(seed, 2))
-		cfg := defaults()
-		c, d := NewCapital(startShare), newTwin()
-		now := 0.0
-		for range 200 {
-			now += 0.1 + 5*r.Float64()
-			nc, nb := math.Ceil(rate*w), math.Ceil(rate*(1-w))
-			xc, xb := math.Min(nc, poisson(r, math.Min(nc*p*(1+r.Float64()), 50))), math.Min(nb, poisson(r, math.Min(nb*p, 50)))
-			m, step := 1+3*r.Float64(), r.IntN(20) == 0
-			c.Relative(&cfg, Batch{Counts{nc, xc}, Counts{nb, xb}}, m, now, step)
-			d.update(cfg, nc, xc, nb, xb, m, now, step)
-			if math.Abs(math.Log(c.E)-math.Log(d.e)) > 1e-6 || math.IsNaN(c.E) {
-				t.Fatalf("E = %g, the twin says %g", c.E, d.e)
-			}
-		}
-	})
-}
-
 // The heart of the proof, by enumeration: under the null no bet gains on average.
 func TestNoBetGainsUnderTheNull(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
@@ -125,7 +56,7 @@ func binomial(n, k int, p float64) float64 {
 
 func TestWithoutRequestsOnOneSideNothingChanges(t *testing.T) {
 	cfg := defaults()
-	c, p := NewCapital(startShare), NewPromotion()
+	c, p := NewCapital(DefaultRestarts().Start), NewPromotion()
 	before, beforeP := c, p
 	for _, b := range []Batch{{Counts{0, 0}, Counts{10, 5}}, {Counts{10, 10}, Counts{0, 0}}} {
 		c.Relative(&cfg, b, 1, 1, false)
@@ -138,7 +69,7 @@ func TestWithoutRequestsOnOneSideNothingChanges(t *testing.T) {
 
 func TestTemperingIsScaling(t *testing.T) {
 	cfg := defaults()
-	a, b := NewCapital(startShare), NewCapital(startShare)
+	a, b := NewCapital(DefaultRestarts().Start), NewCapital(DefaultRestarts().Start)
 	a.Relative(&cfg, Batch{Counts{10, 3}, Counts{90, 1}}, 1, 1, false)
 	b.Relative(&cfg, Batch{Counts{20, 6}, Counts{180, 2}}, 2, 1, false)
 	if math.Abs(a.E-b.E) > 1e-12 {
@@ -149,7 +80,7 @@ func TestTemperingIsScaling(t *testing.T) {
 func TestEqualRatesAreNoEvidence(t *testing.T) {
 	cfg := defaults()
 	for _, x := range []float64{0, 1, 50, 100} {
-		c := NewCapital(startShare)
+		c := NewCapital(DefaultRestarts().Start)
 		c.Relative(&cfg, Batch{Counts{100, x}, Counts{900, 9 * x}}, 1, 1, false)
 		if c.E > 1 {
 			t.Errorf("x=%g: E = %g", x, c.E)

@@ -11,6 +11,9 @@ func defaults() Config {
 	return Config{Alpha: 0.001, Beta: 0.01, R0: 1.1, D0: 1e-4, R1: 1.5, D1: 5e-4, Budget: 20}
 }
 
+// specified is the schedule of restarts for which the vectors were computed.
+func specified() Restarts { return Restarts{Start: 0.5, Step: 0.125, After: 60, Power: 0.25} }
+
 // The vectors of the specification, each from a fresh state.
 const vectors = `
 V1 single canary error at 1%
@@ -38,13 +41,14 @@ nc=1500 xc=6 nb=28500 xb=40 m=2.5 now=61 step=false -> lnE=0.229080 lnQ=-0.86850
 
 func TestTheSpecifiedVectorsHold(t *testing.T) {
 	cfg := defaults()
+	cfg.Restarts = specified()
 	var c Capital
 	var p Promotion
 	var iv Interval
 	name, n := "", 0
 	for _, line := range strings.Split(strings.TrimSpace(vectors), "\n") {
 		if !strings.HasPrefix(line, "nc=") {
-			name, c, p, iv = line, NewCapital(startShare), NewPromotion(), Interval{}
+			name, c, p, iv = line, NewCapital(specified().Start), NewPromotion(), Interval{}
 			continue
 		}
 		n++
@@ -91,7 +95,9 @@ func TestUpperCountHolds(t *testing.T) {
 
 func TestTheAbsoluteTestHolds(t *testing.T) {
 	c := NewCapital(1)
-	c.Absolute(1e-9, 0.001, Counts{100, 3}, 1, 0, false)
+	cfg := defaults()
+	cfg.Alpha = 1e-9
+	c.Absolute(&cfg, 0.001, Counts{100, 3}, 1, 0, false)
 	if got := math.Log(c.E); math.Abs(got-5.621001) > 1e-6 {
 		t.Errorf("lnE = %.6f, want 5.621001", got)
 	}

@@ -9,9 +9,12 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-// BenchmarkTickOf1000Rollouts is one analysis tick of 1 000 live rollouts with evidence at hand.
-func BenchmarkTickOf1000Rollouts(b *testing.B) {
-	states := make([]State, 1000)
+// One analysis tick of live rollouts with evidence at hand, through the whole state machine.
+func BenchmarkTickOf1000Rollouts(b *testing.B)  { tickOf(b, 1000) }
+func BenchmarkTickOf10000Rollouts(b *testing.B) { tickOf(b, 10000) }
+
+func tickOf(b *testing.B, rollouts int) {
+	states := make([]State, rollouts)
 	at := time.Unix(1_700_000_000, 0)
 	for i := range states {
 		docs, _ := policy.Parse("b", []byte(fmt.Sprintf("service: s%d\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"h:1\"], stable: true}]\nramp: {steps: [5%%, 100%%], hold: 100h}\n", i)))

@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"fmt"
+	"hash/fnv"
 	"slices"
 	"time"
 
@@ -25,6 +27,7 @@ func (m *machine) observed(e Observed) {
 		}
 		m.cutIfWorse(v)
 	}
+	m.watchPlacebos(e.Cells)
 	m.learnStable(e.Cells)
 	m.watchStable(counts)
 	for _, v := range m.Canaries() {
@@ -84,21 +87,47 @@ func (m *machine) learnStable(cells []Cell) {
 		return
 	}
 	now := float64(m.at.UnixMilli()) / 1000
-	var all []analysis.Slice
 	var sum analysis.Counts
 	for _, c := range cells {
-		if n, ok := c.Counts[m.Stable]; ok {
-			sum = sum.Add(n)
-			all = append(all, analysis.Slice{Name: c.Slice, Counts: n})
-		}
+		sum = sum.Add(c.Counts[m.Stable])
 	}
-	if len(cells) == 1 && len(cells[0].Endpoints) >= 2 {
-		all = cells[0].Endpoints
-	}
-	m.Dispersion.Add(now, all)
+	m.Dispersion.Add(now, m.stableSlices(cells))
 	incident := slices.ContainsFunc(m.Canaries(), func(v *Version) bool { return v.Judge.Incident(v.seconds(m.at)) })
 	if !incident {
 		m.Usual.Add(now, sum)
+	}
+}
+
+// stableSlices are stable's counts by Envoy, or by endpoint where there is a single Envoy.
+func (m *machine) stableSlices(cells []Cell) []analysis.Slice {
+	if len(cells) == 1 && len(cells[0].Endpoints) >= 2 {
+		return cells[0].Endpoints
+	}
+	var all []analysis.Slice
+	for _, c := range cells {
+		if n, ok := c.Counts[m.Stable]; ok {
+			all = append(all, analysis.Slice{Name: c.Slice, Counts: n})
+		}
+	}
+	return all
+}
+
+// watchPlacebos judges a slice of stable beside every canary, for canaryd's own metrics only.
+func (m *machine) watchPlacebos(cells []Cell) {
+	slices := m.stableSlices(cells)
+	for _, v := range m.Canaries() {
+		if v.Judge == nil || v.FirstWeight.IsZero() {
+			continue
+		}
+		pick := fnv.New64a()
+		_, _ = fmt.Fprintf(pick, "%s/%d", v.Name, v.Attempt) // a hash never fails
+		began, alarm := v.Judge.Placebo.Observe(&v.Config, slices, pick.Sum64(), m.clumpBound(v), v.seconds(m.at))
+		if began {
+			m.Placebos.Begun++
+		}
+		if alarm {
+			m.Placebos.Alarms++
+		}
 	}
 }
 

@@ -89,6 +89,12 @@ type Watch struct {
 	Limit float64   `json:"limit,omitempty"` // error rate that raises the alarm; 0: unknown
 }
 
+// Placebos count slices of stable that were judged as if they were canaries.
+type Placebos struct {
+	Begun  int `json:"begun"`
+	Alarms int `json:"alarms"` // of them reached E = 20; more than 1 in 20 means that the clump bound is too low
+}
+
 // State is all that is known about one service. It is a value: Step never changes its argument.
 type State struct {
 	Policy     policy.Policy `json:"policy"`
@@ -112,6 +118,7 @@ type State struct {
 	Dispersion analysis.Dispersion `json:"dispersion"`
 	Usual      analysis.Usual      `json:"usual"`
 	Rate       Rate                `json:"rate"`
+	Placebos   Placebos            `json:"placebos"`
 	Batch      time.Duration       `json:"batch"` // length of a batch of evidence
 	Missing    *Missing            `json:"missing,omitempty"`
 }

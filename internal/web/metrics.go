@@ -53,6 +53,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		for outcome, n := range f.Verdicts[s.State.Policy.Service] {
 			counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.State.Policy.Service, outcome)
 		}
+		counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.State.Policy.Service)
+		counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.State.Policy.Service)
 		gauge(desc("xds_unapplied_nodes", "Envoys without the present table.", "service"), float64(f.Hub.Unapplied[s.State.Policy.Service]), s.State.Policy.Service)
 	}
 	src := c.Source.Figures()
