@@ -47,6 +47,7 @@ func simulate(l law, m maker, seed uint64, common bool, horizon int) result {
 	r := m.make(l, d, common)
 	var res result
 	res.at = horizon
+	wd := &world{}
 	weights := [delay + 1]float64{}
 	for i := range weights {
 		weights[i] = r.weight()
@@ -61,7 +62,7 @@ func simulate(l law, m maker, seed uint64, common bool, horizon int) result {
 		}
 		ps, pc := l.rates(t)
 		res.extra += l.rate * w * max(0, pc-ps)
-		if k := r.see(t, l.second(d, t, w)); k != goOn {
+		if k := r.see(t, l.second(d, wd, t, w)); k != goOn {
 			res.decision, res.at = k, t+1
 			if k == cut {
 				res.extra += delay * l.rate * w * max(0, pc-ps)
@@ -175,6 +176,7 @@ func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
 	only := flag.String("only", "", "only scenarios whose name contains this")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
+	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, and what becomes of odd ones")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -183,6 +185,10 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		return
+	}
+	if *promise {
+		promiseTable(os.Stdout, *runs)
 		return
 	}
 	if *ratio {

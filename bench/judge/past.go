@@ -18,8 +18,9 @@ type past struct {
 }
 
 type pastKey struct {
-	rate, stable, clump float64
-	n                   int
+	rate, stable, clump, fixed, icc float64
+	burst, calm                     bool
+	envoys, n                       int
 }
 
 // library keeps the days, because a day costs more than a release.
@@ -31,7 +32,7 @@ type library struct {
 func (lib *library) of(l law, n int) (analysis.Dispersion, analysis.Usual) {
 	lib.mu.Lock()
 	defer lib.mu.Unlock()
-	key := pastKey{l.rate, l.stable, l.clump, n}
+	key := pastKey{l.rate, l.stable, l.clump, l.fixed, l.icc, l.burst, l.calmBefore, l.slices(), n}
 	p := lib.days[key]
 	if p == nil {
 		p = liveADay(l, uint64(n))
@@ -40,22 +41,31 @@ func (lib *library) of(l law, n int) (analysis.Dispersion, analysis.Usual) {
 	return p.disp.Clone(), p.usual
 }
 
-// liveADay takes steps of ten seconds, the shortest window of the dispersion.
+// liveADay takes steps of ten seconds, the shortest window of the dispersion, or of one where errors
+// of one second belong together.
 func liveADay(l law, seed uint64) *past {
 	d := newDice(1_000_000 + seed)
-	quiet := law{rate: l.rate * 10, stable: l.stable, canary: l.stable, clump: l.clump}
-	p := &past{}
-	for t := 0.0; t < day; t += 10 {
-		learn(&p.disp, &p.usual, t, quiet.second(d, 0, 0))
+	quiet := law{rate: l.rate, stable: l.stable, canary: l.stable, clump: l.clump, fixed: l.fixed, icc: l.icc, burst: l.burst, envoys: l.envoys}
+	if l.calmBefore {
+		quiet.clump = 1
+	}
+	step := 10.0
+	if l.burst || l.icc > 0 {
+		step = 1
+	}
+	quiet.rate *= step
+	p, w := &past{}, &world{}
+	for t := 0.0; t < day; t += step {
+		learn(&p.disp, &p.usual, t, quiet.slices(), quiet.second(d, w, 0, 0))
 	}
 	return p
 }
 
-func learn(disp *analysis.Dispersion, usual *analysis.Usual, now float64, k tick) {
+func learn(disp *analysis.Dispersion, usual *analysis.Usual, now float64, n int, k tick) {
 	var s [envoys]analysis.Slice
-	for i, n := range k.slices {
-		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: n}
+	for i := range n {
+		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: k.slices[i]}
 	}
-	disp.Add(now, s[:])
+	disp.Add(now, s[:n])
 	usual.Add(now, k.batch.Stable)
 }

@@ -30,7 +30,7 @@ type maker struct {
 func makers() []maker {
 	lib := &library{days: map[pastKey]*past{}}
 	return []maker{
-		{"canaryd", func(l law, d dice, common bool) rule { return newCanaryd(lib, l, d, common) }},
+		{"canaryd", func(l law, d dice, common bool) rule { return newCanaryd(lib, l, d.IntN(pastsKept), common) }},
 		{"flagger", func(_ law, _ dice, common bool) rule { return newFlagger(common) }},
 		{"argo", func(_ law, _ dice, common bool) rule { return newArgo(common) }},
 		{"kayenta", func(_ law, _ dice, common bool) rule { return newKayenta(common) }},
@@ -50,6 +50,7 @@ type canaryd struct {
 	pending bool // a weight change takes two seconds; what straddles it is dropped
 	settle  int
 	only    bool // cuts only: what it would promote goes on
+	slices  int
 }
 
 func defaultConfig() analysis.Config {
@@ -64,9 +65,10 @@ const (
 )
 
 // newCanaryd begins with a day's knowledge of stable, as a running system has.
-func newCanaryd(lib *library, l law, d dice, common bool) *canaryd {
-	c := &canaryd{cfg: defaultConfig(), j: analysis.NewJudge(), rate: l.rate, common: common}
-	c.disp, c.usual = lib.of(l, d.IntN(pastsKept))
+func newCanaryd(lib *library, l law, day int, common bool) *canaryd {
+	c := &canaryd{cfg: defaultConfig(), j: analysis.NewJudge(), rate: l.rate, common: common, slices: l.slices()}
+	c.cfg.Ceiling = l.ceiling
+	c.disp, c.usual = lib.of(l, day)
 	c.w = ladder[0]
 	for _, w := range ladder {
 		if w <= math.Min(c.cfg.Budget/(l.rate*reaction), 0.25) {
@@ -77,13 +79,13 @@ func newCanaryd(lib *library, l law, d dice, common bool) *canaryd {
 }
 
 func (c *canaryd) learn(now float64, k tick) {
-	learn(&c.disp, &c.usual, now+day, k)
+	learn(&c.disp, &c.usual, now+day, c.slices, k)
 }
 
 // newCutter is canaryd without promotions, to time cuts of what lies between tolerate and promote_within.
 func newCutter(lib *library) maker {
 	return maker{"canaryd", func(l law, d dice, common bool) rule {
-		c := newCanaryd(lib, l, d, common)
+		c := newCanaryd(lib, l, d.IntN(pastsKept), common)
 		c.only = true
 		return c
 	}}

@@ -125,11 +125,12 @@ func evidenceChart(m maker) chart {
 		colour string
 	}{{"clean", 0.001, "#0a7d33"}, {"fails 1 %", 0.01, "#c0392b"}} {
 		l, d := law{rate: 500, stable: 0.001, canary: r.canary, clump: 1}, newDice(4)
+		wd := &world{}
 		rule := m.make(l, d, true).(*canaryd)
 		ln := line{name: r.name, colour: r.colour}
 		for t := range 240 {
 			rule.given(0.05, t)
-			done := rule.see(t, l.second(d, t, 0.05))
+			done := rule.see(t, l.second(d, wd, t, 0.05))
 			ln.points = append(ln.points, [2]float64{float64(t + 1), rule.j.E(&rule.cfg)})
 			if done == cut {
 				break

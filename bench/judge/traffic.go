@@ -7,22 +7,29 @@ import (
 	"github.com/canaryd/canaryd/internal/analysis"
 )
 
-const envoys = 4 // that stable's counts come from
+const envoys = 4 // that stable's counts come from, at most
 
 // law is how requests and errors come. Rates are fractions of 1, times seconds.
 type law struct {
-	name     string
-	rate     float64 // requests/s
-	stable   float64 // error rate
-	canary   float64
-	onset    int     // second at which the canary's rate becomes canary; stable's before
-	clump    float64 // mean size of a clump of errors; 1: independent
-	outage   [2]int  // seconds of trouble in common
-	fixing   [2]int  // seconds of trouble that only stable has
-	gap      [2]int  // seconds without scrapes
-	resetAt  int     // second at which the counters start anew
-	freezeAt int     // second from which the canary completes nothing
-	long     bool    // a rollout of 24 h instead of one
+	name       string
+	rate       float64 // requests/s
+	stable     float64 // error rate
+	canary     float64
+	onset      int     // second at which the canary's rate becomes canary; stable's before
+	clump      float64 // mean size of a clump of errors; 1: independent
+	outage     [2]int  // seconds of trouble in common
+	fixing     [2]int  // seconds of trouble that only stable has
+	gap        [2]int  // seconds without scrapes
+	resetAt    int     // second at which the counters start anew
+	freezeAt   int     // second from which the canary completes nothing
+	drift      bool    // stable's rate and the canary's swing together, fourfold, every half hour
+	skew       bool    // stable's counters are read a second late all the time
+	fixed      float64 // every clump has this size
+	burst      bool    // each error goes on for 10 to 50 s: a client that cannot be helped
+	icc        float64 // beta-binomial: errors of one second and slice go together
+	calmBefore bool    // the day before had no clumps
+	ceiling    float64 // judge.max_error_rate
+	envoys     int     // that stable's counts come from; 0: four
 }
 
 // worse reports whether the canary should be cut.
@@ -32,6 +39,10 @@ func (l law) rates(t int) (stable, canary float64) {
 	stable, canary = l.stable, l.stable
 	if t >= l.onset {
 		canary = l.canary
+	}
+	if l.drift {
+		f := 1 + 0.6*math.Sin(float64(t)*2*math.Pi/1800)
+		stable, canary = stable*f, canary*f
 	}
 	if t >= l.outage[0] && t < l.outage[1] {
 		stable, canary = 0.3, math.Max(canary, 0.3)
@@ -65,44 +76,131 @@ func (d dice) poisson(mean float64) float64 {
 	return n
 }
 
-// clumps returns the sizes of the clumps of errors that mean errors come in.
-func (d dice) clumps(mean, size float64, each func(n float64)) {
-	if size <= 1 {
-		if n := d.poisson(mean); n > 0 {
-			each(n)
+// size draws the size of a clump of errors.
+func (l law) size(d dice) float64 {
+	switch {
+	case l.fixed > 0:
+		return l.fixed
+	case l.clump > 1:
+		return 1 + math.Floor(math.Log(1-d.Float64())/math.Log(1-1/l.clump))
+	}
+	return 1
+}
+
+func (l law) meanSize() float64 { return math.Max(1, math.Max(l.clump, l.fixed)) }
+
+// errors draws the failed ones of n requests, clump by clump; each tells the size of one.
+func (l law) errors(d dice, n, rate float64, each func(size float64)) {
+	if l.icc > 0 && rate > 0 { // gamma with the variance of the beta law
+		shape := rate / l.icc
+		rate *= d.gamma(shape) / shape
+	}
+	count := int(d.poisson(n * rate / l.meanSize()))
+	if l.meanSize() == 1 && !l.burst {
+		if count > 0 {
+			each(float64(count))
 		}
 		return
 	}
-	for range int(d.poisson(mean / size)) {
-		each(1 + math.Floor(math.Log(1-d.Float64())/math.Log(1-1/size)))
+	for range count {
+		each(l.size(d))
 	}
 }
 
+// gamma draws from the gamma law (Marsaglia and Tsang 2000).
+func (d dice) gamma(shape float64) float64 {
+	if shape < 1 {
+		return d.gamma(shape+1) * math.Pow(d.Float64(), 1/shape)
+	}
+	c := shape - 1.0/3
+	for {
+		x := d.NormFloat64()
+		v := math.Pow(1+x/math.Sqrt(9*c), 3)
+		if v > 0 && math.Log(1-d.Float64()) < x*x/2+c-c*v+c*math.Log(v) {
+			return c * v
+		}
+	}
+}
+
+func (l law) slices() int {
+	if l.envoys > 0 {
+		return l.envoys
+	}
+	return envoys
+}
+
+// world is what outlasts a second: bursts that go on, and what was not read yet.
+type world struct {
+	canary, stable []int // seconds left of each burst
+	late           *tick
+}
+
 // second makes the counts of second t at weight w.
-func (l law) second(d dice, t int, w float64) tick {
+func (l law) second(d dice, wd *world, t int, w float64) tick {
 	ps, pc := l.rates(t)
 	var k tick
 	k.batch.Canary.Requests = d.poisson(l.rate * w)
 	if l.freezeAt > 0 && t >= l.freezeAt {
 		k.batch.Canary.Requests = 0
 	}
-	d.clumps(k.batch.Canary.Requests*pc, l.clump, func(n float64) { k.batch.Canary.Errors += n })
-	for i := range k.slices {
-		k.slices[i].Requests = d.poisson(l.rate * (1 - w) / envoys)
-		k.batch.Stable.Requests += k.slices[i].Requests
+	if l.burst { // a burst lasts 30 s on average and fails once a second
+		ps, pc = ps/30, pc/30
 	}
-	d.clumps(k.batch.Stable.Requests*ps, l.clump, func(n float64) {
-		if l.clump > 1 {
-			k.slices[d.IntN(envoys)].Errors += n
-		} else {
-			for range int(n) {
-				k.slices[d.IntN(envoys)].Errors++
+	l.errors(d, k.batch.Canary.Requests, pc, func(n float64) {
+		k.batch.Canary.Errors += n
+		wd.begin(l, d, &wd.canary)
+	})
+	n := l.slices()
+	for i := range n {
+		k.slices[i].Requests = d.poisson(l.rate * (1 - w) / float64(n))
+		k.batch.Stable.Requests += k.slices[i].Requests
+		fail := func(size float64) {
+			k.slices[i].Errors += size
+			k.batch.Stable.Errors += size
+			if l.burst {
+				wd.stable = append(wd.stable, i, 10+d.IntN(41))
 			}
 		}
-		k.batch.Stable.Errors += n
-	})
+		l.errors(d, k.slices[i].Requests, ps, fail)
+	}
+	wd.goOn(&k)
 	k.batch.Canary.Errors = math.Min(k.batch.Canary.Errors, k.batch.Canary.Requests)
 	k.batch.Stable.Errors = math.Min(k.batch.Stable.Errors, k.batch.Stable.Requests)
 	k.drop = t >= l.gap[0] && t < l.gap[1] || l.resetAt > 0 && t == l.resetAt
+	if l.skew {
+		before := wd.late
+		wd.late = &tick{batch: k.batch, slices: k.slices}
+		if before != nil {
+			k.batch.Stable, k.slices = before.batch.Stable, before.slices
+		}
+	}
 	return k
+}
+
+func (wd *world) begin(l law, d dice, bursts *[]int) {
+	if l.burst {
+		*bursts = append(*bursts, 10+d.IntN(41))
+	}
+}
+
+// goOn lets every burst fail once more, and end.
+func (wd *world) goOn(k *tick) {
+	left := wd.canary[:0]
+	for _, s := range wd.canary {
+		k.batch.Canary.Errors++
+		if s > 1 {
+			left = append(left, s-1)
+		}
+	}
+	wd.canary = left
+	still := wd.stable[:0]
+	for i := 0; i < len(wd.stable); i += 2 {
+		slice, s := wd.stable[i], wd.stable[i+1]
+		k.slices[slice].Errors++
+		k.batch.Stable.Errors++
+		if s > 1 {
+			still = append(still, slice, s-1)
+		}
+	}
+	wd.stable = still
 }

@@ -13,6 +13,7 @@ const (
 	priorPhi     = 3.0
 	excess       = 1.5
 	halfLife     = 24 * 3600.0
+	latelyLife   = 1800.0 // half-life in seconds of what is known about today
 	oneSliceKeep = 31
 )
 
@@ -35,6 +36,24 @@ type Dispersion struct {
 	Open   [widths]window  `json:"open"` // windows being filled
 	At     float64         `json:"at"`   // seconds of the last decay
 	Single [widths]history `json:"single"`
+	Lately [widths]lately  `json:"lately"`
+}
+
+// lately is the same sum with a short memory: clumps that are new today must not have to outweigh a
+// quiet yesterday.
+type lately struct {
+	Num float64 `json:"num"`
+	Den float64 `json:"den"`
+	Dof float64 `json:"dof"` // degrees of freedom
+}
+
+// surely is a dispersion that the true one exceeds with a chance of about 98 %: the estimate less two
+// standard errors of a chi-square sum.
+func (l lately) surely() float64 {
+	if l.Den <= 0 || l.Dof <= 0 {
+		return 1
+	}
+	return max(1, l.Num/l.Den*(1-2*math.Sqrt(2/l.Dof)))
 }
 
 type window struct {
@@ -92,6 +111,11 @@ func (d *Dispersion) decay(now float64) {
 			d.Den[w] *= keep
 		}
 		d.Errs *= keep
+		keep = math.Exp2(-(now - d.At) / latelyLife)
+		for w := range d.Lately {
+			l := &d.Lately[w]
+			l.Num, l.Den, l.Dof = l.Num*keep, l.Den*keep, l.Dof*keep
+		}
 	}
 	d.At = max(d.At, now)
 }
@@ -109,11 +133,14 @@ func (d *Dispersion) Window(w int, s []Slice) {
 	if x <= 0 || len(s) < 2 {
 		return
 	}
+	num, dof := 0.0, float64(len(s)-1)
 	for _, c := range s {
 		pi := c.Requests / n
-		d.Num[w] += (c.Errors - x*pi) * (c.Errors - x*pi) / pi
+		num += (c.Errors - x*pi) * (c.Errors - x*pi) / pi
 	}
-	d.Den[w] += x * float64(len(s)-1)
+	d.Num[w], d.Den[w] = d.Num[w]+num, d.Den[w]+x*dof
+	l := &d.Lately[w]
+	l.Num, l.Den, l.Dof = l.Num+num, l.Den+x*dof, l.Dof+dof
 	if w == 0 || (d.One && w == 1) {
 		d.Errs += x
 	}
@@ -166,6 +193,9 @@ func (d *Dispersion) Phi() float64 {
 // Bound is the clump bound m, 1 to 200.
 func (d *Dispersion) Bound() float64 {
 	phi := (d.Phi()*d.Errs + priorPhi*priorErrors) / (d.Errs + priorErrors)
+	for _, l := range d.Lately {
+		phi = max(phi, l.surely())
+	}
 	m := min(max(1+excess*(phi-1), 1), clumpMax)
 	if d.One {
 		m = max(m, 2)

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// promised is a world in which the canary is exactly as good as stable.
+type promised struct {
+	law
+	outside string // why the promise does not cover it; "" when it does
+}
+
+// equals are the worlds of the promise: every one is run at two request rates.
+func equals() []promised {
+	var ps []promised
+	for _, rate := range []float64{20, 500} {
+		base := law{rate: rate, stable: 0.002, canary: 0.002, clump: 1}
+		add := func(name, outside string, set func(*law)) { ps = append(ps, promised{with(base, name, set), outside}) }
+		add("independent errors", "", func(*law) {})
+		add("drift, fourfold", "", func(l *law) { l.drift = true })
+		add("outage in common, 5 min", "", func(l *law) { l.outage = [2]int{1000, 1300} })
+		add("stable read a second late", "", func(l *law) { l.skew = true })
+		add("outage, stable read late", "", func(l *law) { l.skew, l.outage = true, [2]int{1000, 1300} })
+		add("gap of 4 min, a reset", "", func(l *law) { l.gap, l.resetAt = [2]int{100, 340}, 900 })
+		add("clumps of 3 (geometric)", "", func(l *law) { l.clump = 3 })
+		add("clumps of 10 (geometric)", "", func(l *law) { l.clump = 10 })
+		add("clumps of 20 (fixed)", "", func(l *law) { l.fixed = 20 })
+		add("bursts of 10 to 50 s", "", func(l *law) { l.burst = true })
+		add("beta-binomial, 0.001", "", func(l *law) { l.icc = 0.001 })
+		add("beta-binomial, 0.01", "", func(l *law) { l.icc = 0.01 })
+		add("one Envoy, independent", "", func(l *law) { l.envoys = 1 })
+		add("one Envoy, clumps of 3", "", func(l *law) { l.envoys, l.clump = 1, 3 })
+		add("one Envoy, clumps of 10", "", func(l *law) { l.envoys, l.clump = 1, 10 })
+		add("ceiling at 1 %", "", func(l *law) { l.ceiling = 0.01 })
+		add("ceiling at 1 %, outage", "", func(l *law) { l.ceiling, l.outage = 0.01, [2]int{1000, 1300} })
+		add("clumps of 10, the day before had none", "clumps larger than anything seen", func(l *law) { l.clump, l.calmBefore = 10, true })
+	}
+	return ps
+}
+
+// promiseTable counts false cuts with nothing tolerated, so that equal is the edge of what is promised.
+// The bound in the last column is the upper 99 % one (Clopper and Pearson).
+func promiseTable(w io.Writer, runs int) {
+	for _, length := range []struct {
+		seconds, batch, runs int
+	}{{3600, 1, runs}, {24 * 3600, 10, max(runs/4, 1)}} {
+		fmt.Fprintf(w, "\nEQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, %d h judged every %d s, %d releases a cell\n", length.seconds/3600, length.batch, length.runs)
+		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(t, "req/s\tworld\tat 1 %\tat most (99 %)\tat 0.1 %\tat most (99 %)\tplacebos at 20\tm")
+		lib := &library{days: map[pastKey]*past{}}
+		for _, p := range equals() {
+			r := p.count(lib, length.seconds, length.batch, length.runs)
+			fmt.Fprintf(t, "%g\t%s\t%d\t%.2f%%\t%d\t%.3f%%\t%.1f%%\t%.2f\n", p.rate, p.name, r.cuts[0], 100*atMost(r.cuts[0], length.runs), r.cuts[1], 100*atMost(r.cuts[1], length.runs),
+				100*float64(r.placebos)/float64(length.runs), r.m)
+		}
+		_ = t.Flush() // the writer's own error shows where the table is read
+	}
+}
+
+type counted struct {
+	cuts     [2]int // at 1 % and 0.1 %
+	placebos int
+	m        float64 // mean clump bound at the end
+}
+
+// count runs equal releases; one run answers for both levels, because the evidence at 1 % is judged
+// apart from that at 0.1 % (the cap of one batch depends on the level).
+func (p promised) count(lib *library, seconds, batch, runs int) counted {
+	var cuts [2]atomic.Int64
+	var placebos atomic.Int64
+	ms := make([]float64, runs)
+	var wg sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for n := range workers {
+		wg.Go(func() {
+			for i := n; i < runs; i += workers {
+				hit, placebo, m := p.run(lib, seconds, batch, uint64(i)+1)
+				for k := range hit {
+					if hit[k] {
+						cuts[k].Add(1)
+					}
+				}
+				if placebo {
+					placebos.Add(1)
+				}
+				ms[i] = m
+			}
+		})
+	}
+	wg.Wait()
+	return counted{[2]int{int(cuts[0].Load()), int(cuts[1].Load())}, int(placebos.Load()), mean(ms)}
+}
+
+func (p promised) run(lib *library, seconds, batch int, seed uint64) (cuts [2]bool, placebo bool, m float64) {
+	d, wd := newDice(seed), &world{}
+	var rules [2]*canaryd
+	day := d.IntN(pastsKept)
+	for k, alpha := range []float64{0.01, 0.001} {
+		rules[k] = newCanaryd(lib, p.law, day, true)
+		rules[k].cfg.Alpha, rules[k].cfg.R0, rules[k].cfg.D0, rules[k].only = alpha, 1, 0, true
+	}
+	l := p.law
+	together := l.burst || l.icc > 0 // what goes on for seconds is simulated second by second
+	if !together {
+		l.rate *= float64(batch)
+	}
+	var fake analysis.Placebo
+	for t := 0; t < seconds; t += batch {
+		w := commonRamp(t * 3600 / seconds)
+		tk := l.second(d, wd, t, w)
+		for s := 1; s < batch && together; s++ {
+			tk.add(l.second(d, wd, t+s, w))
+		}
+		if !tk.drop {
+			fake.Observe(&rules[1].cfg, tk.stable(l.slices()), seed, rules[1].disp.Bound(), float64(t+batch))
+		}
+		for k, r := range rules {
+			r.given(w, t)
+			cuts[k] = cuts[k] || r.see(t, tk) == cut
+		}
+		if cuts[0] && cuts[1] {
+			break
+		}
+	}
+	return cuts, fake.MaxE >= 20, rules[1].disp.Bound()
+}
+
+func (k *tick) add(o tick) {
+	k.batch.Canary, k.batch.Stable = k.batch.Canary.Add(o.batch.Canary), k.batch.Stable.Add(o.batch.Stable)
+	for i := range k.slices {
+		k.slices[i] = k.slices[i].Add(o.slices[i])
+	}
+}
+
+// stable is the tick's counts of stable by slice.
+func (k tick) stable(n int) []analysis.Slice {
+	s := make([]analysis.Slice, n)
+	for i := range s {
+		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: k.slices[i]}
+	}
+	return s
+}
+
+// atMost is the upper 99 % confidence bound on a chance that hit n of all times (Clopper and Pearson).
+func atMost(n, all int) float64 {
+	lo, hi := 0.0, 1.0
+	for range 60 {
+		mid := (lo + hi) / 2
+		if below(n, all, mid) > 0.01 {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return hi
+}
+
+// below is the binomial chance of n hits or fewer.
+func below(n, all int, p float64) float64 {
+	sum := 0.0
+	lgAll, _ := math.Lgamma(float64(all + 1))
+	for i := 0; i <= n; i++ {
+		a, _ := math.Lgamma(float64(i + 1))
+		b, _ := math.Lgamma(float64(all - i + 1))
+		sum += math.Exp(lgAll - a - b + float64(i)*math.Log(p) + float64(all-i)*math.Log1p(-p))
+	}
+	return sum
+}
