@@ -47,7 +47,7 @@ func simulate(l law, m maker, seed uint64, common bool, horizon int) result {
 	r := m.make(l, d, common)
 	var res result
 	res.at = horizon
-	wd := &world{}
+	wd := &aftermath{}
 	weights := [delay + 1]float64{}
 	for i := range weights {
 		weights[i] = r.weight()
@@ -189,6 +189,7 @@ func main() {
 	}
 	if *promise {
 		promiseTable(os.Stdout, *runs)
+		oddTable(os.Stdout, max(*runs/20, 10))
 		return
 	}
 	if *ratio {
@@ -202,19 +203,21 @@ func main() {
 			title = "ALL ON THE COMMON RAMP (1 % to 5 min, 5 % to 10, 10 % to 20, 25 % to 40, 50 % to 60)"
 		}
 		fmt.Printf("\n%s\n", title)
-		table(ms, *runs, *only, common)
+		rows := table(ms, *runs, *only, common)
+		compare(os.Stdout, rows, *runs)
 	}
 }
 
 // table prints per scenario and rule: share cut; median seconds from the onset to the cut; mean failed
 // requests beyond stable's rate of those cut; median seconds to promotion and the share promoted.
-func table(ms []maker, runs int, only string, common bool) {
+func table(ms []maker, runs int, only string, common bool) []row {
 	t := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprint(t, "req/s\tstable\tcanary\tWald s")
 	for _, m := range ms {
 		fmt.Fprintf(t, "\t%s: cut\tafter s\tfailed\tpromoted", m.name)
 	}
 	fmt.Fprintln(t)
+	var rows []row
 	for _, l := range laws() {
 		if !strings.Contains(l.name, only) {
 			continue
@@ -226,8 +229,10 @@ func table(ms []maker, runs int, only string, common bool) {
 			}
 		}
 		fmt.Fprintf(t, "%g\t%g%%\t%s\t%s", l.rate, l.stable*100, l.name, bound)
+		r := row{law: l, cells: map[string]cell{}}
 		for _, m := range ms {
 			c := measure(l, m, runs, common)
+			r.cells[m.name] = c
 			after, failed := "-", "-"
 			if c.cuts > 0 {
 				after, failed = fmt.Sprintf("%.0f", median(c.times)), fmt.Sprintf("%.0f", mean(c.extras))
@@ -239,6 +244,8 @@ func table(ms []maker, runs int, only string, common bool) {
 			fmt.Fprintf(t, "\t%.1f%%\t%s\t%s\t%s", 100*float64(c.cuts)/float64(runs), after, failed, promoted)
 		}
 		fmt.Fprintln(t)
-		t.Flush()
+		_ = t.Flush() // standard output: who reads it sees when it ends early
+		rows = append(rows, r)
 	}
+	return rows
 }

@@ -54,7 +54,7 @@ func liveADay(l law, seed uint64) *past {
 		step = 1
 	}
 	quiet.rate *= step
-	p, w := &past{}, &world{}
+	p, w := &past{}, &aftermath{}
 	for t := 0.0; t < day; t += step {
 		learn(&p.disp, &p.usual, t, quiet.slices(), quiet.second(d, w, 0, 0))
 	}

@@ -100,7 +100,7 @@ func (p promised) count(lib *library, seconds, batch, runs int) counted {
 }
 
 func (p promised) run(lib *library, seconds, batch int, seed uint64) (cuts [2]bool, placebo bool, m float64) {
-	d, wd := newDice(seed), &world{}
+	d, wd := newDice(seed), &aftermath{}
 	var rules [2]*canaryd
 	day := d.IntN(pastsKept)
 	for k, alpha := range []float64{0.01, 0.001} {

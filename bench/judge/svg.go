@@ -125,7 +125,7 @@ func evidenceChart(m maker) chart {
 		colour string
 	}{{"clean", 0.001, "#0a7d33"}, {"fails 1 %", 0.01, "#c0392b"}} {
 		l, d := law{rate: 500, stable: 0.001, canary: r.canary, clump: 1}, newDice(4)
-		wd := &world{}
+		wd := &aftermath{}
 		rule := m.make(l, d, true).(*canaryd)
 		ln := line{name: r.name, colour: r.colour}
 		for t := range 240 {

@@ -129,14 +129,14 @@ func (l law) slices() int {
 	return envoys
 }
 
-// world is what outlasts a second: bursts that go on, and what was not read yet.
-type world struct {
+// aftermath is what outlasts a second: bursts that go on, and what was not read yet.
+type aftermath struct {
 	canary, stable []int // seconds left of each burst
 	late           *tick
 }
 
 // second makes the counts of second t at weight w.
-func (l law) second(d dice, wd *world, t int, w float64) tick {
+func (l law) second(d dice, wd *aftermath, t int, w float64) tick {
 	ps, pc := l.rates(t)
 	var k tick
 	k.batch.Canary.Requests = d.poisson(l.rate * w)
@@ -177,14 +177,14 @@ func (l law) second(d dice, wd *world, t int, w float64) tick {
 	return k
 }
 
-func (wd *world) begin(l law, d dice, bursts *[]int) {
+func (wd *aftermath) begin(l law, d dice, bursts *[]int) {
 	if l.burst {
 		*bursts = append(*bursts, 10+d.IntN(41))
 	}
 }
 
 // goOn lets every burst fail once more, and end.
-func (wd *world) goOn(k *tick) {
+func (wd *aftermath) goOn(k *tick) {
 	left := wd.canary[:0]
 	for _, s := range wd.canary {
 		k.batch.Canary.Errors++

@@ -58,7 +58,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 		return false
 	}
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
-	before := j.Recent.Sum(now)
+	before := j.Recent.since(now - clumpSeconds).Canary.Requests
 	j.Recent.Add(now, b)
 	j.watchIncident(cfg, base, now)
 	j.watchStarvation(base, now)
@@ -70,8 +70,8 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 		return false
 	}
 	m := base.M
-	if before.Canary.Requests > 0 { // few requests cannot hide a big clump
-		m = min(max(before.Canary.Requests, 1), m)
+	if before > 0 { // few requests cannot hide a big clump
+		m = min(max(before, 1), m)
 	}
 	j.update(cfg, j.Open, m, now)
 	j.Open = Batch{}

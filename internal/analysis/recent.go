@@ -1,11 +1,14 @@
 package analysis
 
-const recentSeconds = 30.0
+const (
+	recentSeconds = 30.0
+	clumpSeconds  = 60.0 // the longest time over which one cause is taken to produce errors
+)
 
-// Recent are the counts of the last 30 seconds, one bucket a second; the newest bucket always counts,
+// Recent are the counts of the last minute, one bucket a second; the newest bucket always counts,
 // so that a source with longer batches still has a recent past.
 type Recent struct {
-	Buckets [32]bucket `json:"buckets"`
+	Buckets [62]bucket `json:"buckets"`
 	Len     int        `json:"len"`
 }
 
@@ -30,10 +33,12 @@ func (r *Recent) Add(now float64, b Batch) {
 }
 
 // Sum is what came in the last 30 seconds before now.
-func (r *Recent) Sum(now float64) Batch {
+func (r *Recent) Sum(now float64) Batch { return r.since(now - recentSeconds) }
+
+func (r *Recent) since(from float64) Batch {
 	var s Batch
 	for i := range r.Len {
-		if b := r.Buckets[i]; b.At > now-recentSeconds || i == r.Len-1 {
+		if b := r.Buckets[i]; b.At > from || i == r.Len-1 {
 			s.Canary, s.Stable = s.Canary.Add(b.B.Canary), s.Stable.Add(b.B.Stable)
 		}
 	}

@@ -177,7 +177,10 @@ func (c *Controller) remove(service string) error {
 		return fmt.Errorf("service %s was not removed: %w", service, err)
 	}
 	delete(c.units, service)
-	delete(c.busy, service)
+	for _, set := range []map[string]*unit{c.busy, c.unsaved, c.cutting} {
+		delete(set, service)
+	}
+	c.moved = true
 	c.prober.set(service, rollout.State{})
 	return c.Hub.Remove(service)
 }

@@ -23,6 +23,8 @@ const (
 	tickEvery   = time.Second
 	checkpoint  = 5 * time.Second
 	cutPatience = 100 * time.Millisecond // how long a cut waits for the disk
+	restBatch   = 10 * time.Second       // evidence of services at rest is gathered for so long
+	restSaved   = 5 * time.Minute        // and what was learnt from it is stored so often
 )
 
 // Options are what the loop works with.
@@ -42,6 +44,9 @@ type Controller struct {
 	Options
 	units    map[string]*unit
 	busy     map[string]*unit
+	unsaved  map[string]*unit // to be stored
+	cutting  map[string]*unit // with a cut that is not published yet
+	moved    bool             // what is compared may have changed
 	calls    chan func()
 	evidence chan []metrics.Evidence
 	probes   chan rollout.Probed
@@ -53,6 +58,7 @@ type Controller struct {
 	storeErr   error
 	retryAt    time.Time
 	checkedAt  time.Time
+	restedAt   time.Time
 	reloadErr  error
 	reloadedAt time.Time
 	decisions  durations
@@ -64,15 +70,15 @@ type unit struct {
 	state     rollout.State
 	text      string // of the policy
 	origin    origin
-	dirty     bool
 	stale     bool // changed since the last checkpoint, without a decision
+	rest      restEvidence
 	pending   []Entry
 	published rollout.Table
 	cut       []string // cut and not published yet
 	cutAt     time.Time
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
-	seq       uint64 // decisions taken
+	seq, told uint64 // decisions taken, and stored
 	waiting   []waiter
 }
 
@@ -92,7 +98,7 @@ type saved struct {
 // New loads the stored state and publishes it, so that the first Envoy already gets the right table.
 func New(o Options) (*Controller, error) {
 	c := &Controller{
-		Options: o, units: map[string]*unit{}, busy: map[string]*unit{}, calls: make(chan func()),
+		Options: o, units: map[string]*unit{}, busy: map[string]*unit{}, unsaved: map[string]*unit{}, cutting: map[string]*unit{}, calls: make(chan func()),
 		evidence: make(chan []metrics.Evidence), probes: make(chan rollout.Probed, 64), stored: make(chan saved, 1),
 		history: newBroadcast(), rest: time.NewTimer(time.Hour),
 	}
@@ -184,8 +190,10 @@ func (c *Controller) stop() {
 	if c.writing {
 		c.settleSaved(<-c.stored)
 	}
-	for _, u := range c.busy {
-		u.dirty = true
+	for name, u := range c.units {
+		if u.stale {
+			c.unsaved[name] = u
+		}
 	}
 	if err := c.saveNow(); err != nil {
 		c.Log.WithError(err).Error("the last checkpoint was not stored")
@@ -200,14 +208,16 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		return nil, err
 	}
 	u.state, u.stale = next, true
+	name := u.state.Policy.Service
 	if len(records) > 0 || next.Generation != generation {
-		u.dirty = true
+		c.unsaved[name], c.moved = u, true
 		u.seq++
 	}
 	for _, r := range records {
 		u.pending = append(u.pending, c.entry(u, r))
 		if r.Kind.Cut() {
 			u.cut = append(u.cut, r.Version)
+			c.cutting[name] = u
 			if u.cutAt.IsZero() {
 				u.cutAt = time.Now().Add(cutPatience)
 			}
@@ -223,6 +233,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 func (c *Controller) note(u *unit) {
 	name := u.state.Policy.Service
 	_, was := c.busy[name]
+	c.moved = c.moved || was != u.state.Busy()
 	if u.state.Busy() {
 		c.busy[name] = u
 	} else {
@@ -238,6 +249,7 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 	for _, ev := range evs {
 		u := c.busy[ev.Service]
 		if u == nil {
+			c.observeAtRest(ev, now)
 			continue
 		}
 		generation := u.state.Generation
@@ -292,8 +304,18 @@ func (c *Controller) tick(now time.Time) {
 	}
 	if now.Sub(c.checkedAt) >= checkpoint {
 		c.checkedAt = now
-		for _, u := range c.busy {
-			u.dirty = u.dirty || u.stale
+		for name, u := range c.busy {
+			if u.stale {
+				c.unsaved[name] = u
+			}
+		}
+	}
+	if now.Sub(c.restedAt) >= restSaved {
+		c.restedAt = now
+		for name, u := range c.units {
+			if u.stale {
+				c.unsaved[name] = u
+			}
 		}
 	}
 }
@@ -311,8 +333,9 @@ func (c *Controller) settle(now time.Time) {
 		}
 	}
 	wait := time.Hour
-	for _, u := range c.units {
+	for name, u := range c.cutting {
 		if u.cutAt.IsZero() {
+			delete(c.cutting, name)
 			continue
 		}
 		if left := u.cutAt.Sub(now); left > 0 {
@@ -322,7 +345,9 @@ func (c *Controller) settle(now time.Time) {
 		c.cutUnsaved(u)
 	}
 	c.rest.Reset(wait)
-	c.retarget()
+	if c.moved {
+		c.retarget()
+	}
 }
 
 // cutUnsaved takes the failed versions out of the table that the Envoys have, because the newer one
@@ -339,10 +364,8 @@ func (c *Controller) cutUnsaved(u *unit) {
 func (c *Controller) collect() ([]store.Write, saved) {
 	result := saved{tables: map[string]rollout.Table{}, entries: map[string]int{}, seqs: map[string]uint64{}}
 	var batch []store.Write
-	for name, u := range c.units {
-		if !u.dirty {
-			continue
-		}
+	defer clear(c.unsaved)
+	for name, u := range c.unsaved {
 		raw, err := json.Marshal(u.state)
 		if err != nil {
 			c.Log.WithError(err).WithField("service", name).Error("the state cannot be encoded")
@@ -355,7 +378,7 @@ func (c *Controller) collect() ([]store.Write, saved) {
 				w.Records = append(w.Records, line)
 			}
 		}
-		u.dirty, u.stale = false, false
+		u.stale = false
 		result.entries[name], result.seqs[name] = len(u.pending), u.seq
 		s := u.state // the table of this very state
 		result.tables[name] = s.Table()
@@ -373,7 +396,7 @@ func (c *Controller) settleSaved(r saved) {
 		c.storeErr, c.retryAt = r.err, time.Now().Add(time.Second)
 		for name := range r.tables {
 			if u := c.units[name]; u != nil {
-				u.dirty = true
+				c.unsaved[name] = u
 			}
 		}
 		return
@@ -388,7 +411,8 @@ func (c *Controller) settleSaved(r saved) {
 			continue
 		}
 		u.pending = slices.Delete(u.pending, 0, r.entries[name])
-		u.tell(r.seqs[name])
+		u.told = r.seqs[name]
+		u.tell(u.told)
 		if t.Generation != u.published.Generation || u.published.Policy == nil {
 			c.publish(u, t)
 		}
@@ -402,7 +426,7 @@ func (c *Controller) settleSaved(r saved) {
 func (u *unit) whenStored() <-chan struct{} {
 	w := waiter{u.seq, make(chan struct{})}
 	u.waiting = append(u.waiting, w)
-	if !u.dirty && len(u.pending) == 0 {
+	if u.told >= u.seq {
 		u.tell(u.seq)
 	}
 	return w.stored
@@ -429,8 +453,9 @@ func (c *Controller) publish(u *unit, t rollout.Table) {
 func (c *Controller) retarget() {
 	var targets []metrics.Target
 	var clusters []string
-	for name, u := range c.busy {
-		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries}
+	c.moved = false
+	for name, u := range c.units {
+		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy()}
 		for _, v := range u.state.Versions {
 			if v.Phase.Judged() || v.Phase == rollout.Warm || v.Phase == rollout.Stable {
 				t.Versions = append(t.Versions, v.Name)

@@ -321,3 +321,28 @@ func TestALateOnsetIsFound(t *testing.T) {
 		}
 	})
 }
+
+// A service at rest is learnt from as well: when a release comes, canaryd knows the traffic and how
+// stable's errors usually fall, also after a restart.
+func TestAServiceAtRestIsLearntFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 3, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(map[string]float64{"v1": 0.01})})
+		known := func() (m, rate float64) {
+			s, err := b.daemon.Service(t.Context(), "shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.State.Dispersion.Bound(), s.State.Rate.PerSecond()
+		}
+		time.Sleep(time.Hour)
+		m, rate := known()
+		if m > 2 || rate < 250 || rate > 350 {
+			t.Errorf("after an hour m = %.2f and %.0f requests/s are known, want less than 2 (nothing known: 4) and 300", m, rate)
+		}
+		b.stop()
+		b.start()
+		if again, _ := known(); again > 2 {
+			t.Errorf("after a restart m = %.2f, it was %.2f", again, m)
+		}
+	})
+}

@@ -121,6 +121,10 @@ func (e *Envoy) round(now time.Time) []Evidence {
 			}
 		}
 		if len(ev.Cells) == 0 {
+			if t.AtRest {
+				t.since = now
+				continue
+			}
 			if ev.Missing = e.missing(t, nodes, now); ev.Missing == nil {
 				continue
 			}

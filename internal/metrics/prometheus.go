@@ -26,6 +26,7 @@ const (
 	longestGap    = 5 * time.Minute // counters further apart tell too little
 	namesPerQuery = 2500
 	queryTimeout  = 10 * time.Second
+	restRound     = 30 * time.Second // how often services at rest are asked about
 )
 
 // The parts of a version's two counters, in Envoy's own metrics.
@@ -49,6 +50,7 @@ type Prometheus struct {
 	progress map[string]*progress // by service
 	scrape   time.Duration        // longest distance of two samples seen lately
 	asked    time.Time            // last round that worked
+	restedAt time.Time            // last round with services at rest
 }
 
 // progress is how far a service's counters were read.
@@ -56,6 +58,8 @@ type progress struct {
 	refs  map[string]sample // by instance
 	fresh time.Time         // newest cell
 	since time.Time
+
+	atRest bool
 }
 
 // sample are the counters of all versions in one scrape of one instance.
@@ -106,6 +110,7 @@ func (p *Prometheus) Round(ctx context.Context, targets []Target) []Evidence {
 	now := time.Now()
 	p.keep(targets, now)
 	window := p.window(now)
+	targets, window = p.withRest(targets, window, now)
 	failures := map[string]error{}
 	samples := map[string]map[string]map[int64]sample{} // service, instance, time
 	p.envoyCounters(ctx, now, window, targets, samples, failures)
@@ -114,12 +119,17 @@ func (p *Prometheus) Round(ctx context.Context, targets []Target) []Evidence {
 	var silent []Target
 	for _, t := range targets {
 		ev := Evidence{Service: t.Service}
-		if err := failures[t.Service]; err != nil {
+		if err := failures[t.Service]; err != nil && t.AtRest {
+			continue
+		} else if err != nil {
 			ev.Missing = failureOf(err)
 			out = append(out, ev)
 			continue
 		}
 		ev.Cells = p.cells(t, samples[t.Service])
+		if t.AtRest && len(ev.Cells) == 0 {
+			continue
+		}
 		if len(ev.Cells) == 0 && p.overdue(t, now) {
 			silent = append(silent, t)
 			continue
@@ -144,14 +154,27 @@ func (p *Prometheus) keep(targets []Target, now time.Time) {
 		if next[t.Service] = p.progress[t.Service]; next[t.Service] == nil {
 			next[t.Service] = &progress{refs: map[string]sample{}, since: now}
 		}
+		if pr := next[t.Service]; pr.atRest != t.AtRest {
+			pr.atRest, pr.since = t.AtRest, now
+		}
 	}
 	p.progress = next
+}
+
+// withRest leaves services at rest out of most rounds; those that they are in reach back further.
+func (p *Prometheus) withRest(targets []Target, window time.Duration, now time.Time) ([]Target, time.Duration) {
+	ago := now.Sub(p.restedAt)
+	if ago >= restRound {
+		p.restedAt = now
+		return targets, max(window, min(ago+2*p.scrape+5*time.Second, longestGap).Truncate(time.Second))
+	}
+	return slices.DeleteFunc(slices.Clone(targets), func(t Target) bool { return t.AtRest }), window
 }
 
 // window reaches back to the samples of the last round, five minutes at most.
 func (p *Prometheus) window(now time.Time) time.Duration {
 	for _, pr := range p.progress {
-		if len(pr.refs) == 0 {
+		if len(pr.refs) == 0 && !pr.atRest {
 			return longestGap
 		}
 	}

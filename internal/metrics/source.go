@@ -11,8 +11,10 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// Target is a service whose versions are being compared.
+// Target is a service whose versions are being compared, or one at rest: of that only stable's counts
+// are wanted, to learn how its errors usually come, and nothing can be missing.
 type Target struct {
+	AtRest   bool
 	Service  string
 	Stable   string
 	Versions []string // stable among them

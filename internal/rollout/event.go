@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -43,6 +44,25 @@ type Cell struct {
 	From, To  time.Time
 	Counts    map[string]analysis.Counts
 	Endpoints []analysis.Slice // stable's counts by endpoint, where known
+}
+
+// Join adds a later cell of the same proxy.
+func (c *Cell) Join(later Cell) {
+	if c.Counts == nil {
+		c.Counts, c.From = map[string]analysis.Counts{}, later.From
+	}
+	c.Slice, c.To = later.Slice, later.To
+	for version, n := range later.Counts {
+		c.Counts[version] = c.Counts[version].Add(n)
+	}
+	for _, e := range later.Endpoints {
+		i := slices.IndexFunc(c.Endpoints, func(o analysis.Slice) bool { return o.Name == e.Name })
+		if i < 0 {
+			c.Endpoints = append(c.Endpoints, e)
+			continue
+		}
+		c.Endpoints[i].Counts = c.Endpoints[i].Counts.Add(e.Counts)
+	}
 }
 
 // Applied says how far the table is in force.

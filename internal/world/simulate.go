@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -19,11 +20,21 @@ type Question struct {
 	PerSecond      float64 // requests
 	Stable, Canary float64 // error rates
 	Onset          time.Duration
+	Trouble        Trouble
+	Envoys         int           // 0: one
+	Past           time.Duration // of stable alone, before the release
 	Horizon        time.Duration
 	Batch          time.Duration // how often evidence comes
 	Runs           int
 	Seed           uint64
 	Done           func() // called after each run, from several goroutines
+}
+
+// Trouble is what else may happen, each at a time since the announcement; nil: never.
+type Trouble struct {
+	Outage func(at time.Duration) (stable, canary float64) // error rates that add to the usual ones
+	Hangs  func(at time.Duration) bool                     // the canary completes nothing
+	Blind  func(at time.Duration) bool                     // no counts come
 }
 
 // Answer is what became of the simulated releases.
@@ -32,6 +43,7 @@ type Answer struct {
 	Cut        int       `json:"cut"`
 	Promoted   int       `json:"promoted"`
 	Undecided  int       `json:"undecided"`
+	AtFirst    int       `json:"undecided_at_the_first_step"`
 	CutAfter   Quantiles `json:"cut_after_seconds"`      // from the onset
 	Failed     Quantiles `json:"failed_before_cut"`      // expected requests beyond stable's rate
 	PromotedAt Quantiles `json:"promoted_after_seconds"` // from the announcement
@@ -53,6 +65,7 @@ func quantiles(v []float64) Quantiles {
 
 type fate struct {
 	phase  rollout.Phase
+	first  bool // at the first step
 	after  time.Duration
 	failed float64
 }
@@ -85,6 +98,9 @@ func (q Question) Ask() Answer {
 			promoted = append(promoted, f.after.Seconds())
 		default:
 			a.Undecided++
+			if f.first {
+				a.AtFirst++
+			}
 		}
 	}
 	a.CutAfter, a.Failed, a.PromotedAt = quantiles(cut), quantiles(failed), quantiles(promoted)
@@ -108,25 +124,67 @@ func (q Question) run(r *rand.Rand) fate {
 		}
 	}
 	step(rollout.PolicyChanged{At: at, Policy: p, By: "simulation"})
+	for ; at.Sub(begin) < q.Past; at = at.Add(pastBatch) {
+		step(q.seen(r, s, at, pastBatch, -1))
+	}
+	begin = at
 	step(rollout.Announced{At: at, Version: "release", Endpoints: []string{"127.0.0.1:2"}, By: "simulation"})
 	var f fate
 	for at.Sub(begin) < q.Horizon {
-		weight := float64(s.Weight("release")) / policy.FullWeight
-		rate := q.Stable
-		if at.Sub(begin) >= q.Onset {
-			rate = q.Canary
-		}
-		from, n := at, q.PerSecond*q.Batch.Seconds()
-		at = at.Add(q.Batch)
-		counts := map[string]analysis.Counts{"stable": count(r, n*(1-weight), q.Stable), "release": count(r, n*weight, rate)}
-		f.failed += n * weight * math.Max(0, rate-q.Stable)
-		step(rollout.Observed{At: at, Batch: q.Batch, Cells: []rollout.Cell{{Slice: "edge", From: from, To: at, Counts: counts}}})
+		since := at.Sub(begin)
+		stable, canary := q.rates(since)
+		f.failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * math.Max(0, canary-stable)
+		e := q.seen(r, s, at, q.Batch, since)
+		at = e.At
+		step(e)
 		v := s.Version("release")
+		f.first = s.Weight("release") <= p.Ramp.First()
 		if f.phase, f.after = v.Phase, at.Sub(begin); !v.Phase.Waiting() {
 			return f
 		}
 	}
 	return f
+}
+
+// pastBatch is the length of a batch before the announcement: the shortest window of the dispersion.
+const pastBatch = 10 * time.Second
+
+// rates are the error rates at a time since the announcement; before it nothing is unusual.
+func (q Question) rates(at time.Duration) (stable, canary float64) {
+	stable, canary = q.Stable, q.Stable
+	if at >= q.Onset {
+		canary = q.Canary
+	}
+	if at >= 0 && q.Trouble.Outage != nil {
+		moreStable, moreCanary := q.Trouble.Outage(at)
+		stable, canary = min(stable+moreStable, 1), min(canary+moreCanary, 1)
+	}
+	return stable, canary
+}
+
+// seen makes the evidence of one batch that begins at a moment.
+func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch time.Duration, since time.Duration) rollout.Observed {
+	weight := float64(s.Weight("release")) / policy.FullWeight
+	stable, canary := q.rates(since)
+	n := q.PerSecond * batch.Seconds()
+	e := rollout.Observed{At: from.Add(batch), Batch: batch}
+	if since >= 0 && q.Trouble.Blind != nil && q.Trouble.Blind(since) {
+		e.Missing = &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "simulated"}
+		return e
+	}
+	completed := n * weight
+	if since >= 0 && q.Trouble.Hangs != nil && q.Trouble.Hangs(since) {
+		completed = 0
+	}
+	envoys := max(q.Envoys, 1)
+	for i := range envoys {
+		counts := map[string]analysis.Counts{"stable": count(r, n*(1-weight)/float64(envoys), stable)}
+		if weight > 0 {
+			counts["release"] = count(r, completed/float64(envoys), canary)
+		}
+		e.Cells = append(e.Cells, rollout.Cell{Slice: strconv.Itoa(i), From: from, To: e.At, Counts: counts})
+	}
+	return e
 }
 
 func count(r *rand.Rand, mean, rate float64) analysis.Counts {
