@@ -59,6 +59,8 @@ type Controller struct {
 	retryAt    time.Time
 	checkedAt  time.Time
 	restedAt   time.Time
+	turnedAt   time.Time
+	restFirst  int // which services at rest are looked at
 	reloadErr  error
 	reloadedAt time.Time
 	decisions  durations
@@ -310,6 +312,7 @@ func (c *Controller) tick(now time.Time) {
 			}
 		}
 	}
+	c.nextTurn(now)
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now
 		for name, u := range c.units {
@@ -454,7 +457,11 @@ func (c *Controller) retarget() {
 	var targets []metrics.Target
 	var clusters []string
 	c.moved = false
+	resting := c.resting()
 	for name, u := range c.units {
+		if !u.state.Busy() && !resting[name] {
+			continue
+		}
 		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy()}
 		for _, v := range u.state.Versions {
 			if v.Phase.Judged() || v.Phase == rollout.Warm || v.Phase == rollout.Stable {
