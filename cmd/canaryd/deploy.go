@@ -23,6 +23,7 @@ func deployCommand() *cobra.Command {
 	cl, out := remote(c), output(c)
 	c.Flags().StringSliceVar(&a.Endpoints, "endpoint", nil, "where the version runs, host:port; may be repeated")
 	c.Flags().StringVar(&a.Image, "image", "", "container image to start")
+	c.Flags().BoolVar(&a.Paused, "paused", false, "keep it at weight 0 until `canaryd resume`: testers reach it (route.testers), nobody else")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is stable, rolled back, aborted or superseded")
 	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that has ended")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after so long (exit 11); the rollout goes on. 0: never")

@@ -24,6 +24,7 @@ import (
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -158,6 +159,9 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 // reportOf sorts a load report by service and version.
 func reportOf(r xds.Report) metrics.Report {
 	out := metrics.Report{Node: r.Node, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}}
+	if r.Client {
+		out.Proxy = rollout.Client
+	}
 	for name, load := range r.Clusters {
 		service, version, ok := xds.SplitCluster(name)
 		if !ok {

@@ -61,17 +61,17 @@ func showStatus(ctx context.Context, cl *client, w io.Writer, args []string, out
 
 func statusTable(w io.Writer, list web.Services) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tVERSION\tPHASE\tWEIGHT\tIN FORCE\tREQUESTS\tERRORS\tRATE\tWHY")
+	fmt.Fprintln(t, "SERVICE\tVERSION\tPHASE\tWEIGHT\tIN FORCE\tGETS\tREQUESTS\tERRORS\tRATE\tWHY")
 	for _, s := range list.Services {
 		for _, v := range s.Versions {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%v\t%.0f\t%.0f\t%s\t%s\n", s.Service, v.Version, v.Phase, percent(v.Weight),
-				v.InForce, v.Requests, v.Errors, rate(v.ErrorRate), why(v))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%v\t%s\t%.0f\t%.0f\t%s\t%s\n", s.Service, v.Version, v.Phase, percent(v.Weight),
+				v.InForce, percent(v.Share), v.Requests, v.Errors, rate(v.ErrorRate), why(v))
 		}
 		if len(s.Versions) == 0 {
-			fmt.Fprintf(t, "%s\t-\t\t\t\t\t\t\tno version yet: answers 503 until one is announced\n", s.Service)
+			fmt.Fprintf(t, "%s\t-\t\t\t\t\t\t\t\tno version yet: answers 503 until one is announced\n", s.Service)
 		}
 		if s.Warning != "" {
-			fmt.Fprintf(t, "%s\t!\t\t\t\t\t\t\t%s\n", s.Service, s.Warning)
+			fmt.Fprintf(t, "%s\t!\t\t\t\t\t\t\t\t%s\n", s.Service, s.Warning)
 		}
 	}
 	return t.Flush()

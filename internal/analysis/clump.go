@@ -66,7 +66,7 @@ type history struct {
 }
 
 // Add takes in stable's counts by slice at a moment in seconds.
-func (d *Dispersion) Add(now float64, slices []Slice) {
+func (d *Dispersion) Add(now float64, more []Slice) {
 	for w := range d.Open {
 		o := &d.Open[w]
 		if len(o.Slices) > 0 && now-o.Start >= windowWidths[w] {
@@ -75,20 +75,20 @@ func (d *Dispersion) Add(now float64, slices []Slice) {
 		if len(o.Slices) == 0 {
 			o.Start = now
 		}
-		for _, s := range slices {
-			o.add(s)
-		}
+		o.Slices = Join(o.Slices, more)
 	}
 }
 
-func (o *window) add(s Slice) {
-	for i := range o.Slices {
-		if o.Slices[i].Name == s.Name {
-			o.Slices[i].Counts = o.Slices[i].Counts.Add(s.Counts)
-			return
+// Join adds counts to those of the slices of the same names.
+func Join(into, more []Slice) []Slice {
+	for _, s := range more {
+		if i := slices.IndexFunc(into, func(o Slice) bool { return o.Name == s.Name }); i >= 0 {
+			into[i].Counts = into[i].Counts.Add(s.Counts)
+		} else {
+			into = append(into, s)
 		}
 	}
-	o.Slices = append(o.Slices, s)
+	return into
 }
 
 func (d *Dispersion) close(w int, now float64) {

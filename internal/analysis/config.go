@@ -63,6 +63,10 @@ type Batch struct {
 	Canary, Stable Counts
 }
 
+// Kinds is how many kinds of proxies there may be that count differently: batches of two kinds are
+// never joined.
+const Kinds = 2
+
 const (
 	tilts      = 12
 	tiltsNI    = 8

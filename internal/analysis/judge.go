@@ -10,16 +10,21 @@ type Judge struct {
 	Recent    Recent    `json:"recent"`
 	Placebo   Placebo   `json:"placebo"`
 
-	Open      Batch   `json:"open"` // being filled until both sides have a request
-	OpenSince float64 `json:"open_since"`
-	LastFlush float64 `json:"last_flush"`
-	Stepped   bool    `json:"stepped"` // weight changed since the last update
-	Fresh     int     `json:"fresh"`   // updates since then
-	Updates   int     `json:"updates"`
-	M         float64 `json:"m"` // clump bound of the last update
+	Open      [Kinds]open `json:"open"`
+	LastFlush float64     `json:"last_flush"`
+	Stepped   bool        `json:"stepped"` // weight changed since the last update
+	Fresh     int         `json:"fresh"`   // updates since then
+	Updates   int         `json:"updates"`
+	M         float64     `json:"m"` // clump bound of the last update
 
 	IncidentUntil float64 `json:"incident_until"` // seconds; shared trouble is assumed until then
 	StarvedSince  float64 `json:"starved_since"`  // 0: not starved
+}
+
+// open is a batch that is being filled until both sides have a request.
+type open struct {
+	Batch
+	Since float64 `json:"since"`
 }
 
 // NewJudge starts a judgement with alpha whole.
@@ -33,7 +38,7 @@ func NewJudge() Judge {
 func (j *Judge) Step() {
 	j.Stepped, j.Fresh = true, 0
 	j.Promotion = NewPromotion()
-	j.Open, j.OpenSince = Batch{}, 0
+	j.Open = [Kinds]open{}
 	j.StarvedSince = 0
 }
 
@@ -48,6 +53,7 @@ func (j *Judge) Rebase() {
 type Baseline struct {
 	M     float64 // clump bound
 	Usual float64 // error rate outside incidents
+	Kind  int     // of the proxies that counted, 0 to Kinds-1
 	Share float64 // canary's weight / stable's weight; 0: do not look for starvation
 }
 
@@ -62,19 +68,20 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	j.Recent.Add(now, b)
 	j.watchIncident(cfg, base, now)
 	j.watchStarvation(base, now)
-	if j.Open == (Batch{}) || now-j.OpenSince > OpenBatchLimit {
-		j.Open, j.OpenSince = Batch{}, now
+	o := &j.Open[base.Kind]
+	if o.Batch == (Batch{}) || now-o.Since > OpenBatchLimit {
+		o.Batch, o.Since = Batch{}, now
 	}
-	j.Open.Canary, j.Open.Stable = j.Open.Canary.Add(b.Canary), j.Open.Stable.Add(b.Stable)
-	if j.Open.Canary.Requests < 1 || j.Open.Stable.Requests < 1 {
+	o.Canary, o.Stable = o.Canary.Add(b.Canary), o.Stable.Add(b.Stable)
+	if o.Canary.Requests < 1 || o.Stable.Requests < 1 {
 		return false
 	}
 	m := base.M
 	if before > 0 { // few requests cannot hide a big clump
 		m = min(max(before, 1), m)
 	}
-	j.update(cfg, j.Open, m, now)
-	j.Open = Batch{}
+	j.update(cfg, o.Batch, m, now)
+	*o = open{}
 	return true
 }
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -63,7 +64,7 @@ func (c *Controller) snapshot(u *unit) Service {
 
 // Announce says that a version exists; known reports that it did before.
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
-	e.At = time.Now()
+	e.At, e.Secret = time.Now(), rand.Text()
 	var stored <-chan struct{}
 	defer func() { untilStored(stored) }()
 	doErr := c.do(ctx, func() {

@@ -462,9 +462,9 @@ func (c *Controller) retarget() {
 		if !u.state.Busy() && !resting[name] {
 			continue
 		}
-		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy()}
+		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy(), Statuses: u.state.Policy.GRPCStatuses()}
 		for _, v := range u.state.Versions {
-			if v.Phase.Judged() || v.Phase == rollout.Warm || v.Phase == rollout.Stable {
+			if v.Phase.Judged() || v.Phase == rollout.Warm || v.Phase == rollout.Stable || v.Phase == rollout.Draining {
 				t.Versions = append(t.Versions, v.Name)
 				clusters = append(clusters, xds.ClusterName(name, v.Name))
 			}

@@ -2,11 +2,13 @@ package controller
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -44,7 +46,7 @@ func (c *Controller) reload(now time.Time, by string) error {
 			c.units[name] = u
 		}
 		u.text, u.origin = d.Text, origins[dir]
-		c.must(u, rollout.PolicyChanged{At: now, Policy: d.Policy, Hash: d.Hash, By: by})
+		c.must(u, rollout.PolicyChanged{At: now, Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: by})
 	}
 	for name, u := range c.units {
 		if !here[name] && !u.state.Orphaned {
@@ -94,6 +96,12 @@ func (c *Controller) read() ([]policy.Document, error) {
 	for _, d := range docs {
 		if d.Policy.Judge.Queries != nil && c.Ask != nil {
 			all = append(all, d.Finding("judge.queries", "judge.queries needs `metrics: {source: prometheus}` in canaryd.yml: load reports know Envoy's own counts only"))
+		}
+	}
+	for _, d := range docs {
+		usual := policy.Policy{Route: d.Policy.Route}
+		if c.Ask != nil && !slices.Equal(d.Policy.GRPCStatuses(), usual.GRPCStatuses()) {
+			all = append(all, d.Finding("judge.grpc_errors", "judge.grpc_errors needs `metrics: {source: prometheus}` in canaryd.yml: which statuses load reports count is fixed: "+strings.Join(policy.GRPCErrors(), ", ")))
 		}
 	}
 	all = append(all, policy.CheckSet(docs)...)

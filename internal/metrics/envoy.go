@@ -16,6 +16,7 @@ import (
 // Report is what one Envoy counted over one interval, by service and version.
 type Report struct {
 	Node     string
+	Proxy    rollout.Proxy
 	From, To time.Time
 	Counts   map[string]map[string]analysis.Counts            // service, version
 	Slices   map[string]map[string]map[string]analysis.Counts // service, version, endpoint
@@ -140,16 +141,22 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 	if _, ok := counts[t.Stable]; !ok {
 		return rollout.Cell{}, false
 	}
-	c := rollout.Cell{Slice: r.Node, From: r.From, To: r.To, Counts: map[string]analysis.Counts{}}
+	c := rollout.Cell{Slice: r.Node, Proxy: r.Proxy, From: r.From, To: r.To, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
 	for _, v := range t.Versions {
 		if n, ok := counts[v]; ok {
 			c.Counts[v] = n
 		}
 	}
-	for name, n := range r.Slices[t.Service][t.Stable] {
-		c.Endpoints = append(c.Endpoints, analysis.Slice{Name: name, Counts: n})
+	for _, v := range t.Versions {
+		var es []analysis.Slice
+		for name, n := range r.Slices[t.Service][v] {
+			es = append(es, analysis.Slice{Name: name, Counts: n})
+		}
+		slices.SortFunc(es, func(a, b analysis.Slice) int { return cmp.Compare(a.Name, b.Name) })
+		if len(es) > 0 {
+			c.Endpoints[v] = es
+		}
 	}
-	slices.SortFunc(c.Endpoints, func(a, b analysis.Slice) int { return cmp.Compare(a.Name, b.Name) })
 	return c, true
 }
 

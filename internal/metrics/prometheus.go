@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -62,10 +63,13 @@ type progress struct {
 	atRest bool
 }
 
+// parts are the counters of one version: requests, retried ones, errors, retried errors, gRPC errors.
+type parts [5]float64
+
 // sample are the counters of all versions in one scrape of one instance.
 type sample struct {
 	at       time.Time
-	versions map[string][4]float64 // requests, retried, errors, retried errors
+	versions map[string]parts
 }
 
 // NewPrometheus makes the source. The transport carries auth and TLS.
@@ -211,7 +215,11 @@ func (p *Prometheus) envoyCounters(ctx context.Context, now time.Time, window ti
 			}
 		}
 	}
-	metrics := strings.Join(slices.Sorted(maps.Keys(envoyParts)), "|")
+	metrics := strings.Join(append(slices.Sorted(maps.Keys(envoyParts)), statusMetrics(targets)...), "|")
+	statuses := map[string][]int{}
+	for _, t := range targets {
+		statuses[t.Service] = t.Statuses
+	}
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(owner)), namesPerQuery) {
 		quoted := make([]string, len(chunk))
 		for i, n := range chunk {
@@ -226,14 +234,39 @@ func (p *Prometheus) envoyCounters(ctx context.Context, now time.Time, window ti
 			continue
 		}
 		for _, s := range m {
-			part := envoyParts[string(s.Metric[model.MetricNameLabel])]
-			if part >= 2 && s.Metric["envoy_response_code_class"] != "5" {
+			o := owner[string(s.Metric["envoy_cluster_name"])]
+			part, ok := partOf(s.Metric, statuses[o[0]])
+			if !ok {
 				continue
 			}
-			o := owner[string(s.Metric["envoy_cluster_name"])]
 			gather(into, o[0], o[1], part, s)
 		}
 	}
+}
+
+const statusPrefix = "envoy_cluster_grpc_" // of the grpc_stats filter: a counter for each status
+
+// statusMetrics are the counters of the statuses that are errors to any of the targets.
+func statusMetrics(targets []Target) []string {
+	var names []string
+	for _, t := range targets {
+		for _, n := range t.Statuses {
+			names = append(names, statusPrefix+strconv.Itoa(n))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// partOf says which of a version's counters a series belongs to.
+func partOf(m model.Metric, statuses []int) (part int, ok bool) {
+	name := string(m[model.MetricNameLabel])
+	if status, is := strings.CutPrefix(name, statusPrefix); is {
+		n, err := strconv.Atoi(status)
+		return 4, err == nil && slices.Contains(statuses, n)
+	}
+	part, ok = envoyParts[name]
+	return part, ok && (part < 2 || m["envoy_response_code_class"] == "5")
 }
 
 // ownCounters reads the counters that a policy names instead: two queries a service, because two
@@ -297,7 +330,7 @@ func gather(into map[string]map[string]map[int64]sample, service, version string
 		t := int64(pair.Timestamp)
 		sm, ok := byTime[t]
 		if !ok {
-			sm = sample{at: pair.Timestamp.Time(), versions: map[string][4]float64{}}
+			sm = sample{at: pair.Timestamp.Time(), versions: map[string]parts{}}
 			byTime[t] = sm
 		}
 		parts := sm.versions[version]
@@ -344,7 +377,7 @@ func increment(t Target, instance string, from, to sample) (rollout.Cell, bool) 
 			}
 			b[i] -= a[i]
 		}
-		c.Counts[v] = analysis.Counts{Requests: b[0] + b[1], Errors: min(b[2]+b[3], b[0]+b[1])}
+		c.Counts[v] = analysis.Counts{Requests: b[0] + b[1], Errors: min(b[2]+b[3]+b[4], b[0]+b[1])}
 	}
 	return c, true
 }

@@ -19,6 +19,7 @@ type Target struct {
 	Stable   string
 	Versions []string // stable among them
 	Queries  *policy.Queries
+	Statuses []int // gRPC statuses that are errors; nil: not a gRPC service
 }
 
 // Evidence is what one round learnt about one service.

@@ -63,6 +63,12 @@ func (d Document) Finding(path, message string) Finding {
 	return Finding{File: d.File, Line: m.Line, Column: m.Column, Message: message}
 }
 
+// has reports whether the document writes a key itself.
+func (d Document) has(path string) bool {
+	_, written := d.marks[path]
+	return written
+}
+
 // Parse reads the policies of a file, one YAML document each. The documents are usable only when
 // the findings hold no error.
 func Parse(file string, data []byte) ([]Document, Findings) {

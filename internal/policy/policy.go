@@ -4,6 +4,7 @@ package policy
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -27,9 +28,48 @@ type Route struct {
 	Nodes             []string `yaml:"nodes" json:"nodes,omitempty"`
 	Timeout           Duration `yaml:"timeout" json:"timeout"`
 	MaxStreamDuration Duration `yaml:"max_stream_duration" json:"max_stream_duration,omitempty"`
+	Protocol          string   `yaml:"protocol" json:"protocol"`
 	UserKey           *UserKey `yaml:"user_key" json:"user_key,omitempty"`
+	Testers           *Testers `yaml:"testers" json:"testers,omitempty"`
 	HealthPath        string   `yaml:"health_path" json:"health_path,omitempty"`
 	Probe             string   `yaml:"probe" json:"probe"`
+
+	HealthCheck *HealthCheck `yaml:"health_check" json:"health_check,omitempty"`
+	Outlier     *Outlier     `yaml:"outlier" json:"outlier,omitempty"`
+}
+
+// GRPC reports whether the service speaks gRPC.
+func (r *Route) GRPC() bool { return r.Protocol == ProtocolGRPC }
+
+// Testers name the header or the cookie by which testers choose a version, whatever its weight. Its
+// value is the version's name, behind Key and a colon where there is a key.
+type Testers struct {
+	Header string `yaml:"header" json:"header,omitempty"`
+	Cookie string `yaml:"cookie" json:"cookie,omitempty"`
+	Key    string `yaml:"key" json:"key,omitempty"`
+}
+
+// Value is what a tester of a version sends.
+func (t *Testers) Value(version string) string {
+	if t.Key == "" {
+		return version
+	}
+	return t.Key + ":" + version
+}
+
+// HealthCheck makes the Envoys ask every endpoint: HealthPath, gRPC health, or a TCP connection.
+type HealthCheck struct {
+	Interval  Duration `yaml:"interval" json:"interval"`
+	Timeout   Duration `yaml:"timeout" json:"timeout"`
+	Unhealthy int      `yaml:"unhealthy" json:"unhealthy"` // failures in a row
+	Healthy   int      `yaml:"healthy" json:"healthy"`     // successes in a row
+}
+
+// Outlier makes an Envoy eject an endpoint whose requests fail in a row.
+type Outlier struct {
+	Errors   int      `yaml:"errors" json:"errors"` // in a row
+	EjectFor Duration `yaml:"eject_for" json:"eject_for"`
+	AtMost   Share    `yaml:"at_most" json:"at_most"` // of a version's endpoints
 }
 
 // UserKey names the header or the cookie that identifies a user with `ramp.per: user`.
@@ -65,6 +105,7 @@ type Judge struct {
 	WarmUp         Duration   `yaml:"warm_up" json:"warm_up,omitempty"`
 	NoEvidence     NoEvidence `yaml:"no_evidence" json:"no_evidence"`
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`
+	GRPCErrors     []string   `yaml:"grpc_errors" json:"grpc_errors,omitempty"`
 	Queries        *Queries   `yaml:"queries" json:"queries,omitempty"`
 }
 
@@ -98,9 +139,11 @@ type Sessions struct {
 	TTL    Duration `yaml:"ttl" json:"ttl"`
 }
 
-// Drain bounds how long an old version keeps its pinned sessions.
+// Drain bounds how long an old version keeps its pinned sessions. With Quiet, one that got no request
+// for so long is retired sooner.
 type Drain struct {
 	AtMost Duration `yaml:"at_most" json:"at_most"`
+	Quiet  Duration `yaml:"quiet" json:"quiet,omitempty"`
 }
 
 // AfterPromotion says how long the old version stays warm, and with what share of traffic.
@@ -125,7 +168,38 @@ const (
 	PerUser      = "user"
 	ProbeOn      = "on"
 	ProbeOff     = "off"
+	ProtocolHTTP = "http"
+	ProtocolGRPC = "grpc"
 )
+
+// GRPCErrors are the statuses that count as errors where the policy names none: those that Envoy's
+// load reports count.
+func GRPCErrors() []string {
+	return []string{"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+}
+
+// GRPCStatuses are the numbers of the statuses that count as errors; nil for a service that is not gRPC.
+func (p *Policy) GRPCStatuses() []int {
+	if !p.Route.GRPC() {
+		return nil
+	}
+	names := p.Judge.GRPCErrors
+	if len(names) == 0 {
+		names = GRPCErrors()
+	}
+	var numbers []int
+	for _, name := range names {
+		numbers = append(numbers, slices.Index(GRPCStatuses(), name))
+	}
+	slices.Sort(numbers)
+	return slices.Compact(numbers)
+}
+
+// GRPCStatuses are the names of the gRPC statuses in order of their numbers.
+func GRPCStatuses() []string {
+	return []string{"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+		"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"}
+}
 
 // FullWeight is all of a service's traffic: weights are integers out of 10 000.
 const FullWeight = 10000
@@ -133,7 +207,7 @@ const FullWeight = 10000
 // Default returns the policy of a service that says nothing but its name.
 func Default() Policy {
 	return Policy{
-		Route: Route{Domains: []string{"*"}, Timeout: Duration(15 * time.Second), Probe: ProbeOn},
+		Route: Route{Domains: []string{"*"}, Timeout: Duration(15 * time.Second), Protocol: ProtocolHTTP, Probe: ProbeOn},
 		Ramp:  Ramp{Hold: Duration(time.Minute), Per: PerRequest, Canaries: 3},
 		Judge: Judge{
 			FalseRollback: 0.001, FalsePromotion: 0.01,

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 type check struct {
@@ -37,6 +39,9 @@ func (d *Document) validate() Findings {
 		c.fail("service", "%v", err)
 	}
 	c.route(&p.Route)
+	c.protocol(p)
+	c.testers(p.Route.Testers)
+	c.health(&p.Route)
 	c.versions(p.Versions)
 	c.ramp(p)
 	c.judge(&p.Judge)
@@ -138,11 +143,65 @@ func (c *check) route(r *Route) {
 		c.fail("route.health_path", "%q is not a path: begin it with /", r.HealthPath)
 	}
 	if k := r.UserKey; k != nil {
-		token := regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 		if (k.Header == "") == (k.Cookie == "") {
 			c.fail("route.user_key", "name either a header or a cookie")
-		} else if !token.MatchString(k.Header + k.Cookie) {
+		} else if !token(k.Header + k.Cookie) {
 			c.fail("route.user_key", "%q cannot be the name of a header or cookie: write letters, digits, hyphens and underscores", k.Header+k.Cookie)
+		}
+	}
+}
+
+// protocol checks what differs for gRPC. Its calls have deadlines of their own and may be streams, so
+// there is no timeout unless one is written.
+func (c *check) protocol(p *Policy) {
+	c.oneOf("route.protocol", p.Route.Protocol, ProtocolHTTP, ProtocolGRPC)
+	if p.Route.GRPC() && !c.d.has("route.timeout") {
+		p.Route.Timeout = 0
+	}
+	if len(p.Judge.GRPCErrors) > 0 && !p.Route.GRPC() {
+		c.fail("judge.grpc_errors", "grpc_errors needs `route: {protocol: grpc}`")
+	}
+	for i, name := range p.Judge.GRPCErrors {
+		if n := slices.Index(GRPCStatuses(), name); n < 1 {
+			c.fail(fmt.Sprintf("judge.grpc_errors[%d]", i), "%q is no gRPC status that can be an error: write one of %s", name, strings.Join(GRPCStatuses()[1:], ", "))
+		}
+	}
+}
+
+// token is what a header or cookie may be called here.
+func token(s string) bool { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`).MatchString(s) }
+
+func (c *check) testers(t *Testers) {
+	if t == nil {
+		return
+	}
+	switch {
+	case (t.Header == "") == (t.Cookie == ""):
+		c.fail("route.testers", "name either a header or a cookie")
+	case !token(t.Header + t.Cookie):
+		c.fail("route.testers", "%q cannot be the name of a header or cookie: write letters, digits, hyphens and underscores", t.Header+t.Cookie)
+	case t.Key == "":
+		c.warn("route.testers", "without a key any client that knows the name %s can choose its version: write key, or remove the header at your edge", t.Header+t.Cookie)
+	case !token(t.Key):
+		c.fail("route.testers.key", "the key must be 1 to 64 letters, digits, hyphens and underscores")
+	}
+}
+
+func (c *check) health(r *Route) {
+	if h := r.HealthCheck; h != nil {
+		h.Interval, h.Timeout = cmp.Or(h.Interval, Duration(5*time.Second)), cmp.Or(h.Timeout, Duration(time.Second))
+		h.Unhealthy, h.Healthy = cmp.Or(h.Unhealthy, 3), cmp.Or(h.Healthy, 1)
+		if h.Interval.Std() < 100*time.Millisecond || h.Timeout <= 0 {
+			c.fail("route.health_check", "interval must be 100ms or more, and timeout above 0s")
+		}
+		if h.Unhealthy < 1 || h.Healthy < 1 {
+			c.fail("route.health_check", "unhealthy and healthy are numbers of answers in a row, 1 or more")
+		}
+	}
+	if o := r.Outlier; o != nil {
+		o.Errors, o.EjectFor, o.AtMost = cmp.Or(o.Errors, 5), cmp.Or(o.EjectFor, Duration(30*time.Second)), cmp.Or(o.AtMost, 0.5)
+		if o.Errors < 1 || o.EjectFor <= 0 || o.AtMost < 0 || o.AtMost > 1 {
+			c.fail("route.outlier", "errors must be 1 or more, eject_for above 0s, at_most 0%% to 100%%")
 		}
 	}
 }
@@ -260,11 +319,15 @@ func (c *check) sessions(p *Policy) {
 	if s == nil {
 		return
 	}
-	if !regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`).MatchString(s.Cookie) {
+	if !token(s.Cookie) {
 		c.fail("sessions.cookie", "%q cannot be a cookie name: write letters, digits, hyphens and underscores", s.Cookie)
 	}
 	if s.TTL <= 0 {
 		c.fail("sessions.ttl", "ttl must be above 0s: it is how long a session lasts")
+	} else if k := p.Route.UserKey; k != nil && k.Cookie == s.Cookie {
+		c.fail("sessions.cookie", "cookie %s is route.user_key's already: the pin of a session and the key of a user are two cookies", s.Cookie)
+	} else if t := p.Route.Testers; t != nil && t.Cookie == s.Cookie {
+		c.fail("sessions.cookie", "cookie %s is that of route.testers already: take another name", s.Cookie)
 	} else if s.TTL > p.Drain.AtMost {
 		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would be cut off; raise drain.at_most", s.TTL, p.Drain.AtMost)
 	}

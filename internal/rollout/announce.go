@@ -1,6 +1,9 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -37,25 +40,36 @@ func (m *machine) announced(e Announced) error {
 	if err := policy.EndpointList(endpoints); err != nil {
 		return refuse("version %s: %v", e.Version, err)
 	}
-	m.add(e.Version, endpoints, attempt, e.By)
+	v = m.add(e.Version, endpoints, attempt, e.Secret, e.By)
+	if e.Paused && v.Phase == Queued {
+		v.PausedAt = m.at
+	}
 	return nil
 }
 
-func (m *machine) add(name string, endpoints []string, attempt int, by string) {
+// pinOf is the value of a version's session cookie: nobody who does not know the secret can make it,
+// and it says nothing about the version.
+func pinOf(secret, service, version string, attempt int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%s/%d", secret, service, version, attempt))
+	return hex.EncodeToString(sum[:12])
+}
+
+func (m *machine) add(name string, endpoints []string, attempt int, secret, by string) *Version {
 	m.Seq++
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
 		Name: name, Endpoints: slices.Clone(endpoints), Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
-		Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Pin: pinOf(secret, m.Policy.Service, name, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 	})
 	v := &m.Versions[len(m.Versions)-1]
 	m.Nack = nil // new content: worth another try
 	if m.Stable == "" {
 		m.record(v, KindAnnounced, by, "the first version of the service: stable at 100 %% without a canary")
 		m.becomeStable(v)
-		return
+		return v
 	}
 	m.record(v, KindAnnounced, by, "announced with %s", strings.Join(endpoints, ", "))
+	return v
 }
 
 // becomeStable gives a version everything that no other version holds.
@@ -93,7 +107,7 @@ func (m *machine) policyChanged(e PolicyChanged) {
 		case v != nil && v.Phase.Live():
 			m.endpoints(v, seed.Endpoints, e.By)
 		case first:
-			m.seed(seed, e.By)
+			m.seed(seed, e)
 		}
 	}
 	if first {
@@ -103,16 +117,16 @@ func (m *machine) policyChanged(e PolicyChanged) {
 }
 
 // seed adds a version known from the start; the stable one goes first whatever its place in the list.
-func (m *machine) seed(seed policy.Seed, by string) {
+func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
 	if m.Stable == "" && !seed.Stable {
 		for _, s := range m.Policy.Versions {
 			if s.Stable {
-				m.add(s.Version, s.Endpoints, 1, by)
+				m.add(s.Version, s.Endpoints, 1, e.Secret, e.By)
 			}
 		}
 	}
 	if m.Version(seed.Version) == nil {
-		m.add(seed.Version, seed.Endpoints, 1, by)
+		m.add(seed.Version, seed.Endpoints, 1, e.Secret, e.By)
 	}
 }
 

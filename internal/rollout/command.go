@@ -61,8 +61,8 @@ func (m *machine) pause(v *Version, e Commanded) error {
 	if v.Phase == Paused {
 		return nil
 	}
-	if v.Phase != Canary {
-		return m.wrongPhase(v, "pause", "canary")
+	if v.Phase != Canary && v.Phase != Warming {
+		return m.wrongPhase(v, "pause", "warming or canary")
 	}
 	v.Phase, v.PausedAt = Paused, m.at
 	m.record(v, KindPaused, e.By, "paused by hand: the weight is frozen, the rollback test goes on")
@@ -79,6 +79,9 @@ func (m *machine) resume(v *Version, e Commanded) error {
 	if v.Phase == Paused {
 		m.unpause(v)
 		v.Phase = Canary
+		if m.Weight(v.Name) == 0 {
+			v.Phase, v.WarmingFrom = Warming, m.at
+		}
 	}
 	m.record(v, KindResumed, e.By, "resumed by hand")
 	return nil

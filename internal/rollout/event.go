@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -12,12 +11,15 @@ import (
 // Event is something that happened; its moment comes with it.
 type Event interface{ when() time.Time }
 
-// Announced says that a version exists.
+// Announced says that a version exists. Secret is random: the values of the session cookies are made
+// of it, so that nobody can choose a version by guessing.
 type Announced struct {
 	At        time.Time
 	Version   string
 	Endpoints []string
 	Again     bool // a new attempt of an ended version
+	Paused    bool // stays at weight 0 until `resume`: for a look by testers
+	Secret    string
 	By        string
 }
 
@@ -41,27 +43,36 @@ type Observed struct {
 // Cell is what one proxy counted over one interval, for all versions.
 type Cell struct {
 	Slice     string // the proxy
+	Proxy     Proxy  // how it counts
 	From, To  time.Time
 	Counts    map[string]analysis.Counts
-	Endpoints []analysis.Slice // stable's counts by endpoint, where known
+	Endpoints map[string][]analysis.Slice // a version's counts by endpoint, where known
 }
+
+// Proxy is a kind of proxy. Kinds count differently: their counts are never put into one ratio.
+type Proxy int
+
+// The kinds of proxies.
+const (
+	Envoy  Proxy = iota
+	Client       // a gRPC client without a proxy: every status but OK is an error to it
+	proxies
+)
 
 // Join adds a later cell of the same proxy.
 func (c *Cell) Join(later Cell) {
 	if c.Counts == nil {
 		c.Counts, c.From = map[string]analysis.Counts{}, later.From
 	}
-	c.Slice, c.To = later.Slice, later.To
+	c.Slice, c.Proxy, c.To = later.Slice, later.Proxy, later.To
 	for version, n := range later.Counts {
 		c.Counts[version] = c.Counts[version].Add(n)
 	}
-	for _, e := range later.Endpoints {
-		i := slices.IndexFunc(c.Endpoints, func(o analysis.Slice) bool { return o.Name == e.Name })
-		if i < 0 {
-			c.Endpoints = append(c.Endpoints, e)
-			continue
+	for version, es := range later.Endpoints {
+		if c.Endpoints == nil {
+			c.Endpoints = map[string][]analysis.Slice{}
 		}
-		c.Endpoints[i].Counts = c.Endpoints[i].Counts.Add(e.Counts)
+		c.Endpoints[version] = analysis.Join(c.Endpoints[version], es)
 	}
 }
 
@@ -93,6 +104,7 @@ type PolicyChanged struct {
 	At     time.Time
 	Policy policy.Policy
 	Hash   string
+	Secret string
 	By     string
 }
 

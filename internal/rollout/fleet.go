@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"time"
+
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
 )
@@ -73,6 +75,16 @@ func (m *machine) probed(e Probed) {
 	m.record(v, KindUnreachable, System, "%s", v.Verdict.Reason)
 }
 
+// silentFor is how long a draining version got no request, as far as the evidence goes: without
+// evidence nobody is silent.
+func (m *machine) silentFor(v *Version) time.Duration {
+	from := v.DrainedFrom
+	if v.RequestAt.After(from) {
+		from = v.RequestAt
+	}
+	return m.SeenAt.Sub(from)
+}
+
 // tick lets time alone decide: ends of watches and drains, deadlines, silence.
 func (m *machine) tick() {
 	for _, v := range m.in(Warm) {
@@ -82,9 +94,14 @@ func (m *machine) tick() {
 		}
 	}
 	for _, v := range m.in(Draining) {
-		if !m.at.Before(v.Until) {
+		quiet := m.Policy.Drain.Quiet
+		switch {
+		case !m.at.Before(v.Until):
 			m.end(v, Retired)
 			m.record(v, KindRetired, System, "its last session has expired")
+		case quiet > 0 && m.silentFor(v) >= quiet.Std():
+			m.end(v, Retired)
+			m.record(v, KindRetired, System, "no request for %s (drain.quiet)", quiet)
 		}
 	}
 	for _, v := range m.Canaries() {

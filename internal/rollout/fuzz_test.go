@@ -224,7 +224,7 @@ func (w *walk) raises(old State, e Event, records []Record) {
 			w.t.Fatalf("%s rose from %d to %d after %T", v.Name, was, is, e)
 		}
 		c := ev.Cells[0]
-		if !old.InForce || o.WeightSince.IsZero() || c.From.Before(o.WeightSince) || c.Counts[v.Name].Requests < 1 && o.Judge.Open.Canary.Requests < 1 {
+		if !old.InForce || o.WeightSince.IsZero() || c.From.Before(o.WeightSince) || c.Counts[v.Name].Requests < 1 && o.Judge.Open[0].Canary.Requests < 1 {
 			w.t.Fatalf("%s rose from %d to %d without fresh evidence: in force %v since %s, cell from %s with %v", v.Name, was, is, old.InForce, o.WeightSince, c.From, c.Counts[v.Name])
 		}
 		if o.Phase == Paused {

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"hash/fnv"
+	"math"
 	"slices"
 	"time"
 
@@ -21,15 +22,19 @@ func (m *machine) observed(e Observed) {
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
 	for _, v := range m.Canaries() {
-		m.judgeAgainst(v, e.Cells)
-		if flushed[v.Name] = m.judge(v, counts); flushed[v.Name] {
-			v.EvidenceAt, v.Held = m.at, false
+		for kind := range proxies {
+			m.judgeAgainst(v, kind, e.Cells)
+			if m.judge(v, kind, counts[kind]) {
+				flushed[v.Name], v.EvidenceAt, v.Held = true, m.at, false
+			}
 		}
 		m.cutIfWorse(v)
 	}
 	m.watchPlacebos(e.Cells)
 	m.learnStable(e.Cells)
-	m.watchStable(counts)
+	for kind := range proxies {
+		m.watchStable(kind, counts[kind])
+	}
 	for _, v := range m.Canaries() {
 		m.decide(v, flushed[v.Name])
 	}
@@ -42,24 +47,70 @@ func (m *machine) tally(cells []Cell) {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
 		for name, n := range c.Counts {
 			sum += n.Requests
-			if v := m.Version(name); v != nil && (!v.FirstWeight.IsZero() || m.Weight(name) > 0) {
-				v.Counts = v.Counts.Add(n)
+			v := m.Version(name)
+			if v == nil || v.FirstWeight.IsZero() && m.Weight(name) == 0 {
+				continue
 			}
+			v.Counts = v.Counts.Add(n)
+			if n.Requests > 0 && c.To.After(v.RequestAt) {
+				v.RequestAt = c.To
+			}
+		}
+		if c.To.After(m.SeenAt) {
+			m.SeenAt = c.To
 		}
 	}
 	m.Rate.add(sum, longest)
+	m.tallyLately(cells, longest)
+}
+
+// tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints
+// its errors come from.
+func (m *machine) tallyLately(cells []Cell, seconds float64) {
+	for i := range m.Versions {
+		v := &m.Versions[i]
+		if !v.Phase.Live() {
+			continue
+		}
+		v.Lately *= math.Exp(-seconds / rateMemory)
+		v.forgetInstances(seconds)
+		for _, c := range cells {
+			v.Lately += c.Counts[v.Name].Requests
+			if v.Phase.Judged() && len(v.Endpoints) > 1 {
+				v.Instances = analysis.Join(v.Instances, c.Endpoints[v.Name])
+			}
+		}
+	}
+}
+
+// RequestShare is a version's part of the requests of the last ten seconds or so. With sessions it
+// lags behind the weight, which is the part of new sessions.
+func (s *State) RequestShare(name string) float64 {
+	sum, own := 0.0, 0.0
+	for i := range s.Versions {
+		sum += s.Versions[i].Lately
+		if s.Versions[i].Name == name {
+			own = s.Versions[i].Lately
+		}
+	}
+	if sum <= 0 {
+		return 0
+	}
+	return own / sum
 }
 
 // valid sums the cells that lie wholly within the time in which the present table was in force, from
 // Envoys that have it.
-func (m *machine) valid(cells []Cell) map[string]analysis.Counts {
-	counts := map[string]analysis.Counts{}
+func (m *machine) valid(cells []Cell) (counts [proxies]map[string]analysis.Counts) {
 	for _, c := range cells {
 		if m.Since.IsZero() || c.From.Before(m.Since) || slices.Contains(m.Lagging, c.Slice) {
 			continue
 		}
+		if counts[c.Proxy] == nil {
+			counts[c.Proxy] = map[string]analysis.Counts{}
+		}
 		for name, n := range c.Counts {
-			counts[name] = counts[name].Add(n)
+			counts[c.Proxy][name] = counts[c.Proxy][name].Add(n)
 		}
 	}
 	return counts
@@ -69,10 +120,13 @@ func (m *machine) valid(cells []Cell) map[string]analysis.Counts {
 // A canary's start from weight 0: all its requests in a straddling cell came after the start; stable's
 // part is longer, which is harmless for a rate, and one batch cannot cut. And a weight that is long on
 // its way, because an Envoy or the disk is slow: what is served meanwhile is judged all the same.
-func (m *machine) judgeAgainst(v *Version, cells []Cell) {
+func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	onItsWay := v.WeightSince.IsZero()
 	var b analysis.Batch
 	for _, c := range cells {
+		if c.Proxy != kind {
+			continue
+		}
 		starts := v.FromZero && !onItsWay && c.From.Before(v.WeightSince) && c.To.After(v.WeightSince)
 		if starts || onItsWay && !c.From.Before(m.ChangedAt) {
 			b.Canary, b.Stable = b.Canary.Add(c.Counts[v.Name]), b.Stable.Add(c.Counts[m.Stable])
@@ -98,18 +152,25 @@ func (m *machine) learnStable(cells []Cell) {
 	}
 }
 
-// stableSlices are stable's counts by Envoy, or by endpoint where there is a single Envoy.
+// stableSlices are stable's counts by Envoy, or by endpoint where there is a single Envoy; by gRPC
+// client where there is no Envoy, because the two count differently.
 func (m *machine) stableSlices(cells []Cell) []analysis.Slice {
-	if len(cells) == 1 && len(cells[0].Endpoints) >= 2 {
-		return cells[0].Endpoints
-	}
-	var all []analysis.Slice
-	for _, c := range cells {
-		if n, ok := c.Counts[m.Stable]; ok {
-			all = append(all, analysis.Slice{Name: c.Slice, Counts: n})
+	for kind := range proxies {
+		var all []analysis.Slice
+		var endpoints []analysis.Slice
+		for _, c := range cells {
+			if n, ok := c.Counts[m.Stable]; ok && c.Proxy == kind {
+				all, endpoints = append(all, analysis.Slice{Name: c.Slice, Counts: n}), c.Endpoints[m.Stable]
+			}
+		}
+		if len(all) == 1 && len(endpoints) >= 2 {
+			return endpoints
+		}
+		if len(all) > 0 {
+			return all
 		}
 	}
-	return all
+	return nil
 }
 
 // watchPlacebos judges a slice of stable beside every canary, for canaryd's own metrics only.
@@ -146,11 +207,11 @@ func (m *machine) clumpBound(v *Version) float64 {
 	return m.Dispersion.Bound()
 }
 
-func (m *machine) judge(v *Version, counts map[string]analysis.Counts) bool {
-	if v.WeightSince.IsZero() || v.Judge == nil {
+func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Counts) bool {
+	if v.WeightSince.IsZero() || v.Judge == nil || counts == nil {
 		return false
 	}
-	base := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate()}
+	base := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}
 	if stable := m.Weight(m.Stable); stable > 0 && m.Policy.Sessions == nil && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
@@ -166,12 +227,12 @@ func (m *machine) cutIfWorse(v *Version) {
 	recent := v.Judge.Recent.Sum(v.seconds(m.at))
 	c, b := recent.Canary, recent.Stable
 	if ceiling {
-		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)",
-			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests)
+		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, v.oneInstance())
 		return
 	}
-	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f",
-		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha)
+	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
 }
 
 func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }
@@ -184,6 +245,8 @@ func (m *machine) decide(v *Version, fresh bool) {
 	}
 	now := v.seconds(m.at)
 	switch {
+	case v.Phase == Paused && m.Weight(v.Name) == 0:
+		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at 0%%")
 	case m.deadline(v), m.noEvidence(v), m.starved(v, now):
 	case m.Nack != nil:
 		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", m.Nack.Node, m.Nack.Message)
@@ -196,7 +259,7 @@ func (m *machine) decide(v *Version, fresh bool) {
 	case v.Judge.Incident(now):
 		m.verdict(v, analysis.Wait, analysis.IncidentShared, "stable suffers as well: waiting for it to recover")
 	case v.Judge.Suspicious(&v.Config):
-		m.verdict(v, analysis.Wait, analysis.Holding, "evidence against it: %.3g of %.0f; no step up", v.Judge.E(&v.Config), 1/v.Config.Alpha)
+		m.verdict(v, analysis.Wait, analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
 	case fresh && v.Judge.Fresh > 0:
 		m.advance(v)
 	case m.quiet(v):

@@ -106,23 +106,23 @@ func (m *machine) drain(v *Version) {
 		m.record(v, KindRetired, System, "out of service")
 		return
 	}
-	v.Phase, v.Until = Draining, v.PinsUntil
+	v.Phase, v.Until, v.DrainedFrom = Draining, v.PinsUntil, m.at
 	m.record(v, KindDraining, System, "keeps its pinned sessions until %s", v.Until.UTC().Format(time.RFC3339))
 }
 
 // watchStable judges the new stable version after its promotion: against the old one where that kept
 // a control share, against the ceiling where there is one; else it can only raise the alarm.
-func (m *machine) watchStable(counts map[string]analysis.Counts) {
+func (m *machine) watchStable(kind Proxy, counts map[string]analysis.Counts) {
 	v := m.Version(m.Stable)
 	warm := m.in(Warm)
-	if m.Watch == nil || v == nil || v.Judge == nil || len(warm) == 0 {
+	if m.Watch == nil || v == nil || v.Judge == nil || len(warm) == 0 || counts == nil {
 		return
 	}
 	old := warm[len(warm)-1]
 	now := m.at.Sub(v.EvidenceAt).Seconds() // EvidenceAt: the promotion
 	c := counts[v.Name]
 	if m.Policy.AfterPromotion.Control > 0 {
-		m.watchControl(v, old, counts, now)
+		m.watchControl(v, old, kind, counts, now)
 		return
 	}
 	limit, reason := m.Watch.Limit, "alarm"
@@ -142,9 +142,9 @@ func (m *machine) watchStable(counts map[string]analysis.Counts) {
 	}
 }
 
-func (m *machine) watchControl(v, old *Version, counts map[string]analysis.Counts, now float64) {
+func (m *machine) watchControl(v, old *Version, kind Proxy, counts map[string]analysis.Counts, now float64) {
 	b := analysis.Batch{Canary: counts[v.Name], Stable: counts[old.Name]}
-	if !v.Judge.Observe(&v.Config, b, analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate()}, now) {
+	if !v.Judge.Observe(&v.Config, b, analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}, now) {
 		return
 	}
 	if cut, _ := v.Judge.Worse(&v.Config); cut {

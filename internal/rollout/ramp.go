@@ -59,6 +59,11 @@ func (m *machine) line() {
 
 // start gives a warming version its first weight.
 func (m *machine) start(v *Version) {
+	if !v.PausedAt.IsZero() && v.FirstWeight.IsZero() {
+		v.Phase = Paused
+		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand before its first weight: testers reach it, nobody else")
+		return
+	}
 	if !v.Reachable {
 		if v.Verdict.Code != analysis.Unreachable {
 			m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answers yet")

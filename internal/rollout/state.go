@@ -47,10 +47,15 @@ type Version struct {
 	AnnouncedAt time.Time `json:"announced_at"`
 	Phase       Phase     `json:"phase"`
 	Slots       []Segment `json:"slots,omitempty"` // stable holds what nobody else does
+	Pin         string    `json:"pin"`             // value of the session cookie: opaque, another one for every attempt
 
 	Config analysis.Config `json:"config"` // the judge's settings when it was announced
 	Judge  *analysis.Judge `json:"judge,omitempty"`
 	Counts analysis.Counts `json:"counts"` // since its first weight
+
+	Lately    float64          `json:"lately"`              // requests, forgotten with a time constant of ten seconds
+	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
+	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten within a minute or two
 
 	FirstWeight time.Time        `json:"first_weight,omitzero"` // first in force
 	WeightSince time.Time        `json:"weight_since,omitzero"` // present weight in force; zero: not yet
@@ -64,6 +69,7 @@ type Version struct {
 	Held        bool             `json:"held,omitempty"`       // no evidence for too long, told
 	Alarmed     bool             `json:"alarmed,omitempty"`
 	Until       time.Time        `json:"until,omitzero"` // end of the watch, or of draining
+	DrainedFrom time.Time        `json:"drained_from,omitzero"`
 	PinsUntil   time.Time        `json:"pins_until,omitzero"`
 	EndedAt     time.Time        `json:"ended_at,omitzero"`
 	Verdict     analysis.Verdict `json:"verdict"`
@@ -121,6 +127,7 @@ type State struct {
 	Placebos   Placebos            `json:"placebos"`
 	Batch      time.Duration       `json:"batch"` // length of a batch of evidence
 	Missing    *Missing            `json:"missing,omitempty"`
+	SeenAt     time.Time           `json:"seen_at,omitzero"` // newest evidence
 }
 
 // keepEnded is how many ended versions stay in the list.
@@ -203,7 +210,7 @@ func (s State) clone() State {
 	s.Versions = slices.Clone(s.Versions)
 	for i := range s.Versions {
 		v := &s.Versions[i]
-		v.Slots = slices.Clone(v.Slots)
+		v.Slots, v.Instances = slices.Clone(v.Slots), slices.Clone(v.Instances)
 		if v.Judge != nil {
 			j := *v.Judge
 			v.Judge = &j

@@ -21,7 +21,8 @@ type Table struct {
 type Cluster struct {
 	Version   string
 	Endpoints []string
-	Pinned    bool // sessions on it are honoured
+	Pinned    bool   // sessions on it are honoured
+	Pin       string // value of their cookie
 }
 
 // Table builds the routing table of the present state.
@@ -35,7 +36,7 @@ func (s *State) Table() Table {
 		case !v.Phase.Live() || v.Phase == Queued && v.FirstWeight.IsZero():
 		default:
 			pinned := s.Policy.Sessions != nil && (v.Phase != Warming) && v.Reachable
-			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, pinned})
+			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, pinned, v.Pin})
 		}
 	}
 	if s.Nack != nil && s.Nack.Served != nil {

@@ -121,6 +121,7 @@ func (a *api) remove(w http.ResponseWriter, r *http.Request) {
 type Announcement struct {
 	Endpoints []string `json:"endpoints,omitempty"`
 	Image     string   `json:"image,omitempty"`
+	Paused    bool     `json:"paused,omitempty"` // weight 0 until it is resumed: for a look by testers
 }
 
 func (a *api) announce(w http.ResponseWriter, r *http.Request) {
@@ -132,7 +133,7 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("version")
 	again := r.URL.Query().Get("again") == "true"
 	s, known, err := a.Controller.Announce(r.Context(), r.PathValue("service"),
-		rollout.Announced{Version: name, Endpoints: body.Endpoints, Again: again, By: by(r)})
+		rollout.Announced{Version: name, Endpoints: body.Endpoints, Again: again, Paused: body.Paused, By: by(r)})
 	if err != nil {
 		var refusal *rollout.Refusal
 		if errors.As(err, &refusal) && !refusal.Unknown {

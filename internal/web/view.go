@@ -32,6 +32,7 @@ type Version struct {
 	Phase     rollout.Phase     `json:"phase"`
 	Weight    float64           `json:"weight"`
 	InForce   bool              `json:"in_force"`
+	Share     float64           `json:"request_share"` // of the last seconds' requests; with sessions it lags behind the weight, the share of new sessions
 	Requests  float64           `json:"requests"`
 	Errors    float64           `json:"errors"`
 	ErrorRate *float64          `json:"error_rate"`
@@ -63,7 +64,7 @@ func viewService(c controller.Service) Service {
 
 func viewVersion(s *rollout.State, v *rollout.Version) Version {
 	out := Version{
-		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name),
+		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name), Share: s.RequestShare(v.Name),
 		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Attempt: v.Attempt,
 	}
 	if v.Counts.Requests > 0 {

@@ -12,6 +12,8 @@ import (
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	upstream "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -19,8 +21,14 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
+// outlierSweep is how often Envoy looks whether an ejected endpoint may come back.
+const outlierSweep = time.Second
+
 // ClusterName is the version's name on the wire.
 func ClusterName(service, version string) string { return service + "/" + version }
+
+// TestersCluster is the cluster by way of which testers reach a version.
+func TestersCluster(service, version string) string { return service + "/" + version + "~testers" }
 
 // SplitCluster is the reverse of ClusterName.
 func SplitCluster(name string) (service, version string, ok bool) { return strings.Cut(name, "/") }
@@ -34,15 +42,33 @@ func ads() *core.ConfigSource {
 }
 
 // buildCluster makes the cluster of a version, and its endpoints unless Envoy resolves them itself.
-func buildCluster(service string, c rollout.Cluster) ([]*Resource, error) {
-	name := ClusterName(service, c.Version)
+func buildCluster(p *policy.Policy, service string, c rollout.Cluster) ([]*Resource, error) {
+	rs, err := namedCluster(p, ClusterName(service, c.Version), c)
+	if err != nil || p.Route.Testers == nil {
+		return rs, err
+	}
+	more, err := namedCluster(p, TestersCluster(service, c.Version), c)
+	return append(rs, more...), err
+}
+
+func namedCluster(p *policy.Policy, name string, c rollout.Cluster) ([]*Resource, error) {
 	cla, err := assignment(name, c.Endpoints)
 	if err != nil {
 		return nil, err
 	}
 	pb := &cluster.Cluster{
-		Name: name, AltStatName: service + "/" + policy.WireName(c.Version),
+		Name: name, AltStatName: policy.WireName(name),
 		ConnectTimeout: durationpb.New(2 * time.Second),
+	}
+	withHealth(pb, &p.Route)
+	if p.Route.GRPC() {
+		pb.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstream.HttpProtocolOptions{
+				UpstreamProtocolOptions: &upstream.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstream.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &upstream.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{}},
+				}},
+			}),
+		}
 	}
 	byDNS := slices.ContainsFunc(c.Endpoints, isHostName)
 	if byDNS {

@@ -35,20 +35,27 @@ type Hub struct {
 
 	changed map[string]struct{} // services whose status changed
 	wake    chan struct{}
+	clients *clients
 }
 
 // service is the book-keeping of one service's route.
 type service struct {
 	generation  uint64
 	route       *policy.Route
-	builtFrom   map[string][]string // version: endpoints that its resources were built from
+	builtFrom   map[string]builtFrom // version: what its resources were built from
 	resources   map[string][]*Resource
 	routeRes    *Resource
+	view        *view // of gRPC clients; nil: none
 	subscribers map[*stream]struct{}
 	waiting     map[*stream]time.Time // sent or to be sent, neither accepted nor refused
 	lagging     map[*stream]struct{}
 	refused     map[*stream]string
 	told        Status
+}
+
+type builtFrom struct {
+	endpoints []string
+	route     policy.Route
 }
 
 // Status says how far a service's table is in force.
@@ -67,11 +74,13 @@ type Refusal struct{ Node, Message string }
 
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
-	return &Hub{
+	h := &Hub{
 		log: log, res: map[string]map[string]*Resource{}, subs: map[string]map[string]map[*stream]struct{}{},
 		wild: map[string]map[*stream]struct{}{}, streams: map[*stream]struct{}{}, services: map[string]*service{},
 		nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
+	h.clients = newClients(h)
+	return h
 }
 
 // Publish replaces a service's resources by those of the table. Only what differs is sent, and only
@@ -98,8 +107,12 @@ func (h *Hub) publish(t rollout.Table) error {
 			for _, r := range rs {
 				h.drop(r.Type, r.Name)
 			}
-		} else if len(rs) > len(fresh[v]) { // it was EDS, now Envoy resolves names itself
-			h.drop(TypeEndpoint, rs[0].Name)
+			continue
+		}
+		for _, r := range rs { // endpoints that Envoy now resolves itself, or testers that there are no longer
+			if !slices.ContainsFunc(fresh[v], func(o *Resource) bool { return o.Type == r.Type && o.Name == r.Name }) {
+				h.drop(r.Type, r.Name)
+			}
 		}
 	}
 	s.resources = fresh
@@ -107,6 +120,9 @@ func (h *Hub) publish(t rollout.Table) error {
 		for _, r := range rs {
 			h.put(r)
 		}
+	}
+	if err := h.publishView(s, t); err != nil {
+		return err
 	}
 	again := s.generation != t.Generation && len(s.refused) > 0 // another try is wanted
 	s.generation = t.Generation
@@ -119,10 +135,36 @@ func (h *Hub) publish(t rollout.Table) error {
 	return nil
 }
 
+// publishView serves the table to gRPC clients too. One whose endpoints they cannot resolve is not
+// served to them; Envoys do not suffer for it.
+func (h *Hub) publishView(s *service, t rollout.Table) error {
+	now, err := newView(t)
+	if err != nil {
+		h.log.WithField("service", t.Service).Warn("not served to gRPC clients: " + err.Error())
+	}
+	old := s.view
+	s.view = now
+	if err := h.clients.publish(old, now); err != nil {
+		return fmt.Errorf("service %s, for gRPC clients: %w", t.Service, err)
+	}
+	return nil
+}
+
+// want is the version of the route that a stream is to have.
+func (s *service) want(st *stream) string {
+	switch {
+	case !st.client && s.routeRes != nil:
+		return s.routeRes.Version
+	case st.client && s.view != nil:
+		return s.view.version
+	}
+	return ""
+}
+
 func (h *Hub) service(name string) *service {
 	s := h.services[name]
 	if s == nil {
-		s = &service{builtFrom: map[string][]string{}, subscribers: map[*stream]struct{}{},
+		s = &service{builtFrom: map[string]builtFrom{}, subscribers: map[*stream]struct{}{},
 			waiting: map[*stream]time.Time{}, lagging: map[*stream]struct{}{}, refused: map[*stream]string{}}
 		h.services[name] = s
 		for st := range h.subs[TypeRoute][name] {
@@ -136,18 +178,19 @@ func (h *Hub) service(name string) *service {
 func (s *service) build(t rollout.Table) (map[string][]*Resource, error) {
 	fresh := map[string][]*Resource{}
 	for _, c := range t.Clusters {
-		if old, ok := s.builtFrom[c.Version]; ok && slices.Equal(old, c.Endpoints) {
+		from := builtFrom{slices.Clone(c.Endpoints), t.Policy.Route}
+		if old, ok := s.builtFrom[c.Version]; ok && reflect.DeepEqual(old, from) {
 			fresh[c.Version] = s.resources[c.Version]
 			continue
 		}
-		rs, err := buildCluster(t.Service, c)
+		rs, err := buildCluster(t.Policy, t.Service, c)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rs {
 			r.Nodes = t.Policy.Route.Nodes
 		}
-		fresh[c.Version], s.builtFrom[c.Version] = rs, slices.Clone(c.Endpoints)
+		fresh[c.Version], s.builtFrom[c.Version] = rs, from
 	}
 	return fresh, nil
 }
@@ -161,6 +204,9 @@ func (h *Hub) Remove(name string) error {
 		return nil
 	}
 	delete(h.services, name)
+	if err := h.clients.publish(s.view, nil); err != nil {
+		return err
+	}
 	h.drop(TypeRoute, name)
 	for _, rs := range s.resources {
 		for _, r := range rs {
@@ -235,7 +281,7 @@ func (h *Hub) putRoute(s *service, r *Resource, again bool) {
 		clear(s.lagging)
 		for st := range s.subscribers {
 			st.renew(r)
-			if k := st.known(TypeRoute, r.Name); k.acked == r.Version && k.sent == k.acked {
+			if k := st.known(TypeRoute, r.Name); k.acked == s.want(st) && (st.client || k.sent == k.acked) {
 				delete(s.waiting, st)
 			} else {
 				s.waiting[st] = now

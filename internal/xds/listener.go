@@ -6,6 +6,7 @@ import (
 
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	grpcstats "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
@@ -54,8 +55,12 @@ func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
 		StatPrefix:       "canaryd",
 		UseRemoteAddress: wrapperspb.Bool(true),
 		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		HttpFilters: []*hcm.HttpFilter{{Name: "envoy.filters.http.router",
-			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: packed(&router.Router{})}}},
+		HttpFilters:      []*hcm.HttpFilter{filter("envoy.filters.http.router", &router.Router{})},
+	}
+	if slices.ContainsFunc(ps, func(p *policy.Policy) bool { return p.Route.GRPC() }) {
+		m.HttpFilters = slices.Insert(m.HttpFilters, 0, filter("envoy.filters.http.grpc_stats", &grpcstats.FilterConfig{
+			PerMethodStatSpecifier: &grpcstats.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
+		}))
 	}
 	if plainRDS(ps) {
 		m.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads(), RouteConfigName: ps[0].Service}}
@@ -78,6 +83,10 @@ func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
 	}
 	r.Nodes = nodesOf(ps)
 	return r, nil
+}
+
+func filter(name string, config proto.Message) *hcm.HttpFilter {
+	return &hcm.HttpFilter{Name: name, ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: packed(config)}}
 }
 
 // nodesOf are the node clusters of all services on a listener; none when one of them goes to all.

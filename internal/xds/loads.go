@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 // Report is what one Envoy counted since its last report.
 type Report struct {
 	Node     string
+	Client   bool      // a gRPC client: every status but OK is an error to it
 	At       time.Time // its arrival: the end of the interval
 	Clusters map[string]ClusterLoad
 }
@@ -74,6 +76,7 @@ func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStat
 		return err
 	}
 	node := req.GetNode().GetId()
+	client := strings.HasPrefix(req.GetNode().GetUserAgentName(), "gRPC")
 	wake := make(chan struct{}, 1)
 	wake <- struct{}{}
 	l.mu.Lock()
@@ -84,10 +87,12 @@ func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStat
 		delete(l.streams, wake)
 		l.mu.Unlock()
 	}()
-	go l.ask(ss, wake)
+	go l.ask(ss, wake, !client)
 	for {
 		if len(req.GetClusterStats()) > 0 {
-			l.deliver(report(node, req.GetClusterStats()))
+			r := report(node, req.GetClusterStats())
+			r.Client = client
+			l.deliver(r)
 		}
 		if req, err = ss.Recv(); err != nil {
 			return err
@@ -95,7 +100,7 @@ func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStat
 	}
 }
 
-func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wake <-chan struct{}) {
+func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wake <-chan struct{}, byEndpoint bool) {
 	for {
 		select {
 		case <-ss.Context().Done():
@@ -104,7 +109,7 @@ func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wak
 		}
 		l.mu.Lock()
 		r := &loadstats.LoadStatsResponse{
-			Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: true,
+			Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: byEndpoint,
 		}
 		l.mu.Unlock()
 		if ss.Send(r) != nil {

@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -33,11 +34,16 @@ func buildRoute(t rollout.Table) (*Resource, error) {
 			seen[ClusterName(t.Service, c.Version)] = true
 		}
 	}
+	if t.Policy.Route.Testers != nil {
+		for _, c := range t.Clusters {
+			seen[TestersCluster(t.Service, c.Version)] = true
+		}
+	}
 	for name := range seen {
 		r.clusters = append(r.clusters, name)
 	}
 	for _, v := range t.Cut {
-		r.cut = append(r.cut, ClusterName(t.Service, v))
+		r.cut = append(r.cut, ClusterName(t.Service, v), TestersCluster(t.Service, v))
 	}
 	if t.Stable != "" {
 		plain := rb
@@ -67,10 +73,10 @@ func (b routeBuilder) routes() []*route.Route {
 	if len(b.t.Slots) == 0 {
 		return []*route.Route{noVersion()}
 	}
-	var rs []*route.Route
+	rs := b.testers()
 	for _, c := range b.t.Clusters {
 		if c.Pinned {
-			rs = append(rs, b.pin(c.Version))
+			rs = append(rs, b.pin(c))
 		}
 	}
 	if b.p.Ramp.Per != policy.PerUser {
@@ -93,33 +99,80 @@ func everything() *route.RouteMatch {
 // route would take everybody.
 func withCookie(name, value string) *route.RouteMatch {
 	m := everything()
-	m.Headers = []*route.HeaderMatcher{{
-		Name: "cookie",
-		HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
-			MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{
-				Regex: `(?:.*;\s*)?` + regexp.QuoteMeta(name) + `=` + value + `(?:\s*;.*)?`,
-			}},
-		}},
-	}}
+	named := `(?:.*;\s*)?` + regexp.QuoteMeta(name) + `=`
+	m.Headers = []*route.HeaderMatcher{headerLike("cookie", named+value+`(?:\s*;.*)?`)}
 	return m
 }
 
+// withCookieOnce matches only where the cookie stands once: who sends two is nobody's session.
+func withCookieOnce(name, value string) *route.RouteMatch {
+	m := withCookie(name, value)
+	named := regexp.QuoteMeta(name) + `=`
+	twice := headerLike("cookie", `(?:.*;\s*)?`+named+`.*;\s*`+named+`.*`)
+	twice.InvertMatch = true
+	m.Headers = append(m.Headers, twice)
+	return m
+}
+
+func headerLike(name, regex string) *route.HeaderMatcher {
+	return &route.HeaderMatcher{Name: name, HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
+		MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: regex}},
+	}}}
+}
+
 // pin keeps the sessions of a version on it.
-func (b routeBuilder) pin(version string) *route.Route {
+func (b routeBuilder) pin(c rollout.Cluster) *route.Route {
+	return b.to(withCookieOnce(b.p.Sessions.Cookie, regexp.QuoteMeta(c.Pin)), ClusterName(b.t.Service, c.Version))
+}
+
+func (b routeBuilder) to(m *route.RouteMatch, cluster string) *route.Route {
 	a := b.action()
-	a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: ClusterName(b.t.Service, version)}
-	return &route.Route{
-		Match:  withCookie(b.p.Sessions.Cookie, regexp.QuoteMeta(version)),
-		Action: &route.Route_Route{Route: a},
+	a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: cluster}
+	return &route.Route{Match: m, Action: &route.Route_Route{Route: a}}
+}
+
+// testers are sent to the version that they name, by way of a cluster of their own: it is counted apart.
+func (b routeBuilder) testers() []*route.Route {
+	t := b.p.Route.Testers
+	if t == nil {
+		return nil
 	}
+	var rs []*route.Route
+	for _, c := range b.t.Clusters {
+		value := regexp.QuoteMeta(t.Value(c.Version))
+		m := everything()
+		if t.Cookie != "" {
+			m = withCookieOnce(t.Cookie, value)
+		} else {
+			m.Headers = []*route.HeaderMatcher{headerLike(strings.ToLower(t.Header), value)}
+		}
+		rs = append(rs, b.to(m, TestersCluster(b.t.Service, c.Version)))
+	}
+	return rs
 }
 
 func (b routeBuilder) action() *route.RouteAction {
 	a := &route.RouteAction{Timeout: durationpb.New(b.p.Route.Timeout.Std())}
-	if d := b.p.Route.MaxStreamDuration.Std(); d > 0 {
-		a.MaxStreamDuration = &route.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(d)}
+	d := b.p.Route.MaxStreamDuration.Std()
+	if d > 0 || b.p.Route.GRPC() {
+		a.MaxStreamDuration = &route.RouteAction_MaxStreamDuration{}
+	}
+	if d > 0 {
+		a.MaxStreamDuration.MaxStreamDuration = durationpb.New(d)
+	}
+	if b.p.Route.GRPC() { // a call's own deadline holds, whatever it is
+		a.MaxStreamDuration.GrpcTimeoutHeaderMax = durationpb.New(0)
 	}
 	return a
+}
+
+func (b routeBuilder) pinOf(version string) string {
+	for _, c := range b.t.Clusters {
+		if c.Version == version {
+			return c.Pin
+		}
+	}
+	return ""
 }
 
 // plainRoute shares by weight and nothing else: no pins, no hash.
@@ -134,7 +187,7 @@ func (b routeBuilder) weighted() *route.Route {
 	for _, run := range b.t.Slots {
 		w := &route.WeightedCluster_ClusterWeight{Name: ClusterName(b.t.Service, run.Version), Weight: wrapperspb.UInt32(uint32(run.Count))}
 		if s := b.p.Sessions; s != nil {
-			w.ResponseHeadersToAdd = []*core.HeaderValueOption{setCookie(s.Cookie, run.Version, s.TTL.Std())}
+			w.ResponseHeadersToAdd = []*core.HeaderValueOption{setCookie(s.Cookie, b.pinOf(run.Version), s.TTL.Std())}
 		}
 		wc.Clusters = append(wc.Clusters, w)
 	}

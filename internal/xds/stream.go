@@ -29,6 +29,7 @@ type stream struct {
 	wake    chan struct{}
 	nonce   uint64
 	closed  bool
+	client  bool // a gRPC client, served by go-control-plane
 }
 
 // typeState is what the stream wants and has of one type.
@@ -172,7 +173,7 @@ func (st *stream) awaits(name string) {
 		return
 	}
 	s.subscribers[st] = struct{}{}
-	if k := st.known(TypeRoute, name); s.routeRes != nil && k.acked != s.routeRes.Version {
+	if k := st.known(TypeRoute, name); s.routeRes != nil && k.acked != s.want(st) {
 		s.waiting[st] = time.Now()
 	}
 	st.hub.changes(name)
@@ -232,7 +233,7 @@ func (st *stream) acceptance(typ string, items []sent) {
 			continue // unsubscribed meanwhile
 		}
 		k.acked, k.clusters, k.backoff = it.version, it.clusters, 0
-		if s := st.hub.services[it.name]; typ == TypeRoute && s != nil && s.routeRes != nil && s.routeRes.Version == it.version {
+		if s := st.hub.services[it.name]; typ == TypeRoute && s != nil && s.routeRes != nil && s.want(st) == it.version {
 			delete(s.waiting, st)
 			delete(s.lagging, st)
 			delete(s.refused, st)

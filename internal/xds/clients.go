@@ -1,0 +1,261 @@
+package xds
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/config"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// clients serves gRPC clients that have no proxy (target xds:///SERVICE): state of the world over ADS,
+// by go-control-plane's caches. What they have accepted is booked in the hub like an Envoy's.
+type clients struct {
+	hub    *Hub
+	caches map[string]*cache.LinearCache
+	server sotw.Server
+
+	mu      sync.Mutex
+	streams map[int64]*stream
+}
+
+func newClients(h *Hub) *clients {
+	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*stream{}}
+	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, Caches: map[string]cache.Cache{}}
+	for _, typ := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
+		c.caches[typ] = cache.NewLinearCache(typ)
+		mux.Caches[typ] = c.caches[typ]
+	}
+	c.server = sotw.NewServer(context.Background(), mux, c, sotw.WithOrderedADS(), config.DeactivateLegacyWildcard())
+	return c
+}
+
+// view is what the clients get of one service.
+type view struct {
+	version   string // of the route
+	resources map[string]map[string]types.Resource
+}
+
+// newView builds it; nil for a service that is not for them.
+func newView(t rollout.Table) (*view, error) {
+	if !t.Policy.Route.GRPC() || len(t.Policy.Route.Nodes) > 0 || len(t.Slots) == 0 {
+		return nil, nil
+	}
+	v := &view{resources: map[string]map[string]types.Resource{TypeCluster: {}, TypeEndpoint: {}}}
+	for _, c := range t.Clusters {
+		if slices.ContainsFunc(c.Endpoints, isHostName) {
+			return nil, fmt.Errorf("version %s: a gRPC client without a proxy cannot resolve host names as endpoints", c.Version)
+		}
+		name := ClusterName(t.Service, c.Version)
+		cla, err := assignment(name, c.Endpoints)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range cla.Endpoints {
+			l.Locality = &core.Locality{Zone: "all"}
+		}
+		v.resources[TypeEndpoint][name] = cla
+		v.resources[TypeCluster][name] = &cluster.Cluster{
+			Name: name, ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
+			EdsClusterConfig: &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()},
+			LrsServer:        &core.ConfigSource{ResourceApiVersion: core.ApiVersion_V3, ConfigSourceSpecifier: &core.ConfigSource_Self{Self: &core.SelfConfigSource{}}},
+		}
+	}
+	rc := clientRoute(t)
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(rc)
+	if err != nil {
+		return nil, fmt.Errorf("encode the route of %s for gRPC clients: %w", t.Service, err)
+	}
+	v.version = contentVersion(body)
+	v.resources[TypeRoute] = map[string]types.Resource{t.Service: rc}
+	v.resources[TypeListener] = map[string]types.Resource{t.Service: apiListener(t.Service)}
+	return v, nil
+}
+
+// clientRoute is the weights and nothing else: gRPC clients know neither cookies nor hashes.
+func clientRoute(t rollout.Table) *route.RouteConfiguration {
+	b := routeBuilder{t: t, p: &policy.Policy{Service: t.Service, Route: t.Policy.Route}}
+	r := b.weighted()
+	r.Match = &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: ""}}
+	return &route.RouteConfiguration{Name: t.Service, VirtualHosts: []*route.VirtualHost{{Name: t.Service, Domains: []string{"*"}, Routes: []*route.Route{r}}}}
+}
+
+func apiListener(service string) *listener.Listener {
+	return &listener.Listener{Name: service, ApiListener: &listener.ApiListener{ApiListener: packed(&hcm.HttpConnectionManager{
+		RouteSpecifier: &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads(), RouteConfigName: service}},
+		HttpFilters:    []*hcm.HttpFilter{filter("envoy.filters.http.router", &router.Router{})},
+	})}}
+}
+
+func contentVersion(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:8])
+}
+
+// publish replaces a service's view: first what the new route names, then the route. What only the old
+// one named stays until the next change, because a client may still be on its way.
+func (c *clients) publish(old, now *view) error {
+	if now == nil && old == nil {
+		return nil
+	}
+	for _, typ := range []string{TypeEndpoint, TypeCluster, TypeRoute, TypeListener} {
+		var gone []string
+		var fresh map[string]types.Resource
+		if now != nil {
+			fresh = now.resources[typ]
+		}
+		for name := range c.caches[typ].GetResources() {
+			owner, _, _ := SplitCluster(name)
+			if owned := old != nil && old.owns(owner); owned && fresh[name] == nil && (now == nil || old.resources[typ][name] == nil) {
+				gone = append(gone, name)
+			}
+		}
+		if err := c.caches[typ].UpdateResources(changed(fresh, c.caches[typ].GetResources()), gone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *view) owns(service string) bool {
+	_, ok := v.resources[TypeListener][service]
+	return ok
+}
+
+// changed leaves out what is there already: an update would be sent to everybody.
+func changed(fresh, have map[string]types.Resource) map[string]types.Resource {
+	out := maps.Clone(fresh)
+	maps.DeleteFunc(out, func(name string, m types.Resource) bool { return have[name] != nil && proto.Equal(m, have[name]) })
+	return out
+}
+
+// serve runs one client's stream.
+func (c *clients) serve(ss grpc.ServerStream) error {
+	return c.server.StreamHandler(&grpc.GenericServerStream[discovery.DiscoveryRequest, discovery.DiscoveryResponse]{ServerStream: ss}, "")
+}
+
+// OnStreamOpen implements the server's callbacks.
+func (c *clients) OnStreamOpen(_ context.Context, id int64, _ string) error {
+	st := newStream(c.hub)
+	st.client = true
+	c.mu.Lock()
+	c.streams[id] = st
+	c.mu.Unlock()
+	c.hub.mu.Lock()
+	c.hub.streams[st] = struct{}{}
+	c.hub.mu.Unlock()
+	return nil
+}
+
+// OnStreamClosed implements the server's callbacks.
+func (c *clients) OnStreamClosed(id int64, _ *core.Node) {
+	c.mu.Lock()
+	st := c.streams[id]
+	delete(c.streams, id)
+	c.mu.Unlock()
+	st.close()
+}
+
+func (c *clients) stream(id int64) *stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams[id]
+}
+
+// OnStreamRequest implements the server's callbacks: it books subscriptions, ACKs and NACKs of routes.
+func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) error {
+	if req.GetNode().GetUserAgentName() == "envoy" {
+		return status.Error(codes.InvalidArgument, "an Envoy has to ask for deltas: write `api_type: DELTA_GRPC` in its ads_config (`canaryd bootstrap` prints one)")
+	}
+	st := c.stream(id)
+	st.hub.mu.Lock()
+	defer st.hub.mu.Unlock()
+	if req.GetNode() != nil && st.node == "" {
+		st.node, st.cluster = req.GetNode().GetId(), req.GetNode().GetCluster()
+	}
+	if req.GetTypeUrl() != TypeRoute {
+		return nil
+	}
+	ts := st.typ(TypeRoute)
+	if items, ok := ts.inflight[req.GetResponseNonce()]; ok {
+		delete(ts.inflight, req.GetResponseNonce())
+		if d := req.GetErrorDetail(); d != nil {
+			st.clientRefusal(items, d.GetMessage())
+		} else {
+			st.acceptance(TypeRoute, items)
+		}
+	}
+	var gone, more []string
+	for name, k := range ts.names {
+		if k.subscribed && !slices.Contains(req.GetResourceNames(), name) {
+			gone = append(gone, name)
+		}
+	}
+	for _, name := range req.GetResourceNames() {
+		if !st.known(TypeRoute, name).subscribed {
+			more = append(more, name)
+		}
+	}
+	st.unsubscribe(TypeRoute, gone)
+	st.subscribe(TypeRoute, more, false)
+	return nil
+}
+
+// clientRefusal books a NACK; go-control-plane does not send the same again.
+func (st *stream) clientRefusal(items []sent, message string) {
+	st.hub.nacks[shortType(TypeRoute)]++
+	for _, it := range items {
+		if s := st.hub.services[it.name]; s != nil && s.want(st) == it.version {
+			delete(s.waiting, st)
+			s.refused[st] = message
+			st.hub.changes(it.name)
+		}
+	}
+}
+
+// OnStreamResponse implements the server's callbacks: it notes which routes are on their way.
+func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.DiscoveryRequest, resp *discovery.DiscoveryResponse) {
+	if resp.GetTypeUrl() != TypeRoute {
+		return
+	}
+	st := c.stream(id)
+	st.hub.mu.Lock()
+	defer st.hub.mu.Unlock()
+	ts := st.typ(TypeRoute)
+	var items []sent
+	for _, any := range resp.GetResources() {
+		version := contentVersion(any.GetValue())
+		for name := range ts.names {
+			if s := st.hub.services[name]; s != nil && s.view != nil && s.view.version == version {
+				items = append(items, sent{name: name, version: version})
+			}
+		}
+	}
+	ts.inflight[resp.GetNonce()] = items
+	if len(ts.inflight) > routeWindow { // a client that never answers
+		n, _ := strconv.Atoi(resp.GetNonce())
+		delete(ts.inflight, strconv.Itoa(n-routeWindow))
+	}
+}
