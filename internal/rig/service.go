@@ -15,6 +15,7 @@ type Service struct {
 	Version, Address string
 	errorRate        atomic.Uint64 // parts of a million
 	delay            atomic.Int64
+	sick             atomic.Bool
 	server           *http.Server
 
 	mu      sync.Mutex
@@ -43,6 +44,9 @@ func NewService(version, address string) (*Service, error) {
 // Fail sets the share of requests that answer 500.
 func (s *Service) Fail(rate float64) { s.errorRate.Store(uint64(rate * 1e6)) }
 
+// Sick makes the health check fail.
+func (s *Service) Sick(yes bool) { s.sick.Store(yes) }
+
 // Delay makes every answer wait.
 func (s *Service) Delay(d time.Duration) { s.delay.Store(int64(d)) }
 
@@ -51,6 +55,9 @@ func (s *Service) Close() { _ = s.server.Close() }
 
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/healthz" {
+		if s.sick.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 		return
 	}
 	fail := rand.Uint64N(1e6) < s.errorRate.Load()
