@@ -53,6 +53,8 @@ type setting struct {
 	source string // envoy or prometheus
 	scrape time.Duration
 	envoy  string
+	route  string // more YAML inside `route: {…}`
+	first  string // address of v1 where the test runs it itself
 	ramp   string // YAML under `ramp:` and below
 	extra  string // more canaryd.yml
 }
@@ -72,9 +74,15 @@ func newScene(t *testing.T, set setting) *scene {
 	if set.source == "prometheus" {
 		extra += fmt.Sprintf("metrics: {source: prometheus, prometheus: {url: \"http://%s\"}}\n", prom)
 	}
-	v1 := s.version("v1")
+	if set.first == "" {
+		set.first = s.version("v1").Address
+	}
 	var err error
-	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), extra, map[string]string{"shop.yml": policyText(s.front, v1.Address, set.ramp)})
+	text := policyText(s.front, set.first, set.ramp)
+	if set.route != "" {
+		text = strings.Replace(text, "route: {", "route: {"+set.route+", ", 1)
+	}
+	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), extra, map[string]string{"shop.yml": text})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +104,14 @@ func newScene(t *testing.T, set setting) *scene {
 			t.Fatal(err)
 		}
 	}
-	s.until(10*time.Second, "the first answer through Envoy", func() bool { return rig.Answers("http://" + s.front + "/") })
+	s.until(10*time.Second, "the first answer through Envoy", func() bool {
+		resp, err := http.Get("http://" + s.front + "/")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode != http.StatusServiceUnavailable // of gRPC services this is a refusal that came through
+	})
 	if set.source == "prometheus" { // a new Prometheus begins to scrape after some seconds
 		s.until(30*time.Second, "the first scrape", func() bool {
 			_, body := get(t, s.PrometheusURL+"/api/v1/query?query=envoy_cluster_upstream_rq_completed")

@@ -75,7 +75,7 @@ stats_config:
   stats_matcher:                  # a full scrape of thousands of clusters holds up xDS for seconds
     inclusion_list:
       patterns:
-      - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|pending_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*)"}
+      - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|pending_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*|grpc\\.[0-9]+)"}
       - {prefix: cluster_manager}
       - {prefix: control_plane}
       - {prefix: listener_manager}

@@ -66,7 +66,6 @@ func TestAGRPCClientSeesTheSameWeights(t *testing.T) {
 		default:
 		}
 	})
-	loads.Ask([]string{"shop/v1", "shop/v2"})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,8 @@ import (
 )
 
 // withHealth adds active checks and outlier detection to a cluster, as far as the policy wants them.
-func withHealth(pb *cluster.Cluster, r *policy.Route) {
+func withHealth(pb *cluster.Cluster, p *policy.Policy) {
+	r := &p.Route
 	if h := r.HealthCheck; h != nil {
 		pb.HealthChecks = []*core.HealthCheck{{
 			Interval: durationpb.New(h.Interval.Std()), Timeout: durationpb.New(h.Timeout.Std()),
@@ -20,7 +21,7 @@ func withHealth(pb *cluster.Cluster, r *policy.Route) {
 		}}
 		switch c := pb.HealthChecks[0]; {
 		case r.HealthPath != "":
-			c.HealthChecker = &core.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &core.HealthCheck_HttpHealthCheck{Path: r.HealthPath}}
+			c.HealthChecker = &core.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &core.HealthCheck_HttpHealthCheck{Path: r.HealthPath, Host: healthHost(p)}}
 		case r.GRPC():
 			c.HealthChecker = &core.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &core.HealthCheck_GrpcHealthCheck{}}
 		default:
@@ -37,4 +38,13 @@ func withHealth(pb *cluster.Cluster, r *policy.Route) {
 			Interval:             durationpb.New(outlierSweep),
 		}
 	}
+}
+
+// healthHost is the Host of a check. Envoy's default is the cluster's name, which is no host name: its
+// slash makes many servers refuse the request.
+func healthHost(p *policy.Policy) string {
+	if d := p.Route.Domains; len(d) > 0 && d[0] != "*" {
+		return d[0]
+	}
+	return p.Service
 }

@@ -87,7 +87,7 @@ func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStat
 		delete(l.streams, wake)
 		l.mu.Unlock()
 	}()
-	go l.ask(ss, wake, !client)
+	go l.ask(ss, wake, client)
 	for {
 		if len(req.GetClusterStats()) > 0 {
 			r := report(node, req.GetClusterStats())
@@ -100,7 +100,7 @@ func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStat
 	}
 }
 
-func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wake <-chan struct{}, byEndpoint bool) {
+func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wake <-chan struct{}, client bool) {
 	for {
 		select {
 		case <-ss.Context().Done():
@@ -109,9 +109,12 @@ func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wak
 		}
 		l.mu.Lock()
 		r := &loadstats.LoadStatsResponse{
-			Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: byEndpoint,
+			Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: true,
 		}
 		l.mu.Unlock()
+		if client { // grpc-go reads the first answer only, and knows no endpoints
+			r.Clusters, r.SendAllClusters, r.ReportEndpointGranularity = nil, true, false
+		}
 		if ss.Send(r) != nil {
 			return
 		}
