@@ -176,7 +176,8 @@ func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
 	only := flag.String("only", "", "only scenarios whose name contains this")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
-	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, and what becomes of odd ones")
+	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
+	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -189,7 +190,10 @@ func main() {
 	}
 	if *promise {
 		promiseTable(os.Stdout, *runs)
-		oddTable(os.Stdout, max(*runs/20, 10))
+		return
+	}
+	if *odd {
+		oddTable(os.Stdout, *runs)
 		return
 	}
 	if *ratio {

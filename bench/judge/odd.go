@@ -32,6 +32,7 @@ func oddTable(w io.Writer, runs int) {
 			part(a.Cut), figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""), part(a.Undecided), a.AtFirst)
 	}
 	cleanRows(row)
+	badRows(row)
 	troubleRows(row)
 	_ = t.Flush() // the writer's own error shows where the table is read
 }
@@ -50,6 +51,19 @@ func cleanRows(row func(string, world.Question)) {
 			for _, p := range []float64{0, 0.001, 0.01} {
 				row("equal", world.Question{PerSecond: rate, Stable: p, Canary: p, Horizon: 6 * time.Hour, Batch: batch})
 			}
+		}
+	}
+}
+
+// badRows: what a release costs that fails from its first request. A weight is in force at once here,
+// as it is in production but for a millisecond; the tables of all rules let it take two seconds.
+func badRows(row func(string, world.Question)) {
+	for _, rate := range []float64{10, 100, 1000, 10000} {
+		for _, c := range []struct {
+			name string
+			rate float64
+		}{{"total failure", 1}, {"x10", 0.01}, {"x5", 0.005}} {
+			row(c.name, world.Question{PerSecond: rate, Stable: 0.001, Canary: c.rate, Horizon: 6 * time.Hour, Batch: time.Second})
 		}
 	}
 }

@@ -22,6 +22,8 @@ type simulation struct {
 	stable, canary string
 	late, most     time.Duration
 	batch          time.Duration
+	past           time.Duration
+	envoys         int
 	runs           int
 	seed           uint64
 }
@@ -39,6 +41,8 @@ func simulateCommand() *cobra.Command {
 	c.Flags().DurationVar(&s.late, "late", 0, "how long the bad release is good at first")
 	c.Flags().DurationVar(&s.batch, "batch", time.Second, "how often evidence comes: the report or scrape interval")
 	c.Flags().DurationVar(&s.most, "most", 6*time.Hour, "how long a release is followed")
+	c.Flags().DurationVar(&s.past, "past", time.Hour, "how long stable was watched before the release")
+	c.Flags().IntVar(&s.envoys, "envoys", 2, "Envoys that the traffic comes through")
 	c.Flags().IntVar(&s.runs, "runs", 100, "releases of each kind")
 	c.Flags().Uint64Var(&s.seed, "seed", 1, "seed of the dice")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -88,12 +92,12 @@ func (s simulation) run(cmd *cobra.Command, p policy.Policy, out string) error {
 	if err != nil {
 		return err
 	}
-	if s.rate <= 0 || s.runs < 1 || s.batch <= 0 || s.most < s.batch {
-		return &exit{exitUsage, "canaryd: --rate, --runs, --batch and --most must be above 0"}
+	if s.rate <= 0 || s.runs < 1 || s.envoys < 1 || s.past < 0 || s.batch <= 0 || s.most < s.batch {
+		return &exit{exitUsage, "canaryd: --rate, --runs, --envoys, --batch and --most must be above 0"}
 	}
 	var done atomic.Int64
 	stop := s.showProgress(cmd.ErrOrStderr(), &done)
-	q := world.Question{Policy: p, PerSecond: s.rate, Stable: stable, Canary: stable, Horizon: s.most, Batch: s.batch, Runs: s.runs, Seed: s.seed, Done: func() { done.Add(1) }}
+	q := world.Question{Policy: p, PerSecond: s.rate, Stable: stable, Canary: stable, Horizon: s.most, Past: s.past, Envoys: s.envoys, Batch: s.batch, Runs: s.runs, Seed: s.seed, Done: func() { done.Add(1) }}
 	good := q.Ask()
 	q.Canary, q.Onset = canary, s.late
 	bad := q.Ask()

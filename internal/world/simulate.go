@@ -167,7 +167,7 @@ func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch time
 	weight := float64(s.Weight("release")) / policy.FullWeight
 	stable, canary := q.rates(since)
 	n := q.PerSecond * batch.Seconds()
-	e := rollout.Observed{At: from.Add(batch), Batch: batch}
+	e := rollout.Observed{At: from.Add(batch), Batch: q.Batch}
 	if since >= 0 && q.Trouble.Blind != nil && q.Trouble.Blind(since) {
 		e.Missing = &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "simulated"}
 		return e
