@@ -254,6 +254,7 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 			c.observeAtRest(ev, now)
 			continue
 		}
+		u.rest = restEvidence{}
 		generation := u.state.Generation
 		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing})
 		for _, v := range u.state.Versions {
