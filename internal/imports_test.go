@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"store":      {},
 	"xds":        {"policy", "analysis", "rollout"},
 	"controller": {"policy", "analysis", "rollout", "metrics", "store", "xds"},
+	"notify":     {"policy", "rollout"},
 	"web":        {"policy", "analysis", "rollout", "metrics", "controller"},
 	"world":      {"policy", "analysis", "rollout"},
 	"rig":        {"web", "xds"},

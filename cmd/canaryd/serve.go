@@ -24,6 +24,7 @@ import (
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
@@ -122,7 +123,15 @@ func serve(ctx context.Context, f serveFlags) error {
 		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(ctl, src))
 	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: registry})
 
+	told, err := cfg.notifier(log)
+	if err != nil {
+		return err
+	}
 	var g run.Group
+	if told != nil {
+		background(ctx, &g, told.Run)
+		background(ctx, &g, func(ctx context.Context) error { return tell(ctx, ctl, told) })
+	}
 	background(ctx, &g, hub.Run)
 	background(ctx, &g, ctl.Run)
 	background(ctx, &g, func(ctx context.Context) error { return ctl.WatchFiles(ctx, 5*time.Second) })
@@ -178,6 +187,20 @@ func reportOf(r xds.Report) metrics.Report {
 		}
 	}
 	return out
+}
+
+// tell hands on what is decided.
+func tell(ctx context.Context, ctl *controller.Controller, n *notify.Notifier) error {
+	entries, stop := ctl.Listen()
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-entries:
+			n.Send(e.Record)
+		}
+	}
 }
 
 func background(parent context.Context, g *run.Group, f func(context.Context) error) {

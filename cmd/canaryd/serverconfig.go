@@ -2,16 +2,22 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/config"
+	"github.com/sirupsen/logrus"
 	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // serverConfig is canaryd.yml. Every key has a default.
@@ -40,8 +46,10 @@ type serverConfig struct {
 }
 
 type notifyConfig struct {
-	URL    string   `yaml:"url"`
-	Events []string `yaml:"events"`
+	URL    string                  `yaml:"url"`
+	Events []rollout.Kind          `yaml:"events"`
+	Format string                  `yaml:"format"`
+	HTTP   config.HTTPClientConfig `yaml:",inline"` // auth and TLS, as of metrics.prometheus
 }
 
 type tlsConfig struct {
@@ -127,11 +135,47 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 		say(at("storage", "etcd", "endpoints"), "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
 	}
 	later(c.Docker.Host != "", "docker", "starting containers")
-	later(len(c.Notify) > 0, "notify", "notifications")
+	for i := range c.Notify {
+		if err := c.Notify[i].check(); err != nil {
+			say(at("notify"), "notify[%d]: %v", i, err)
+		}
+	}
 	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
 		say(at("metrics", "prometheus"), "%v", err)
 	}
 	return c, fs
+}
+
+func (n *notifyConfig) check() error {
+	u, err := url.Parse(n.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("url must be an address such as https://hooks.example.com/x")
+	}
+	for _, e := range n.Events {
+		if !slices.Contains(rollout.Kinds(), e) {
+			return fmt.Errorf("there is no event %q: write some of %v", e, rollout.Kinds())
+		}
+	}
+	if n.Format != "" && n.Format != notify.JSON && n.Format != notify.Slack {
+		return fmt.Errorf("format %q: write %s or %s", n.Format, notify.JSON, notify.Slack)
+	}
+	return n.HTTP.Validate()
+}
+
+// notifier makes what tells others; nil when nobody is to be told.
+func (c *serverConfig) notifier(log logrus.FieldLogger) (*notify.Notifier, error) {
+	var targets []notify.Target
+	for i, n := range c.Notify {
+		client, err := config.NewClientFromConfig(n.HTTP, "canaryd")
+		if err != nil {
+			return nil, fmt.Errorf("notify[%d]: %w", i, err)
+		}
+		targets = append(targets, notify.Target{URL: n.URL, Events: n.Events, Format: n.Format, Client: client})
+	}
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	return notify.New(log, targets), nil
 }
 
 // positionOf finds a key, or the nearest one above it.
@@ -163,4 +207,7 @@ func (c *serverConfig) relativeTo(dir string) {
 	t := &c.XDS.TLS
 	t.CertFile, t.KeyFile, t.ClientCA = abs(t.CertFile), abs(t.KeyFile), abs(t.ClientCA)
 	c.Metrics.Prometheus.HTTP.SetDirectory(dir)
+	for i := range c.Notify {
+		c.Notify[i].HTTP.SetDirectory(dir)
+	}
 }

@@ -165,6 +165,12 @@ const (
 	KindOrphaned    Kind = "orphaned"
 )
 
+// Kinds are all of them.
+func Kinds() []Kind {
+	return []Kind{KindAnnounced, KindQueued, KindStarted, KindAdvanced, KindSteppedBack, KindPromoted, KindRolledBack, KindReturned, KindAborted, KindPaused, KindResumed,
+		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned}
+}
+
 // Cut reports whether the record takes traffic away from a failed version: it must reach Envoy
 // even when it cannot be stored.
 func (k Kind) Cut() bool {
