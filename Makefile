@@ -24,7 +24,7 @@ fuzz:
 	e2e/fuzz.sh $(FUZZTIME)
 
 e2e: build
-	e2e/tools.sh envoy-newest envoy-oldest prometheus
+	e2e/tools.sh envoy-newest envoy-oldest prometheus docker
 	$(GO) test -timeout 40m -count=1 -v ./e2e
 
 # The figures of README.md and docs/figures.md, measured anew (about half an hour).

@@ -29,12 +29,29 @@ debian() { # program, package
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >/dev/null
 }
 
+daemon() { # a Docker daemon, unless one answers
+  docker info >/dev/null 2>&1 && return
+  if [ "$(id -u)" != 0 ]; then
+    echo "no Docker daemon answers: start one" >&2
+    exit 1
+  fi
+  echo "starting dockerd ..." >&2
+  setsid nohup dockerd >"$tools/dockerd.log" 2>&1 </dev/null &
+  for _ in $(seq 60); do
+    docker info >/dev/null 2>&1 && return
+    sleep 0.5
+  done
+  tail -20 "$tools/dockerd.log" >&2
+  exit 1
+}
+
 for t in "$@"; do
   case "$t" in
     envoy) if command -v envoy >/dev/null; then ln -sf "$(command -v envoy)" "$tools/bin/envoy"; else fetch 1.40.0 envoy; fi ;;
     envoy-newest) fetch 1.40.0 envoy-newest ;;
     envoy-oldest) fetch 1.36.4 envoy-oldest ;;
     prometheus) debian prometheus prometheus; debian promtool prometheus ;;
+    docker) debian dockerd docker.io; debian iptables iptables; debian docker-registry docker-registry; daemon ;;
     *) echo "unknown part $t" >&2; exit 2 ;;
   esac
 done

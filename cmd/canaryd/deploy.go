@@ -19,10 +19,11 @@ func deployCommand() *cobra.Command {
 	var a web.Announcement
 	var wait, again bool
 	var timeout time.Duration
-	c := &cobra.Command{Use: "deploy SERVICE VERSION", Short: "Announce a release, and wait for its fate with --wait", Args: cobra.ExactArgs(2)}
+	c := &cobra.Command{Use: "deploy SERVICE [VERSION]", Short: "Announce a release, and wait for its fate with --wait", Args: cobra.RangeArgs(1, 2),
+		Long: "Announces a version with its endpoints, or with an image that canaryd starts. With --image VERSION may be left out: it is the image's tag."}
 	cl, out := remote(c), output(c)
 	c.Flags().StringSliceVar(&a.Endpoints, "endpoint", nil, "where the version runs, host:port; may be repeated")
-	c.Flags().StringVar(&a.Image, "image", "", "container image to start")
+	c.Flags().StringVar(&a.Image, "image", "", "container image to start, or a tag of the policy's docker.image")
 	c.Flags().BoolVar(&a.Paused, "paused", false, "keep it at weight 0 until `canaryd resume`: testers reach it (route.testers), nobody else")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is stable, rolled back, aborted or superseded")
 	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that has ended")
@@ -30,6 +31,13 @@ func deployCommand() *cobra.Command {
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
 			return err
+		}
+		if len(args) == 1 {
+			tag, err := tagOf(a.Image)
+			if err != nil {
+				return &exit{exitUsage, "canaryd: " + err.Error()}
+			}
+			args = append(args, tag)
 		}
 		path := servicePath(args[0], "versions", args[1])
 		if again {
@@ -46,6 +54,25 @@ func deployCommand() *cobra.Command {
 		return showVersion(cmd.OutOrStdout(), *out, args[0], v)
 	}
 	return c
+}
+
+// tagOf is the version that an image stands for.
+func tagOf(image string) (string, error) {
+	if image == "" {
+		return "", errors.New("name the VERSION, or give --image")
+	}
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	name, digest, _ := strings.Cut(name, "@")
+	_, tag, tagged := strings.Cut(name, ":")
+	switch {
+	case tagged:
+		return tag, nil
+	case digest != "":
+		return "", fmt.Errorf("--image %s has no tag: name the VERSION", image)
+	case image == name: // a bare tag
+		return name, nil
+	}
+	return "", fmt.Errorf("--image %s has no tag: name the VERSION, or add one", image)
 }
 
 func waitCommand() *cobra.Command {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -102,6 +103,11 @@ func serve(ctx context.Context, f serveFlags) error {
 	if cfg.Metrics.Source == "envoy" {
 		o.Ask = loads.Ask
 	}
+	if cfg.Docker.Host != "" {
+		if o.Fleet, err = docker.New(log, cfg.Docker.Host); err != nil {
+			return err
+		}
+	}
 	ctl, err := controller.New(o)
 	if err != nil {
 		return err
@@ -128,6 +134,9 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	var g run.Group
+	if o.Fleet != nil {
+		background(ctx, &g, o.Fleet.Run)
+	}
 	if told != nil {
 		background(ctx, &g, told.Run)
 		background(ctx, &g, func(ctx context.Context) error { return tell(ctx, ctl, told) })

@@ -124,17 +124,9 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
 		say(at("xds", "tls"), "cert_file and key_file belong together")
 	}
-	later := func(set bool, key, what string) {
-		if set {
-			f := at(key)
-			f.Warning = true
-			say(f, "%s: this build cannot do that yet; the key has no effect", what)
-		}
-	}
 	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
 		say(at("storage", "etcd", "endpoints"), "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
 	}
-	later(c.Docker.Host != "", "docker", "starting containers")
 	for i := range c.Notify {
 		if err := c.Notify[i].check(); err != nil {
 			say(at("notify"), "notify[%d]: %v", i, err)

@@ -74,8 +74,15 @@ func (c *Controller) Announce(ctx context.Context, service string, e rollout.Ann
 			return
 		}
 		before := u.state.Version(e.Version)
+		if e.Image != "" && c.Fleet == nil {
+			err = &rollout.Refusal{Message: "canaryd has no Docker to start " + e.Image + " with: write `docker: {host: unix:///var/run/docker.sock}` in canaryd.yml, or announce endpoints"}
+			return
+		}
+		if d := u.state.Policy.Docker; d != nil && e.Image != "" {
+			e.Image = d.Reference(e.Image)
+		}
 		known = before != nil && (before.Phase.Live() || !e.Again)
-		if before == nil || before.Phase.Live() {
+		if e.Image == "" && (before == nil || before.Phase.Live() && before.Image == "") {
 			if err = policy.EndpointList(e.Endpoints); err != nil {
 				err = &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
 				return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
@@ -35,6 +36,8 @@ type Options struct {
 	Source metrics.Source
 	// Ask says which clusters the Envoys are to report; nil when load reports are not the source.
 	Ask func(clusters []string)
+	// Fleet runs versions as containers; nil where there is no Docker.
+	Fleet *docker.Fleet
 	// Policies are the globs of policy files.
 	Policies []string
 }
@@ -147,6 +150,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	go c.prober.run(ctx)
+	var launches <-chan docker.Event
+	if c.Fleet != nil {
+		launches = c.Fleet.Events()
+	}
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- c.Source.Run(ctx, c.deliver(ctx)) }()
 	c.retarget()
@@ -167,6 +174,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.applied()
 		case e := <-c.probes:
 			c.probed(e)
+		case e := <-launches:
+			c.launched(e)
 		case result := <-c.stored:
 			c.writing = false
 			c.settleSaved(result)
@@ -282,6 +291,7 @@ func (c *Controller) applied() {
 		if u == nil {
 			continue
 		}
+		c.moved = true // what is in force decides what may be stopped
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
@@ -474,6 +484,7 @@ func (c *Controller) retarget() {
 			targets = append(targets, t)
 		}
 	}
+	c.wantContainers()
 	slices.SortFunc(targets, func(a, b metrics.Target) int { return cmp.Compare(a.Service, b.Service) })
 	c.Source.Watch(targets)
 	if c.Ask != nil {

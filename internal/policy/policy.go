@@ -5,6 +5,7 @@ package policy
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -157,7 +158,21 @@ type Docker struct {
 	Image         string            `yaml:"image" json:"image"`
 	Port          int               `yaml:"port" json:"port"`
 	Env           map[string]string `yaml:"env" json:"env,omitempty"`
+	Labels        map[string]string `yaml:"labels" json:"labels,omitempty"`
+	Network       string            `yaml:"network" json:"network,omitempty"` // default: Docker's bridge
+	Replicas      int               `yaml:"replicas" json:"replicas"`
+	Memory        Bytes             `yaml:"memory" json:"memory,omitempty"` // 0: no limit
+	CPUs          float64           `yaml:"cpus" json:"cpus,omitempty"`     // 0: no limit
+	StartWithin   Duration          `yaml:"start_within" json:"start_within"`
 	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"`
+}
+
+// Reference is the full name of the image that a tag or a full name means.
+func (d *Docker) Reference(image string) string {
+	if d.Image == "" || strings.ContainsAny(image, "/:@") {
+		return image
+	}
+	return d.Image + ":" + image
 }
 
 // What a canary past its deadline, or without evidence, falls to.

@@ -47,9 +47,7 @@ func (d *Document) validate() Findings {
 	c.judge(&p.Judge)
 	c.sessions(p)
 	c.after(p.AfterPromotion)
-	if p.Docker != nil {
-		c.warn("docker", "docker: this build cannot start containers yet: announce versions with --endpoint")
-	}
+	c.docker(p.Docker)
 	return c.fs
 }
 
@@ -330,6 +328,27 @@ func (c *check) sessions(p *Policy) {
 		c.fail("sessions.cookie", "cookie %s is that of route.testers already: take another name", s.Cookie)
 	} else if s.TTL > p.Drain.AtMost {
 		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would be cut off; raise drain.at_most", s.TTL, p.Drain.AtMost)
+	}
+}
+
+func (c *check) docker(d *Docker) {
+	if d == nil {
+		return
+	}
+	d.Replicas, d.StartWithin = cmp.Or(d.Replicas, 1), cmp.Or(d.StartWithin, Duration(2*time.Minute))
+	if d.Port < 1 || d.Port > 65535 {
+		c.fail("docker.port", "port must be the port that the container listens on, 1 to 65535")
+	}
+	if d.Replicas < 1 || d.Replicas > 100 {
+		c.fail("docker.replicas", "%d replicas: write 1 to 100", d.Replicas)
+	}
+	if d.CPUs < 0 || d.Memory < 0 {
+		c.fail("docker", "cpus and memory cannot be negative")
+	}
+	for name := range d.Labels {
+		if strings.HasPrefix(name, "canaryd.") {
+			c.fail("docker.labels", "label %s: labels that begin with canaryd. are canaryd's own", name)
+		}
 	}
 }
 

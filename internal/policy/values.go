@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/prometheus/common/model"
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -34,6 +35,22 @@ func (s Share) MarshalYAML() (any, error) { return s.String(), nil }
 func (s Share) String() string {
 	return strconv.FormatFloat(math.Round(float64(s)*1e8)/1e6, 'f', -1, 64) + "%"
 }
+
+// Bytes is a size in memory, written as 512MiB or 1g.
+type Bytes int64
+
+// UnmarshalYAML reads what `docker run --memory` reads.
+func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
+	v, err := units.RAMInBytes(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || v < 0 {
+		return fmt.Errorf("%q is not a size: write a number and a unit, as in 512MiB", n.Value)
+	}
+	*b = Bytes(v)
+	return nil
+}
+
+// MarshalYAML writes the size as it is read.
+func (b Bytes) MarshalYAML() (any, error) { return units.BytesSize(float64(b)), nil }
 
 // Duration is written as Prometheus writes it: 30s, 5m, 1h30m, 1d.
 type Duration time.Duration

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -18,6 +19,9 @@ func (m *machine) announced(e Announced) error {
 	}
 	v := m.Version(e.Version)
 	if v != nil && (v.Phase.Live() || !e.Again) {
+		if v.Phase.Live() && e.Image != "" && e.Image != v.Image {
+			return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs %s already: announce %s under another name", v.Name, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")), e.Image)}
+		}
 		if v.Phase.Live() {
 			m.endpoints(v, e.Endpoints, e.By)
 		}
@@ -32,14 +36,21 @@ func (m *machine) announced(e Announced) error {
 	attempt, endpoints := 1, e.Endpoints
 	if v != nil {
 		attempt = v.Attempt + 1
-		if len(endpoints) == 0 {
+		if e.Image == "" {
+			e.Image = v.Image
+		}
+		if len(endpoints) == 0 && e.Image == "" {
 			endpoints = v.Endpoints
 		}
 		m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
 	}
-	if err := policy.EndpointList(endpoints); err != nil {
+	if err := policy.EndpointList(endpoints); err != nil && e.Image == "" {
 		return refuse("version %s: %v", e.Version, err)
 	}
+	if e.Image != "" && m.Policy.Docker == nil {
+		return refuse("version %s: service %s has no `docker:` in its policy, so nobody knows how to run %s", e.Version, m.Policy.Service, e.Image)
+	}
+	m.image = e.Image
 	v = m.add(e.Version, endpoints, attempt, e.Secret, e.By)
 	if e.Paused && v.Phase == Queued {
 		v.PausedAt = m.at
@@ -58,7 +69,7 @@ func (m *machine) add(name string, endpoints []string, attempt int, secret, by s
 	m.Seq++
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
-		Name: name, Endpoints: slices.Clone(endpoints), Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
+		Name: name, Endpoints: slices.Clone(endpoints), Image: m.image, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Pin: pinOf(secret, m.Policy.Service, name, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 	})
 	v := &m.Versions[len(m.Versions)-1]
@@ -68,7 +79,8 @@ func (m *machine) add(name string, endpoints []string, attempt int, secret, by s
 		m.becomeStable(v)
 		return v
 	}
-	m.record(v, KindAnnounced, by, "announced with %s", strings.Join(endpoints, ", "))
+	m.image = ""
+	m.record(v, KindAnnounced, by, "announced with %s", cmp.Or(v.Image, strings.Join(endpoints, ", ")))
 	return v
 }
 

@@ -17,8 +17,9 @@ type Announced struct {
 	At        time.Time
 	Version   string
 	Endpoints []string
-	Again     bool // a new attempt of an ended version
-	Paused    bool // stays at weight 0 until `resume`: for a look by testers
+	Again     bool   // a new attempt of an ended version
+	Image     string // to be started as a container; Endpoints come when it runs
+	Paused    bool   // stays at weight 0 until `resume`: for a look by testers
 	Secret    string
 	By        string
 }
@@ -92,6 +93,18 @@ type Rejected struct {
 	Node, Message string
 }
 
+// Launched says what becomes of a version's containers.
+type Launched struct {
+	At        time.Time
+	Version   string
+	Attempt   int
+	Endpoints []string // where they answer, once all of them run
+	Note      string   // what is being done, or why it failed
+	Failed    bool
+	Stopped   bool
+	Logs      string // their last lines
+}
+
 // Probed says that a version's endpoints answer, or that none does.
 type Probed struct {
 	At      time.Time
@@ -119,6 +132,7 @@ func (e Commanded) when() time.Time     { return e.At }
 func (e Observed) when() time.Time      { return e.At }
 func (e Applied) when() time.Time       { return e.At }
 func (e Rejected) when() time.Time      { return e.At }
+func (e Launched) when() time.Time      { return e.At }
 func (e Probed) when() time.Time        { return e.At }
 func (e PolicyChanged) when() time.Time { return e.At }
 func (e Orphaned) when() time.Time      { return e.At }
@@ -163,12 +177,14 @@ const (
 	KindPolicy      Kind = "policy"
 	KindEndpoints   Kind = "endpoints"
 	KindOrphaned    Kind = "orphaned"
+	KindLaunched    Kind = "launched"
+	KindStopped     Kind = "stopped"
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
 	return []Kind{KindAnnounced, KindQueued, KindStarted, KindAdvanced, KindSteppedBack, KindPromoted, KindRolledBack, KindReturned, KindAborted, KindPaused, KindResumed,
-		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned}
+		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned, KindLaunched, KindStopped}
 }
 
 // Cut reports whether the record takes traffic away from a failed version: it must reach Envoy
@@ -179,8 +195,9 @@ func (k Kind) Cut() bool {
 
 // Refusal is an event that does not fit the state; nothing changed.
 type Refusal struct {
-	Unknown bool // no such version
-	Message string
+	Unknown  bool // no such version
+	Conflict bool // it is there already, and is another one
+	Message  string
 }
 
 func (r *Refusal) Error() string { return r.Message }

@@ -104,6 +104,9 @@ func (m *machine) tick() {
 			m.record(v, KindRetired, System, "no request for %s (drain.quiet)", quiet)
 		}
 	}
+	for _, v := range m.in(Warming) {
+		m.startedTooSlowly(v)
+	}
 	for _, v := range m.Canaries() {
 		m.decide(v, false)
 	}

@@ -64,6 +64,9 @@ func (m *machine) start(v *Version) {
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand before its first weight: testers reach it, nobody else")
 		return
 	}
+	if len(v.Endpoints) == 0 {
+		return // its containers do not run yet
+	}
 	if !v.Reachable {
 		if v.Verdict.Code != analysis.Unreachable {
 			m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answers yet")

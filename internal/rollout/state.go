@@ -42,7 +42,11 @@ func (p Phase) Waiting() bool { return p == Queued || p.Judged() }
 type Version struct {
 	Name        string    `json:"name"`
 	Endpoints   []string  `json:"endpoints"`
-	Seq         int       `json:"seq"` // order of announcement
+	Image       string    `json:"image,omitempty"`      // it runs in containers that canaryd starts
+	Launching   string    `json:"launching,omitempty"`  // what is being done about that
+	LaunchedAt  time.Time `json:"launched_at,omitzero"` // its containers run
+	Stopped     bool      `json:"stopped,omitempty"`    // and are gone
+	Seq         int       `json:"seq"`                  // order of announcement
 	Attempt     int       `json:"attempt"`
 	AnnouncedAt time.Time `json:"announced_at"`
 	Phase       Phase     `json:"phase"`

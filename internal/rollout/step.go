@@ -21,6 +21,7 @@ type machine struct {
 	at      time.Time
 	records []Record
 	before  map[string]int
+	image   string // of the version that is being added
 }
 
 // Step takes one event in. On a Refusal the state is returned unchanged.
@@ -53,6 +54,8 @@ func (m *machine) take(e Event) error {
 		m.rejected(e)
 	case Probed:
 		m.probed(e)
+	case Launched:
+		m.launched(e)
 	case PolicyChanged:
 		m.policyChanged(e)
 	case Orphaned:

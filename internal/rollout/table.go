@@ -33,11 +33,14 @@ func (s *State) Table() Table {
 		switch {
 		case v.Phase == Failed || v.Phase == Aborted:
 			t.Cut = append(t.Cut, v.Name)
-		case !v.Phase.Live() || v.Phase == Queued && v.FirstWeight.IsZero():
+		case len(v.Endpoints) == 0 || !v.Phase.Live() || v.Phase == Queued && v.FirstWeight.IsZero():
 		default:
 			pinned := s.Policy.Sessions != nil && (v.Phase != Warming) && v.Reachable
 			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, pinned, v.Pin})
 		}
+	}
+	if v := s.Version(s.Stable); v != nil && len(v.Endpoints) == 0 {
+		t.Slots, t.Stable = nil, "" // the first version's containers do not run yet
 	}
 	if s.Nack != nil && s.Nack.Served != nil {
 		t.Slots = t.repair(s.Nack.Served)

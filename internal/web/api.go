@@ -133,10 +133,10 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("version")
 	again := r.URL.Query().Get("again") == "true"
 	s, known, err := a.Controller.Announce(r.Context(), r.PathValue("service"),
-		rollout.Announced{Version: name, Endpoints: body.Endpoints, Again: again, Paused: body.Paused, By: by(r)})
+		rollout.Announced{Version: name, Endpoints: body.Endpoints, Image: body.Image, Again: again, Paused: body.Paused, By: by(r)})
 	if err != nil {
 		var refusal *rollout.Refusal
-		if errors.As(err, &refusal) && !refusal.Unknown {
+		if errors.As(err, &refusal) && !refusal.Unknown && !refusal.Conflict {
 			err = problem(http.StatusUnprocessableEntity, refusal.Message)
 		}
 		a.fail(w, err)
@@ -160,8 +160,8 @@ func (a *api) announcement(r *http.Request) (Announcement, error) {
 			return body, problem(http.StatusUnprocessableEntity, `the body is not {"endpoints": ["host:port"]}: `+err.Error())
 		}
 	}
-	if body.Image != "" {
-		return body, problem(http.StatusUnprocessableEntity, "this build cannot start containers: announce endpoints instead of an image")
+	if body.Image != "" && len(body.Endpoints) > 0 {
+		return body, problem(http.StatusUnprocessableEntity, "announce either endpoints or an image: an image's endpoints are found by themselves")
 	}
 	if err := policy.VersionName(r.PathValue("version")); err != nil {
 		return body, problem(http.StatusUnprocessableEntity, err.Error())

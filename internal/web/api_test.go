@@ -217,7 +217,7 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "stands twice"},
 		{"PUT", v + "v2", `{"endpoints":["no-such-host.invalid:1"]}`, 422, "cannot be resolved"},
 		{"PUT", v + "v%202", `{"endpoints":["127.0.0.1:1"]}`, 422, "cannot be a version"},
-		{"PUT", v + "v2", `{"image":"x"}`, 422, "cannot start containers"},
+		{"PUT", v + "v2", `{"image":"x"}`, 422, "canaryd has no Docker"},
 		{"DELETE", "/api/v1/services/shop", "", 409, "still has a policy"},
 		{"GET", "/api/v1/nothing", "", 404, "no such call"},
 	} {

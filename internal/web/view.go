@@ -37,6 +37,7 @@ type Version struct {
 	Errors    float64           `json:"errors"`
 	ErrorRate *float64          `json:"error_rate"`
 	Endpoints []string          `json:"endpoints"`
+	Image     string            `json:"image,omitempty"`
 	Attempt   int               `json:"attempt"`
 	Verdict   *analysis.Verdict `json:"verdict"`
 }
@@ -65,7 +66,7 @@ func viewService(c controller.Service) Service {
 func viewVersion(s *rollout.State, v *rollout.Version) Version {
 	out := Version{
 		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name), Share: s.RequestShare(v.Name),
-		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Attempt: v.Attempt,
+		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Attempt: v.Attempt,
 	}
 	if v.Counts.Requests > 0 {
 		r := v.Counts.Rate()
