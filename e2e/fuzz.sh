@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 n=0
 for file in $(grep -lr --include='*_test.go' '^func Fuzz' . | sort); do
   for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$(dirname "$file")"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" -fuzzminimizetime 1s "$(dirname "$file")"
     n=$((n + 1))
   done
 done

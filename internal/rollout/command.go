@@ -28,6 +28,9 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 	if v.Phase == Stable {
 		return refuse("version %s is stable already", v.Name)
 	}
+	if len(v.Endpoints) == 0 {
+		return refuse("version %s: its containers do not run yet", v.Name)
+	}
 	if !e.Reachable {
 		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)
 	}

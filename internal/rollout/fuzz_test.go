@@ -58,6 +58,7 @@ func (w *walk) policy() policy.Policy {
 	text := "service: shop\nramp: {steps: " + rampLists[w.next()%len(rampLists)] + ", hold: " + strconv.Itoa(w.next()%3) + "s, canaries: " + strconv.Itoa(1+w.next()%4) + "}\n" +
 		"judge: {clump: " + []string{"auto", "1"}[w.next()%2] + ", no_evidence: {for: 30s, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, deadline: {after: 2m, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, promote_within: {ratio: 2, margin: 5%}, budget: 10000" +
 		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
+		"docker: {image: r/x, port: 8080}\ndrain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
 		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
 	docs, fs := policy.Parse("fuzz", []byte(text))
 	if len(fs.Errors()) > 0 {
@@ -77,11 +78,25 @@ func (w *walk) event() Event {
 	switch k := w.next() % 32; {
 	case k < 3:
 		w.names++
+		if w.next()%3 == 0 {
+			return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Image: "r/x:1", Paused: w.next()%4 == 0, Again: w.next()%2 == 0}
+		}
 		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0}
 	case k < 5:
 		return Probed{At: w.at, Version: w.pick(), Up: w.next()%4 > 0}
 	case k < 6:
 		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, By: "a person"}
+	case k < 7 && w.next()%2 == 0:
+		e := Launched{At: w.at, Version: w.pick(), Attempt: 1 + w.next()%2, Note: "n"}
+		switch w.next() % 5 {
+		case 0:
+			e.Failed = true
+		case 1:
+			e.Stopped = true
+		case 2, 3:
+			e.Endpoints = []string{"172.17.0." + strconv.Itoa(2+w.next()%2) + ":8080"}
+		}
+		return e
 	case k < 7:
 		return PolicyChanged{At: w.at, Policy: w.policy(), Hash: strconv.Itoa(w.next())}
 	case k < 8:
@@ -170,6 +185,12 @@ func (w *walk) sums() {
 		if v := w.s.Version(r.Version); v == nil || v.Phase == Failed || v.Phase == Aborted {
 			w.t.Fatalf("slots of %q are served", r.Version)
 		}
+	}
+	if v := w.s.Version(w.s.Stable); v != nil && len(v.Endpoints) == 0 { // the first version's containers do not run yet
+		if slots != 0 || v.LaunchedAt != (time.Time{}) {
+			w.t.Fatalf("%s has no endpoints, and %d slots are served", v.Name, slots)
+		}
+		return
 	}
 	if w.s.Stable != "" && (total != policy.FullWeight || slots != policy.FullWeight) {
 		w.t.Fatalf("weights add up to %d, slots to %d", total, slots)

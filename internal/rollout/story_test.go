@@ -95,9 +95,23 @@ func (st *story) run(t *testing.T, line, body string) string {
 		}
 		st.step(&out, PolicyChanged{At: st.at, Policy: docs[0].Policy, Hash: docs[0].Hash, By: "story"})
 	case "announce":
-		st.step(&out, Announced{At: st.at, Version: f[1], Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", By: "ci"})
+		st.step(&out, Announced{At: st.at, Version: f[1], Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", Paused: len(f) > 2 && f[2] == "paused", By: "ci"})
 		if v := st.s.Version(f[1]); v != nil && len(f) < 3 {
 			st.step(&out, Probed{At: st.at, Version: f[1], Up: true})
+		}
+	case "image":
+		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], By: "ci"})
+	case "docker": // docker VERSION says|runs|failed|stopped WORDS
+		e := Launched{At: st.at, Version: f[1], Attempt: 1, Failed: f[2] == "failed", Stopped: f[2] == "stopped"}
+		if e.Note = strings.Join(f[3:], " "); f[2] == "runs" {
+			e.Note, e.Endpoints = "", f[3:]
+		} else if e.Stopped {
+			e.Note, e.Logs = "", e.Note
+		}
+		st.step(&out, e)
+	case "containers":
+		for _, c := range st.s.Containers() {
+			fmt.Fprintf(&out, "container %s run=%v\n", c.Version, c.Run)
 		}
 	case "promote", "abort", "pause", "resume":
 		st.step(&out, Commanded{At: st.at, Verb: f[0], Version: f[1], Reachable: true, By: "ann"})

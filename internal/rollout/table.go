@@ -39,11 +39,11 @@ func (s *State) Table() Table {
 			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, pinned, v.Pin})
 		}
 	}
-	if v := s.Version(s.Stable); v != nil && len(v.Endpoints) == 0 {
-		t.Slots, t.Stable = nil, "" // the first version's containers do not run yet
-	}
 	if s.Nack != nil && s.Nack.Served != nil {
 		t.Slots = t.repair(s.Nack.Served)
+	}
+	if v := s.Version(s.Stable); v != nil && len(v.Endpoints) == 0 {
+		t.Slots, t.Stable = nil, "" // the first version's containers do not run yet
 	}
 	return t
 }
