@@ -36,18 +36,20 @@ type yard struct {
 	binary   []byte // a tar of the service
 }
 
-func newYard(t *testing.T, policy string) *yard {
+func newYard(t *testing.T, tags, policy string) *yard {
 	t.Helper()
-	y := &yard{registry: startRegistry(t), binary: serviceTar(t)}
+	y := &yard{binary: serviceTar(t)}
+	y.registry = rig.FreeAddress()
 	s := &scene{t: t, front: rig.FreeAddress(), versions: map[string]*rig.Service{}}
 	y.scene = s
 	// One name per test: what an earlier run left behind must not be found.
-	text := fmt.Sprintf("service: %s\nroute: {listener: %q}\ndocker: {image: %q, port: 8080, start_within: 5s}\n%s", y.service(), s.front, y.registry+"/shop", policy)
+	text := fmt.Sprintf("service: %s\nroute: {listener: %q}\ndocker: {image: %q, port: 8080, start_within: 5s, tags: %q}\n%s", y.service(), s.front, y.registry+"/shop", tags, policy)
 	var err error
-	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), "docker: {host: \"unix:///var/run/docker.sock\"}\n", map[string]string{"shop.yml": text})
+	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), "docker: {host: \"unix:///var/run/docker.sock\", hook_token: s3cret}\n", map[string]string{"shop.yml": text})
 	if err != nil {
 		t.Fatal(err)
 	}
+	startRegistry(t, y.registry, "http://"+s.Web+"/api/v1/hooks/registry")
 	s.Envoy = part(t, "envoy-newest")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -87,12 +89,13 @@ func (y *yard) running(t *testing.T, version string) []string {
 	return strings.Fields(docker(t, nil, "ps", "-q", "--filter", "label=canaryd.service="+y.service(), "--filter", "label=canaryd.version="+version))
 }
 
-// startRegistry runs a real registry on a free loopback port.
-func startRegistry(t *testing.T) string {
+// startRegistry runs a real registry that tells of every push.
+func startRegistry(t *testing.T, addr, hook string) {
 	t.Helper()
-	addr, dir := rig.FreeAddress(), t.TempDir()
+	dir := t.TempDir()
 	file := filepath.Join(dir, "registry.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q}\n", dir, addr)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q}\n"+
+		"notifications: {endpoints: [{name: canaryd, url: %q, headers: {Authorization: [Bearer s3cret]}, timeout: 2s, threshold: 3, backoff: 1s}]}\n", dir, addr, hook)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +107,6 @@ func startRegistry(t *testing.T) string {
 	if err := rig.WaitFor(t.Context(), 10*time.Second, "the registry", func() bool { return rig.Answers("http://" + addr + "/v2/") }); err != nil {
 		t.Fatal(err)
 	}
-	return addr
 }
 
 // serviceTar is a file system with the service in it and nothing else.
@@ -128,7 +130,7 @@ const yardRamp = "ramp: {steps: [10%, 100%], hold: 2s}\njudge: {clump: 1, budget
 // From a tag in a registry to 100 %, and the old container is gone; then a bad tag is cut, its container
 // stopped, and its last words stand in the history. No user sees an error of canaryd's making.
 func TestFromATagToProduction(t *testing.T) {
-	y := newYard(t, yardRamp)
+	y := newYard(t, "", yardRamp)
 	y.push(t, "v1")
 	y.push(t, "v2")
 	y.push(t, "v3", "FAIL=1")
@@ -161,9 +163,54 @@ func TestFromATagToProduction(t *testing.T) {
 	}
 }
 
+// The founding story, with nobody there: a tag lands in the registry, its hook deploys it, steps [10%, 100%] by users, it
+// is promoted, the old container drains, retires and is stopped; then a bad tag is cut and stopped. Users of
+// stable who hold its cookies see no error.
+func TestTheFoundingStoryUnattended(t *testing.T) {
+	y := newYard(t, `^v\d+$`, "ramp: {steps: [10%, 100%], hold: 2s, per: user}\njudge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 2%}}\nafter_promotion: {watch: 1s}\nsessions: {cookie: sess, ttl: 3s}\n")
+	y.push(t, "v1")
+	y.until(30*time.Second, "v1 to be deployed by its push", func() bool { return rig.Answers("http://" + y.front + "/") })
+	y.push(t, "latest") // docker.tags does not want it
+	holders := newCrowd(y.scene, 200, "holder")
+	holders.visit(t, nil)
+	l := y.load(300)
+	began := time.Now()
+	y.push(t, "v2")
+	y.until(60*time.Second, "v2 to be promoted", func() bool { return y.Version("yard", "v2").Phase == rollout.Stable })
+	t.Logf("from the push to 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
+	holders.visit(t, nil)
+	y.until(30*time.Second, "v1 to be retired and its container gone", func() bool {
+		return y.Version("yard", "v1").Phase == rollout.Retired && len(y.running(t, "v1")) == 0
+	})
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
+	}
+	for i := range holders.users {
+		holders.users[i].cookies = map[string]string{"canaryd-user": holders.users[i].cookies["canaryd-user"]} // the sessions of v1 are over
+	}
+	holders.visit(t, nil) // and have begun anew on v2
+	y.load(300)
+	y.push(t, "v3", "FAIL=1")
+	y.until(60*time.Second, "v3 to be cut and its container gone", func() bool {
+		return y.Version("yard", "v3").Phase == rollout.Failed && len(y.running(t, "v3")) == 0
+	})
+	holders.visit(t, func(i int, _, now string) {
+		if now != "v2" {
+			t.Errorf("user %d is on %s", i, now)
+		}
+	})
+	if v := y.Version("yard", "latest"); v.Version != "" {
+		t.Errorf("latest was deployed: %+v", v)
+	}
+	h := y.run(0, "history", "yard")
+	if !strings.Contains(h, "registry "+y.registry) {
+		t.Errorf("the history does not name the registry:\n%s", h)
+	}
+}
+
 // Images that cannot run are a failed version with a reason, and the traffic is untouched.
 func TestImagesThatCannotRun(t *testing.T) {
-	y := newYard(t, yardRamp)
+	y := newYard(t, "", yardRamp)
 	y.push(t, "v1")
 	y.push(t, "exits", "EXIT=3")
 	y.push(t, "deaf", "PORT=9999")
@@ -198,7 +245,7 @@ func TestImagesThatCannotRun(t *testing.T) {
 
 // canaryd killed in every phase and started again: nothing is orphaned, nothing runs twice.
 func TestKilledInEveryPhase(t *testing.T) {
-	y := newYard(t, yardRamp)
+	y := newYard(t, "", yardRamp)
 	y.push(t, "v1")
 	y.push(t, "v2")
 	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "60s")

@@ -127,7 +127,7 @@ func serve(ctx context.Context, f serveFlags) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(ctl, src))
-	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: registry})
+	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: registry, HookToken: string(cfg.Docker.HookToken)})
 
 	told, err := cfg.notifier(log)
 	if err != nil {

@@ -40,7 +40,8 @@ type serverConfig struct {
 	} `yaml:"storage"`
 	Metrics metricsConfig `yaml:"metrics"`
 	Docker  struct {
-		Host string `yaml:"host"`
+		Host      string        `yaml:"host"`
+		HookToken config.Secret `yaml:"hook_token"` // for a registry's notifications
 	} `yaml:"docker"`
 	Notify []notifyConfig `yaml:"notify"`
 }

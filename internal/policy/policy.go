@@ -163,8 +163,18 @@ type Docker struct {
 	Replicas      int               `yaml:"replicas" json:"replicas"`
 	Memory        Bytes             `yaml:"memory" json:"memory,omitempty"` // 0: no limit
 	CPUs          float64           `yaml:"cpus" json:"cpus,omitempty"`     // 0: no limit
+	Tags          string            `yaml:"tags" json:"tags,omitempty"`     // what a registry's push deploys; empty: nothing
 	StartWithin   Duration          `yaml:"start_within" json:"start_within"`
 	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"`
+}
+
+// Repository is the image's name within its registry.
+func (d *Docker) Repository() string {
+	first, rest, more := strings.Cut(d.Image, "/")
+	if more && (strings.ContainsAny(first, ".:") || first == "localhost") {
+		return rest
+	}
+	return d.Image
 }
 
 // Reference is the full name of the image that a tag or a full name means.

@@ -342,6 +342,11 @@ func (c *check) docker(d *Docker) {
 	if d.Replicas < 1 || d.Replicas > 100 {
 		c.fail("docker.replicas", "%d replicas: write 1 to 100", d.Replicas)
 	}
+	if _, err := regexp.Compile(d.Tags); err != nil {
+		c.fail("docker.tags", "%q is no regular expression: %v", d.Tags, err)
+	} else if d.Tags != "" && d.Image == "" {
+		c.fail("docker.tags", "tags are those of docker.image: name it")
+	}
 	if d.CPUs < 0 || d.Memory < 0 {
 		c.fail("docker", "cpus and memory cannot be negative")
 	}

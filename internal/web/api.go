@@ -32,6 +32,7 @@ type Options struct {
 	Log        logrus.FieldLogger
 	Controller *controller.Controller
 	Registry   *prometheus.Registry
+	HookToken  string // what a registry's notifications carry; empty: they are refused
 }
 
 type api struct{ Options }
@@ -58,6 +59,7 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("POST /api/v1/services/{service}/{verb}", a.command)
 	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
 	mux.HandleFunc("GET /api/v1/events", a.events)
+	mux.HandleFunc("POST /api/v1/hooks/registry", a.pushed)
 	mux.HandleFunc("GET /api/v1/", func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, problem(http.StatusNotFound, "no such call: "+r.URL.Path+"; /api/v1/openapi.json lists them"))
 	})

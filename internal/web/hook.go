@@ -1,0 +1,118 @@
+package web
+
+import (
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// registryEvents is what a Docker registry posts (its `notifications` endpoint): one event for each
+// blob and manifest; of these a push of a tagged manifest is a release.
+type registryEvents struct {
+	Events []struct {
+		Action string `json:"action"`
+		Target struct {
+			Repository string `json:"repository"`
+			Tag        string `json:"tag"`
+		} `json:"target"`
+		Request struct {
+			Host string `json:"host"`
+		} `json:"request"`
+	} `json:"events"`
+}
+
+// Pushed is the answer to a registry: what was made of its events.
+type Pushed struct {
+	Deployed []Deployed `json:"deployed"`
+	Ignored  int        `json:"ignored"` // events that are no release of any service
+}
+
+// Deployed is one release that a push announced, or why it was not.
+type Deployed struct {
+	Service string `json:"service"`
+	Version string `json:"version"`
+	Image   string `json:"image"`
+	Refused string `json:"refused,omitempty"`
+}
+
+// pushed deploys what a registry says was pushed, where a policy's docker.tags wants it. A registry
+// repeats what is not answered with 2xx, so what is refused is an answer too.
+func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
+	if err := a.mayHook(r); err != nil {
+		a.fail(w, err)
+		return
+	}
+	var body registryEvents
+	raw, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	if err == nil {
+		err = json.Unmarshal(raw, &body)
+	}
+	if err != nil {
+		a.fail(w, problem(http.StatusUnprocessableEntity, "the body is no registry notification: "+err.Error()))
+		return
+	}
+	services, err := a.Controller.Services(r.Context())
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	out := Pushed{Deployed: []Deployed{}}
+	for _, e := range body.Events {
+		found := false
+		for i := range services {
+			p := &services[i].State.Policy
+			if e.Action != "push" || !wants(p.Docker, e.Target.Repository, e.Target.Tag) {
+				continue
+			}
+			found = true
+			out.Deployed = append(out.Deployed, a.deployPushed(r, p, e.Target.Tag, "registry "+e.Request.Host))
+		}
+		if !found {
+			out.Ignored++
+		}
+	}
+	a.answer(w, http.StatusOK, out)
+}
+
+func (a *api) mayHook(r *http.Request) error {
+	if a.HookToken == "" {
+		return problem(http.StatusForbidden, "no token is set for hooks: write `docker: {hook_token: …}` in canaryd.yml, and have the registry send it as `Authorization: Bearer …`")
+	}
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if subtle.ConstantTimeCompare([]byte(token), []byte(a.HookToken)) != 1 {
+		return problem(http.StatusUnauthorized, "the hook's token is missing or wrong: send `Authorization: Bearer …`")
+	}
+	return nil
+}
+
+// wants reports whether a pushed tag is a release of a service. The registry's own name may differ from
+// the one that the policy knows it by, so only the repository is compared.
+func wants(d *policy.Docker, repository, tag string) bool {
+	if d == nil || d.Tags == "" || tag == "" || d.Repository() != repository {
+		return false
+	}
+	re, err := regexp.Compile(d.Tags) // `check` has seen that it is one
+	return err == nil && re.MatchString(tag)
+}
+
+func (a *api) deployPushed(r *http.Request, p *policy.Policy, tag, by string) Deployed {
+	d := Deployed{Service: p.Service, Version: tag, Image: p.Docker.Reference(tag)}
+	_, _, err := a.Controller.Announce(r.Context(), p.Service, rollout.Announced{Version: tag, Image: tag, By: by})
+	if err != nil {
+		d.Refused = err.Error()
+		var refusal *rollout.Refusal
+		if !errors.As(err, &refusal) {
+			a.Log.WithError(err).WithFields(logrus.Fields{"service": d.Service, "version": tag}).Error("a pushed tag was not deployed")
+		}
+	}
+	return d
+}
