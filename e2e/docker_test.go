@@ -81,7 +81,7 @@ func (y *yard) push(t *testing.T, tag string, env ...string) {
 	}
 	docker(t, y.binary, append(args, "-", ref)...)
 	docker(t, nil, "push", "-q", ref)
-	docker(t, nil, "rmi", ref)
+	docker(t, nil, "rmi", "-f", ref) // by force: the hook may be quicker
 }
 
 func (y *yard) running(t *testing.T, version string) []string {

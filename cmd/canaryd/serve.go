@@ -108,6 +108,10 @@ func serve(ctx context.Context, f serveFlags) error {
 			return err
 		}
 	}
+	found := cfg.registry(log)
+	if found != nil {
+		o.Found = found.Found()
+	}
 	ctl, err := controller.New(o)
 	if err != nil {
 		return err
@@ -134,6 +138,9 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	var g run.Group
+	if found != nil {
+		background(ctx, &g, found.Run)
+	}
 	if o.Fleet != nil {
 		background(ctx, &g, o.Fleet.Run)
 	}

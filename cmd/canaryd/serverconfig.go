@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -44,6 +46,20 @@ type serverConfig struct {
 		HookToken config.Secret `yaml:"hook_token"` // for a registry's notifications
 	} `yaml:"docker"`
 	Notify []notifyConfig `yaml:"notify"`
+	FileSD []fileSDConfig `yaml:"file_sd_configs"`
+	HTTPSD []httpSDConfig `yaml:"http_sd_configs"`
+}
+
+// fileSDConfig and httpSDConfig are written as in Prometheus; targets carry the labels service and version.
+type fileSDConfig struct {
+	Files   []string        `yaml:"files"`
+	Refresh policy.Duration `yaml:"refresh_interval"`
+}
+
+type httpSDConfig struct {
+	URL     string                  `yaml:"url"`
+	Refresh policy.Duration         `yaml:"refresh_interval"`
+	HTTP    config.HTTPClientConfig `yaml:",inline"`
 }
 
 type notifyConfig struct {
@@ -128,6 +144,16 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
 		say(at("storage", "etcd", "endpoints"), "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
 	}
+	for i := range c.FileSD {
+		if len(c.FileSD[i].Files) == 0 {
+			say(at("file_sd_configs"), "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
+		}
+	}
+	for i, h := range c.HTTPSD {
+		if u, err := url.Parse(h.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			say(at("http_sd_configs"), "http_sd_configs[%d]: url must be an address such as http://127.0.0.1:8500/targets", i)
+		}
+	}
 	for i := range c.Notify {
 		if err := c.Notify[i].check(); err != nil {
 			say(at("notify"), "notify[%d]: %v", i, err)
@@ -153,6 +179,22 @@ func (n *notifyConfig) check() error {
 		return fmt.Errorf("format %q: write %s or %s", n.Format, notify.JSON, notify.Slack)
 	}
 	return n.HTTP.Validate()
+}
+
+// registry makes what finds versions; nil when nothing is to be looked at.
+func (c *serverConfig) registry(log logrus.FieldLogger) *registry.Registry {
+	var files []registry.File
+	for _, f := range c.FileSD {
+		files = append(files, registry.File{Files: f.Files, Refresh: cmp.Or(f.Refresh.Std(), 5*time.Minute)})
+	}
+	var urls []registry.URL
+	for _, u := range c.HTTPSD {
+		urls = append(urls, registry.URL{URL: u.URL, Refresh: cmp.Or(u.Refresh.Std(), time.Minute), HTTP: u.HTTP})
+	}
+	if len(files)+len(urls) == 0 {
+		return nil
+	}
+	return registry.New(log, files, urls)
 }
 
 // notifier makes what tells others; nil when nobody is to be told.
@@ -202,5 +244,13 @@ func (c *serverConfig) relativeTo(dir string) {
 	c.Metrics.Prometheus.HTTP.SetDirectory(dir)
 	for i := range c.Notify {
 		c.Notify[i].HTTP.SetDirectory(dir)
+	}
+	for i := range c.FileSD {
+		for k := range c.FileSD[i].Files {
+			c.FileSD[i].Files[k] = abs(c.FileSD[i].Files[k])
+		}
+	}
+	for i := range c.HTTPSD {
+		c.HTTPSD[i].HTTP.SetDirectory(dir)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -38,6 +39,8 @@ type Options struct {
 	Ask func(clusters []string)
 	// Fleet runs versions as containers; nil where there is no Docker.
 	Fleet *docker.Fleet
+	// Found tells of versions that others run; nil where nobody looks.
+	Found <-chan []registry.Found
 	// Policies are the globs of policy files.
 	Policies []string
 }
@@ -176,6 +179,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.probed(e)
 		case e := <-launches:
 			c.launched(e)
+		case found := <-c.Found:
+			c.found(found)
 		case result := <-c.stored:
 			c.writing = false
 			c.settleSaved(result)

@@ -22,7 +22,14 @@ func (m *machine) announced(e Announced) error {
 		if v.Phase.Live() && e.Image != "" && e.Image != v.Image {
 			return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs %s already: announce %s under another name", v.Name, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")), e.Image)}
 		}
+		if v.Phase.Live() && e.Origin != "" && e.Origin != v.Origin && !slices.Equal(v.Endpoints, e.Endpoints) {
+			return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says %s; %s says %s: name it in one place only", v.Name, strings.Join(v.Endpoints, ", "),
+				cmp.Or(v.Origin, "who announced it"), e.Origin, strings.Join(e.Endpoints, ", "))}
+		}
 		if v.Phase.Live() {
+			if e.Origin == "" && len(e.Endpoints) > 0 {
+				v.Origin = "" // a person's word takes it over
+			}
 			m.endpoints(v, e.Endpoints, e.By)
 		}
 		return nil // an ended version keeps its fate
@@ -50,7 +57,7 @@ func (m *machine) announced(e Announced) error {
 	if e.Image != "" && m.Policy.Docker == nil {
 		return refuse("version %s: service %s has no `docker:` in its policy, so nobody knows how to run %s", e.Version, m.Policy.Service, e.Image)
 	}
-	m.image = e.Image
+	m.image, m.origin = e.Image, e.Origin
 	v = m.add(e.Version, endpoints, attempt, e.Secret, e.By)
 	if e.Paused && v.Phase == Queued {
 		v.PausedAt = m.at
@@ -69,7 +76,7 @@ func (m *machine) add(name string, endpoints []string, attempt int, secret, by s
 	m.Seq++
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
-		Name: name, Endpoints: slices.Clone(endpoints), Image: m.image, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
+		Name: name, Endpoints: slices.Clone(endpoints), Image: m.image, Origin: m.origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Pin: pinOf(secret, m.Policy.Service, name, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 	})
 	v := &m.Versions[len(m.Versions)-1]
@@ -79,7 +86,7 @@ func (m *machine) add(name string, endpoints []string, attempt int, secret, by s
 		m.becomeStable(v)
 		return v
 	}
-	m.image = ""
+	m.image, m.origin = "", ""
 	m.record(v, KindAnnounced, by, "announced with %s", cmp.Or(v.Image, strings.Join(endpoints, ", ")))
 	return v
 }

@@ -21,6 +21,7 @@ type Announced struct {
 	Image     string // to be started as a container; Endpoints come when it runs
 	Paused    bool   // stays at weight 0 until `resume`: for a look by testers
 	Secret    string
+	Origin    string // what found it; empty: somebody announced it, and may always announce other endpoints
 	By        string
 }
 

@@ -42,6 +42,7 @@ func (p Phase) Waiting() bool { return p == Queued || p.Judged() }
 type Version struct {
 	Name        string    `json:"name"`
 	Endpoints   []string  `json:"endpoints"`
+	Origin      string    `json:"origin,omitempty"`     // what found it and says where it runs; empty: announced
 	Image       string    `json:"image,omitempty"`      // it runs in containers that canaryd starts
 	Launching   string    `json:"launching,omitempty"`  // what is being done about that
 	LaunchedAt  time.Time `json:"launched_at,omitzero"` // its containers run
