@@ -208,6 +208,32 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 	}
 }
 
+// Containers that somebody else started are found by their labels, ramped when they run, and lose their
+// traffic when they stop; canaryd never touches them.
+func TestContainersOfOthersAreFound(t *testing.T) {
+	y := newYard(t, "", "ramp: {steps: [20%, 100%], hold: 1h}\n")
+	y.push(t, "v1")
+	y.push(t, "v2")
+	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "60s")
+	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
+	l := y.load(100)
+	docker(t, nil, "pull", "-q", y.registry+"/shop:v2")
+	id := docker(t, nil, "run", "-d", "--label", "canaryd.service=yard", "--label", "canaryd.version=v2", "--label", "canaryd.port=8080", y.registry+"/shop:v2")
+	y.until(20*time.Second, "v2 to be ramped", func() bool { v := y.Version("yard", "v2"); return v.InForce && v.Weight == 0.2 })
+	y.run(0, "abort", "yard", "v2")
+	y.until(10*time.Second, "the cut in force", func() bool { return y.Version("yard", "v1").InForce })
+	time.Sleep(3 * time.Second)
+	if out := docker(t, nil, "inspect", "-f", "{{.State.Status}}", id); out != "running" {
+		t.Errorf("a container that is not canaryd's is %s after its version was aborted", out)
+	}
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors", sent.Failed)
+	}
+	if h := y.run(0, "history", "yard"); !strings.Contains(h, "docker labels") {
+		t.Errorf("the history does not say who found it:\n%s", h)
+	}
+}
+
 // Images that cannot run are a failed version with a reason, and the traffic is untouched.
 func TestImagesThatCannotRun(t *testing.T) {
 	y := newYard(t, "", yardRamp)

@@ -26,6 +26,7 @@ import (
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
+	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
@@ -108,10 +109,8 @@ func serve(ctx context.Context, f serveFlags) error {
 			return err
 		}
 	}
-	found := cfg.registry(log)
-	if found != nil {
-		o.Found = found.Found()
-	}
+	o.Found = make(chan []registry.Found)
+	found := cfg.registry(log, o.Found)
 	ctl, err := controller.New(o)
 	if err != nil {
 		return err
@@ -128,10 +127,10 @@ func serve(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return fmt.Errorf("web.listen: %w", err)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	own := prometheus.NewRegistry()
+	own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(ctl, src))
-	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: registry, HookToken: string(cfg.Docker.HookToken)})
+	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: own, HookToken: string(cfg.Docker.HookToken)})
 
 	told, err := cfg.notifier(log)
 	if err != nil {
@@ -143,6 +142,7 @@ func serve(ctx context.Context, f serveFlags) error {
 	}
 	if o.Fleet != nil {
 		background(ctx, &g, o.Fleet.Run)
+		background(ctx, &g, func(ctx context.Context) error { return o.Fleet.Look(ctx, ctl.Labelled(ctx)) })
 	}
 	if told != nil {
 		background(ctx, &g, told.Run)

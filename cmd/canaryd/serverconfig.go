@@ -182,7 +182,7 @@ func (n *notifyConfig) check() error {
 }
 
 // registry makes what finds versions; nil when nothing is to be looked at.
-func (c *serverConfig) registry(log logrus.FieldLogger) *registry.Registry {
+func (c *serverConfig) registry(log logrus.FieldLogger, found chan []registry.Found) *registry.Registry {
 	var files []registry.File
 	for _, f := range c.FileSD {
 		files = append(files, registry.File{Files: f.Files, Refresh: cmp.Or(f.Refresh.Std(), 5*time.Minute)})
@@ -194,7 +194,7 @@ func (c *serverConfig) registry(log logrus.FieldLogger) *registry.Registry {
 	if len(files)+len(urls) == 0 {
 		return nil
 	}
-	return registry.New(log, files, urls)
+	return registry.New(log, files, urls, found)
 }
 
 // notifier makes what tells others; nil when nobody is to be told.

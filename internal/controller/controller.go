@@ -40,7 +40,7 @@ type Options struct {
 	// Fleet runs versions as containers; nil where there is no Docker.
 	Fleet *docker.Fleet
 	// Found tells of versions that others run; nil where nobody looks.
-	Found <-chan []registry.Found
+	Found chan []registry.Found
 	// Policies are the globs of policy files.
 	Policies []string
 }

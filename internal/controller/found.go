@@ -1,14 +1,30 @@
 package controller
 
 import (
+	"context"
 	"crypto/rand"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
+
+// Labelled takes in what Docker containers that others started say of themselves.
+func (c *Controller) Labelled(ctx context.Context) func([]docker.Labelled) {
+	return func(ls []docker.Labelled) {
+		var found []registry.Found
+		for _, l := range ls {
+			found = append(found, registry.Found{Service: l.Service, Version: l.Version, Endpoints: l.Endpoints, Origin: "docker labels"})
+		}
+		select {
+		case c.Found <- found:
+		case <-ctx.Done():
+		}
+	}
+}
 
 // found announces what others run. A version that is no longer named keeps its endpoints: that nobody
 // answers there is seen by asking, and a wrong file must not take a service down.

@@ -53,9 +53,9 @@ type Registry struct {
 	found   chan []Found
 }
 
-// New makes a registry; it looks at nothing before Run.
-func New(log logrus.FieldLogger, files []File, urls []URL) *Registry {
-	r := &Registry{log: log, origins: map[string]discovery.Config{}, found: make(chan []Found)}
+// New makes a registry; it looks at nothing before Run, and tells found what changes.
+func New(log logrus.FieldLogger, files []File, urls []URL, found chan []Found) *Registry {
+	r := &Registry{log: log, origins: map[string]discovery.Config{}, found: found}
 	for _, f := range files {
 		r.origins[fmt.Sprintf("file_sd %v", f.Files)] = &file.SDConfig{Files: f.Files, RefreshInterval: model.Duration(f.Refresh)}
 	}
@@ -64,9 +64,6 @@ func New(log logrus.FieldLogger, files []File, urls []URL) *Registry {
 	}
 	return r
 }
-
-// Found is told what changed.
-func (r *Registry) Found() <-chan []Found { return r.found }
 
 // Run watches until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
