@@ -80,7 +80,7 @@ func (f serveFlags) logger() (*logrus.Logger, error) {
 	return log, nil
 }
 
-// serve is one straight line of wiring: what comes later depends on what comes first.
+// serve wires the daemon: what comes later depends on what comes first.
 func serve(ctx context.Context, f serveFlags) error {
 	cfg, err := f.config()
 	if err != nil {
@@ -95,72 +95,94 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer db.Close()
-	hub := xds.NewHub(log)
-	src, loads, err := newSource(cfg)
-	if err != nil {
+	d := daemon{cfg: cfg, log: log, webConfig: f.webConfig, hub: xds.NewHub(log)}
+	if err := d.decide(ctx, db); err != nil {
 		return err
 	}
-	o := controller.Options{Log: log, Store: db, Hub: hub, Source: src, Policies: cfg.Policies}
-	if cfg.Metrics.Source == "envoy" {
-		o.Ask = loads.Ask
+	if err := d.listen(); err != nil {
+		return err
 	}
-	if cfg.Docker.Host != "" {
-		if o.Fleet, err = docker.New(log, cfg.Docker.Host); err != nil {
+	if err := d.run.Run(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	log.Info("canaryd has stopped; the Envoys keep the last weights")
+	return nil
+}
+
+// daemon are the parts that run until one of them ends.
+type daemon struct {
+	cfg       serverConfig
+	log       *logrus.Logger
+	webConfig string
+	hub       *xds.Hub
+	src       metrics.Source
+	loads     *xds.Loads
+	ctl       *controller.Controller
+	run       run.Group
+}
+
+// decide makes the loop and what feeds it: evidence, containers, versions that are found.
+func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
+	if d.src, d.loads, err = newSource(d.cfg); err != nil {
+		return err
+	}
+	o := controller.Options{Log: d.log, Store: db, Hub: d.hub, Source: d.src, Policies: d.cfg.Policies, Found: make(chan []registry.Found)}
+	if d.cfg.Metrics.Source == "envoy" {
+		o.Ask = d.loads.Ask
+	}
+	if d.cfg.Docker.Host != "" {
+		if o.Fleet, err = docker.New(d.log, d.cfg.Docker.Host); err != nil {
 			return err
 		}
 	}
-	o.Found = make(chan []registry.Found)
-	found := cfg.registry(log, o.Found)
-	ctl, err := controller.New(o)
+	if d.ctl, err = controller.New(o); err != nil {
+		return err
+	}
+	told, err := d.cfg.notifier(d.log)
 	if err != nil {
 		return err
 	}
-	tlsConf, err := cfg.XDS.TLS.load()
+	if found := d.cfg.registry(d.log, o.Found); found != nil {
+		background(ctx, &d.run, found.Run)
+	}
+	if o.Fleet != nil {
+		background(ctx, &d.run, o.Fleet.Run)
+		background(ctx, &d.run, func(ctx context.Context) error { return o.Fleet.Look(ctx, d.ctl.Labelled(ctx)) })
+	}
+	if told != nil {
+		background(ctx, &d.run, told.Run)
+		background(ctx, &d.run, func(ctx context.Context) error { return tell(ctx, d.ctl, told) })
+	}
+	background(ctx, &d.run, d.hub.Run)
+	background(ctx, &d.run, d.ctl.Run)
+	background(ctx, &d.run, func(ctx context.Context) error { return d.ctl.WatchFiles(ctx, 5*time.Second) })
+	background(ctx, &d.run, func(ctx context.Context) error { return hangups(ctx, d.ctl, d.log) })
+	return nil
+}
+
+// listen opens what Envoys and people connect to.
+func (d *daemon) listen() error {
+	tlsConf, err := d.cfg.XDS.TLS.load()
 	if err != nil {
 		return err
 	}
-	xdsListener, err := net.Listen("tcp", cfg.XDS.Listen)
+	xdsListener, err := net.Listen("tcp", d.cfg.XDS.Listen)
 	if err != nil {
 		return fmt.Errorf("xds.listen: %w", err)
 	}
-	webListener, err := net.Listen("tcp", cfg.Web.Listen)
+	webListener, err := net.Listen("tcp", d.cfg.Web.Listen)
 	if err != nil {
 		return fmt.Errorf("web.listen: %w", err)
 	}
 	own := prometheus.NewRegistry()
 	own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(ctl, src))
-	handler := canarydweb.NewHandler(canarydweb.Options{Log: log, Controller: ctl, Registry: own, HookToken: string(cfg.Docker.HookToken)})
-
-	told, err := cfg.notifier(log)
-	if err != nil {
-		return err
-	}
-	var g run.Group
-	if found != nil {
-		background(ctx, &g, found.Run)
-	}
-	if o.Fleet != nil {
-		background(ctx, &g, o.Fleet.Run)
-		background(ctx, &g, func(ctx context.Context) error { return o.Fleet.Look(ctx, ctl.Labelled(ctx)) })
-	}
-	if told != nil {
-		background(ctx, &g, told.Run)
-		background(ctx, &g, func(ctx context.Context) error { return tell(ctx, ctl, told) })
-	}
-	background(ctx, &g, hub.Run)
-	background(ctx, &g, ctl.Run)
-	background(ctx, &g, func(ctx context.Context) error { return ctl.WatchFiles(ctx, 5*time.Second) })
-	background(ctx, &g, func(ctx context.Context) error { return hangups(ctx, ctl, log) })
-	grpcServer := xds.NewServer(hub, loads, tlsConf)
-	g.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
+		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(d.ctl, d.src))
+	grpcServer := xds.NewServer(d.hub, d.loads, tlsConf)
+	d.run.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
+	handler := canarydweb.NewHandler(canarydweb.Options{Log: d.log, Controller: d.ctl, Registry: own, HookToken: string(d.cfg.Docker.HookToken)})
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	g.Add(func() error { return serveWeb(server, webListener, f.webConfig, log) }, func(error) { _ = server.Close() })
-	log.WithFields(logrus.Fields{"xds": xdsListener.Addr(), "web": webListener.Addr(), "source": cfg.Metrics.Source}).Info("canaryd is serving")
-	if err := g.Run(); err != nil && ctx.Err() == nil {
-		return err
-	}
-	log.Info("canaryd has stopped; the Envoys keep the last weights")
+	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })
+	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr(), "web": webListener.Addr(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")
 	return nil
 }
 

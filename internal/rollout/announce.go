@@ -18,20 +18,10 @@ func (m *machine) announced(e Announced) error {
 		return refuse("%v", err)
 	}
 	v := m.Version(e.Version)
-	if v != nil && (v.Phase.Live() || !e.Again) {
-		if v.Phase.Live() && e.Image != "" && e.Image != v.Image {
-			return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs %s already: announce %s under another name", v.Name, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")), e.Image)}
-		}
-		if v.Phase.Live() && e.Origin != "" && e.Origin != v.Origin && !slices.Equal(v.Endpoints, e.Endpoints) {
-			return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says %s; %s says %s: name it in one place only", v.Name, strings.Join(v.Endpoints, ", "),
-				cmp.Or(v.Origin, "who announced it"), e.Origin, strings.Join(e.Endpoints, ", "))}
-		}
-		if v.Phase.Live() {
-			if e.Origin == "" && len(e.Endpoints) > 0 {
-				v.Origin = "" // a person's word takes it over
-			}
-			m.endpoints(v, e.Endpoints, e.By)
-		}
+	if v != nil && v.Phase.Live() {
+		return m.announcedAgain(v, e)
+	}
+	if v != nil && !e.Again {
 		return nil // an ended version keeps its fate
 	}
 	for i := range m.Versions {
@@ -40,28 +30,41 @@ func (m *machine) announced(e Announced) error {
 			return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
 		}
 	}
-	attempt, endpoints := 1, e.Endpoints
+	attempt := 1
 	if v != nil {
 		attempt = v.Attempt + 1
-		if e.Image == "" {
+		if len(e.Endpoints) == 0 && e.Image == "" {
 			e.Image = v.Image
 		}
-		if len(endpoints) == 0 && e.Image == "" {
-			endpoints = v.Endpoints
+		if len(e.Endpoints) == 0 && e.Image == "" {
+			e.Endpoints = v.Endpoints
 		}
-		m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
-	}
-	if err := policy.EndpointList(endpoints); err != nil && e.Image == "" {
-		return refuse("version %s: %v", e.Version, err)
 	}
 	if e.Image != "" && m.Policy.Docker == nil {
 		return refuse("version %s: service %s has no `docker:` in its policy, so nobody knows how to run %s", e.Version, m.Policy.Service, e.Image)
 	}
-	m.image, m.origin = e.Image, e.Origin
-	v = m.add(e.Version, endpoints, attempt, e.Secret, e.By)
-	if e.Paused && v.Phase == Queued {
-		v.PausedAt = m.at
+	if err := policy.EndpointList(e.Endpoints); err != nil && e.Image == "" {
+		return refuse("version %s: %v", e.Version, err)
 	}
+	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
+	m.add(e, attempt)
+	return nil
+}
+
+// announcedAgain may give a live version other endpoints. What a person says always counts; what finds
+// versions may not contradict another origin.
+func (m *machine) announcedAgain(v *Version, e Announced) error {
+	if e.Image != "" && e.Image != v.Image {
+		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs %s already: announce %s under another name", v.Name, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")), e.Image)}
+	}
+	if e.Origin != "" && e.Origin != v.Origin && !slices.Equal(v.Endpoints, e.Endpoints) {
+		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says %s; %s says %s: name it in one place only", v.Name, strings.Join(v.Endpoints, ", "),
+			cmp.Or(v.Origin, "who announced it"), e.Origin, strings.Join(e.Endpoints, ", "))}
+	}
+	if e.Origin == "" && len(e.Endpoints) > 0 {
+		v.Origin = ""
+	}
+	m.endpoints(v, e.Endpoints, e.By)
 	return nil
 }
 
@@ -72,23 +75,24 @@ func pinOf(secret, service, version string, attempt int) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-func (m *machine) add(name string, endpoints []string, attempt int, secret, by string) *Version {
+func (m *machine) add(e Announced, attempt int) {
 	m.Seq++
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
-		Name: name, Endpoints: slices.Clone(endpoints), Image: m.image, Origin: m.origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
-		Pin: pinOf(secret, m.Policy.Service, name, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Image: e.Image, Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
+		Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 	})
 	v := &m.Versions[len(m.Versions)-1]
 	m.Nack = nil // new content: worth another try
 	if m.Stable == "" {
-		m.record(v, KindAnnounced, by, "the first version of the service: stable at 100 %% without a canary")
+		m.record(v, KindAnnounced, e.By, "the first version of the service: stable at 100 %% without a canary")
 		m.becomeStable(v)
-		return v
+		return
 	}
-	m.image, m.origin = "", ""
-	m.record(v, KindAnnounced, by, "announced with %s", cmp.Or(v.Image, strings.Join(endpoints, ", ")))
-	return v
+	m.record(v, KindAnnounced, e.By, "announced with %s", cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")))
+	if e.Paused {
+		v.PausedAt = m.at
+	}
 }
 
 // becomeStable gives a version everything that no other version holds.
@@ -137,15 +141,18 @@ func (m *machine) policyChanged(e PolicyChanged) {
 
 // seed adds a version known from the start; the stable one goes first whatever its place in the list.
 func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
+	add := func(s policy.Seed) {
+		m.add(Announced{Version: s.Version, Endpoints: s.Endpoints, Secret: e.Secret, By: e.By}, 1)
+	}
 	if m.Stable == "" && !seed.Stable {
 		for _, s := range m.Policy.Versions {
 			if s.Stable {
-				m.add(s.Version, s.Endpoints, 1, e.Secret, e.By)
+				add(s)
 			}
 		}
 	}
 	if m.Version(seed.Version) == nil {
-		m.add(seed.Version, seed.Endpoints, 1, e.Secret, e.By)
+		add(seed)
 	}
 }
 

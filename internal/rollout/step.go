@@ -21,8 +21,6 @@ type machine struct {
 	at      time.Time
 	records []Record
 	before  map[string]int
-	image   string // of the version that is being added
-	origin  string
 }
 
 // Step takes one event in. On a Refusal the state is returned unchanged.
