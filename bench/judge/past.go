@@ -62,10 +62,6 @@ func liveADay(l law, seed uint64) *past {
 }
 
 func learn(disp *analysis.Dispersion, usual *analysis.Usual, now float64, n int, k tick) {
-	var s [envoys]analysis.Slice
-	for i := range n {
-		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: k.slices[i]}
-	}
-	disp.Add(now, s[:n])
+	disp.Add(now, k.stable(n))
 	usual.Add(now, k.batch.Stable)
 }

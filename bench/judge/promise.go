@@ -13,35 +13,33 @@ import (
 )
 
 // promised is a world in which the canary is exactly as good as stable.
-type promised struct {
-	law
-	outside string // why the promise does not cover it; "" when it does
-}
+type promised struct{ law }
 
-// equals are the worlds of the promise: every one is run at two request rates.
+// equals are the worlds of the promise, every one at two request rates; the last one lies outside of
+// it, because its clumps are larger than anything seen before.
 func equals() []promised {
 	var ps []promised
 	for _, rate := range []float64{20, 500} {
 		base := law{rate: rate, stable: 0.002, canary: 0.002, clump: 1}
-		add := func(name, outside string, set func(*law)) { ps = append(ps, promised{with(base, name, set), outside}) }
-		add("independent errors", "", func(*law) {})
-		add("drift, fourfold", "", func(l *law) { l.drift = true })
-		add("outage in common, 5 min", "", func(l *law) { l.outage = [2]int{1000, 1300} })
-		add("stable read a second late", "", func(l *law) { l.skew = true })
-		add("outage, stable read late", "", func(l *law) { l.skew, l.outage = true, [2]int{1000, 1300} })
-		add("gap of 4 min, a reset", "", func(l *law) { l.gap, l.resetAt = [2]int{100, 340}, 900 })
-		add("clumps of 3 (geometric)", "", func(l *law) { l.clump = 3 })
-		add("clumps of 10 (geometric)", "", func(l *law) { l.clump = 10 })
-		add("clumps of 20 (fixed)", "", func(l *law) { l.fixed = 20 })
-		add("bursts of 10 to 50 s", "", func(l *law) { l.burst = true })
-		add("beta-binomial, 0.001", "", func(l *law) { l.icc = 0.001 })
-		add("beta-binomial, 0.01", "", func(l *law) { l.icc = 0.01 })
-		add("one Envoy, independent", "", func(l *law) { l.envoys = 1 })
-		add("one Envoy, clumps of 3", "", func(l *law) { l.envoys, l.clump = 1, 3 })
-		add("one Envoy, clumps of 10", "", func(l *law) { l.envoys, l.clump = 1, 10 })
-		add("ceiling at 1 %", "", func(l *law) { l.ceiling = 0.01 })
-		add("ceiling at 1 %, outage", "", func(l *law) { l.ceiling, l.outage = 0.01, [2]int{1000, 1300} })
-		add("clumps of 10, the day before had none", "clumps larger than anything seen", func(l *law) { l.clump, l.calmBefore = 10, true })
+		add := func(name string, set func(*law)) { ps = append(ps, promised{with(base, name, set)}) }
+		add("independent errors", func(*law) {})
+		add("drift, fourfold", func(l *law) { l.drift = true })
+		add("outage in common, 5 min", func(l *law) { l.outage = [2]int{1000, 1300} })
+		add("stable read a second late", func(l *law) { l.skew = true })
+		add("outage, stable read late", func(l *law) { l.skew, l.outage = true, [2]int{1000, 1300} })
+		add("gap of 4 min, a reset", func(l *law) { l.gap, l.resetAt = [2]int{100, 340}, 900 })
+		add("clumps of 3 (geometric)", func(l *law) { l.clump = 3 })
+		add("clumps of 10 (geometric)", func(l *law) { l.clump = 10 })
+		add("clumps of 20 (fixed)", func(l *law) { l.fixed = 20 })
+		add("bursts of 10 to 50 s", func(l *law) { l.burst = true })
+		add("beta-binomial, 0.001", func(l *law) { l.icc = 0.001 })
+		add("beta-binomial, 0.01", func(l *law) { l.icc = 0.01 })
+		add("one Envoy, independent", func(l *law) { l.envoys = 1 })
+		add("one Envoy, clumps of 3", func(l *law) { l.envoys, l.clump = 1, 3 })
+		add("one Envoy, clumps of 10", func(l *law) { l.envoys, l.clump = 1, 10 })
+		add("ceiling at 1 %", func(l *law) { l.ceiling = 0.01 })
+		add("ceiling at 1 %, outage", func(l *law) { l.ceiling, l.outage = 0.01, [2]int{1000, 1300} })
+		add("clumps of 10, the day before had none", func(l *law) { l.clump, l.calmBefore = 10, true })
 	}
 	return ps
 }

@@ -150,7 +150,7 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 		}
 	}
 	for i, h := range c.HTTPSD {
-		if u, err := url.Parse(h.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		if !isWebAddress(h.URL) {
 			say(at("http_sd_configs"), "http_sd_configs[%d]: url must be an address such as http://127.0.0.1:8500/targets", i)
 		}
 	}
@@ -165,9 +165,13 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	return c, fs
 }
 
+func isWebAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}
+
 func (n *notifyConfig) check() error {
-	u, err := url.Parse(n.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	if !isWebAddress(n.URL) {
 		return errors.New("url must be an address such as https://hooks.example.com/x")
 	}
 	for _, e := range n.Events {

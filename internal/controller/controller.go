@@ -296,7 +296,7 @@ func (c *Controller) applied() {
 		if u == nil {
 			continue
 		}
-		c.moved = true // what is in force decides what may be stopped
+		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}

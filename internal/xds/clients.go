@@ -2,8 +2,6 @@ package xds
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -109,11 +107,6 @@ func apiListener(service string) *listener.Listener {
 	})}}
 }
 
-func contentVersion(body []byte) string {
-	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:8])
-}
-
 // publish replaces a service's view: first what the new route names, then the route. What only the old
 // one named stays until the next change, because a client may still be on its way.
 func (c *clients) publish(old, now *view) error {
@@ -126,13 +119,14 @@ func (c *clients) publish(old, now *view) error {
 		if now != nil {
 			fresh = now.resources[typ]
 		}
-		for name := range c.caches[typ].GetResources() {
+		have := c.caches[typ].GetResources() // a copy of all services'
+		for name := range have {
 			owner, _, _ := SplitCluster(name)
 			if owned := old != nil && old.owns(owner); owned && fresh[name] == nil && (now == nil || old.resources[typ][name] == nil) {
 				gone = append(gone, name)
 			}
 		}
-		if err := c.caches[typ].UpdateResources(changed(fresh, c.caches[typ].GetResources()), gone); err != nil {
+		if err := c.caches[typ].UpdateResources(changed(fresh, have), gone); err != nil {
 			return err
 		}
 	}

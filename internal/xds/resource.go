@@ -51,8 +51,7 @@ func newResource(typ, name string, m proto.Message) (*Resource, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", typ, name, err)
 	}
-	sum := sha256.Sum256(body)
-	r := &Resource{Type: typ, Name: name, Version: hex.EncodeToString(sum[:8])}
+	r := &Resource{Type: typ, Name: name, Version: contentVersion(body)}
 	res, err := proto.MarshalOptions{Deterministic: true}.Marshal(&discovery.Resource{
 		Name: name, Version: r.Version, Resource: &anypb.Any{TypeUrl: typ, Value: body},
 	})
@@ -61,6 +60,11 @@ func newResource(typ, name string, m proto.Message) (*Resource, error) {
 	}
 	r.encoded = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), res)
 	return r, nil
+}
+
+func contentVersion(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:8])
 }
 
 // visible reports whether a node of the given cluster may have the resource.
