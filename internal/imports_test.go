@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"xds":        {"policy", "analysis", "rollout"},
 	"controller": {"policy", "analysis", "rollout", "metrics", "store", "xds", "docker", "registry"},
 	"notify":     {"policy", "rollout"},
-	"docker":     {"policy"},
+	"docker":     {"policy", "rollout"},
 	"registry":   {},
 	"web":        {"policy", "analysis", "rollout", "metrics", "controller"},
 	"world":      {"policy", "analysis", "rollout"},

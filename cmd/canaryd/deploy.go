@@ -151,7 +151,7 @@ func (w *waiter) run(cmd *cobra.Command) error {
 func fate(v web.Version) (code int, done bool) {
 	switch v.Phase {
 	case rollout.Stable:
-		return exitOK, v.InForce
+		return exitOK, v.InForce && len(v.Endpoints) > 0 // a first image has none before it runs
 	case rollout.Warm, rollout.Draining, rollout.Retired:
 		return exitOK, true // it was promoted, and later succeeded by another
 	case rollout.Failed:
@@ -202,7 +202,9 @@ func (w *waiter) progress(out io.Writer, v web.Version, s web.Service) {
 		return
 	}
 	line := fmt.Sprintf("%s %s weight %s", v.Version, v.Phase, percent(v.Weight))
-	if v.Verdict != nil {
+	if v.Launching != "" {
+		line += " " + v.Launching
+	} else if v.Verdict != nil {
 		line += " (" + string(v.Verdict.Code) + ")"
 	}
 	if line != w.last {

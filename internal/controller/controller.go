@@ -52,6 +52,7 @@ type Controller struct {
 	busy     map[string]*unit
 	unsaved  map[string]*unit // to be stored
 	cutting  map[string]*unit // with a cut that is not published yet
+	leaving  []docker.Want    // containers of services that were deleted
 	moved    bool             // what is compared may have changed
 	calls    chan func()
 	evidence chan []metrics.Evidence

@@ -1,7 +1,7 @@
 package controller
 
 import (
-	"time"
+	"slices"
 
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -14,11 +14,13 @@ func (c *Controller) wantContainers() {
 	}
 	var wants []docker.Want
 	for name, u := range c.units {
-		if u.state.Policy.Docker == nil {
-			continue
-		}
 		for _, w := range u.state.Containers() {
-			wants = append(wants, docker.Want{Service: name, Version: w.Version, Attempt: w.Attempt, Image: w.Image, Spec: *u.state.Policy.Docker, Run: w.Run})
+			wants = append(wants, docker.Want{Service: name, Container: w, Spec: *u.state.Policy.Docker})
+		}
+	}
+	for _, w := range c.leaving {
+		if c.units[w.Service] == nil { // else it exists again, and knows its containers by their labels
+			wants = append(wants, w)
 		}
 	}
 	c.Fleet.Want(wants)
@@ -26,6 +28,24 @@ func (c *Controller) wantContainers() {
 
 func (c *Controller) launched(e docker.Event) {
 	if u := c.units[e.Service]; u != nil {
-		c.must(u, rollout.Launched{At: time.Now(), Version: e.Version, Attempt: e.Attempt, Endpoints: e.Endpoints, Note: e.Note, Failed: e.Failed, Stopped: e.Stopped, Logs: e.Logs})
+		c.must(u, e.Launched)
+		c.moved = true // what is known of its containers decides what is wanted of them
+		return
+	}
+	if e.Done >= rollout.Remove {
+		c.leaving = slices.DeleteFunc(c.leaving, func(w docker.Want) bool {
+			return w.Service == e.Service && w.Version == e.Version && w.Attempt == e.Attempt
+		})
+		c.moved = true
+	}
+}
+
+// leave has the containers removed of a service that was deleted.
+func (c *Controller) leave(u *unit) {
+	for _, v := range u.state.Versions {
+		if v.Image != "" && v.Done < rollout.Remove && u.state.Policy.Docker != nil {
+			c.leaving = append(c.leaving, docker.Want{Service: u.state.Policy.Service, Spec: *u.state.Policy.Docker,
+				Container: rollout.Container{Version: v.Name, Attempt: v.Attempt, Image: v.Image, Goal: rollout.Remove}})
+		}
 	}
 }

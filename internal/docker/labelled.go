@@ -16,6 +16,9 @@ import (
 // exposes is taken.
 const LabelPort = "canaryd.port"
 
+// LabelNetwork names the network at whose address such a container is reached, where it is in several.
+const LabelNetwork = "canaryd.network"
+
 const lookEvery = 2 * time.Second
 
 // Labelled is a version that runs in containers which others started and labelled.
@@ -71,7 +74,7 @@ func (f *Fleet) labelled(ctx context.Context) ([]Labelled, error) {
 		if c.Health != nil && (c.Health.Status == container.Starting || c.Health.Status == container.Unhealthy) {
 			continue
 		}
-		if e, ok := endpointOf(c); ok {
+		if e, ok := labelledEndpoint(c); ok {
 			key := [2]string{c.Labels[LabelService], c.Labels[LabelVersion]}
 			byVersion[key] = append(byVersion[key], e)
 		}
@@ -87,8 +90,8 @@ func (f *Fleet) labelled(ctx context.Context) ([]Labelled, error) {
 	return out, nil
 }
 
-// endpointOf is the container's own address and its port.
-func endpointOf(c container.Summary) (string, bool) {
+// labelledEndpoint is the container's own address and its port.
+func labelledEndpoint(c container.Summary) (string, bool) {
 	port, err := strconv.ParseUint(c.Labels[LabelPort], 10, 16)
 	if err != nil {
 		var ports []uint16
@@ -107,10 +110,6 @@ func endpointOf(c container.Summary) (string, bool) {
 	if c.NetworkSettings == nil {
 		return "", false
 	}
-	for _, n := range c.NetworkSettings.Networks {
-		if n != nil && n.IPAddress.IsValid() {
-			return netip.AddrPortFrom(n.IPAddress, uint16(port)).String(), true
-		}
-	}
-	return "", false
+	addr, ok := addressIn(c.NetworkSettings.Networks, c.Labels[LabelNetwork])
+	return netip.AddrPortFrom(addr, uint16(port)).String(), ok
 }

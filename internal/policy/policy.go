@@ -165,7 +165,20 @@ type Docker struct {
 	CPUs          float64           `yaml:"cpus" json:"cpus,omitempty"`     // 0: no limit
 	Tags          string            `yaml:"tags" json:"tags,omitempty"`     // what a registry's push deploys; empty: nothing
 	StartWithin   Duration          `yaml:"start_within" json:"start_within"`
-	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"`
+	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"` // without a request, of versions that are out of service
+	Keep          int               `yaml:"keep" json:"keep"`                       // ended versions whose image, and stopped container, stay
+	Publish       string            `yaml:"publish" json:"publish,omitempty"`       // address of the Docker host at which ports are published; empty: containers are reached at their own
+	Healthcheck   *Healthcheck      `yaml:"healthcheck" json:"healthcheck,omitempty"`
+}
+
+// Healthcheck is what Docker runs in a container to learn whether it is well, written as in a compose
+// file. It takes the place of the image's own.
+type Healthcheck struct {
+	Test        []string `yaml:"test" json:"test"` // [CMD, /app, -check], [CMD-SHELL, "curl …"] or [NONE]
+	Interval    Duration `yaml:"interval" json:"interval,omitempty"`
+	Timeout     Duration `yaml:"timeout" json:"timeout,omitempty"`
+	StartPeriod Duration `yaml:"start_period" json:"start_period,omitempty"`
+	Retries     int      `yaml:"retries" json:"retries,omitempty"`
 }
 
 // Repository is the image's name within its registry.

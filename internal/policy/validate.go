@@ -10,7 +10,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/distribution/reference"
 )
+
+// keepMost is how many ended versions a service remembers.
+const keepMost = 20
 
 type check struct {
 	d  *Document
@@ -336,6 +341,15 @@ func (c *check) docker(d *Docker) {
 		return
 	}
 	d.Replicas, d.StartWithin = cmp.Or(d.Replicas, 1), cmp.Or(d.StartWithin, Duration(2*time.Minute))
+	if !c.d.has("docker.stop_idle_after") {
+		d.StopIdleAfter = Duration(time.Hour)
+	}
+	if !c.d.has("docker.keep") {
+		d.Keep = 3
+	}
+	if _, err := reference.ParseNormalizedNamed(d.Image); err != nil && d.Image != "" {
+		c.fail("docker.image", "%q is no image: %v", d.Image, err)
+	}
 	if d.Port < 1 || d.Port > 65535 {
 		c.fail("docker.port", "port must be the port that the container listens on, 1 to 65535")
 	}
@@ -349,6 +363,15 @@ func (c *check) docker(d *Docker) {
 	}
 	if d.CPUs < 0 || d.Memory < 0 {
 		c.fail("docker", "cpus and memory cannot be negative")
+	}
+	if d.Keep < 0 || d.Keep > keepMost {
+		c.fail("docker.keep", "%d: canaryd remembers the last %d ended versions, and can keep the images of so many", d.Keep, keepMost)
+	}
+	if _, err := netip.ParseAddr(d.Publish); err != nil && d.Publish != "" {
+		c.fail("docker.publish", "%q: write the IP address of the Docker host at which ports are to be published", d.Publish)
+	}
+	if h := d.Healthcheck; h != nil && (len(h.Test) == 0 || !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0])) {
+		c.fail("docker.healthcheck", "test must begin with CMD, CMD-SHELL or NONE, as in [CMD, /shop, -check]")
 	}
 	for name := range d.Labels {
 		if strings.HasPrefix(name, "canaryd.") {

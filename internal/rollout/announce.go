@@ -24,15 +24,14 @@ func (m *machine) announced(e Announced) error {
 	if v != nil && !e.Again {
 		return nil // an ended version keeps its fate
 	}
-	for i := range m.Versions {
-		o := &m.Versions[i]
-		if o.Name != e.Version && o.Phase.Live() && policy.WireName(o.Name) == policy.WireName(e.Version) {
-			return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
-		}
+	if o := m.sameInStatistics(e.Version); o != nil {
+		return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
 	}
-	attempt := 1
+	attempt, pulled := 1, false
 	if v != nil {
-		attempt = v.Attempt + 1
+		if attempt = v.Attempt + 1; v.Image != "" && v.Done < Stop && len(e.Endpoints) > 0 && e.Image == "" {
+			return refuse("version %s: its containers are still being stopped: try again in a moment", e.Version)
+		}
 		if len(e.Endpoints) == 0 && e.Image == "" {
 			e.Image = v.Image
 		}
@@ -40,6 +39,7 @@ func (m *machine) announced(e Announced) error {
 			e.Endpoints = v.Endpoints
 		}
 	}
+	pulled = v != nil && v.Pulled && v.Image == e.Image
 	if e.Image != "" && m.Policy.Docker == nil {
 		return refuse("version %s: service %s has no `docker:` in its policy, so nobody knows how to run %s", e.Version, m.Policy.Service, e.Image)
 	}
@@ -48,6 +48,17 @@ func (m *machine) announced(e Announced) error {
 	}
 	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
 	m.add(e, attempt)
+	m.Versions[len(m.Versions)-1].Pulled = pulled
+	return nil
+}
+
+// sameInStatistics finds a live version that Envoy's counters could not tell from this one.
+func (m *machine) sameInStatistics(name string) *Version {
+	for i := range m.Versions {
+		if o := &m.Versions[i]; o.Name != name && o.Phase.Live() && policy.WireName(o.Name) == policy.WireName(name) {
+			return o
+		}
+	}
 	return nil
 }
 

@@ -28,8 +28,12 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 	if v.Phase == Stable {
 		return refuse("version %s is stable already", v.Name)
 	}
-	if len(v.Endpoints) == 0 {
-		return refuse("version %s: its containers do not run yet", v.Name)
+	if o := m.sameInStatistics(v.Name); o != nil && !v.Phase.Live() {
+		return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): end %s first", v.Name, o.Name, o.Name)
+	}
+	if v.Image != "" && m.Policy.Docker != nil && (len(v.Endpoints) == 0 || !v.Phase.Live() && !v.mayIdle()) { // not there, or on its way out
+		m.revive(v, e.By)
+		return nil
 	}
 	if !e.Reachable {
 		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)

@@ -99,11 +99,13 @@ type Launched struct {
 	At        time.Time
 	Version   string
 	Attempt   int
+	Image     bool     // is there
+	Pulled    bool     // by canaryd
 	Endpoints []string // where they answer, once all of them run
 	Note      string   // what is being done, or why it failed
-	Failed    bool
-	Stopped   bool
-	Logs      string // their last lines
+	Failed    bool     // they will never run
+	Done      Goal     // Stop, Remove or Prune, when that is done
+	Logs      string   // their last lines
 }
 
 // Probed says that a version's endpoints answer, or that none does.
@@ -180,12 +182,15 @@ const (
 	KindOrphaned    Kind = "orphaned"
 	KindLaunched    Kind = "launched"
 	KindStopped     Kind = "stopped"
+	KindIdle        Kind = "idle"
+	KindPruned      Kind = "pruned"
+	KindReviving    Kind = "reviving"
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
 	return []Kind{KindAnnounced, KindQueued, KindStarted, KindAdvanced, KindSteppedBack, KindPromoted, KindRolledBack, KindReturned, KindAborted, KindPaused, KindResumed,
-		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned, KindLaunched, KindStopped}
+		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned, KindLaunched, KindStopped, KindIdle, KindPruned, KindReviving}
 }
 
 // Cut reports whether the record takes traffic away from a failed version: it must reach Envoy

@@ -107,6 +107,7 @@ func (m *machine) tick() {
 	for _, v := range m.in(Warming) {
 		m.startedTooSlowly(v)
 	}
+	m.stopIdle()
 	for _, v := range m.Canaries() {
 		m.decide(v, false)
 	}

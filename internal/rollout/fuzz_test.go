@@ -58,7 +58,7 @@ func (w *walk) policy() policy.Policy {
 	text := "service: shop\nramp: {steps: " + rampLists[w.next()%len(rampLists)] + ", hold: " + strconv.Itoa(w.next()%3) + "s, canaries: " + strconv.Itoa(1+w.next()%4) + "}\n" +
 		"judge: {clump: " + []string{"auto", "1"}[w.next()%2] + ", no_evidence: {for: 30s, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, deadline: {after: 2m, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, promote_within: {ratio: 2, margin: 5%}, budget: 10000" +
 		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
-		"docker: {image: r/x, port: 8080}\ndrain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
+		"docker: {image: r/x, port: 8080, stop_idle_after: " + []string{"5s", "0s", "1h"}[w.next()%3] + ", keep: " + strconv.Itoa(w.next()%3) + "}\ndrain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
 		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
 	docs, fs := policy.Parse("fuzz", []byte(text))
 	if len(fs.Errors()) > 0 {
@@ -92,7 +92,7 @@ func (w *walk) event() Event {
 		case 0:
 			e.Failed = true
 		case 1:
-			e.Stopped = true
+			e.Done = Goal(2 + w.next()%3)
 		case 2, 3:
 			e.Endpoints = []string{"172.17.0." + strconv.Itoa(2+w.next()%2) + ":8080"}
 		}
@@ -156,6 +156,7 @@ func (w *walk) step(e Event) {
 	}
 	w.sums()
 	w.cuts(e, records)
+	w.containers()
 	w.raises(old, e, records)
 }
 
@@ -180,8 +181,12 @@ func (w *walk) sums() {
 		}
 		total += n
 	}
-	for _, r := range w.s.Table().Slots {
+	t := w.s.Table()
+	for _, r := range t.Slots {
 		slots += r.Count
+		if !slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return c.Version == r.Version }) {
+			w.t.Fatalf("slots of %q are served, and Envoy does not know where it is", r.Version)
+		}
 		if v := w.s.Version(r.Version); v == nil || v.Phase == Failed || v.Phase == Aborted {
 			w.t.Fatalf("slots of %q are served", r.Version)
 		}
@@ -226,6 +231,22 @@ func (w *walk) cuts(e Event, records []Record) {
 	for _, r := range records {
 		if r.Kind == KindRolledBack && r.After[r.Version] != 0 {
 			w.t.Fatalf("%s was rolled back and has %d", r.Version, r.After[r.Version])
+		}
+	}
+}
+
+// Nothing that Envoy knows, and nothing that may still be served, is ever stopped.
+func (w *walk) containers() {
+	t := w.s.Table()
+	for _, c := range w.s.Containers() {
+		if c.Goal < Stop {
+			continue
+		}
+		if w.s.Weight(c.Version) > 0 || c.Version == w.s.Stable || slices.ContainsFunc(t.Clusters, func(k Cluster) bool { return k.Version == c.Version }) {
+			w.t.Fatalf("%s is to be stopped and is served: %+v", c.Version, w.s.Version(c.Version))
+		}
+		if w.s.Subscribers > 0 && !w.s.InForce {
+			w.t.Fatalf("%s is to be stopped before its end is in force", c.Version)
 		}
 	}
 }

@@ -1,36 +1,90 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
+// Goal is what is to become of a version's containers.
+type Goal int
+
+// The goals; a later one includes those between Stop and itself.
+const (
+	Leave  Goal = iota // as they are
+	Start              // all of them run
+	Stop               // they are stopped, and stay for a look
+	Remove             // they are gone, their image stays
+	Prune              // the image is gone too, where canaryd pulled it
+)
+
+func (g Goal) String() string { return [...]string{"leave", "start", "stop", "remove", "prune"}[g] }
+
 // Container is one attempt of a version that canaryd runs itself.
 type Container struct {
-	Version string
-	Attempt int
-	Image   string
-	Run     bool // else: to be stopped
+	Version  string
+	Attempt  int
+	Image    string
+	Goal     Goal
+	Launched bool // all of its containers have run already
+	Alone    bool // containers of earlier attempts may go: what was cut is cut everywhere
+	Pulled   bool // canaryd pulled the image and nobody else needs it: it may be removed
 }
 
-// Containers are what is to run, and what is to be stopped. An ended version is stopped only when its
-// cut is in force, so that no request is lost to it.
+// Containers are what is to run, and what is to go. An ended version is stopped only when its cut is
+// in force, so that no request is lost to it.
 func (s *State) Containers() []Container {
+	if s.Policy.Docker == nil {
+		return nil
+	}
 	var cs []Container
-	for i := range s.Versions {
+	ended := 0
+	for i := len(s.Versions) - 1; i >= 0; i-- {
 		v := &s.Versions[i]
-		if v.Image == "" || v.Stopped {
+		if v.Image == "" {
 			continue
 		}
-		c := Container{v.Name, v.Attempt, v.Image, v.Phase.Live() && (v.Phase != Queued || len(v.Endpoints) > 0)}
-		if c.Run || !v.Phase.Live() && (s.InForce || s.Subscribers == 0) {
-			cs = append(cs, c)
+		if !v.Phase.Live() {
+			ended++
 		}
+		g := s.goal(v, ended > s.Policy.Docker.Keep)
+		if g == Leave && v.LaunchedAt.IsZero() || g >= Stop && v.Done >= g {
+			continue
+		}
+		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, !v.LaunchedAt.IsZero(), s.settled(), v.Pulled && !s.shared(v)})
 	}
+	slices.Reverse(cs)
 	return cs
+}
+
+// settled reports whether nobody is served by an older table.
+func (s *State) settled() bool { return s.InForce || s.Subscribers == 0 }
+
+func (s *State) goal(v *Version, old bool) Goal {
+	switch live := v.Phase.Live(); {
+	case live && !v.Idle && (v.Phase != Queued || !v.LaunchedAt.IsZero()):
+		return Start
+	case !s.settled() || live && !v.Idle:
+		return Leave
+	case live:
+		return Stop
+	case old:
+		return Prune
+	case (v.Phase == Aborted || v.Phase == Superseded) && !v.Idle && !v.LaunchedAt.IsZero():
+		return Start // somebody may want it back: it goes when it has been idle
+	case v.Phase == Retired:
+		return Remove
+	}
+	return Stop
+}
+
+// shared reports whether another version runs the same image.
+func (s *State) shared(v *Version) bool {
+	return slices.ContainsFunc(s.Versions, func(o Version) bool { return o.Name != v.Name && o.Image == v.Image && o.Done < Prune })
 }
 
 // launched takes in what became of a version's containers.
@@ -39,31 +93,78 @@ func (m *machine) launched(e Launched) {
 	if v == nil || v.Image == "" || v.Attempt != e.Attempt {
 		return
 	}
+	v.Pulled = v.Pulled || e.Pulled
+	if e.Image && v.ImageAt.IsZero() {
+		v.ImageAt = m.at
+	}
 	switch {
-	case e.Stopped:
-		if !v.Phase.Live() {
-			v.Stopped, v.Launching = true, ""
-			m.record(v, KindStopped, System, "its containers are stopped and removed%s", lastLines(e.Logs))
-		}
+	case e.Done >= Stop:
+		m.stopped(v, e)
+	case e.Failed && v.Name == m.Stable && v.LaunchedAt.IsZero():
+		m.firstFailed(v, e.Note)
 	case e.Failed && v.Phase.Waiting():
 		m.fail(v, analysis.Unreachable, "%s", e.Note)
-	case len(e.Endpoints) > 0 && v.Phase.Live():
-		first := v.LaunchedAt.IsZero()
-		v.Launching, v.LaunchedAt = "", m.at
-		if slices.Equal(v.Endpoints, e.Endpoints) || policy.EndpointList(e.Endpoints) != nil {
-			return
-		}
-		v.Endpoints = slices.Clone(e.Endpoints)
-		m.touch()
-		if first {
-			m.record(v, KindLaunched, System, "runs at %s", strings.Join(v.Endpoints, ", "))
-		} else {
-			m.record(v, KindEndpoints, System, "its containers are now at %s", strings.Join(v.Endpoints, ", "))
-		}
+	case len(e.Endpoints) > 0 && v.Phase.Live() && !v.Idle:
+		m.running(v, e.Endpoints)
 	default:
 		v.Launching = e.Note
 		if v.Phase == Warming && e.Note != "" {
 			m.verdict(v, analysis.Wait, analysis.Unreachable, "%s", e.Note)
+		}
+	}
+}
+
+func (m *machine) running(v *Version, endpoints []string) {
+	first := v.LaunchedAt.IsZero()
+	v.Launching = ""
+	if first {
+		v.LaunchedAt = m.at
+	}
+	if slices.Equal(v.Endpoints, endpoints) || policy.EndpointList(endpoints) != nil {
+		return
+	}
+	v.Endpoints = slices.Clone(endpoints)
+	m.touch()
+	if first {
+		m.record(v, KindLaunched, System, "runs at %s", strings.Join(v.Endpoints, ", "))
+	} else {
+		m.record(v, KindEndpoints, System, "its containers are now at %s", strings.Join(v.Endpoints, ", "))
+	}
+}
+
+// stopped notes that a version's containers do not run any more; nothing, where it was wanted again
+// meanwhile.
+func (m *machine) stopped(v *Version, e Launched) {
+	if v.Phase.Live() && !v.Idle || v.Done >= e.Done {
+		return
+	}
+	was := v.Done
+	v.Done, v.Launching, v.Endpoints, v.LaunchedAt, v.ImageAt = e.Done, "", nil, at0, at0
+	switch {
+	case e.Done == Prune:
+		m.record(v, KindPruned, System, "its containers are removed, and its image where canaryd pulled it (docker.keep: %d)", m.Policy.Docker.Keep)
+	case was >= Stop:
+	case e.Done == Stop:
+		m.record(v, KindStopped, System, "its containers are stopped%s", lastLines(e.Logs))
+	default:
+		m.record(v, KindStopped, System, "its containers are stopped and removed%s", lastLines(e.Logs))
+	}
+}
+
+// firstFailed: the first version of a service cannot run. The next one in line takes its place.
+func (m *machine) firstFailed(v *Version, why string) {
+	m.Stable = ""
+	m.fail(v, analysis.Unreachable, "%s", why)
+	for i := range m.Versions {
+		if o := &m.Versions[i]; o.Phase.Waiting() {
+			if o.Idle {
+				m.wake(o)
+			}
+			o.Wanted = ""
+			m.setWeight(o, 0)
+			m.becomeStable(o)
+			m.record(o, KindStarted, System, "%s cannot run: this is the first version of the service now", v.Name)
+			return
 		}
 	}
 }
@@ -76,6 +177,66 @@ func (m *machine) startedTooSlowly(v *Version) {
 	}
 	m.fail(v, analysis.Unreachable, "its containers run, but nothing answers at %s for %s (docker.start_within): does it listen on port %d of all addresses?",
 		strings.Join(v.Endpoints, ", "), d.StartWithin, d.Port)
+}
+
+// mayIdle reports whether the version's containers run though it is out of service.
+func (v *Version) mayIdle() bool {
+	return v.Image != "" && !v.Idle && !v.LaunchedAt.IsZero() && (v.Phase == Queued || v.Phase == Aborted || v.Phase == Superseded)
+}
+
+// stopIdle has the containers stopped of versions that nobody asked for so long. Sessions may still
+// be pinned to a version that was sent back into the line; without evidence nobody is silent.
+func (m *machine) stopIdle() {
+	for i := range m.Versions {
+		v := &m.Versions[i]
+		if m.Policy.Docker == nil || !v.mayIdle() {
+			continue
+		}
+		now := m.at
+		if v.Phase == Queued && !v.FirstWeight.IsZero() {
+			now = m.SeenAt
+		}
+		after := m.Policy.Docker.StopIdleAfter
+		if latest := slices.MaxFunc([]time.Time{v.LaunchedAt, v.RequestAt, v.EndedAt}, time.Time.Compare); now.Sub(latest) < after.Std() {
+			continue
+		}
+		v.Idle, v.Endpoints, v.Reachable = true, nil, m.Policy.Route.Probe == policy.ProbeOff
+		m.touch()
+		m.record(v, KindIdle, System, "no request for %s (docker.stop_idle_after): its containers are stopped until it is wanted", after)
+	}
+}
+
+// wake has a version's containers started anew.
+func (m *machine) wake(v *Version) {
+	v.Idle, v.Done, v.LaunchedAt, v.ImageAt = false, Leave, at0, at0
+	v.Endpoints, v.Reachable = nil, m.Policy.Route.Probe == policy.ProbeOff
+	m.touch()
+}
+
+// revive starts the containers of a version that a person wants at 100 %; it is promoted when it answers.
+func (m *machine) revive(v *Version, by string) {
+	if !v.Phase.Waiting() {
+		v.Attempt++ // what is left of the old containers is on its way out
+	}
+	if !v.Phase.Waiting() || v.Idle {
+		m.wake(v)
+	}
+	m.setWeight(v, 0)
+	j := analysis.NewJudge()
+	v.Phase, v.WarmingFrom, v.Judge, v.Wanted = Warming, m.at, &j, by
+	v.FirstWeight, v.EndedAt, v.PausedAt = at0, at0, at0
+	m.verdict(v, analysis.Wait, analysis.Unreachable, "promoted by hand: its containers are being started, and get everything when they answer")
+	m.record(v, KindReviving, by, "%s", v.Verdict.Reason)
+}
+
+// took says how long a version that canaryd started was on its way, and where the time went.
+func (v *Version) took(at time.Time) string {
+	if v.Image == "" || v.TurnAt.IsZero() || v.ImageAt.IsZero() || v.LaunchedAt.IsZero() {
+		return ""
+	}
+	part := func(from, to time.Time) string { return fmt.Sprintf("%.1f s", max(0, to.Sub(from).Seconds())) }
+	return fmt.Sprintf("; %s after it was announced: in line %s, image %s, containers %s, first weight %s, ramp %s", part(v.AnnouncedAt, at),
+		part(v.AnnouncedAt, v.TurnAt), part(v.TurnAt, v.ImageAt), part(v.ImageAt, v.LaunchedAt), part(v.LaunchedAt, v.FirstWeight), part(v.FirstWeight, at))
 }
 
 func lastLines(logs string) string {

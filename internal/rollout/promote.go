@@ -16,7 +16,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	limit := alarmLimit(v)
 	m.setWeight(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
-	v.EvidenceAt = m.at
+	v.EvidenceAt, v.Wanted = m.at, ""
 	if v.FirstWeight.IsZero() {
 		v.FirstWeight = m.at
 	}
@@ -32,7 +32,12 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		}
 	}
 	m.record(v, KindPromoted, by, format, args...)
-	if old != nil && old != v {
+	switch {
+	case old == nil || old == v:
+	case len(old.Endpoints) == 0:
+		m.end(old, Superseded)
+		m.record(old, KindSuperseded, System, "%s was promoted before it ran", v.Name)
+	default:
 		m.keepWarm(old, v, limit)
 	}
 }

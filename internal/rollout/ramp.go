@@ -50,10 +50,18 @@ func (m *machine) line() {
 			continue
 		}
 		v.Phase, v.WarmingFrom = Warming, m.at
+		if v.TurnAt.IsZero() {
+			v.TurnAt = m.at
+		}
+		if v.Idle {
+			m.wake(v)
+		}
 		m.touch()
 	}
 	for _, v := range m.in(Warming) {
-		m.start(v)
+		if v.Phase == Warming { // nobody was promoted before its turn came
+			m.start(v)
+		}
 	}
 }
 
@@ -66,6 +74,13 @@ func (m *machine) start(v *Version) {
 	}
 	if len(v.Endpoints) == 0 {
 		return // its containers do not run yet
+	}
+	if v.Wanted != "" {
+		if v.Reachable {
+			m.verdict(v, analysis.Pass, analysis.Passed, "promoted by hand, now that its containers answer")
+			m.promote(v, v.Wanted, "%s", v.Verdict.Reason)
+		}
+		return
 	}
 	if !v.Reachable {
 		if v.Verdict.Code != analysis.Unreachable {
@@ -151,7 +166,7 @@ func (m *machine) advance(v *Version) {
 func (m *machine) tryPromote(v *Version, w int) {
 	if v.Judge.Proven(&v.Config) {
 		p := m.Policy.Judge.PromoteWithin
-		m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s", share(w), p.Ratio, p.Margin)
+		m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), p.Ratio, p.Margin, v.took(m.at))
 		m.promote(v, System, "%s", v.Verdict.Reason)
 		return
 	}

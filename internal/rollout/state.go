@@ -45,11 +45,16 @@ type Version struct {
 	Origin      string    `json:"origin,omitempty"`     // what found it and says where it runs; empty: announced
 	Image       string    `json:"image,omitempty"`      // it runs in containers that canaryd starts
 	Launching   string    `json:"launching,omitempty"`  // what is being done about that
+	Pulled      bool      `json:"pulled,omitempty"`     // by canaryd, which may therefore remove the image
+	ImageAt     time.Time `json:"image_at,omitzero"`    // the image is there
 	LaunchedAt  time.Time `json:"launched_at,omitzero"` // its containers run
-	Stopped     bool      `json:"stopped,omitempty"`    // and are gone
+	Idle        bool      `json:"idle,omitempty"`       // they are stopped until it is wanted
+	Done        Goal      `json:"done,omitempty"`       // what has become of them: Stop, Remove or Prune
+	Wanted      string    `json:"wanted,omitempty"`     // who wants it at 100 % as soon as it answers
 	Seq         int       `json:"seq"`                  // order of announcement
 	Attempt     int       `json:"attempt"`
 	AnnouncedAt time.Time `json:"announced_at"`
+	TurnAt      time.Time `json:"turn_at,omitzero"` // left the line
 	Phase       Phase     `json:"phase"`
 	Slots       []Segment `json:"slots,omitempty"` // stable holds what nobody else does
 	Pin         string    `json:"pin"`             // value of the session cookie: opaque, another one for every attempt
@@ -207,7 +212,7 @@ func (s *State) InForceAt(name string) bool {
 // Busy reports whether time or evidence can change anything: quiet services cost nothing.
 func (s *State) Busy() bool {
 	return s.Watch != nil || slices.ContainsFunc(s.Versions, func(v Version) bool {
-		return v.Phase.Waiting() || v.Phase == Warm || v.Phase == Draining
+		return v.Phase.Waiting() || v.Phase == Warm || v.Phase == Draining || v.mayIdle()
 	})
 }
 

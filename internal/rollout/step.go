@@ -100,7 +100,7 @@ func (m *machine) changed(old *State) {
 func (m *machine) end(v *Version, p Phase) {
 	m.setWeight(v, 0)
 	v.Phase, v.EndedAt, v.Until = p, m.at, at0
-	v.Judge = nil
+	v.Judge, v.Wanted = nil, ""
 	m.touch()
 }
 
@@ -126,7 +126,8 @@ func (m *machine) forget() {
 		if m.Versions[i].Phase.Live() {
 			continue
 		}
-		if ended++; ended > keepEnded {
+		kept := m.Policy.Docker != nil && m.Versions[i].Image != "" && m.Versions[i].Done < Prune // its containers are still to go
+		if ended++; ended > keepEnded && (!kept || ended > 5*keepEnded) {
 			m.Versions = slices.Delete(m.Versions, i, i+1)
 		}
 	}

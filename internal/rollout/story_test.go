@@ -101,17 +101,11 @@ func (st *story) run(t *testing.T, line, body string) string {
 		}
 	case "image":
 		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], By: "ci"})
-	case "docker": // docker VERSION says|runs|failed|stopped WORDS
-		e := Launched{At: st.at, Version: f[1], Attempt: 1, Failed: f[2] == "failed", Stopped: f[2] == "stopped"}
-		if e.Note = strings.Join(f[3:], " "); f[2] == "runs" {
-			e.Note, e.Endpoints = "", f[3:]
-		} else if e.Stopped {
-			e.Note, e.Logs = "", e.Note
-		}
-		st.step(&out, e)
+	case "docker":
+		st.docker(&out, f[1], f[2], strings.Join(f[3:], " "))
 	case "containers":
 		for _, c := range st.s.Containers() {
-			fmt.Fprintf(&out, "container %s run=%v\n", c.Version, c.Run)
+			fmt.Fprintf(&out, "container %s, attempt %d: %s\n", c.Version, c.Attempt, c.Goal)
 		}
 	case "promote", "abort", "pause", "resume":
 		st.step(&out, Commanded{At: st.at, Verb: f[0], Version: f[1], Reachable: true, By: "ann"})
@@ -140,6 +134,28 @@ func (st *story) run(t *testing.T, line, body string) string {
 	}
 	st.show(&out)
 	return out.String()
+}
+
+// docker VERSION says|pulled|runs|failed|done WORDS; done is what is wanted at that moment.
+func (st *story) docker(out *strings.Builder, version, what, words string) {
+	e := Launched{At: st.at, Version: version, Note: words, Failed: what == "failed"}
+	if v := st.s.Version(version); v != nil {
+		e.Attempt = v.Attempt
+	}
+	switch what {
+	case "pulled":
+		e.Image, e.Pulled = true, true
+	case "runs":
+		e.Note, e.Endpoints, e.Image = "", strings.Fields(words), true
+	case "done":
+		e.Note, e.Logs = "", words
+		for _, c := range st.s.Containers() {
+			if c.Version == version {
+				e.Done = c.Goal
+			}
+		}
+	}
+	st.step(out, e)
 }
 
 func (st *story) step(out *strings.Builder, e Event) {

@@ -42,7 +42,7 @@ func (s *State) Table() Table {
 	if s.Nack != nil && s.Nack.Served != nil {
 		t.Slots = t.repair(s.Nack.Served)
 	}
-	if v := s.Version(s.Stable); v != nil && len(v.Endpoints) == 0 {
+	if v := s.Version(s.Stable); v == nil || len(v.Endpoints) == 0 {
 		t.Slots, t.Stable = nil, "" // the first version's containers do not run yet
 	}
 	return t

@@ -38,6 +38,7 @@ type Version struct {
 	ErrorRate *float64          `json:"error_rate"`
 	Endpoints []string          `json:"endpoints"`
 	Image     string            `json:"image,omitempty"`
+	Launching string            `json:"launching,omitempty"` // what is being done to run the image
 	Attempt   int               `json:"attempt"`
 	Verdict   *analysis.Verdict `json:"verdict"`
 }
@@ -66,7 +67,7 @@ func viewService(c controller.Service) Service {
 func viewVersion(s *rollout.State, v *rollout.Version) Version {
 	out := Version{
 		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name), Share: s.RequestShare(v.Name),
-		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Attempt: v.Attempt,
+		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Launching: v.Launching, Attempt: v.Attempt,
 	}
 	if v.Counts.Requests > 0 {
 		r := v.Counts.Rate()

@@ -1,0 +1,265 @@
+package docker
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// The labels of every container that canaryd starts.
+const (
+	LabelManaged = "canaryd.managed"
+	LabelService = "canaryd.service"
+	LabelVersion = "canaryd.version"
+	LabelAttempt = "canaryd.attempt"
+	LabelImage   = "canaryd.image"
+)
+
+const (
+	steady    = time.Second // a container that runs for so long did not end at once
+	crashes   = 3           // ends of a container before it is ready
+	stopGrace = 10          // seconds for a container to end by itself
+	logLines  = "20"
+)
+
+func (f *Fleet) create(ctx context.Context, want Want, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	_, err := f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: configOf(want), HostConfig: hostConfigOf(want.Spec)})
+	switch {
+	case errdefs.IsConflict(err):
+		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it", name)}
+	case err != nil:
+		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
+	}
+	return nil
+}
+
+func (f *Fleet) startOne(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	if _, err := f.cli.ContainerStart(ctx, name, client.ContainerStartOptions{}); err != nil {
+		return &versionError{fmt.Errorf("container %s does not start: %w", name, err)}
+	}
+	return nil
+}
+
+func configOf(want Want) *container.Config {
+	labels := maps.Clone(want.Spec.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[LabelManaged], labels[LabelService], labels[LabelVersion] = "true", want.Service, want.Version
+	labels[LabelAttempt], labels[LabelImage] = strconv.Itoa(want.Attempt), want.Image
+	var env []string
+	for k, v := range want.Spec.Env {
+		env = append(env, k+"="+v)
+	}
+	slices.Sort(env)
+	c := &container.Config{Image: want.Image, Env: env, Labels: labels, Healthcheck: healthcheckOf(want.Spec.Healthcheck)}
+	if want.Spec.Publish != "" {
+		c.ExposedPorts = network.PortSet{portOf(want.Spec): {}}
+	}
+	return c
+}
+
+func healthcheckOf(h *policy.Healthcheck) *container.HealthConfig {
+	if h == nil {
+		return nil
+	}
+	return &container.HealthConfig{Test: h.Test, Interval: h.Interval.Std(), Timeout: h.Timeout.Std(), StartPeriod: h.StartPeriod.Std(), Retries: h.Retries}
+}
+
+func hostConfigOf(d policy.Docker) *container.HostConfig {
+	h := &container.HostConfig{
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyUnlessStopped},
+		NetworkMode:   container.NetworkMode(cmp.Or(d.Network, "bridge")),
+	}
+	h.Memory, h.NanoCPUs = int64(d.Memory), int64(d.CPUs*1e9)
+	if host, err := netip.ParseAddr(d.Publish); err == nil {
+		h.PortBindings = network.PortMap{portOf(d): {{HostIP: host}}}
+	}
+	return h
+}
+
+func portOf(d policy.Docker) network.Port {
+	p, _ := network.PortFrom(uint16(d.Port), network.TCP) // the policy has checked it
+	return p
+}
+
+// ready gives the endpoints when all containers run and none is unhealthy; of a version that has been
+// ready before, those that do.
+func (f *Fleet) ready(ctx context.Context, want Want, mine []container.Summary) (Event, error) {
+	e := want.event()
+	e.Image = true
+	for _, c := range mine {
+		in, err := f.inspect(ctx, c.ID)
+		if err != nil {
+			return e, err
+		}
+		if !want.Launched {
+			if e.Note = broken(nameOf(c), in); e.Note != "" {
+				e.Logs, e.Failed = f.tail(ctx, c.ID), true
+				e.Note += said(e.Logs)
+				return e, nil
+			}
+		}
+		if note := notYet(in, want.Launched); note != "" {
+			e.Note = fmt.Sprintf("container %s %s", nameOf(c), note)
+			continue
+		}
+		endpoint, err := endpointOf(in, want.Spec)
+		if err != nil {
+			return e, &versionError{err}
+		}
+		e.Endpoints = append(e.Endpoints, endpoint)
+	}
+	if len(e.Endpoints) < len(mine) && !want.Launched {
+		e.Endpoints = nil
+	}
+	return e, nil
+}
+
+// broken says why a container will never be ready; empty: it may be.
+func broken(name string, in container.InspectResponse) string {
+	switch st := in.State; {
+	case in.RestartCount >= crashes:
+		return fmt.Sprintf("container %s ended %d times, with exit code %d, before it was ready", name, in.RestartCount, st.ExitCode)
+	case st.Health != nil && st.Health.Status == container.Unhealthy:
+		return fmt.Sprintf("container %s is unhealthy by its health check%s", name, lastProbe(st.Health))
+	}
+	return ""
+}
+
+func lastProbe(h *container.Health) string {
+	if len(h.Log) == 0 {
+		return ""
+	}
+	last := h.Log[len(h.Log)-1]
+	return fmt.Sprintf(" (exit code %d: %s)", last.ExitCode, strings.TrimSpace(last.Output))
+}
+
+// notYet says why a container gets no requests at present; empty: it may.
+func notYet(in container.InspectResponse, launched bool) string {
+	st := in.State
+	if !st.Running {
+		return "is " + string(st.Status)
+	}
+	if st.Health != nil && (st.Health.Status == container.Starting || st.Health.Status == container.Unhealthy) {
+		return "is running, its health check says " + string(st.Health.Status)
+	}
+	if at, err := time.Parse(time.RFC3339Nano, st.StartedAt); !launched && (err != nil || time.Since(at) < steady) {
+		return "has just started"
+	}
+	return ""
+}
+
+func said(logs string) string {
+	if logs == "" {
+		return ""
+	}
+	lines := strings.Split(logs, "\n")
+	return ": " + lines[len(lines)-1]
+}
+
+// endpointOf is where a container is reached: at the host's address where its port is published, else at
+// its own in the policy's network, or in the first by name.
+func endpointOf(in container.InspectResponse, d policy.Docker) (string, error) {
+	if in.HostConfig != nil && in.HostConfig.NetworkMode.IsHost() {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(d.Port)).String(), nil
+	}
+	if in.NetworkSettings == nil {
+		return "", fmt.Errorf("container %s has no network", in.Name)
+	}
+	if d.Publish != "" {
+		for _, b := range in.NetworkSettings.Ports[portOf(d)] {
+			if b.HostPort != "" {
+				return netip.MustParseAddr(d.Publish).String() + ":" + b.HostPort, nil
+			}
+		}
+		return "", fmt.Errorf("port %d of container %s is not published at %s", d.Port, in.Name, d.Publish)
+	}
+	addr, ok := addressIn(in.NetworkSettings.Networks, d.Network)
+	if !ok {
+		return "", fmt.Errorf("container %s has no address: does its network give it one?", in.Name)
+	}
+	return netip.AddrPortFrom(addr, uint16(d.Port)).String(), nil
+}
+
+// addressIn is the address in the network of a name, or in the first by name that has one.
+func addressIn(networks map[string]*network.EndpointSettings, name string) (netip.Addr, bool) {
+	names := slices.Sorted(maps.Keys(networks))
+	if networks[name] != nil {
+		names = []string{name}
+	}
+	for _, n := range names {
+		for _, a := range []netip.Addr{networks[n].IPAddress, networks[n].GlobalIPv6Address} {
+			if a.IsValid() {
+				return a, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (f *Fleet) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	r, err := f.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	return r.Container, err
+}
+
+// tail is the end of a container's output.
+func (f *Fleet) tail(ctx context.Context, id string) string {
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	r, err := f.cli.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: logLines})
+	if err != nil {
+		return ""
+	}
+	defer r.Close()
+	var out bytes.Buffer
+	_, _ = stdcopy.StdCopy(&out, &out, io.LimitReader(r, 64<<10)) // what came before an error is what there is
+	return strings.ToValidUTF8(strings.TrimSpace(out.String()), "?")
+}
+
+// stop stops containers, all at once, removes them if they are to go, and returns their last lines.
+func (f *Fleet) stop(ctx context.Context, cs []container.Summary, remove bool) (string, error) {
+	var g errgroup.Group
+	logs := make([]string, len(cs))
+	for i, c := range cs {
+		logs[i] = f.tail(ctx, c.ID)
+		g.Go(func() error {
+			grace := stopGrace
+			ctx, cancel := context.WithTimeout(ctx, callMost+stopGrace*time.Second)
+			defer cancel()
+			_, err := f.cli.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: &grace})
+			if remove && (err == nil || errdefs.IsNotFound(err)) {
+				_, err = f.cli.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{RemoveVolumes: true, Force: true})
+			}
+			if err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("container %s cannot be stopped: %w", nameOf(c), err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return strings.Join(slices.DeleteFunc(logs, func(l string) bool { return l == "" }), "\n"), err
+}

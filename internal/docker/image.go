@@ -1,0 +1,90 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/client"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+const pullMost = 15 * time.Minute
+
+// image pulls the image where it is not there yet.
+func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
+	short, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	_, err := f.cli.ImageInspect(short, want.Image)
+	there := want.event()
+	there.Image, there.Note = true, "starting containers"
+	switch {
+	case err == nil:
+		f.tell(ctx, w, there)
+		return nil
+	case errdefs.IsInvalidArgument(err):
+		return &versionError{fmt.Errorf("image %s: %w", want.Image, err)}
+	case !errdefs.IsNotFound(err):
+		return err
+	}
+	e := want.event()
+	e.Note = "pulling " + want.Image
+	f.tell(ctx, w, e)
+	if err := f.pull(ctx, want.Image); err != nil {
+		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.Image, err)}
+	}
+	there.Pulled = true
+	f.tell(ctx, w, there)
+	return nil
+}
+
+func (f *Fleet) pull(ctx context.Context, image string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullMost)
+	defer cancel()
+	auth, err := login(ctx, image)
+	if err != nil {
+		return err
+	}
+	r, err := f.cli.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: auth})
+	if err != nil {
+		return err
+	}
+	return r.Wait(ctx)
+}
+
+// login is what `docker login` left for the image's registry, in ~/.docker/config.json or where
+// DOCKER_CONFIG says; empty: none.
+func login(ctx context.Context, image string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return "", err
+	}
+	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	if err != nil {
+		return "", fmt.Errorf("the credentials of `docker login`: %w", err)
+	}
+	host := reference.Domain(named)
+	c, err := store.Get(ctx, credentials.ServerAddressFromHostname(host))
+	if err != nil {
+		return "", fmt.Errorf("the credentials of `docker login` for %s: %w", host, err)
+	}
+	if c.Username == "" && c.RefreshToken == "" && c.AccessToken == "" {
+		return "", nil
+	}
+	return authconfig.Encode(registry.AuthConfig{Username: c.Username, Password: c.Password, IdentityToken: c.RefreshToken, RegistryToken: c.AccessToken, ServerAddress: host})
+}
+
+// removeImage takes an image off the host, unless a container still needs it.
+func (f *Fleet) removeImage(ctx context.Context, image string) error {
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	_, err := f.cli.ImageRemove(ctx, image, client.ImageRemoveOptions{PruneChildren: true})
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+		return fmt.Errorf("image %s cannot be removed: %w", image, err)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// pass compares what runs with what is wanted, and does one thing about it.
+func (f *Fleet) pass(ctx context.Context, want Want, w *worker) (Event, error) {
+	e := want.event()
+	if want.Goal == rollout.Leave {
+		return w.told, nil
+	}
+	mine, older, err := f.list(ctx, want)
+	if err != nil {
+		return e, fmt.Errorf("the Docker daemon does not answer: %w", err)
+	}
+	if want.Goal == rollout.Start {
+		return f.keepRunning(ctx, want, w, mine, older)
+	}
+	if e.Logs, err = f.stop(ctx, append(mine, older...), want.Goal >= rollout.Remove); err != nil {
+		return e, err
+	}
+	if want.Goal == rollout.Prune && want.Pulled {
+		err = f.removeImage(ctx, want.Image)
+	}
+	e.Done = want.Goal
+	return e, err
+}
+
+// keepRunning starts what does not run. Containers of earlier attempts go when these are ready.
+func (f *Fleet) keepRunning(ctx context.Context, want Want, w *worker, mine, older []container.Summary) (Event, error) {
+	started, err := f.start(ctx, want, mine, w)
+	if err == nil && started {
+		mine, older, err = f.list(ctx, want)
+	}
+	if err != nil {
+		return want.event(), err
+	}
+	e, err := f.ready(ctx, want, mine)
+	if err == nil && len(e.Endpoints) > 0 && want.Alone && len(older) > 0 {
+		_, err = f.stop(ctx, older, true)
+	}
+	return e, err
+}
+
+// list finds the containers of an attempt, by name, and those of earlier attempts of its version.
+func (f *Fleet) list(ctx context.Context, want Want) (mine, older []container.Summary, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	filters := client.Filters{}.Add("label", LabelManaged+"=true", LabelService+"="+want.Service, LabelVersion+"="+want.Version)
+	r, err := f.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range r.Items { // of several label filters some daemons take any one
+		l := c.Labels
+		attempt, err := strconv.Atoi(l[LabelAttempt])
+		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version {
+			continue
+		}
+		switch {
+		case attempt == want.Attempt:
+			mine = append(mine, c)
+		case attempt < want.Attempt:
+			older = append(older, c)
+		}
+	}
+	slices.SortFunc(mine, func(a, b container.Summary) int { return strings.Compare(nameOf(a), nameOf(b)) })
+	return mine, older, nil
+}
+
+func nameOf(c container.Summary) string {
+	if len(c.Names) == 0 {
+		return c.ID
+	}
+	return strings.TrimPrefix(c.Names[0], "/")
+}
+
+// start makes the containers that are missing, pulling the image if it is not there, and starts those
+// that somebody stopped or that were never started. Those that ended by themselves Docker restarts.
+func (f *Fleet) start(ctx context.Context, want Want, have []container.Summary, w *worker) (started bool, err error) {
+	there := map[string]container.Summary{}
+	for _, c := range have {
+		if other := c.Labels[LabelImage]; other != want.Image {
+			return started, &versionError{fmt.Errorf("container %s exists already and runs %s: remove it", nameOf(c), other)}
+		}
+		there[nameOf(c)] = c
+	}
+	for i := range want.Spec.Replicas {
+		name := fmt.Sprintf("canaryd-%s-%s-%d-%d", want.Service, want.Version, want.Attempt, i)
+		c, ok := there[name]
+		if ok && c.State != container.StateCreated && c.State != container.StateExited {
+			continue
+		}
+		if !ok {
+			if err := f.image(ctx, want, w); err != nil {
+				return started, err
+			}
+			if err := f.create(ctx, want, name); err != nil {
+				return started, err
+			}
+		}
+		if err := f.startOne(ctx, name); err != nil {
+			return started, err
+		}
+		started = true
+	}
+	return started, nil
+}
