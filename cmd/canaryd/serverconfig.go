@@ -42,7 +42,12 @@ type serverConfig struct {
 	} `yaml:"storage"`
 	Metrics metricsConfig `yaml:"metrics"`
 	Docker  struct {
-		Host      string        `yaml:"host"`
+		Host string `yaml:"host"`
+		TLS  struct {
+			CAFile   string `yaml:"ca_file"`
+			CertFile string `yaml:"cert_file"`
+			KeyFile  string `yaml:"key_file"`
+		} `yaml:"tls"`
 		HookToken config.Secret `yaml:"hook_token"` // for a registry's notifications
 	} `yaml:"docker"`
 	Notify []notifyConfig `yaml:"notify"`
@@ -140,6 +145,9 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	}
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
 		say(at("xds", "tls"), "cert_file and key_file belong together")
+	}
+	if t := c.Docker.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.CertFile != "" && t.CAFile == "" {
+		say(at("docker", "tls"), "ca_file, cert_file and key_file belong together")
 	}
 	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
 		say(at("storage", "etcd", "endpoints"), "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
@@ -245,6 +253,8 @@ func (c *serverConfig) relativeTo(dir string) {
 	c.Storage.Path = abs(c.Storage.Path)
 	t := &c.XDS.TLS
 	t.CertFile, t.KeyFile, t.ClientCA = abs(t.CertFile), abs(t.KeyFile), abs(t.ClientCA)
+	d := &c.Docker.TLS
+	d.CAFile, d.CertFile, d.KeyFile = abs(d.CAFile), abs(d.CertFile), abs(d.KeyFile)
 	c.Metrics.Prometheus.HTTP.SetDirectory(dir)
 	for i := range c.Notify {
 		c.Notify[i].HTTP.SetDirectory(dir)

@@ -20,7 +20,8 @@ import (
 
 const (
 	sweep    = time.Second      // how often what runs is compared with what is wanted
-	retry    = 5 * time.Second  // after the daemon or a registry failed
+	retry    = 5 * time.Second  // after the daemon refused something, or a registry failed
+	awayFor  = sweep / 4        // when the daemon is away: it may come back with containers at other addresses
 	tries    = 3                // of a pull or a start, then the version has failed
 	callMost = 30 * time.Second // of one call to the daemon; pulls have longer
 )
@@ -63,14 +64,24 @@ type worker struct {
 	told     Event
 }
 
-// New connects to a daemon: unix:///var/run/docker.sock, or tcp://host:2376 with the certificates that
-// DOCKER_CERT_PATH names.
-func New(log logrus.FieldLogger, host string) (*Fleet, error) {
-	cli, err := client.New(client.WithTLSClientConfigFromEnv(), client.WithHost(host), client.WithUserAgent("canaryd"))
-	if err != nil {
-		return nil, fmt.Errorf("docker.host %s: %w", host, err)
+// Options say which daemon.
+type Options struct {
+	Log           logrus.FieldLogger
+	Host          string // unix:///var/run/docker.sock or tcp://host:2376
+	CA, Cert, Key string // files, for TCP with TLS; without them those that DOCKER_CERT_PATH names
+}
+
+// New makes a fleet. It does not wait for the daemon.
+func New(o Options) (*Fleet, error) {
+	tls := client.WithTLSClientConfigFromEnv()
+	if o.CA+o.Cert+o.Key != "" {
+		tls = client.WithTLSClientConfig(o.CA, o.Cert, o.Key)
 	}
-	return &Fleet{log: log, cli: cli, events: make(chan Event, 64), wants: map[key]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
+	cli, err := client.New(tls, client.WithHost(o.Host), client.WithUserAgent("canaryd"))
+	if err != nil {
+		return nil, fmt.Errorf("docker.host %s: %w", o.Host, err)
+	}
+	return &Fleet{log: o.Log, cli: cli, events: make(chan Event, 64), wants: map[key]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Events tell what became of what is wanted.
@@ -141,6 +152,9 @@ func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 		e, err := f.pass(ctx, want, w)
 		if err != nil {
 			pause = retry
+			if client.IsErrConnectionFailed(err) {
+				pause = awayFor
+			}
 			e = w.blame(want, err)
 		}
 		f.tell(ctx, w, e)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+	"github.com/sirupsen/logrus"
 )
 
 // LabelPort names the port of a container that others started; without it the one port that its image
@@ -33,16 +34,18 @@ func (f *Fleet) Look(ctx context.Context, found func([]Labelled)) error {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	var last []Labelled
+	strays := map[string]int{}
 	away := false
 	for {
-		now, err := f.labelled(ctx)
+		running, err := f.running(ctx)
 		switch {
 		case err != nil && !away && ctx.Err() == nil:
 			away = true
 			f.log.WithError(err).Warn("the Docker daemon does not answer: what was found by labels stays as it is")
 		case err == nil:
 			away = false
-			if !slices.EqualFunc(last, now, same) {
+			f.tellStrays(running, strays)
+			if now := labelled(running); !slices.EqualFunc(last, now, same) {
 				last = now
 				found(now)
 			}
@@ -59,15 +62,37 @@ func same(a, b Labelled) bool {
 	return a.Service == b.Service && a.Version == b.Version && slices.Equal(a.Endpoints, b.Endpoints)
 }
 
-func (f *Fleet) labelled(ctx context.Context) ([]Labelled, error) {
+// running are the containers that run and name a service.
+func (f *Fleet) running(ctx context.Context) ([]container.Summary, error) {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
 	r, err := f.cli.ContainerList(ctx, client.ContainerListOptions{Filters: client.Filters{}.Add("label", LabelService)})
-	if err != nil {
-		return nil, err
+	return r.Items, err
+}
+
+// tellStrays tells once of each container that canaryd once started and that is no longer in service,
+// because its data is gone or a person started it again. It may serve somebody: it is left alone.
+func (f *Fleet) tellStrays(running []container.Summary, seen map[string]int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := map[[2]string]bool{}
+	for k := range f.wants {
+		known[[2]string{k.service, k.version}] = true
 	}
+	for _, c := range running {
+		if c.Labels[LabelManaged] != "true" || known[[2]string{c.Labels[LabelService], c.Labels[LabelVersion]}] {
+			continue
+		}
+		if seen[c.ID]++; seen[c.ID] == 3 { // not one that is just being stopped
+			f.log.WithFields(logrus.Fields{"container": c.ID[:min(12, len(c.ID))], "service": c.Labels[LabelService], "version": c.Labels[LabelVersion]}).
+				Warn("a container with canaryd's labels runs, and is not in service: it is left alone; if nobody needs it, `docker rm -f` it")
+		}
+	}
+}
+
+func labelled(running []container.Summary) []Labelled {
 	byVersion := map[[2]string][]string{}
-	for _, c := range r.Items {
+	for _, c := range running {
 		if c.Labels[LabelManaged] == "true" || c.Labels[LabelVersion] == "" || c.State != container.StateRunning {
 			continue
 		}
@@ -87,7 +112,7 @@ func (f *Fleet) labelled(ctx context.Context) ([]Labelled, error) {
 	slices.SortFunc(out, func(a, b Labelled) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Version, b.Version))
 	})
-	return out, nil
+	return out
 }
 
 // labelledEndpoint is the container's own address and its port.

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rig"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// A version that a person took out idles, is stopped, and comes back when it is promoted; nobody sees an error. Of what has
+// ended, containers and images go but for the last one; an image that canaryd did not pull stays.
+func TestIdleContainersStopAndComeBack(t *testing.T) {
+	y := newYard(t, yardSetting{docker: ", stop_idle_after: 4s, keep: 1", policy: "ramp: {steps: [10%, 100%], hold: 1h}\nafter_promotion: {watch: 0s}\n"})
+	for _, v := range []string{"v2", "v3", "v4"} {
+		y.push(t, v)
+	}
+	y.first(t)
+	l := y.load(200)
+	y.run(0, "deploy", "yard", "--image", "v2")
+	y.until(20*time.Second, "v2 to be ramped", func() bool { v := y.Version("yard", "v2"); return v.Phase == rollout.Canary && v.InForce })
+	y.run(0, "abort", "yard", "v2")
+	time.Sleep(2 * time.Second)
+	if len(y.running("v2")) != 1 {
+		t.Error("v2 was stopped before it had been idle for 4 s")
+	}
+	y.until(15*time.Second, "v2 to be stopped", func() bool { return len(y.running("v2")) == 0 })
+	if n := len(y.all("v2")); n != 1 {
+		t.Errorf("%d containers of v2 are kept for a look", n)
+	}
+
+	began := time.Now()
+	y.run(0, "promote", "yard", "v2")
+	y.run(0, "wait", "yard", "v2", "--timeout", "30s")
+	t.Logf("a stopped version was back at 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
+	y.until(10*time.Second, "v1 to be gone", func() bool { return len(y.all("v1")) == 0 })
+	if n := len(y.all("v2")); n != 1 {
+		t.Errorf("%d containers of v2: its old one should be gone", n)
+	}
+
+	docker(t, y.host, nil, "pull", "-q", y.registry+"/shop:v3") // not by canaryd: it stays
+	for _, v := range []string{"v3", "v4"} {
+		y.run(0, "deploy", "yard", "--image", v)
+		y.until(20*time.Second, v+" to be ramped", func() bool { return y.Version("yard", v).Phase == rollout.Canary })
+		y.run(0, "promote", "yard", v)
+		y.run(0, "wait", "yard", v, "--timeout", "30s")
+	}
+	y.until(20*time.Second, "the old containers to be gone", func() bool { return len(y.all("v1"))+len(y.all("v2"))+len(y.all("v3")) == 0 })
+	images := func() string {
+		return strings.Join(strings.Fields(y.docker("images", "--format", "{{.Tag}}", y.registry+"/shop")), " ")
+	}
+	y.until(20*time.Second, "the images of v1 and v2 to be gone", func() bool { return images() == "v4 v3" })
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
+	}
+
+	began = time.Now()
+	y.run(0, "promote", "yard", "v1") // its image is pulled again
+	y.run(0, "wait", "yard", "v1", "--timeout", "30s")
+	t.Logf("a pruned version was back at 100 %% in %s; images: %s", time.Since(began).Round(100*time.Millisecond), images())
+	h := y.run(0, "history", "yard")
+	for _, want := range []string{"no request for 4s (docker.stop_idle_after)", "its containers are being started", "its image where canaryd pulled it"} {
+		if !strings.Contains(h, want) {
+			t.Errorf("the history lacks %q:\n%s", want, h)
+		}
+	}
+}
+
+// A container that was made and never started, as by a canaryd that was killed in between, is started; of a deleted
+// service the containers go; and what carries canaryd's labels without being in service is told and left alone.
+func TestLeftOvers(t *testing.T) {
+	y := newYard(t, yardSetting{policy: yardRamp})
+	y.push(t, "v1")
+	ref := y.registry + "/shop:v1"
+	y.docker("pull", "-q", ref)
+	labels := func(version string) []string {
+		var args []string
+		for k, v := range map[string]string{"managed": "true", "service": "yard", "version": version, "attempt": "1", "image": ref} {
+			args = append(args, "--label", fmt.Sprintf("canaryd.%s=%s", k, v))
+		}
+		return args
+	}
+	made := y.docker(append(append([]string{"create", "--name", "canaryd-yard-v1-1-0"}, labels("v1")...), ref)...)
+	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "30s")
+	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
+	if now := y.all("v1"); len(now) != 1 || !strings.HasPrefix(made, now[0]) {
+		t.Errorf("containers of v1: %v, made %s", now, made)
+	}
+	stray := y.docker(append(append([]string{"run", "-d"}, labels("v7")...), ref)...)
+	y.until(15*time.Second, "the stray container to be told", func() bool { return strings.Contains(y.Daemon().Tail(), stray[:12]) })
+
+	y.docker("stop", "-t", "1", made) // by somebody's hand: it is wanted, so it runs again
+	y.until(15*time.Second, "v1 to answer again", func() bool { return rig.Answers("http://" + y.front + "/") })
+
+	if err := os.Remove(filepath.Join(y.Dir, "policies/shop.yml")); err != nil {
+		t.Fatal(err)
+	}
+	y.until(15*time.Second, "the service to be orphaned", func() bool { s, err := y.Service("yard"); return err == nil && s.Orphaned })
+	req, err := http.NewRequest(http.MethodDelete, "http://"+y.Web+"/api/v1/services/yard", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil || resp.StatusCode >= 300 {
+		t.Fatalf("DELETE: %v %v", resp, err)
+	}
+	resp.Body.Close()
+	y.until(30*time.Second, "its container to be gone", func() bool { return len(y.all("v1")) == 0 })
+	if len(y.running("v7")) != 1 {
+		t.Error("the stray container was touched")
+	}
+}
