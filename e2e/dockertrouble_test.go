@@ -1,11 +1,17 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/canaryd/canaryd/internal/rig"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -102,5 +108,119 @@ func TestThreeDeploysWithinASecond(t *testing.T) {
 	}
 	if want := []string{"v2 started", "v2 promoted", "v3 started", "v3 rolled_back", "v4 started", "v4 promoted"}; !slices.Equal(story, want) {
 		t.Errorf("it went %v:\n%s", story, h)
+	}
+}
+
+// Images that Docker itself finds fault with, and a registry that is away: each is a failed version with its reason, and the
+// traffic is untouched. A tag may look as it likes.
+func TestImagesThatDockerRefuses(t *testing.T) {
+	y := newYard(t, yardSetting{docker: `, healthcheck: {test: [CMD, /service, check], interval: 500ms, timeout: 5s, retries: 2}`, policy: yardRamp})
+	const odd = "V2.0_rc-1..x"
+	y.push(t, odd)
+	y.push(t, "sick", "ENV SICK=1")
+	y.push(t, "hollow", `ENTRYPOINT ["/no/such/program"]`)
+	y.first(t)
+	l := y.load(200)
+	refused := func(image, version, want string) {
+		t.Helper()
+		began := time.Now()
+		y.run(10, "deploy", "yard", version, "--image", image, "--wait", "--timeout", "60s")
+		v := y.Version("yard", version)
+		if v.Phase != rollout.Failed || !strings.Contains(v.Verdict.Reason, want) {
+			t.Errorf("%s is %s, want %q: %+v", version, v.Phase, want, v.Verdict)
+		}
+		t.Logf("%s after %s: %s", version, time.Since(began).Round(100*time.Millisecond), v.Verdict.Reason)
+	}
+	refused("sick", "sick", "is unhealthy by its health check (exit code 1: 500")
+	refused("hollow", "hollow", "no such file or directory")
+	refused("Registry/Shop:1", "capitals", "must be lowercase")
+	y.run(0, "deploy", "yard", "--image", odd, "--wait", "--timeout", "60s")
+	y.depot.Kill()
+	refused("v9", "v9", "connection refused")
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
+	}
+	if code, body := get(t, "http://"+y.front+"/"); code != 200 || strings.TrimSpace(body) != odd {
+		t.Errorf("after all that the service answers %d %q", code, body)
+	}
+}
+
+// A daemon that is away is waited for; one whose disk is full fails the release, not the service.
+func TestDaemonAwayAndDiskFull(t *testing.T) {
+	d := newDockerd(t)
+	if err := os.Mkdir(d.dir+"/data", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", d.dir+"/data", "tmpfs", 0, "size=70m"); err != nil {
+		t.Fatal(err)
+	}
+	y := newYard(t, yardSetting{host: []string{d.host}, policy: yardRamp})
+	y.push(t, "v1")
+	y.run(0, "deploy", "yard", "--image", "v1")
+	y.until(10*time.Second, "the reason", func() bool {
+		return strings.Contains(y.Version("yard", "v1").Launching, "the Docker daemon does not answer")
+	})
+	y.run(11, "wait", "yard", "v1", "--timeout", "1s")
+	d.start()
+	y.run(0, "wait", "yard", "v1", "--timeout", "60s")
+	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
+	l := y.load(200)
+	y.binary = serviceTar(t, 80<<20)
+	y.push(t, "big")
+	y.run(10, "deploy", "yard", "--image", "big", "--wait", "--timeout", "60s")
+	if v := y.Version("yard", "big"); !strings.Contains(v.Verdict.Reason, "no space left on device") {
+		t.Errorf("%+v", v.Verdict)
+	}
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
+	}
+}
+
+// A daemon on another host, over TLS: its containers are reached at ports that it publishes. The registry wants a login, as
+// `docker login` leaves it.
+func TestRemoteDaemonAndPrivateRegistry(t *testing.T) {
+	certs := t.TempDir()
+	writeCertificates(t, certs)
+	addr := rig.FreeAddress()
+	d := newDockerd(t, "--host", "tcp://"+addr, "--tlsverify", "--tlscacert", certs+"/ca.pem", "--tlscert", certs+"/server.pem", "--tlskey", certs+"/server.key")
+	d.start()
+	hash, err := bcrypt.GenerateFromPassword([]byte("pass"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := t.TempDir() + "/users"
+	if err := os.WriteFile(users, fmt.Appendf(nil, "robot:%s\n", hash), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	login := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", login)
+	y := newYard(t, yardSetting{
+		host:   []string{"tcp://" + addr, "--tlsverify", "--tlscacert", certs + "/ca.pem", "--tlscert", certs + "/client.pem", "--tlskey", certs + "/client.key"},
+		tls:    fmt.Sprintf(", tls: {ca_file: %q, cert_file: %q, key_file: %q}", certs+"/ca.pem", certs+"/client.pem", certs+"/client.key"),
+		docker: `, publish: 127.0.0.1, replicas: 2`, policy: yardRamp, users: users,
+	})
+	docker(t, []string{systemDocker}, []byte("pass"), "login", "-u", "robot", "--password-stdin", y.registry)
+	y.push(t, "v2")
+	y.first(t)
+	for _, e := range y.Version("yard", "v1").Endpoints {
+		if !strings.HasPrefix(e, "127.0.0.1:") {
+			t.Errorf("endpoint %s is not published", e)
+		}
+	}
+	l := y.load(200)
+	y.run(0, "deploy", "yard", "--image", "v2", "--wait", "--timeout", "60s")
+	if n := len(y.running("v2")); n != 2 {
+		t.Errorf("%d containers of v2", n)
+	}
+	y.until(30*time.Second, "v1's containers to be gone", func() bool { return len(y.all("v1")) == 0 })
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
+	}
+	if err := os.WriteFile(login+"/config.json", []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	y.run(10, "deploy", "yard", "v9", "--image", "v9", "--wait", "--timeout", "60s")
+	if v := y.Version("yard", "v9"); !strings.Contains(v.Verdict.Reason, "no basic auth credentials") {
+		t.Errorf("%+v", v.Verdict)
 	}
 }

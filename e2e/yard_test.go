@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,7 +34,8 @@ type yard struct {
 	*scene
 	host     []string
 	registry string
-	binary   []byte // a tar of the service
+	depot    *rig.Process // the registry
+	binary   []byte       // a tar of the service
 }
 
 type yardSetting struct {
@@ -41,7 +43,6 @@ type yardSetting struct {
 	host                 []string // of the daemon, with flags for the docker client; empty: the system's
 	tls                  string   // more inside canaryd.yml's `docker: {…}`
 	users                string   // an htpasswd file: who may pull
-	away                 bool     // the daemon does not run yet
 }
 
 func newYard(t *testing.T, set yardSetting) *yard {
@@ -50,14 +51,14 @@ func newYard(t *testing.T, set yardSetting) *yard {
 		set.host = []string{systemDocker}
 	}
 	s := &scene{t: t, front: rig.FreeAddress(), versions: map[string]*rig.Service{}}
-	y := &yard{scene: s, host: set.host, registry: rig.FreeAddress(), binary: serviceTar(t)}
+	y := &yard{scene: s, host: set.host, registry: rig.FreeAddress(), binary: serviceTar(t, 0)}
 	text := fmt.Sprintf("service: %s\nroute: {listener: %q}\ndocker: {image: %q, port: 8080, start_within: 5s, tags: %q%s}\n%s", y.service(), s.front, y.registry+"/shop", set.tags, set.docker, set.policy)
 	var err error
 	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), fmt.Sprintf("docker: {host: %q, hook_token: s3cret%s}\n", set.host[0], set.tls), map[string]string{"shop.yml": text})
 	if err != nil {
 		t.Fatal(err)
 	}
-	startRegistry(t, y.registry, "http://"+s.Web+"/api/v1/hooks/registry", set.users)
+	y.depot = startRegistry(t, y.registry, "http://"+s.Web+"/api/v1/hooks/registry", set.users)
 	s.Envoy = part(t, "envoy-newest")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -144,8 +145,8 @@ func startRegistry(t *testing.T, addr, hook, users string) *rig.Process {
 	return p
 }
 
-// serviceTar is a file system with the service in it and nothing else.
-func serviceTar(t *testing.T) []byte {
+// serviceTar is a file system with the service in it and as much that no compression makes smaller.
+func serviceTar(t *testing.T, more int) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "service"), "./service")
@@ -153,7 +154,12 @@ func serviceTar(t *testing.T) []byte {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	out, err := exec.Command("tar", "-C", dir, "-c", "service").Output()
+	ballast := make([]byte, more)
+	_, _ = rand.Read(ballast) // never fails
+	if err := os.WriteFile(filepath.Join(dir, "ballast"), ballast, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("tar", "-C", dir, "-c", "service", "ballast").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

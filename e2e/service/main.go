@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"strconv"
 	"time"
@@ -12,15 +13,18 @@ import (
 )
 
 func main() {
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	if len(os.Args) > 1 && os.Args[1] == "check" {
+		os.Exit(check("http://127.0.0.1:" + port + "/"))
+	}
 	fmt.Println("service", os.Getenv("VERSION"), "begins")
 	if code := os.Getenv("EXIT"); code != "" {
 		n, _ := strconv.Atoi(code)
 		fmt.Println("database password missing")
 		os.Exit(n)
-	}
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
 	}
 	s, err := rig.NewService(os.Getenv("VERSION"), "0.0.0.0:"+port)
 	if err != nil {
@@ -30,7 +34,25 @@ func main() {
 	if rate, err := strconv.ParseFloat(os.Getenv("FAIL"), 64); err == nil {
 		s.Fail(rate)
 	}
+	if os.Getenv("SICK") != "" {
+		s.Fail(1)
+	}
 	for range time.Tick(time.Minute) {
 		fmt.Println(s.Count().Requests, "requests")
 	}
+}
+
+// check is the program as a health check of its own container.
+func check(url string) int {
+	resp, err := http.Get(url)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		fmt.Println(resp.Status)
+		return 1
+	}
+	return 0
 }

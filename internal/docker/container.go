@@ -45,7 +45,7 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	_, err := f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: configOf(want), HostConfig: hostConfigOf(want.Spec)})
 	switch {
 	case errdefs.IsConflict(err):
-		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it", name)}
+		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
 	case err != nil:
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}

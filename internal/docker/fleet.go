@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 	"github.com/sirupsen/logrus"
 
@@ -91,11 +92,15 @@ func (f *Fleet) Events() <-chan Event { return f.events }
 func (f *Fleet) Want(wants []Want) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	clear(f.wants)
+	old := f.wants
+	f.wants = make(map[key]Want, len(wants))
 	for _, w := range wants {
 		f.wants[key{w.Service, w.Version, w.Attempt}] = w
 	}
-	for _, w := range f.work {
+	for k, w := range f.work {
+		if old[k].Goal == f.wants[k].Goal {
+			continue // what failed is not tried again before its time
+		}
 		select {
 		case w.poke <- struct{}{}:
 		default:
@@ -189,13 +194,20 @@ func (w *worker) blame(want Want, err error) Event {
 	var mine *versionError
 	if want.Goal == rollout.Start && !want.Launched && errors.As(err, &mine) {
 		w.failures++
-		e.Failed = w.failures >= tries
+		e.Failed = w.failures >= tries || final(mine.error)
 	}
 	return e
 }
 
 // versionError lies with the version: its image, or what it says of itself.
 type versionError struct{ error }
+
+func (e *versionError) Unwrap() error { return e.error }
+
+// final reports whether another try cannot help.
+func final(err error) bool {
+	return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) || errdefs.IsConflict(err)
+}
 
 // tell sends an event that says something new.
 func (f *Fleet) tell(ctx context.Context, w *worker, e Event) {

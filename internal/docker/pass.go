@@ -32,7 +32,7 @@ func (f *Fleet) pass(ctx context.Context, want Want, w *worker) (Event, error) {
 	if want.Goal == rollout.Prune && want.Pulled {
 		err = f.removeImage(ctx, want.Image)
 	}
-	e.Done = want.Goal
+	e.Done, e.Containers = want.Goal, len(mine)+len(older)
 	return e, err
 }
 

@@ -96,16 +96,17 @@ type Rejected struct {
 
 // Launched says what becomes of a version's containers.
 type Launched struct {
-	At        time.Time
-	Version   string
-	Attempt   int
-	Image     bool     // is there
-	Pulled    bool     // by canaryd
-	Endpoints []string // where they answer, once all of them run
-	Note      string   // what is being done, or why it failed
-	Failed    bool     // they will never run
-	Done      Goal     // Stop, Remove or Prune, when that is done
-	Logs      string   // their last lines
+	At         time.Time
+	Version    string
+	Attempt    int
+	Image      bool     // is there
+	Pulled     bool     // by canaryd
+	Endpoints  []string // where they answer, once all of them run
+	Note       string   // what is being done, or why it failed
+	Failed     bool     // they will never run
+	Done       Goal     // Stop, Remove or Prune, when that is done
+	Containers int      // of how many
+	Logs       string   // their last lines
 }
 
 // Probed says that a version's endpoints answer, or that none does.

@@ -143,7 +143,7 @@ func (m *machine) stopped(v *Version, e Launched) {
 	switch {
 	case e.Done == Prune:
 		m.record(v, KindPruned, System, "its containers are removed, and its image where canaryd pulled it (docker.keep: %d)", m.Policy.Docker.Keep)
-	case was >= Stop:
+	case was >= Stop || e.Containers == 0:
 	case e.Done == Stop:
 		m.record(v, KindStopped, System, "its containers are stopped%s", lastLines(e.Logs))
 	default:

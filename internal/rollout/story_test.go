@@ -151,7 +151,7 @@ func (st *story) docker(out *strings.Builder, version, what, words string) {
 		e.Note, e.Logs = "", words
 		for _, c := range st.s.Containers() {
 			if c.Version == version {
-				e.Done = c.Goal
+				e.Done, e.Containers = c.Goal, 1
 			}
 		}
 	}
