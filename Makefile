@@ -3,10 +3,15 @@ SOURCE ?= envoy
 FUZZTIME ?= 30s
 GO ?= go
 
-.PHONY: build demo test unit fuzz e2e figures bench-judge clean
+.PHONY: build images demo test unit fuzz e2e figures bench-judge clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/canaryd ./cmd/canaryd
+
+# The images of docker-compose.e2e.yml.
+images: build
+	e2e/tools.sh envoy-newest prometheus docker
+	e2e/images.sh
 
 demo: build
 	e2e/tools.sh envoy $(if $(filter prometheus,$(SOURCE)),prometheus)

@@ -46,6 +46,8 @@ func TestFromATagToProduction(t *testing.T) {
 	if code, body := get(t, "http://"+y.front+"/"); code != http.StatusOK || strings.TrimSpace(body) != "v2" {
 		t.Errorf("after all that the service answers %d %q", code, body)
 	}
+	y.push(t, "v3") // mended, under the same tag
+	y.run(0, "deploy", "yard", "--image", "v3", "--again", "--wait", "--timeout", "60s")
 }
 
 // The founding story, with nobody there: a tag lands in the registry, its hook deploys it, steps [10%, 100%] by users, it
@@ -112,8 +114,13 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	if sent := l.Stop(); sent.Failed > 0 {
 		t.Errorf("users saw %d errors", sent.Failed)
 	}
-	if h := y.run(0, "history", "yard"); !strings.Contains(h, "docker labels") {
-		t.Errorf("the history does not say who found it:\n%s", h)
+	id = y.docker("run", "-d", "--label", "canaryd.service=yard", "--label", "canaryd.version=v3", "--label", "canaryd.port=8080", y.registry+"/shop:v2")
+	y.until(20*time.Second, "v3 to be ramped", func() bool { return y.Version("yard", "v3").Phase == rollout.Canary })
+	y.docker("rm", "-f", id)
+	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version("yard", "v3").Weight == 0 })
+	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version("yard", "v3").Phase == rollout.Aborted })
+	if h := y.run(0, "history", "yard"); !strings.Contains(h, "(by docker labels") || !strings.Contains(h, "what ran it is gone") {
+		t.Errorf("the history does not say who found it, or that it left:\n%s", h)
 	}
 }
 

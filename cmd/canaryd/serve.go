@@ -182,7 +182,7 @@ func (d *daemon) listen() error {
 	handler := canarydweb.NewHandler(canarydweb.Options{Log: d.log, Controller: d.ctl, Registry: own, HookToken: string(d.cfg.Docker.HookToken)})
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })
-	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr(), "web": webListener.Addr(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")
+	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr().String(), "web": webListener.Addr().String(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")
 	return nil
 }
 

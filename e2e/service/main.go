@@ -3,10 +3,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rig"
@@ -17,8 +20,12 @@ func main() {
 	if port == "" {
 		port = "8080"
 	}
-	if len(os.Args) > 1 && os.Args[1] == "check" {
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "check":
 		os.Exit(check("http://127.0.0.1:" + port + "/"))
+	case len(os.Args) == 4 && os.Args[1] == "load":
+		load(os.Args[2], os.Args[3])
+		return
 	}
 	fmt.Println("service", os.Getenv("VERSION"), "begins")
 	if code := os.Getenv("EXIT"); code != "" {
@@ -40,6 +47,24 @@ func main() {
 	for range time.Tick(time.Minute) {
 		fmt.Println(s.Count().Requests, "requests")
 	}
+}
+
+// load sends requests at a steady rate until it is asked to end, and says now and then what came of them.
+func load(url, rate string) {
+	n, err := strconv.Atoi(rate)
+	if err != nil || n < 1 {
+		fmt.Println("load URL REQUESTS-PER-SECOND")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	for rig.WaitFor(ctx, time.Minute, url, func() bool { return rig.Answers(url) }) != nil && ctx.Err() == nil {
+		fmt.Println("nothing answers yet at", url)
+	}
+	l := &rig.Load{URL: url, Rate: n}
+	l.Start(context.WithoutCancel(ctx))
+	<-ctx.Done()
+	fmt.Println(l.Stop())
 }
 
 // check is the program as a health check of its own container.

@@ -53,7 +53,8 @@ type Controller struct {
 	unsaved  map[string]*unit // to be stored
 	cutting  map[string]*unit // with a cut that is not published yet
 	leaving  []docker.Want    // containers of services that were deleted
-	moved    bool             // what is compared may have changed
+	labelled chan []docker.Labelled
+	moved    bool // what is compared may have changed
 	calls    chan func()
 	evidence chan []metrics.Evidence
 	probes   chan rollout.Probed
@@ -71,7 +72,11 @@ type Controller struct {
 	reloadErr  error
 	reloadedAt time.Time
 	decisions  durations
-	rest       *time.Timer // wakes the loop for a cut that waits for the disk
+
+	labelledNow map[string]bool      // versions whose labelled containers run; nil: not known yet
+	goneSince   map[string]time.Time // of those whose do not
+
+	rest *time.Timer // wakes the loop for a cut that waits for the disk
 }
 
 // unit is one service in the loop.
@@ -109,7 +114,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, busy: map[string]*unit{}, unsaved: map[string]*unit{}, cutting: map[string]*unit{}, calls: make(chan func()),
 		evidence: make(chan []metrics.Evidence), probes: make(chan rollout.Probed, 64), stored: make(chan saved, 1),
-		history: newBroadcast(), rest: time.NewTimer(time.Hour),
+		labelled: make(chan []docker.Labelled), goneSince: map[string]time.Time{}, history: newBroadcast(), rest: time.NewTimer(time.Hour),
 	}
 	c.prober = newProber(c.probes)
 	states, err := o.Store.States()
@@ -180,6 +185,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.probed(e)
 		case e := <-launches:
 			c.launched(e)
+		case ls := <-c.labelled:
+			c.labels(ls)
 		case found := <-c.Found:
 			c.found(found)
 		case result := <-c.stored:
@@ -329,6 +336,7 @@ func (c *Controller) tick(now time.Time) {
 			}
 		}
 	}
+	c.leave(now)
 	c.nextTurn(now)
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now

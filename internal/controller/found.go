@@ -10,18 +10,52 @@ import (
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/xds"
+)
+
+const (
+	byLabels  = "docker labels" // the origin of versions whose containers others started
+	goneAfter = 30 * time.Second
 )
 
 // Labelled takes in what Docker containers that others started say of themselves.
 func (c *Controller) Labelled(ctx context.Context) func([]docker.Labelled) {
 	return func(ls []docker.Labelled) {
-		var found []registry.Found
-		for _, l := range ls {
-			found = append(found, registry.Found{Service: l.Service, Version: l.Version, Endpoints: l.Endpoints, Origin: "docker labels"})
-		}
 		select {
-		case c.Found <- found:
+		case c.labelled <- ls:
 		case <-ctx.Done():
+		}
+	}
+}
+
+// labels announces what runs with labels; ls is all there is.
+func (c *Controller) labels(ls []docker.Labelled) {
+	var found []registry.Found
+	c.labelledNow = map[string]bool{}
+	for _, l := range ls {
+		found = append(found, registry.Found{Service: l.Service, Version: l.Version, Endpoints: l.Endpoints, Origin: byLabels})
+		c.labelledNow[xds.ClusterName(l.Service, l.Version)] = true
+	}
+	c.found(found)
+}
+
+// leave ends versions under test whose labelled containers have been gone for a while.
+func (c *Controller) leave(now time.Time) {
+	if c.labelledNow == nil {
+		return // nobody has looked yet
+	}
+	for service, u := range c.busy {
+		for _, v := range u.state.Versions {
+			name := xds.ClusterName(service, v.Name)
+			if v.Origin != byLabels || !v.Phase.Waiting() || c.labelledNow[name] {
+				delete(c.goneSince, name)
+				continue
+			}
+			if c.goneSince[name].IsZero() {
+				c.goneSince[name] = now
+			} else if now.Sub(c.goneSince[name]) >= goneAfter {
+				c.must(u, rollout.Left{At: now, Version: v.Name, Origin: byLabels})
+			}
 		}
 	}
 }

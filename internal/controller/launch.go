@@ -40,8 +40,8 @@ func (c *Controller) launched(e docker.Event) {
 	}
 }
 
-// leave has the containers removed of a service that was deleted.
-func (c *Controller) leave(u *unit) {
+// clear has the containers removed of a service that was deleted.
+func (c *Controller) clear(u *unit) {
 	for _, v := range u.state.Versions {
 		if v.Image != "" && v.Done < rollout.Remove && u.state.Policy.Docker != nil {
 			c.leaving = append(c.leaving, docker.Want{Service: u.state.Policy.Service, Spec: *u.state.Policy.Docker,

@@ -23,9 +23,10 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	there := want.event()
 	there.Image, there.Note = true, "starting containers"
 	switch {
-	case err == nil:
+	case err == nil && !want.Renew:
 		f.tell(ctx, w, there)
 		return nil
+	case err == nil:
 	case errdefs.IsInvalidArgument(err):
 		return &versionError{fmt.Errorf("image %s: %w", want.Image, err)}
 	case !errdefs.IsNotFound(err):
@@ -34,10 +35,10 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	e := want.event()
 	e.Note = "pulling " + want.Image
 	f.tell(ctx, w, e)
-	if err := f.pull(ctx, want.Image); err != nil {
-		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.Image, err)}
+	if failed := f.pull(ctx, want.Image); failed != nil {
+		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.Image, failed)}
 	}
-	there.Pulled = true
+	there.Pulled = err != nil // else it was there before
 	f.tell(ctx, w, there)
 	return nil
 }

@@ -48,7 +48,8 @@ func (m *machine) announced(e Announced) error {
 	}
 	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
 	m.add(e, attempt)
-	m.Versions[len(m.Versions)-1].Pulled = pulled
+	last := &m.Versions[len(m.Versions)-1]
+	last.Pulled, last.Renew = pulled, v != nil && e.Image != ""
 	return nil
 }
 
@@ -77,6 +78,17 @@ func (m *machine) announcedAgain(v *Version, e Announced) error {
 	}
 	m.endpoints(v, e.Endpoints, e.By)
 	return nil
+}
+
+// left ends a version under test that is gone. One that serves keeps its endpoints: to take them away
+// would help nobody.
+func (m *machine) left(e Left) {
+	v := m.Version(e.Version)
+	if v == nil || v.Origin != e.Origin || !v.Phase.Waiting() {
+		return
+	}
+	m.end(v, Aborted)
+	m.record(v, KindAborted, e.Origin, "what ran it is gone")
 }
 
 // pinOf is the value of a version's session cookie: nobody who does not know the secret can make it,

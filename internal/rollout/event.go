@@ -109,6 +109,12 @@ type Launched struct {
 	Logs       string   // their last lines
 }
 
+// Left says that a version's endpoints are gone for good, says who found it.
+type Left struct {
+	At              time.Time
+	Version, Origin string
+}
+
 // Probed says that a version's endpoints answer, or that none does.
 type Probed struct {
 	At      time.Time
@@ -137,6 +143,7 @@ func (e Observed) when() time.Time      { return e.At }
 func (e Applied) when() time.Time       { return e.At }
 func (e Rejected) when() time.Time      { return e.At }
 func (e Launched) when() time.Time      { return e.At }
+func (e Left) when() time.Time          { return e.At }
 func (e Probed) when() time.Time        { return e.At }
 func (e PolicyChanged) when() time.Time { return e.At }
 func (e Orphaned) when() time.Time      { return e.At }

@@ -97,6 +97,8 @@ func (w *walk) event() Event {
 			e.Endpoints = []string{"172.17.0." + strconv.Itoa(2+w.next()%2) + ":8080"}
 		}
 		return e
+	case k < 7 && w.next()%2 == 0:
+		return Left{At: w.at, Version: w.pick()}
 	case k < 7:
 		return PolicyChanged{At: w.at, Policy: w.policy(), Hash: strconv.Itoa(w.next())}
 	case k < 8:

@@ -30,6 +30,7 @@ type Container struct {
 	Attempt  int
 	Image    string
 	Goal     Goal
+	Renew    bool // the image is to be pulled even if it is there
 	Launched bool // all of its containers have run already
 	Alone    bool // containers of earlier attempts may go: what was cut is cut everywhere
 	Pulled   bool // canaryd pulled the image and nobody else needs it: it may be removed
@@ -55,7 +56,7 @@ func (s *State) Containers() []Container {
 		if g == Leave && v.LaunchedAt.IsZero() || g >= Stop && v.Done >= g {
 			continue
 		}
-		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, !v.LaunchedAt.IsZero(), s.settled(), v.Pulled && !s.shared(v)})
+		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled(), v.Pulled && !s.shared(v)})
 	}
 	slices.Reverse(cs)
 	return cs
@@ -95,7 +96,7 @@ func (m *machine) launched(e Launched) {
 	}
 	v.Pulled = v.Pulled || e.Pulled
 	if e.Image && v.ImageAt.IsZero() {
-		v.ImageAt = m.at
+		v.ImageAt, v.Renew = m.at, false
 	}
 	switch {
 	case e.Done >= Stop:

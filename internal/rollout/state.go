@@ -45,6 +45,7 @@ type Version struct {
 	Origin      string    `json:"origin,omitempty"`     // what found it and says where it runs; empty: announced
 	Image       string    `json:"image,omitempty"`      // it runs in containers that canaryd starts
 	Launching   string    `json:"launching,omitempty"`  // what is being done about that
+	Renew       bool      `json:"renew,omitempty"`      // the image is to be pulled though it is there: the tag may mean another one now
 	Pulled      bool      `json:"pulled,omitempty"`     // by canaryd, which may therefore remove the image
 	ImageAt     time.Time `json:"image_at,omitzero"`    // the image is there
 	LaunchedAt  time.Time `json:"launched_at,omitzero"` // its containers run

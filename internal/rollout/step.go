@@ -51,6 +51,8 @@ func (m *machine) take(e Event) error {
 		m.applied(e)
 	case Rejected:
 		m.rejected(e)
+	case Left:
+		m.left(e)
 	case Probed:
 		m.probed(e)
 	case Launched:
