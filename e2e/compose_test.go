@@ -1,12 +1,11 @@
 package e2e
 
 import (
-	"encoding/json"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rig"
-	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // world is docker-compose.e2e.yml on the machine's Docker daemon.
@@ -107,24 +105,13 @@ func TestComposeWorld(t *testing.T) {
 	w.run(0, "stop", "-t", "5", "load")
 	sent := w.run(0, "logs", "--no-color", "load")
 	t.Log(sent)
-	var all, failed int
-	if _, err := fmt.Sscanf(sent[strings.LastIndex(sent, "| ")+2:], "%d requests, %d failed", &all, &failed); err != nil || all < 1000 {
-		t.Fatalf("%v: %q", err, sent)
+	// 500 is v3's own answer; 503 would be Envoy's, and a broken connection anybody's.
+	m := regexp.MustCompile(`(\d+) requests, (\d+) failed, codes map\[200:\d+ 500:(\d+)\], broken 0 `).FindStringSubmatch(sent)
+	if m == nil || m[2] != m[3] {
+		t.Fatalf("requests failed that v3 did not fail: %q", sent)
 	}
-	history := w.canaryd(0, "history", "shop", "-o", "json")
-	var h struct{ History []rollout.Record }
-	if err := json.Unmarshal([]byte(history), &h); err != nil {
-		t.Fatalf("%v: %s", err, history)
-	}
-	blame := 0
-	for _, r := range h.History {
-		if r.Kind == rollout.KindRolledBack && r.Verdict != nil {
-			blame += int(r.Verdict.Errors)
-		}
-	}
-	t.Logf("%d requests failed, %d of them were v3's when it was cut", failed, blame)
-	if blame == 0 || failed > 2*blame+20 {
-		t.Errorf("%d of %d requests failed; v3 had %d errors when it was cut:\n%s", failed, all, blame, history)
+	if failed, _ := strconv.Atoi(m[2]); failed > 100 {
+		t.Errorf("v3 failed %d requests before it was cut", failed)
 	}
 	if code, body := get(t, "http://127.0.0.1:"+front+"/"); code != 200 || strings.TrimSpace(body) != "v4" {
 		t.Errorf("after all that the service answers %d %q", code, body)
