@@ -39,9 +39,7 @@ func TestIdleContainersStopAndComeBack(t *testing.T) {
 	y.run(0, "wait", "yard", "v2", "--timeout", "30s")
 	t.Logf("a stopped version was back at 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
 	y.until(10*time.Second, "v1 to be gone", func() bool { return len(y.all("v1")) == 0 })
-	if n := len(y.all("v2")); n != 1 {
-		t.Errorf("%d containers of v2: its old one should be gone", n)
-	}
+	y.until(10*time.Second, "v2's old container to be gone", func() bool { return len(y.all("v2")) == 1 })
 
 	docker(t, y.host, nil, "pull", "-q", y.registry+"/shop:v3") // not by canaryd: it stays
 	for _, v := range []string{"v3", "v4"} {
@@ -113,5 +111,30 @@ func TestLeftOvers(t *testing.T) {
 	y.until(30*time.Second, "its container to be gone", func() bool { return len(y.all("v1")) == 0 })
 	if len(y.running("v7")) != 1 {
 		t.Error("the stray container was touched")
+	}
+}
+
+// More and fewer replicas of what serves, by policy: a new container gets requests when it answers, one that goes is stopped
+// when no Envoy knows it any more.
+func TestReplicasGrowAndShrink(t *testing.T) {
+	y := newYard(t, yardSetting{docker: ", replicas: 1", policy: yardRamp})
+	y.push(t, "v1", "ENV SLOW=2s")
+	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "60s")
+	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
+	file := filepath.Join(y.Dir, "policies/shop.yml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := y.load(300)
+	for _, n := range []int{3, 1} {
+		if err := y.WritePolicy("shop.yml", strings.Replace(string(text), "replicas: 1", fmt.Sprintf("replicas: %d", n), 1)); err != nil {
+			t.Fatal(err)
+		}
+		y.until(30*time.Second, fmt.Sprintf("%d replicas", n), func() bool { return len(y.all("v1")) == n && len(y.Version("yard", "v1").Endpoints) == n })
+		time.Sleep(time.Second)
+	}
+	if sent := l.Stop(); sent.Failed > 0 {
+		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
 	}
 }

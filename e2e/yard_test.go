@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,9 @@ func newYard(t *testing.T, set yardSetting) *yard {
 		for _, id := range strings.Fields(y.docker("ps", "-aq", "--filter", "label=canaryd.service="+y.service())) {
 			y.docker("rm", "-f", id)
 		}
-		for _, image := range strings.Fields(y.docker("images", "--format", "{{.Repository}}:{{.Tag}}", y.registry+"/shop")) {
+		images := strings.Fields(y.docker("images", "-q", y.registry+"/shop"))
+		slices.Sort(images)
+		for _, image := range slices.Compact(images) {
 			y.docker("rmi", "-f", image)
 		}
 	})

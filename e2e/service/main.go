@@ -33,6 +33,9 @@ func main() {
 		fmt.Println("database password missing")
 		os.Exit(n)
 	}
+	if d, err := time.ParseDuration(os.Getenv("SLOW")); err == nil {
+		time.Sleep(d)
+	}
 	s, err := rig.NewService(os.Getenv("VERSION"), "0.0.0.0:"+port)
 	if err != nil {
 		fmt.Println(err)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/docker"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -15,7 +16,8 @@ func (c *Controller) wantContainers() {
 	var wants []docker.Want
 	for name, u := range c.units {
 		for _, w := range u.state.Containers() {
-			wants = append(wants, docker.Want{Service: name, Container: w, Spec: *u.state.Policy.Docker})
+			wants = append(wants, docker.Want{Service: name, Container: w, Spec: *u.state.Policy.Docker,
+				Probe: u.state.Policy.Route.Probe != policy.ProbeOff, HealthPath: u.state.Policy.Route.HealthPath})
 		}
 	}
 	for _, w := range c.leaving {

@@ -2,21 +2,19 @@ package controller
 
 import (
 	"context"
-	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
 const (
-	probeEvery   = time.Second
-	probeTimeout = time.Second
-	downAfter    = 3 * time.Second
+	probeEvery = time.Second
+	downAfter  = 3 * time.Second
 )
 
 // prober connects to the endpoints of versions under test: Envoy's load reports say nothing about a
@@ -26,10 +24,10 @@ type prober struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	targets map[string]map[string]*probe // service, version
+	targets map[string]map[string]*watched // service, version
 }
 
-type probe struct {
+type watched struct {
 	endpoints []string
 	path      string // HTTP; empty: TCP
 	lastUp    time.Time
@@ -38,21 +36,21 @@ type probe struct {
 }
 
 func newProber(out chan<- rollout.Probed) *prober {
-	return &prober{out: out, wake: make(chan struct{}, 1), targets: map[string]map[string]*probe{}}
+	return &prober{out: out, wake: make(chan struct{}, 1), targets: map[string]map[string]*watched{}}
 }
 
 // set says which versions of a service are to be probed.
 func (p *prober) set(service string, s rollout.State) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old, next := p.targets[service], map[string]*probe{}
+	old, next := p.targets[service], map[string]*watched{}
 	for _, v := range s.Versions {
 		if !v.Phase.Judged() || s.Policy.Route.Probe == policy.ProbeOff {
 			continue
 		}
 		pr := old[v.Name]
 		if pr == nil || !slices.Equal(pr.endpoints, v.Endpoints) || pr.told && pr.up != v.Reachable {
-			pr = &probe{endpoints: v.Endpoints, lastUp: time.Now()}
+			pr = &watched{endpoints: v.Endpoints, lastUp: time.Now()}
 			select {
 			case p.wake <- struct{}{}:
 			default:
@@ -90,7 +88,7 @@ func (p *prober) round(ctx context.Context) {
 		for version, pr := range versions {
 			name, endpoints, path := xds.ClusterName(service, version), pr.endpoints, pr.path
 			wg.Go(func() {
-				up := reachable(ctx, endpoints, path)
+				up := probe.Any(ctx, endpoints, path)
 				if e, ok := p.book(pr, name, up); ok {
 					select {
 					case p.out <- e:
@@ -105,7 +103,7 @@ func (p *prober) round(ctx context.Context) {
 }
 
 // book notes a result and says whether there is news: up at once, down after three seconds.
-func (p *prober) book(pr *probe, name string, up bool) (rollout.Probed, bool) {
+func (p *prober) book(pr *watched, name string, up bool) (rollout.Probed, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -117,41 +115,4 @@ func (p *prober) book(pr *probe, name string, up bool) (rollout.Probed, bool) {
 	news := !pr.told || pr.up != up
 	pr.told, pr.up = true, up
 	return rollout.Probed{At: now, Version: name, Up: up}, news
-}
-
-// reachable reports whether any endpoint answers.
-func reachable(ctx context.Context, endpoints []string, path string) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	answers := make(chan bool, len(endpoints))
-	for _, e := range endpoints {
-		go func() { answers <- answersAt(ctx, e, path) }()
-	}
-	for range endpoints {
-		if <-answers {
-			return true
-		}
-	}
-	return false
-}
-
-func answersAt(ctx context.Context, endpoint, path string) bool {
-	if path == "" {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", endpoint)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+endpoint+path, nil)
-	if err != nil {
-		return false
-	}
-	req.Header.Set("User-Agent", "canaryd-probe")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close() // nothing of it is needed
-	return resp.StatusCode < 400
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/probe"
 )
 
 // The labels of every container that canaryd starts.
@@ -104,9 +105,9 @@ func portOf(d policy.Docker) network.Port {
 	return p
 }
 
-// ready gives the endpoints when all containers run and none is unhealthy; of a version that has been
-// ready before, those that do.
-func (f *Fleet) ready(ctx context.Context, want Want, mine []container.Summary) (Event, error) {
+// ready gives the endpoints when all containers run, none is unhealthy and all answer; of a version that
+// has been ready before, those that do.
+func (f *Fleet) ready(ctx context.Context, want Want, w *worker, mine []container.Summary) (Event, error) {
 	e := want.event()
 	e.Image = true
 	for _, c := range mine {
@@ -114,20 +115,18 @@ func (f *Fleet) ready(ctx context.Context, want Want, mine []container.Summary) 
 		if err != nil {
 			return e, err
 		}
-		if !want.Launched {
-			if e.Note = broken(nameOf(c), in); e.Note != "" {
-				e.Logs, e.Failed = f.tail(ctx, c.ID), true
-				e.Note += said(e.Logs)
-				return e, nil
-			}
-		}
-		if note := notYet(in, want.Launched); note != "" {
-			e.Note = fmt.Sprintf("container %s %s", nameOf(c), note)
-			continue
-		}
-		endpoint, err := endpointOf(in, want.Spec)
+		endpoint, note, never, err := want.endpoint(ctx, in, w.told.Endpoints)
 		if err != nil {
 			return e, &versionError{err}
+		}
+		if never {
+			e.Failed, e.Logs = true, f.tail(ctx, c.ID)
+			e.Note = fmt.Sprintf("container %s %s%s", nameOf(c), note, said(e.Logs))
+			return e, nil
+		}
+		if note != "" {
+			e.Note = fmt.Sprintf("container %s %s", nameOf(c), note)
+			continue
 		}
 		e.Endpoints = append(e.Endpoints, endpoint)
 	}
@@ -137,13 +136,35 @@ func (f *Fleet) ready(ctx context.Context, want Want, mine []container.Summary) 
 	return e, nil
 }
 
+// endpoint is where a container takes requests, or a note why it does not yet, or never will. One that
+// has been told before need not answer again: what it does is judged by its traffic.
+func (want Want) endpoint(ctx context.Context, in container.InspectResponse, told []string) (endpoint, note string, never bool, err error) {
+	if note := broken(in); note != "" && !want.Launched {
+		return "", note, true, nil
+	}
+	if note := notYet(in, want.Launched); note != "" {
+		return "", note, false, nil
+	}
+	if endpoint, err = endpointOf(in, want.Spec); err != nil {
+		return "", "", false, err
+	}
+	if !want.Probe || slices.Contains(told, endpoint) || probe.Answers(ctx, endpoint, want.HealthPath) {
+		return endpoint, "", false, nil
+	}
+	if up, ok := upFor(in.State); ok && !want.Launched && up > want.Spec.StartWithin.Std() {
+		note = fmt.Sprintf("runs, but nothing answers at %s%s for %s (docker.start_within): does it listen on port %d of all addresses?", endpoint, want.HealthPath, want.Spec.StartWithin, want.Spec.Port)
+		return "", note, true, nil
+	}
+	return "", fmt.Sprintf("runs, and does not answer at %s%s yet", endpoint, want.HealthPath), false, nil
+}
+
 // broken says why a container will never be ready; empty: it may be.
-func broken(name string, in container.InspectResponse) string {
+func broken(in container.InspectResponse) string {
 	switch st := in.State; {
 	case in.RestartCount >= crashes:
-		return fmt.Sprintf("container %s ended %d times, with exit code %d, before it was ready", name, in.RestartCount, st.ExitCode)
+		return fmt.Sprintf("ended %d times, with exit code %d, before it was ready", in.RestartCount, st.ExitCode)
 	case st.Health != nil && st.Health.Status == container.Unhealthy:
-		return fmt.Sprintf("container %s is unhealthy by its health check%s", name, lastProbe(st.Health))
+		return fmt.Sprintf("is unhealthy by its health check%s", lastProbe(st.Health))
 	}
 	return ""
 }
@@ -165,10 +186,16 @@ func notYet(in container.InspectResponse, launched bool) string {
 	if st.Health != nil && (st.Health.Status == container.Starting || st.Health.Status == container.Unhealthy) {
 		return "is running, its health check says " + string(st.Health.Status)
 	}
-	if at, err := time.Parse(time.RFC3339Nano, st.StartedAt); !launched && (err != nil || time.Since(at) < steady) {
+	if up, ok := upFor(st); !launched && (!ok || up < steady) {
 		return "has just started"
 	}
 	return ""
+}
+
+// upFor is how long a container has been running.
+func upFor(st *container.State) (time.Duration, bool) {
+	at, err := time.Parse(time.RFC3339Nano, st.StartedAt)
+	return time.Since(at), err == nil
 }
 
 func said(logs string) string {

@@ -31,7 +31,9 @@ const (
 type Want struct {
 	Service string
 	rollout.Container
-	Spec policy.Docker
+	Spec       policy.Docker
+	Probe      bool   // containers have to answer before they get requests
+	HealthPath string // at this path; empty: a TCP connection
 }
 
 // Event is what became of a Want.

@@ -45,11 +45,30 @@ func (f *Fleet) keepRunning(ctx context.Context, want Want, w *worker, mine, old
 	if err != nil {
 		return want.event(), err
 	}
-	e, err := f.ready(ctx, want, mine)
-	if err == nil && len(e.Endpoints) > 0 && want.Alone && len(older) > 0 {
-		_, err = f.stop(ctx, older, true)
+	mine, surplus := want.split(mine)
+	e, err := f.ready(ctx, want, w, mine)
+	if err != nil || len(e.Endpoints) == 0 || !want.Alone || !slices.Equal(e.Endpoints, w.told.Endpoints) {
+		return e, err // nobody goes before everybody knows the others
 	}
+	_, err = f.stop(ctx, append(older, surplus...), true)
 	return e, err
+}
+
+// name is that of the i-th container.
+func (want Want) name(i int) string {
+	return fmt.Sprintf("canaryd-%s-%s-%d-%d", want.Service, want.Version, want.Attempt, i)
+}
+
+// split parts the containers that are wanted from those that are not any more, when `replicas` has shrunk.
+func (want Want) split(cs []container.Summary) (mine, surplus []container.Summary) {
+	for _, c := range cs {
+		if i, err := strconv.Atoi(strings.TrimPrefix(nameOf(c), want.name(0)[:len(want.name(0))-1])); err == nil && i >= want.Spec.Replicas {
+			surplus = append(surplus, c)
+		} else {
+			mine = append(mine, c)
+		}
+	}
+	return mine, surplus
 }
 
 // list finds the containers of an attempt, by name, and those of earlier attempts of its version.
@@ -96,7 +115,7 @@ func (f *Fleet) start(ctx context.Context, want Want, have []container.Summary, 
 		there[nameOf(c)] = c
 	}
 	for i := range want.Spec.Replicas {
-		name := fmt.Sprintf("canaryd-%s-%s-%d-%d", want.Service, want.Version, want.Attempt, i)
+		name := want.name(i)
 		c, ok := there[name]
 		if ok && c.State != container.StateCreated && c.State != container.StateExited {
 			continue
