@@ -15,9 +15,13 @@ func (c *Controller) wantContainers() {
 	}
 	var wants []docker.Want
 	for name, u := range c.units {
+		p := &u.state.Policy
 		for _, w := range u.state.Containers() {
-			wants = append(wants, docker.Want{Service: name, Container: w, Spec: *u.state.Policy.Docker,
-				Probe: u.state.Policy.Route.Probe != policy.ProbeOff, HealthPath: u.state.Policy.Route.HealthPath})
+			want := docker.Want{Service: name, Container: w, Probe: p.Route.Probe != policy.ProbeOff, HealthPath: p.Route.HealthPath}
+			if p.Docker != nil {
+				want.Spec = *p.Docker
+			}
+			wants = append(wants, want)
 		}
 	}
 	for _, w := range c.leaving {
@@ -45,8 +49,8 @@ func (c *Controller) launched(e docker.Event) {
 // clear has the containers removed of a service that was deleted.
 func (c *Controller) clear(u *unit) {
 	for _, v := range u.state.Versions {
-		if v.Image != "" && v.Done < rollout.Remove && u.state.Policy.Docker != nil {
-			c.leaving = append(c.leaving, docker.Want{Service: u.state.Policy.Service, Spec: *u.state.Policy.Docker,
+		if v.Image != "" && v.Done < rollout.Remove {
+			c.leaving = append(c.leaving, docker.Want{Service: u.state.Policy.Service,
 				Container: rollout.Container{Version: v.Name, Attempt: v.Attempt, Image: v.Image, Goal: rollout.Remove}})
 		}
 	}

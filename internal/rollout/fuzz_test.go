@@ -58,7 +58,8 @@ func (w *walk) policy() policy.Policy {
 	text := "service: shop\nramp: {steps: " + rampLists[w.next()%len(rampLists)] + ", hold: " + strconv.Itoa(w.next()%3) + "s, canaries: " + strconv.Itoa(1+w.next()%4) + "}\n" +
 		"judge: {clump: " + []string{"auto", "1"}[w.next()%2] + ", no_evidence: {for: 30s, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, deadline: {after: 2m, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, promote_within: {ratio: 2, margin: 5%}, budget: 10000" +
 		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
-		"docker: {image: r/x, port: 8080, stop_idle_after: " + []string{"5s", "0s", "1h"}[w.next()%3] + ", keep: " + strconv.Itoa(w.next()%3) + "}\ndrain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
+		[]string{"", "docker: {image: r/x, port: 8080, stop_idle_after: " + []string{"5s", "0s", "1h"}[w.next()%3] + ", keep: " + strconv.Itoa(w.next()%3) + "}\n"}[min(w.next()%4, 1)] +
+		"drain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
 		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
 	docs, fs := policy.Parse("fuzz", []byte(text))
 	if len(fs.Errors()) > 0 {

@@ -39,9 +39,6 @@ type Container struct {
 // Containers are what is to run, and what is to go. An ended version is stopped only when its cut is
 // in force, so that no request is lost to it.
 func (s *State) Containers() []Container {
-	if s.Policy.Docker == nil {
-		return nil
-	}
 	var cs []Container
 	ended := 0
 	for i := len(s.Versions) - 1; i >= 0; i-- {
@@ -52,7 +49,7 @@ func (s *State) Containers() []Container {
 		if !v.Phase.Live() {
 			ended++
 		}
-		g := s.goal(v, ended > s.Policy.Docker.Keep)
+		g := s.goal(v, ended > s.keep())
 		if g == Leave && v.LaunchedAt.IsZero() || g >= Stop && v.Done >= g {
 			continue
 		}
@@ -62,11 +59,21 @@ func (s *State) Containers() []Container {
 	return cs
 }
 
+// keep is of how many ended versions containers and images stay.
+func (s *State) keep() int {
+	if s.Policy.Docker == nil {
+		return keepEnded
+	}
+	return s.Policy.Docker.Keep
+}
+
 // settled reports whether nobody is served by an older table.
 func (s *State) settled() bool { return s.InForce || s.Subscribers == 0 }
 
 func (s *State) goal(v *Version, old bool) Goal {
 	switch live := v.Phase.Live(); {
+	case s.Policy.Docker == nil: // the policy says no longer how to run it
+		return Leave
 	case live && !v.Idle && (v.Phase != Queued || !v.LaunchedAt.IsZero()):
 		return Start
 	case !s.settled() || live && !v.Idle:
@@ -143,7 +150,7 @@ func (m *machine) stopped(v *Version, e Launched) {
 	v.Done, v.Launching, v.Endpoints, v.LaunchedAt, v.ImageAt = e.Done, "", nil, at0, at0
 	switch {
 	case e.Done == Prune:
-		m.record(v, KindPruned, System, "its containers are removed, and its image where canaryd pulled it (docker.keep: %d)", m.Policy.Docker.Keep)
+		m.record(v, KindPruned, System, "its containers are removed, and its image where canaryd pulled it (docker.keep: %d)", m.keep())
 	case was >= Stop || e.Containers == 0:
 	case e.Done == Stop:
 		m.record(v, KindStopped, System, "its containers are stopped%s", lastLines(e.Logs))
