@@ -164,18 +164,36 @@ func TestKilledInEveryPhase(t *testing.T) {
 	y.first(t)
 	l := y.load(300)
 	y.run(0, "deploy", "yard", "--image", "v2")
-	for i := range 8 {
-		time.Sleep(time.Duration(100+i*300) * time.Millisecond)
+	kill := func(moment string) {
+		t.Helper()
 		if err := y.Daemon().Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		<-y.Daemon().Ended()
+		n := len(y.all("v1")) + len(y.all("v2"))
 		if err := y.StartDaemon(context.WithoutCancel(t.Context())); err != nil {
 			t.Fatal(err)
 		}
+		t.Logf("killed %s: %d containers; afterwards v1 is %s, v2 is %s", moment, n, y.Version("yard", "v1").Phase, y.Version("yard", "v2").Phase)
 		if n := len(y.running("v1")) + len(y.running("v2")); n > 2 {
-			t.Errorf("kill %d: %d containers", i, n)
+			t.Errorf("%s: %d containers", moment, n)
 		}
+	}
+	kill("right after the announcement")
+	for _, m := range []struct {
+		moment string
+		now    func() bool
+	}{
+		{"when a container is made", func() bool { return len(y.all("v2")) > 0 }},
+		{"when its container runs", func() bool { return len(y.running("v2")) > 0 }},
+		{"in the ramp", func() bool { return y.Version("yard", "v2").Weight > 0 }},
+		{"in the ramp, in force", func() bool { v := y.Version("yard", "v2"); return v.Weight > 0 && v.InForce }},
+		{"at the promotion", func() bool { return y.Version("yard", "v2").Phase == rollout.Stable }},
+		{"when the old one drains", func() bool { return y.Version("yard", "v1").Phase == rollout.Draining }},
+		{"when the old one is stopped", func() bool { return y.Version("yard", "v1").Phase == rollout.Retired }},
+	} {
+		y.until(60*time.Second, m.moment, m.now)
+		kill(m.moment)
 	}
 	y.run(0, "wait", "yard", "v2", "--timeout", "90s")
 	y.until(30*time.Second, "v1's container to be gone", func() bool { return len(y.running("v1")) == 0 })

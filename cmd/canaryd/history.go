@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"sort"
@@ -86,6 +87,9 @@ func explain(v web.Version) string {
 		b.WriteString(" (not in force)")
 	}
 	b.WriteString(".\n")
+	if v.Image != "" {
+		fmt.Fprintf(&b, "  Image %s, attempt %d; containers at %s. %s\n", v.Image, v.Attempt, cmp.Or(strings.Join(v.Endpoints, ", "), "no address yet"), v.Launching)
+	}
 	d := v.Verdict
 	if d == nil {
 		return b.String()

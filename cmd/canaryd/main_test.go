@@ -105,6 +105,8 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 		"storage: {etcd: {endpoints: [a:1]}}\n":        "f:1:29: this build has no etcd store yet",
 		"xds: {lisen: a}\n":                            "f:1:7: unknown key \"lisen\"",
 		"metrics: {interval: 1ms}\n":                   "f:1:21: the interval must be 100ms at least",
+		"metrics: {prometheus: {url: prom}}\n":         "f:1:29: \"prom\": url must be an address",
+		"docker: {tls: {cert_file: a}}\n":              "f:1:15: ca_file, cert_file and key_file belong together",
 		"xds: {tls: {cert_file: a}}\n":                 "f:1:12: cert_file and key_file belong together",
 		"metrics: {prometheus: {basic_auth: 1}}\n":     "f:1:",
 		"notify: [{url: nowhere}]\n":                   "f:1:9: notify[0]: url must be an address",

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/config"
@@ -132,45 +133,56 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 		return c, policy.Findings{{File: file, Line: 1, Column: 1, Message: err.Error()}}
 	}
 	fs := policy.Decode(file, doc.Content[0], &c)
-	at := func(path ...string) policy.Finding { return positionOf(file, doc.Content[0], path) }
-	say := func(f policy.Finding, format string, args ...any) {
+	c.validate(func(path, format string, args ...any) {
+		f := positionOf(file, doc.Content[0], strings.Split(path, "."))
 		f.Message = fmt.Sprintf(format, args...)
 		fs = append(fs, f)
-	}
+	})
+	return c, fs
+}
+
+// validate says what the types do not.
+func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	if s := c.Metrics.Source; s != "envoy" && s != "prometheus" {
-		say(at("metrics", "source"), "%q is no source of evidence: write envoy or prometheus", s)
+		say("metrics.source", "%q is no source of evidence: write envoy or prometheus", s)
 	}
 	if c.Metrics.Interval.Std() < 100*time.Millisecond {
-		say(at("metrics", "interval"), "the interval must be 100ms at least")
+		say("metrics.interval", "the interval must be 100ms at least")
 	}
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
-		say(at("xds", "tls"), "cert_file and key_file belong together")
+		say("xds.tls", "cert_file and key_file belong together")
 	}
 	if t := c.Docker.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.CertFile != "" && t.CAFile == "" {
-		say(at("docker", "tls"), "ca_file, cert_file and key_file belong together")
+		say("docker.tls", "ca_file, cert_file and key_file belong together")
 	}
 	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
-		say(at("storage", "etcd", "endpoints"), "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
+		say("storage.etcd.endpoints", "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
 	}
+	if u := c.Metrics.Prometheus.URL; !isWebAddress(u) {
+		say("metrics.prometheus.url", "%q: url must be an address such as http://127.0.0.1:9090", u)
+	}
+	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
+		say("metrics.prometheus", "%v", err)
+	}
+	c.validateLists(say)
+}
+
+func (c *serverConfig) validateLists(say func(path, format string, args ...any)) {
 	for i := range c.FileSD {
 		if len(c.FileSD[i].Files) == 0 {
-			say(at("file_sd_configs"), "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
+			say("file_sd_configs", "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
 		}
 	}
 	for i, h := range c.HTTPSD {
 		if !isWebAddress(h.URL) {
-			say(at("http_sd_configs"), "http_sd_configs[%d]: url must be an address such as http://127.0.0.1:8500/targets", i)
+			say("http_sd_configs", "http_sd_configs[%d]: url must be an address such as http://127.0.0.1:8500/targets", i)
 		}
 	}
 	for i := range c.Notify {
 		if err := c.Notify[i].check(); err != nil {
-			say(at("notify"), "notify[%d]: %v", i, err)
+			say("notify", "notify[%d]: %v", i, err)
 		}
 	}
-	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
-		say(at("metrics", "prometheus"), "%v", err)
-	}
-	return c, fs
 }
 
 func isWebAddress(s string) bool {

@@ -87,7 +87,10 @@ func rate(r *float64) string {
 }
 
 func why(v web.Version) string {
-	if v.Verdict == nil {
+	switch {
+	case v.Launching != "":
+		return v.Launching
+	case v.Verdict == nil:
 		return ""
 	}
 	return string(v.Verdict.Code) + ": " + v.Verdict.Reason

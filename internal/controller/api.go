@@ -26,9 +26,9 @@ func (c *Controller) unknownService(name string) error {
 
 // Service is a snapshot of one service.
 type Service struct {
-	State rollout.State
-	// Nodes are those without the present table.
+	State      rollout.State
 	StoreError error
+	Conflict   string // between those who say where a version runs
 }
 
 // Services returns snapshots of all services, by name.
@@ -60,7 +60,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	return Service{State: u.state, StoreError: c.storeErr}
+	return Service{State: u.state, StoreError: c.storeErr, Conflict: u.conflict()}
 }
 
 // Announce says that a version exists; known reports that it did before.

@@ -94,6 +94,7 @@ type unit struct {
 	verdicts  map[string]int
 	seq, told uint64 // decisions taken, and stored
 	waiting   []waiter
+	conflicts map[[2]string]string // what origins (version, origin) do not agree on
 }
 
 // waiter is a command that answers when its decision is stored.

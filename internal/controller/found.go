@@ -1,8 +1,12 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -32,6 +36,9 @@ func (c *Controller) Labelled(ctx context.Context) func([]docker.Labelled) {
 func (c *Controller) labels(ls []docker.Labelled) {
 	var found []registry.Found
 	c.labelledNow = map[string]bool{}
+	for _, u := range c.units {
+		maps.DeleteFunc(u.conflicts, func(k [2]string, _ string) bool { return k[1] == byLabels })
+	}
 	for _, l := range ls {
 		found = append(found, registry.Found{Service: l.Service, Version: l.Version, Endpoints: l.Endpoints, Origin: byLabels})
 		c.labelledNow[xds.ClusterName(l.Service, l.Version)] = true
@@ -73,9 +80,40 @@ func (c *Controller) found(found []registry.Found) {
 			log.Info("a version is no longer named; its endpoints stay until it ends")
 		default:
 			e := rollout.Announced{At: time.Now(), Version: f.Version, Endpoints: f.Endpoints, Origin: f.Origin, Secret: rand.Text(), By: f.Origin}
-			if _, err := c.step(u, e); err != nil {
+			_, err := c.step(u, e)
+			if err != nil {
 				log.WithError(err).Warn("a version that was found was not announced")
 			}
+			u.contradicted(f, err)
+			continue
+		}
+		if u != nil {
+			u.contradicted(f, nil)
 		}
 	}
+}
+
+// contradicted remembers what two origins do not agree on, for `status`, until they do.
+func (u *unit) contradicted(f registry.Found, err error) {
+	key := [2]string{f.Version, f.Origin}
+	var r *rollout.Refusal
+	if !errors.As(err, &r) || !r.Conflict {
+		delete(u.conflicts, key)
+		return
+	}
+	if u.conflicts == nil {
+		u.conflicts = map[[2]string]string{}
+	}
+	u.conflicts[key] = r.Message
+}
+
+// conflict is one contradiction about a live version; empty: there is none.
+func (u *unit) conflict() string {
+	keys := slices.SortedFunc(maps.Keys(u.conflicts), func(a, b [2]string) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) })
+	for _, k := range keys {
+		if v := u.state.Version(k[0]); v != nil && v.Phase.Live() {
+			return u.conflicts[k]
+		}
+	}
+	return ""
 }

@@ -58,6 +58,8 @@ func viewService(c controller.Service) Service {
 		v.Warning = "the history is not being written: " + c.StoreError.Error()
 	case s.Nack != nil:
 		v.Warning = "Envoy " + s.Nack.Node + " refused the table: " + s.Nack.Message
+	case c.Conflict != "":
+		v.Warning = c.Conflict
 	case s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0:
 		v.Warning = "no route.max_stream_duration: requests in flight at a cut run to their end"
 	}
