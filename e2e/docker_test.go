@@ -132,8 +132,8 @@ func TestImagesThatCannotRun(t *testing.T) {
 	y.push(t, "taken")
 	y.first(t)
 	l := y.load(200)
-	y.docker("create", "--name", "canaryd-yard-taken-1-0", y.registry+"/shop:v1")
-	t.Cleanup(func() { y.docker("rm", "-f", "canaryd-yard-taken-1-0") })
+	y.docker("create", "--name", "canaryd-yard.taken-1-0", y.registry+"/shop:v1")
+	t.Cleanup(func() { y.docker("rm", "-f", "canaryd-yard.taken-1-0") })
 	for tag, want := range map[string]string{
 		"nosuch": "cannot be pulled",
 		"exits":  "database password missing",
@@ -152,7 +152,7 @@ func TestImagesThatCannotRun(t *testing.T) {
 	if sent := l.Stop(); sent.Failed > 0 {
 		t.Errorf("users saw %d errors", sent.Failed)
 	}
-	if out := y.docker("inspect", "-f", "{{.State.Status}}", "canaryd-yard-taken-1-0"); out != "created" {
+	if out := y.docker("inspect", "-f", "{{.State.Status}}", "canaryd-yard.taken-1-0"); out != "created" {
 		t.Errorf("a container that is not canaryd's is %s now", out)
 	}
 }

@@ -135,6 +135,17 @@ func TestImagesThatDockerRefuses(t *testing.T) {
 	refused("hollow", "hollow", "no such file or directory")
 	refused("Registry/Shop:1", "capitals", "must be lowercase")
 	y.run(0, "deploy", "yard", "--image", odd, "--wait", "--timeout", "60s")
+	y.binary = serviceTar(t, 100<<20)
+	y.push(t, "big")
+	y.run(0, "deploy", "yard", "--image", "big")
+	y.until(5*time.Second, "the pull", func() bool { return strings.HasPrefix(y.Version("yard", "big").Launching, "pulling") })
+	y.run(0, "abort", "yard", "big") // while it is pulled: nothing is started
+	for range 20 {
+		time.Sleep(100 * time.Millisecond)
+		if n := len(y.all("big")); n > 0 {
+			t.Fatalf("%d containers of a version that was aborted before it ran", n)
+		}
+	}
 	y.depot.Kill()
 	refused("v9", "v9", "connection refused")
 	if sent := l.Stop(); sent.Failed > 0 {

@@ -83,7 +83,7 @@ func TestLeftOvers(t *testing.T) {
 		}
 		return args
 	}
-	made := y.docker(append(append([]string{"create", "--name", "canaryd-yard-v1-1-0"}, labels("v1")...), ref)...)
+	made := y.docker(append(append([]string{"create", "--name", "canaryd-yard.v1-1-0"}, labels("v1")...), ref)...)
 	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "30s")
 	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
 	if now := y.all("v1"); len(now) != 1 || !strings.HasPrefix(made, now[0]) {

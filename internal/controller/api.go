@@ -185,7 +185,7 @@ func (c *Controller) remove(service string) error {
 	if err := c.Store.Save(deletion(service)); err != nil {
 		return fmt.Errorf("service %s was not removed: %w", service, err)
 	}
-	c.clear(c.units[service])
+	c.dismiss(c.units[service])
 	delete(c.units, service)
 	for _, set := range []map[string]*unit{c.busy, c.unsaved, c.cutting} {
 		delete(set, service)

@@ -46,8 +46,8 @@ func (c *Controller) launched(e docker.Event) {
 	}
 }
 
-// clear has the containers removed of a service that was deleted.
-func (c *Controller) clear(u *unit) {
+// dismiss has the containers removed of a service that was deleted.
+func (c *Controller) dismiss(u *unit) {
 	for _, v := range u.state.Versions {
 		if v.Image != "" && v.Done < rollout.Remove {
 			c.leaving = append(c.leaving, docker.Want{Service: u.state.Policy.Service,

@@ -100,11 +100,11 @@ func TestReadyOrNot(t *testing.T) {
 func TestFewerReplicas(t *testing.T) {
 	want := Want{Service: "shop", Container: rollout.Container{Version: "v1-2", Attempt: 3}, Spec: policy.Docker{Replicas: 2}}
 	var cs []container.Summary
-	for _, n := range []string{"/canaryd-shop-v1-2-3-0", "/canaryd-shop-v1-2-3-1", "/canaryd-shop-v1-2-3-2", "/canaryd-shop-v1-2-3-10"} {
+	for _, n := range []string{"/canaryd-shop.v1-2-3-0", "/canaryd-shop.v1-2-3-1", "/canaryd-shop.v1-2-3-2", "/canaryd-shop.v1-2-3-10"} {
 		cs = append(cs, container.Summary{Names: []string{n}})
 	}
 	mine, surplus := want.split(cs)
-	if len(mine) != 2 || len(surplus) != 2 || nameOf(surplus[0]) != "canaryd-shop-v1-2-3-2" {
+	if len(mine) != 2 || len(surplus) != 2 || nameOf(surplus[0]) != "canaryd-shop.v1-2-3-2" {
 		t.Errorf("mine %v, surplus %v", mine, surplus)
 	}
 }

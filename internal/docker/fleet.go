@@ -62,6 +62,7 @@ type key struct {
 // worker looks after one attempt; its goroutine ends with the attempt.
 type worker struct {
 	poke     chan struct{}
+	drop     context.CancelFunc // ends the pass that is under way: something else is wanted
 	goal     rollout.Goal
 	failures int
 	told     Event
@@ -103,6 +104,7 @@ func (f *Fleet) Want(wants []Want) {
 		if old[k].Goal == f.wants[k].Goal {
 			continue // what failed is not tried again before its time
 		}
+		w.drop()
 		select {
 		case w.poke <- struct{}{}:
 		default:
@@ -122,7 +124,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		f.mu.Lock()
 		for k := range f.wants {
 			if f.work[k] == nil {
-				w := &worker{poke: make(chan struct{}, 1)}
+				w := &worker{poke: make(chan struct{}, 1), drop: func() {}}
 				f.work[k] = w
 				wg.Go(func() { f.lookAfter(ctx, k, w) })
 			}
@@ -136,27 +138,35 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 }
 
-// wanted is what is wanted of an attempt at present; a worker of which nothing is wanted is let go.
-func (f *Fleet) wanted(k key) (Want, bool) {
+// wanted is what is wanted of an attempt at present, and for how long; a worker of which nothing is
+// wanted is let go.
+func (f *Fleet) wanted(ctx context.Context, k key, w *worker) (context.Context, Want, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	want, ok := f.wants[k]
 	if !ok {
 		delete(f.work, k)
 	}
-	return want, ok
+	ctx, w.drop = context.WithCancel(ctx)
+	return ctx, want, ok
 }
 
 // lookAfter works on one attempt until nobody wants anything of it.
 func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 	for {
-		want, ok := f.wanted(k)
+		now, want, ok := f.wanted(ctx, k, w)
 		if !ok {
+			w.drop()
 			return
 		}
 		w.begin(want)
 		pause := sweep
-		e, err := f.pass(ctx, want, w)
+		e, err := f.pass(now, want, w)
+		dropped := now.Err() != nil && ctx.Err() == nil
+		w.drop()
+		if dropped {
+			continue
+		}
 		if err != nil {
 			pause = retry
 			if client.IsErrConnectionFailed(err) {

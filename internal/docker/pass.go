@@ -54,15 +54,17 @@ func (f *Fleet) keepRunning(ctx context.Context, want Want, w *worker, mine, old
 	return e, err
 }
 
-// name is that of the i-th container.
-func (want Want) name(i int) string {
-	return fmt.Sprintf("canaryd-%s-%s-%d-%d", want.Service, want.Version, want.Attempt, i)
+// name is that of the i-th container. A dot ends the service, which has none: no two versions share a name.
+func (want Want) name(i int) string { return want.stem() + strconv.Itoa(i) }
+
+func (want Want) stem() string {
+	return fmt.Sprintf("canaryd-%s.%s-%d-", want.Service, want.Version, want.Attempt)
 }
 
 // split parts the containers that are wanted from those that are not any more, when `replicas` has shrunk.
 func (want Want) split(cs []container.Summary) (mine, surplus []container.Summary) {
 	for _, c := range cs {
-		if i, err := strconv.Atoi(strings.TrimPrefix(nameOf(c), want.name(0)[:len(want.name(0))-1])); err == nil && i >= want.Spec.Replicas {
+		if i, err := strconv.Atoi(strings.TrimPrefix(nameOf(c), want.stem())); err == nil && i >= want.Spec.Replicas {
 			surplus = append(surplus, c)
 		} else {
 			mine = append(mine, c)
