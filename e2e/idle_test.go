@@ -117,10 +117,13 @@ func TestLeftOvers(t *testing.T) {
 // More and fewer replicas of what serves, by policy: a new container gets requests when it answers, one that goes is stopped
 // when no Envoy knows it any more.
 func TestReplicasGrowAndShrink(t *testing.T) {
-	y := newYard(t, yardSetting{docker: ", replicas: 1", policy: yardRamp})
+	y := newYard(t, yardSetting{docker: `, replicas: 1, command: [--fast], volumes: ["/tmp:/data:ro"], memory: 64MiB, cpus: 0.5`, policy: yardRamp})
 	y.push(t, "v1", "ENV SLOW=2s")
 	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "60s")
 	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
+	if got := y.docker("inspect", "-f", "{{.Config.Cmd}} {{.HostConfig.Binds}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", y.all("v1")[0]); got != "[--fast] [/tmp:/data:ro] 67108864 500000000" {
+		t.Errorf("the container runs with %s", got)
+	}
 	file := filepath.Join(y.Dir, "policies/shop.yml")
 	text, err := os.ReadFile(file)
 	if err != nil {

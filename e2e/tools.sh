@@ -51,7 +51,7 @@ for t in "$@"; do
     envoy-newest) fetch 1.40.0 envoy-newest ;;
     envoy-oldest) fetch 1.36.4 envoy-oldest ;;
     prometheus) debian prometheus prometheus; debian promtool prometheus ;;
-    docker) debian dockerd docker.io; debian iptables iptables; debian docker-registry docker-registry; debian docker-compose docker-compose; daemon ;;
+    docker) debian dockerd docker.io; debian iptables iptables; debian ip iproute2; debian docker-registry docker-registry; debian docker-compose docker-compose; daemon ;;
     *) echo "unknown part $t" >&2; exit 2 ;;
   esac
 done

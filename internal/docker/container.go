@@ -74,7 +74,7 @@ func configOf(want Want) *container.Config {
 		env = append(env, k+"="+v)
 	}
 	slices.Sort(env)
-	c := &container.Config{Image: want.Image, Env: env, Labels: labels, Healthcheck: healthcheckOf(want.Spec.Healthcheck)}
+	c := &container.Config{Image: want.Image, Cmd: want.Spec.Command, Env: env, Labels: labels, Healthcheck: healthcheckOf(want.Spec.Healthcheck)}
 	if want.Spec.Publish != "" {
 		c.ExposedPorts = network.PortSet{portOf(want.Spec): {}}
 	}
@@ -93,6 +93,7 @@ func hostConfigOf(d policy.Docker) *container.HostConfig {
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyUnlessStopped},
 		NetworkMode:   container.NetworkMode(cmp.Or(d.Network, "bridge")),
 	}
+	h.Binds = d.Volumes
 	h.Memory, h.NanoCPUs = int64(d.Memory), int64(d.CPUs*1e9)
 	if host, err := netip.ParseAddr(d.Publish); err == nil {
 		h.PortBindings = network.PortMap{portOf(d): {{HostIP: host}}}

@@ -370,6 +370,11 @@ func (c *check) docker(d *Docker) {
 	if _, err := netip.ParseAddr(d.Publish); err != nil && d.Publish != "" {
 		c.fail("docker.publish", "%q: write the IP address of the Docker host at which ports are to be published", d.Publish)
 	}
+	for _, v := range d.Volumes {
+		if from, to, ok := strings.Cut(v, ":"); !ok || from == "" || !strings.HasPrefix(to, "/") {
+			c.fail("docker.volumes", "%q: write NAME-OR-DIRECTORY:/WHERE, as in data:/var/lib/shop:ro", v)
+		}
+	}
 	if h := d.Healthcheck; h != nil && (len(h.Test) == 0 || !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0])) {
 		c.fail("docker.healthcheck", "test must begin with CMD, CMD-SHELL or NONE, as in [CMD, /shop, -check]")
 	}

@@ -238,8 +238,13 @@ func (w *walk) cuts(e Event, records []Record) {
 	}
 }
 
-// Nothing that Envoy knows, and nothing that may still be served, is ever stopped.
+// Nothing that Envoy knows, and nothing that may still be served, is ever stopped; only what is out of service idles.
 func (w *walk) containers() {
+	for _, v := range w.s.Versions {
+		if v.Idle && v.Phase.Live() && v.Phase != Queued {
+			w.t.Fatalf("%s is %s and idle", v.Name, v.Phase)
+		}
+	}
 	t := w.s.Table()
 	for _, c := range w.s.Containers() {
 		if c.Goal < Stop {
