@@ -2,6 +2,7 @@ package controller
 
 import (
 	"slices"
+	"time"
 
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/policy"
@@ -34,6 +35,7 @@ func (c *Controller) wantContainers() {
 
 func (c *Controller) launched(e docker.Event) {
 	if u := c.units[e.Service]; u != nil {
+		e.At = time.Now() // when it is taken in: events come in order
 		c.must(u, e.Launched)
 		c.moved = true // what is known of its containers decides what is wanted of them
 		return

@@ -227,7 +227,7 @@ func (f *Fleet) tell(ctx context.Context, w *worker, e Event) {
 	if e.Note == was.Note && e.Failed == was.Failed && e.Done == was.Done && e.Image == was.Image && e.Pulled == was.Pulled && slices.Equal(e.Endpoints, was.Endpoints) {
 		return
 	}
-	w.told, e.At = e, time.Now()
+	w.told = e
 	select {
 	case f.events <- e:
 	case <-ctx.Done():
