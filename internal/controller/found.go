@@ -73,23 +73,17 @@ func (c *Controller) found(found []registry.Found) {
 	for _, f := range found {
 		log := c.Log.WithFields(logrus.Fields{"service": f.Service, "version": f.Version, "origin": f.Origin})
 		u := c.units[f.Service]
-		switch {
-		case u == nil:
+		if u == nil {
 			log.Warn("found a version of a service that has no policy")
-		case len(f.Endpoints) == 0:
-			log.Info("a version is no longer named; its endpoints stay until it ends")
-		default:
-			e := rollout.Announced{At: time.Now(), Version: f.Version, Endpoints: f.Endpoints, Origin: f.Origin, Secret: rand.Text(), By: f.Origin}
-			_, err := c.step(u, e)
-			if err != nil {
-				log.WithError(err).Warn("a version that was found was not announced")
-			}
-			u.contradicted(f, err)
 			continue
 		}
-		if u != nil {
-			u.contradicted(f, nil)
+		var err error
+		if len(f.Endpoints) == 0 {
+			log.Info("a version is no longer named; its endpoints stay until it ends")
+		} else if _, err = c.step(u, rollout.Announced{At: time.Now(), Version: f.Version, Endpoints: f.Endpoints, Origin: f.Origin, Secret: rand.Text(), By: f.Origin}); err != nil {
+			log.WithError(err).Warn("a version that was found was not announced")
 		}
+		u.contradicted(f, err)
 	}
 }
 
