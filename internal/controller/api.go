@@ -1,10 +1,12 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -24,10 +26,24 @@ func (c *Controller) unknownService(name string) error {
 	return &UnknownError{fmt.Sprintf("no service %s: `canaryd status` lists them; a service exists when a policy names it", name)}
 }
 
+// NotStoredError says that something was decided and is not durable: it is carried out when the disk
+// answers.
+type NotStoredError struct{ What, Why string }
+
+func (e *NotStoredError) Error() string {
+	return fmt.Sprintf("%s is decided and not stored yet (%s): it is carried out when it is stored; `abort` takes it back and does not wait for the disk", e.What, e.Why)
+}
+
 // Service is a snapshot of one service.
 type Service struct {
+	Name       string
 	State      rollout.State
-	StoreError error
+	Stored     bool   // what was decided is durable
+	Storing    error  // why nothing is being stored
+	Policies   error  // why the policies were not reloaded
+	Publishing error  // why its table is not what the Envoys get
+	Defect     error  // of canaryd: its state machine stumbled, or its state cannot be encoded
+	Unreadable error  // why its stored state cannot be used: State is empty then
 	Conflict   string // between those who say where a version runs
 }
 
@@ -38,7 +54,11 @@ func (c *Controller) Services(ctx context.Context) ([]Service, error) {
 		for _, name := range slices.Sorted(maps.Keys(c.units)) {
 			out = append(out, c.snapshot(c.units[name]))
 		}
+		for _, name := range slices.Sorted(maps.Keys(c.unreadable)) {
+			out = append(out, c.unread(name))
+		}
 	})
+	slices.SortStableFunc(out, func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
 	return out, err
 }
 
@@ -47,9 +67,12 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 	var out Service
 	var err error
 	if doErr := c.do(ctx, func() {
-		if u := c.units[name]; u != nil {
+		switch u := c.units[name]; {
+		case u != nil:
 			out = c.snapshot(u)
-		} else {
+		case c.unreadable[name] != nil:
+			out = c.unread(name)
+		default:
 			err = c.unknownService(name)
 		}
 	}); doErr != nil {
@@ -60,52 +83,77 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	return Service{State: u.state, StoreError: c.storeErr, Conflict: u.conflict()}
+	return Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Conflict: u.conflict()}
+}
+
+func (c *Controller) unread(name string) Service {
+	return Service{Name: name, Policies: c.reloadErr, Unreadable: c.unreadable[name]}
+}
+
+// unit finds a service that takes commands.
+func (c *Controller) unit(name string) (*unit, error) {
+	u := c.units[name]
+	switch {
+	case c.unreadable[name] != nil:
+		return nil, &rollout.Refusal{Message: fmt.Sprintf("the stored state of %s cannot be read (%v): restore a copy of the database, or remove the service and begin anew", name, c.unreadable[name])}
+	case u == nil:
+		return nil, c.unknownService(name)
+	case u.removing:
+		return nil, &rollout.Refusal{Message: fmt.Sprintf("service %s is being removed", name)}
+	}
+	return u, nil
 }
 
 // Announce says that a version exists; known reports that it did before.
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At, e.Secret = time.Now(), rand.Text()
 	var stored <-chan struct{}
-	defer func() { untilStored(stored) }()
 	doErr := c.do(ctx, func() {
-		u := c.units[service]
-		if u == nil {
-			err = c.unknownService(service)
+		var u *unit
+		if u, err = c.unit(service); err != nil {
 			return
 		}
-		before := u.state.Version(e.Version)
-		if e.Image != "" && c.Fleet == nil {
-			err = &rollout.Refusal{Message: "canaryd has no Docker to start " + e.Image + " with: write `docker: {host: unix:///var/run/docker.sock}` in canaryd.yml, or announce endpoints"}
-			return
-		}
-		if d := u.state.Policy.Docker; d != nil && e.Image != "" {
-			e.Image = d.Reference(e.Image)
-		}
-		known = before != nil && (before.Phase.Live() || !e.Again)
-		if e.Image == "" && (before == nil || before.Phase.Live() && before.Image == "") {
-			if err = policy.EndpointList(e.Endpoints); err != nil {
-				err = &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
-				return
-			}
-		}
-		if _, err = c.step(u, e); err == nil {
+		if known, err = c.announce(u, e); err == nil {
 			s, stored = c.snapshot(u), u.whenStored()
 		}
 	})
-	if doErr != nil {
-		return s, known, doErr
+	if err = cmp.Or(doErr, err); err != nil {
+		return s, known, err
 	}
-	return s, known, err
+	if !untilStored(stored) {
+		return s, known, &NotStoredError{"the announcement of " + e.Version, c.whyNotStored(ctx)}
+	}
+	return s, known, nil
 }
 
-// Command carries out promote, abort, pause or resume. Without a version it means the only canary.
+func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err error) {
+	before := u.state.Version(e.Version)
+	if e.Image != "" && c.Fleet == nil {
+		return false, &rollout.Refusal{Message: "canaryd has no Docker to start " + e.Image + " with: write `docker: {host: unix:///var/run/docker.sock}` in canaryd.yml, or announce endpoints"}
+	}
+	if d := u.state.Policy.Docker; d != nil && e.Image != "" {
+		e.Image = d.Reference(e.Image)
+	}
+	known = before != nil && (before.Phase.Live() || !e.Again)
+	if e.Image == "" && (before == nil || before.Phase.Live() && before.Image == "") {
+		if err := policy.EndpointList(e.Endpoints); err != nil {
+			return known, &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
+		}
+	}
+	_, err = c.step(u, e)
+	return known, err
+}
+
+// Command carries out promote, abort, pause or resume. Without a version it means the only canary. An
+// abort is carried out whether it can be stored or not, and Stored says so; the others are refused with
+// a NotStoredError then.
 func (c *Controller) Command(ctx context.Context, service string, e rollout.Commanded) (Service, string, error) {
 	s, err := c.Service(ctx, service)
 	if err != nil {
 		return s, "", err
 	}
-	if e.Version == "" {
+	if e.Version == "" && s.Unreadable == nil {
 		if e.Version, err = onlyCanary(&s.State); err != nil {
 			return s, "", err
 		}
@@ -114,11 +162,9 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		e.Reachable = s.State.Policy.Route.Probe == policy.ProbeOff || probe.Any(ctx, v.Endpoints, s.State.Policy.Route.HealthPath)
 	}
 	var stored <-chan struct{}
-	defer func() { untilStored(stored) }()
 	doErr := c.do(ctx, func() {
-		u := c.units[service]
-		if u == nil {
-			err = c.unknownService(service)
+		var u *unit
+		if u, err = c.unit(service); err != nil {
 			return
 		}
 		e.At = time.Now()
@@ -126,22 +172,35 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 			s, stored = c.snapshot(u), u.whenStored()
 		}
 	})
-	if doErr != nil {
-		return s, e.Version, doErr
+	if err = cmp.Or(doErr, err); err != nil {
+		return s, e.Version, err
+	}
+	s.Stored = untilStored(stored)
+	if !s.Stored && e.Verb != "abort" {
+		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
 	}
 	return s, e.Version, err
 }
 
-// untilStored lets a command answer when its decision is on disk. A disk that fails delays the answer
-// by two seconds, never the cut.
-func untilStored(stored <-chan struct{}) {
-	if stored == nil {
-		return
-	}
+// untilStored lets a command answer when its decision is on disk: for two seconds at most.
+func untilStored(stored <-chan struct{}) bool {
 	select {
 	case <-stored:
-	case <-time.After(2 * time.Second):
+		return true
+	case <-time.After(writeHangs):
+		return false
 	}
+}
+
+// whyNotStored is what keeps decisions from being stored, for a person.
+func (c *Controller) whyNotStored(ctx context.Context) string {
+	why := "the disk is slow"
+	_ = c.do(ctx, func() { // a loop that has ended says nothing
+		if err := c.writer.trouble(time.Now()); err != nil {
+			why = err.Error()
+		}
+	})
+	return why
 }
 
 func onlyCanary(s *rollout.State) (string, error) {
@@ -161,38 +220,65 @@ func onlyCanary(s *rollout.State) (string, error) {
 	}
 }
 
-// Delete removes an orphaned service.
-func (c *Controller) Delete(ctx context.Context, service string) error {
+// Delete removes an orphaned service, or one whose stored state cannot be read.
+func (c *Controller) Delete(ctx context.Context, service, by string) error {
 	var err error
+	var stored <-chan struct{}
 	doErr := c.do(ctx, func() {
 		u := c.units[service]
 		switch {
+		case c.unreadable[service] != nil:
+			u = newUnit(rollout.State{})
+			u.state.Policy.Service, u.state.Orphaned = service, true
+			c.units[service] = u
+			delete(c.unreadable, service)
 		case u == nil:
 			err = c.unknownService(service)
+			return
 		case !u.state.Orphaned:
 			err = &rollout.Refusal{Message: fmt.Sprintf("service %s still has a policy: remove the policy first", service)}
-		default:
-			err = c.remove(service)
+			return
 		}
+		stored = c.remove(u, by)
 	})
-	if doErr != nil {
-		return doErr
+	if err = cmp.Or(doErr, err); err != nil {
+		return err
 	}
-	return err
+	if !untilStored(stored) {
+		return &NotStoredError{"the removal of " + service, c.whyNotStored(ctx)}
+	}
+	return nil
 }
 
-func (c *Controller) remove(service string) error {
-	if err := c.Store.Save(deletion(service)); err != nil {
-		return fmt.Errorf("service %s was not removed: %w", service, err)
+// remove decides that a service goes. Its Envoys keep it until that is stored.
+func (c *Controller) remove(u *unit, by string) <-chan struct{} {
+	if !u.removing {
+		u.removing = true
+		c.decided(u, []rollout.Record{{At: time.Now(), Service: u.state.Policy.Service, Kind: rollout.KindRemoved, Reason: "the service is removed", By: by, Before: u.state.Weights()}})
 	}
-	c.dismiss(c.units[service])
-	delete(c.units, service)
-	for _, set := range []map[string]*unit{c.busy, c.unsaved, c.cutting} {
-		delete(set, service)
+	return u.whenStored()
+}
+
+// removed takes a service out of the loop, now that it is out of the store. Its policy may be back.
+func (c *Controller) removed(u *unit) {
+	name := u.state.Policy.Service
+	u.gone = true
+	c.dismiss(u)
+	delete(c.units, name)
+	delete(c.busy, name)
+	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
+		delete(set, u)
 	}
 	c.moved = true
-	c.prober.set(service, rollout.State{})
-	return c.Hub.Remove(service)
+	c.prober.set(name, rollout.State{})
+	if err := c.Hub.Remove(name); err != nil {
+		c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
+	}
+	for _, d := range c.set.docs {
+		if d.Policy.Service == name {
+			c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
+		}
+	}
 }
 
 // Figures are for the metrics.
@@ -215,7 +301,7 @@ func (c *Controller) Figures(ctx context.Context) (Figures, error) {
 			f.Verdicts[name] = maps.Clone(u.verdicts)
 		}
 		f.Decisions = c.decisions.take()
-		f.ReloadOK, f.ReloadedAt, f.StoreError = c.reloadErr == nil, c.reloadedAt, c.storeErr
+		f.ReloadOK, f.ReloadedAt, f.StoreError = c.reloadErr == nil, c.reloadedAt, c.writer.trouble(time.Now())
 	})
 	return f, err
 }

@@ -5,9 +5,9 @@ package controller
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -22,17 +22,26 @@ import (
 )
 
 const (
-	tickEvery   = time.Second
-	checkpoint  = 5 * time.Second
-	cutPatience = 100 * time.Millisecond // how long a cut waits for the disk
-	restBatch   = 10 * time.Second       // evidence of services at rest is gathered for so long
-	restSaved   = 5 * time.Minute        // and what was learnt from it is stored so often
+	tickEvery  = time.Second
+	checkpoint = 5 * time.Second
+	restBatch  = 10 * time.Second // evidence of services at rest is gathered for so long
+	restSaved  = 5 * time.Minute  // and what was learnt from it is stored so often
 )
+
+// Store keeps states and history; each Save is one transaction. Its second implementation is the slow,
+// full and dead disk of the tests.
+type Store interface {
+	States() (map[string][]byte, error)
+	Save([]store.Write) (first uint64, err error)
+	Policy(hash string) (string, error)
+	History(service string, limit int) ([][]byte, error)
+	Events(after uint64, limit int) ([]store.Event, error)
+}
 
 // Options are what the loop works with.
 type Options struct {
 	Log    logrus.FieldLogger
-	Store  *store.Bolt
+	Store  Store
 	Hub    *xds.Hub
 	Source metrics.Source
 	// Ask says which clusters the Envoys are to report; nil when load reports are not the source.
@@ -45,78 +54,80 @@ type Options struct {
 	Policies []string
 }
 
-// Controller is the loop and what it owns. Everything in it is touched by the loop only.
+// Controller is the loop and what it owns. Everything in it is touched by the loop only, and the loop
+// does nothing that can wait for a disk, a program or a network.
 type Controller struct {
 	Options
-	units    map[string]*unit
-	busy     map[string]*unit
-	unsaved  map[string]*unit // to be stored
-	cutting  map[string]*unit // with a cut that is not published yet
-	leaving  []docker.Want    // containers of services that were deleted
-	labelled chan []docker.Labelled
-	moved    bool // what is compared may have changed
-	calls    chan func()
-	evidence chan []metrics.Evidence
-	probes   chan rollout.Probed
-	stored   chan saved
-	prober   *prober
-	history  *broadcast
+	units      map[string]*unit
+	unreadable map[string]error // services whose stored state cannot be read: they are left as they are
+	busy       map[string]*unit
+	unsaved    map[*unit]struct{} // with decisions to be stored
+	aged       map[*unit]struct{} // with evidence to be stored
+	cutting    map[*unit]struct{} // with a cut that is neither stored nor published
+	hidden     map[*unit]struct{} // with a table that could not be published
+	leaving    []docker.Want      // containers of services that were deleted
+	labelled   chan []docker.Labelled
+	moved      bool // what is compared may have changed
+	calls      chan func()
+	evidence   chan []metrics.Evidence
+	probes     chan rollout.Probed
+	prober     *prober
+	writer     writer
+	events     *events
+	policies   *policies
 
-	writing    bool
-	storeErr   error
-	retryAt    time.Time
-	checkedAt  time.Time
-	restedAt   time.Time
-	turnedAt   time.Time
-	restFirst  int // which services at rest are looked at
-	reloadErr  error
-	reloadedAt time.Time
-	decisions  durations
+	checkedAt   time.Time
+	restedAt    time.Time
+	turnedAt    time.Time
+	restFirst   int          // which services at rest are looked at
+	set         policySet    // the policies as they were read last
+	lateReading chan reading // of the policy files at start, when it took too long to wait for
+	reloadErr   error
+	reloadedAt  time.Time
+	decisions   durations
 
 	labelledNow map[string]bool      // versions whose labelled containers run; nil: not known yet
 	goneSince   map[string]time.Time // of those whose do not
-
-	rest *time.Timer // wakes the loop for a cut that waits for the disk
 }
 
 // unit is one service in the loop.
 type unit struct {
-	state     rollout.State
-	text      string // of the policy
-	origin    origin
-	stale     bool // changed since the last checkpoint, without a decision
+	state  rollout.State
+	text   string // of the policy
+	origin origin
+	outbox outbox
+	stale  bool // changed since it was stored last
+
+	records   []pending // made by decisions that are not stored, oldest first
+	dropped   int       // records that found no room in there
+	waiting   []waiter
+	adopted   bool  // its policy was compared with the text since start-up
+	removing  bool  // a person deleted the service, and that is not stored yet
+	gone      bool  // and now it is
+	publishes error // why its table could not be published
+	encodes   error // why its state could not be stored
+	panicked  error // what its state machine stumbled over last
+
 	rest      restEvidence
-	pending   []Entry
-	published rollout.Table
-	cut       []string // cut and not published yet
-	cutAt     time.Time
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
-	seq, told uint64 // decisions taken, and stored
-	waiting   []waiter
 	conflicts map[[2]string]string // what origins (version, origin) do not agree on
 }
 
-// waiter is a command that answers when its decision is stored.
-type waiter struct {
-	seq    uint64
-	stored chan struct{}
+func newUnit(s rollout.State) *unit {
+	return &unit{state: s, verdicts: map[string]int{}}
 }
 
-type saved struct {
-	tables  map[string]rollout.Table
-	entries map[string]int
-	seqs    map[string]uint64
-	err     error
-}
-
-// New loads the stored state and publishes it, so that the first Envoy already gets the right table.
+// New loads the stored state and publishes it, so that the first Envoy already gets the right table. A
+// policy that is wrong, a disk that is full and a state that cannot be read are told in `status`; none
+// of them keeps the other services from being served.
 func New(o Options) (*Controller, error) {
 	c := &Controller{
-		Options: o, units: map[string]*unit{}, busy: map[string]*unit{}, unsaved: map[string]*unit{}, cutting: map[string]*unit{}, calls: make(chan func()),
-		evidence: make(chan []metrics.Evidence), probes: make(chan rollout.Probed, 64), stored: make(chan saved, 1),
-		labelled: make(chan []docker.Labelled), goneSince: map[string]time.Time{}, history: newBroadcast(), rest: time.NewTimer(time.Hour),
+		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
+		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan rollout.Probed, 64),
+		labelled: make(chan []docker.Labelled), goneSince: map[string]time.Time{}, writer: newWriter(o.Store), events: newEvents(o.Store),
 	}
+	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
 	states, err := o.Store.States()
 	if err != nil {
@@ -124,35 +135,44 @@ func New(o Options) (*Controller, error) {
 	}
 	now := time.Now()
 	for name, raw := range states {
-		var s rollout.State
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return nil, fmt.Errorf("stored state of %s: %w", name, err)
+		if err := c.load(name, raw, now); err != nil {
+			c.unreadable[name] = err
+			c.Hub.Hold(name)
+			c.Log.WithError(err).WithField("service", name).Error("the stored state cannot be read: the service is left as the Envoys have it, and nothing of it is judged")
 		}
-		u := &unit{state: rollout.Resume(s, now), verdicts: map[string]int{}}
-		if u.text, err = o.Store.Policy(s.PolicyHash); err != nil {
-			return nil, fmt.Errorf("stored policy of %s: %w", name, err)
-		}
-		c.units[name] = u
-		c.publish(u, u.state.Table())
-		c.note(u)
 	}
-	if err := c.reload(now, "start"); err != nil {
-		return nil, err
-	}
-	return c, c.saveNow()
+	c.firstReload()
+	c.settle(now)
+	c.firstWrite()
+	return c, nil
 }
 
-// saveNow writes what start-up decided before anything is served.
-func (c *Controller) saveNow() error {
-	batch, result := c.collect()
-	if len(batch) == 0 {
-		return nil
+// load takes one stored state in and publishes its table.
+func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
+	defer recovered(&err)
+	s, dropped, err := rollout.DecodeState(raw)
+	if err != nil {
+		return err
 	}
-	if result.err = c.Store.Save(batch); result.err != nil {
-		return result.err
+	if len(dropped) > 0 {
+		c.Log.WithFields(logrus.Fields{"service": name, "parts": dropped}).Warn("parts of the stored state cannot be read: the evidence in them is lost, the weights are not")
 	}
-	c.settleSaved(result)
+	u := newUnit(rollout.Resume(s, now))
+	if u.text, err = c.Store.Policy(s.PolicyHash); err != nil {
+		return fmt.Errorf("its policy: %w", err)
+	}
+	u.outbox.durable = u.state.Table()
+	c.units[name] = u
+	c.publish(u, now)
+	c.note(u)
 	return nil
+}
+
+// recovered makes an error of a panic, so that one service's trouble stays its own.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+	}
 }
 
 // Run is the loop. It ends with ctx, after the last state is stored.
@@ -167,6 +187,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- c.Source.Run(ctx, c.deliver(ctx)) }()
 	c.retarget()
+	c.settle(time.Now())
 	for {
 		select {
 		case <-ctx.Done():
@@ -190,12 +211,13 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.labels(ls)
 		case found := <-c.Found:
 			c.found(found)
-		case result := <-c.stored:
-			c.writing = false
-			c.settleSaved(result)
+		case r := <-c.writer.done:
+			c.written(r)
+		case r := <-c.lateReading:
+			_ = c.reloaded(r.set, r.err, "start") // it is shown in status
 		case now := <-tick.C:
 			c.tick(now)
-		case <-c.rest.C:
+		case <-c.writer.cuts.C: // a cut has waited long enough for the disk; settle sends it out
 		}
 		c.settle(time.Now())
 	}
@@ -210,48 +232,52 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 	}
 }
 
-// stop stores the last checkpoint.
-func (c *Controller) stop() {
-	if c.writing {
-		c.settleSaved(<-c.stored)
-	}
-	for name, u := range c.units {
-		if u.stale {
-			c.unsaved[name] = u
-		}
-	}
-	if err := c.saveNow(); err != nil {
-		c.Log.WithError(err).Error("the last checkpoint was not stored")
-	}
-}
-
-// step feeds one event to a service's state machine.
+// step feeds one event to a service's state machine. What it decides is a cut goes out when it is
+// stored, or a moment later; everything else only when it is stored.
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
-	generation := u.state.Generation
-	next, records, err := rollout.Step(u.state, e)
+	next, records, err := stepped(u, e)
 	if err != nil {
 		return nil, err
 	}
+	decided := len(records) > 0 || next.Generation != u.state.Generation
 	u.state, u.stale = next, true
-	name := u.state.Policy.Service
-	if len(records) > 0 || next.Generation != generation {
-		c.unsaved[name], c.moved = u, true
-		u.seq++
-	}
-	for _, r := range records {
-		u.pending = append(u.pending, c.entry(u, r))
-		if r.Kind.Cut() {
-			u.cut = append(u.cut, r.Version)
-			c.cutting[name] = u
-			if u.cutAt.IsZero() {
-				u.cutAt = time.Now().Add(cutPatience)
-			}
-		}
-		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
-			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
+	if decided {
+		c.decided(u, records)
 	}
 	c.note(u)
 	return records, nil
+}
+
+// stepped is rollout.Step; a panic in it is an error of this service, which keeps its state.
+func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Record, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			u.panicked = fmt.Errorf("a defect in canaryd: the state machine stumbled over %T: %v", e, r)
+			err = fmt.Errorf("%w\n%s", u.panicked, debug.Stack())
+		}
+	}()
+	return rollout.Step(u.state, e)
+}
+
+// decided numbers a decision and keeps its records until it is stored.
+func (c *Controller) decided(u *unit, records []rollout.Record) {
+	now := time.Now()
+	var cuts []string
+	for _, r := range records {
+		if r.Kind.Cut() && r.Version != "" {
+			cuts = append(cuts, r.Version)
+		}
+	}
+	n := u.outbox.Decide(now, cuts, u.state.Stable, c.writer.slow(now))
+	c.unsaved[u], c.moved = struct{}{}, true
+	if len(cuts) > 0 {
+		c.cutting[u] = struct{}{}
+	}
+	for _, r := range records {
+		u.keep(n, entryOf(u, r))
+		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
+			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
+	}
 }
 
 // note keeps the list of services that cost work, and tells the source and the prober.
@@ -331,151 +357,70 @@ func (c *Controller) tick(now time.Time) {
 	}
 	if now.Sub(c.checkedAt) >= checkpoint {
 		c.checkedAt = now
-		for name, u := range c.busy {
-			if u.stale {
-				c.unsaved[name] = u
-			}
+		for _, u := range c.busy {
+			c.age(u)
 		}
 	}
 	c.leave(now)
 	c.nextTurn(now)
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now
-		for name, u := range c.units {
-			if u.stale {
-				c.unsaved[name] = u
-			}
+		for _, u := range c.units {
+			c.age(u)
 		}
+	}
+	for u := range c.hidden {
+		c.publish(u, now)
+	}
+}
+
+// age has the evidence of a service stored that changed since it was stored last.
+func (c *Controller) age(u *unit) {
+	if u.stale {
+		c.aged[u] = struct{}{}
 	}
 }
 
 // settle starts a write when there is something to store, publishes cuts that the disk holds up, and
 // tells the source what to look at.
 func (c *Controller) settle(now time.Time) {
-	if !c.writing && !now.Before(c.retryAt) {
-		if batch, result := c.collect(); len(batch) > 0 {
-			c.writing = true
-			go func() {
-				result.err = c.Store.Save(batch)
-				c.stored <- result
-			}()
-		}
-	}
+	c.write(now)
 	wait := time.Hour
-	for name, u := range c.cutting {
-		if u.cutAt.IsZero() {
-			delete(c.cutting, name)
-			continue
+	for u := range c.cutting {
+		c.publish(u, now)
+		if due := u.outbox.Due(now); due.IsZero() {
+			delete(c.cutting, u)
+		} else {
+			wait = min(wait, due.Sub(now))
 		}
-		if left := u.cutAt.Sub(now); left > 0 {
-			wait = min(wait, left)
-			continue
-		}
-		c.cutUnsaved(u)
 	}
-	c.rest.Reset(wait)
+	c.writer.cuts.Reset(wait)
 	if c.moved {
 		c.retarget()
 	}
 }
 
-// cutUnsaved takes the failed versions out of the table that the Envoys have, because the newer one
-// is not on disk yet.
-func (c *Controller) cutUnsaved(u *unit) {
-	t := u.published.Without(u.cut, u.state.Stable)
-	t.Generation = 0 // what is in force is not the stored decision
-	u.cutAt = time.Time{}
-	c.publish(u, t)
-	c.Log.WithField("service", u.state.Policy.Service).Warn("a cut went out before it was stored: the disk is slow or full")
-}
-
-// collect gathers what is to be stored, with the tables to publish afterwards.
-func (c *Controller) collect() ([]store.Write, saved) {
-	result := saved{tables: map[string]rollout.Table{}, entries: map[string]int{}, seqs: map[string]uint64{}}
-	var batch []store.Write
-	defer clear(c.unsaved)
-	for name, u := range c.unsaved {
-		raw, err := json.Marshal(u.state)
-		if err != nil {
-			c.Log.WithError(err).WithField("service", name).Error("the state cannot be encoded")
-			continue
-		}
-		w := store.Write{Service: name, State: raw, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
-		for _, e := range u.pending {
-			line, err := json.Marshal(e)
-			if err == nil {
-				w.Records = append(w.Records, line)
-			}
-		}
-		u.stale = false
-		result.entries[name], result.seqs[name] = len(u.pending), u.seq
-		s := u.state // the table of this very state
-		result.tables[name] = s.Table()
-		batch = append(batch, w)
-	}
-	return batch, result
-}
-
-// settleSaved publishes what is durable now; on an error everything is tried again in a second.
-func (c *Controller) settleSaved(r saved) {
-	if r.err != nil {
-		if c.storeErr == nil {
-			c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
-		}
-		c.storeErr, c.retryAt = r.err, time.Now().Add(time.Second)
-		for name := range r.tables {
-			if u := c.units[name]; u != nil {
-				c.unsaved[name] = u
-			}
-		}
+// publish gives the Hub what may be published of a service, if that is not what it has.
+func (c *Controller) publish(u *unit, now time.Time) {
+	t, ok := u.outbox.Take(now)
+	if !ok || u.gone {
 		return
 	}
-	if c.storeErr != nil {
-		c.Log.Info("the state is being stored again")
-	}
-	c.storeErr, c.retryAt = nil, time.Time{}
-	for name, t := range r.tables {
-		u := c.units[name]
-		if u == nil {
-			continue
+	log := c.Log.WithField("service", t.Service)
+	err := c.Hub.Publish(t)
+	if err != nil {
+		u.outbox.Returned()
+		c.hidden[u] = struct{}{}
+		if u.publishes == nil {
+			log.WithError(err).Error("the table cannot be published: the Envoys keep the one before")
 		}
-		u.pending = slices.Delete(u.pending, 0, r.entries[name])
-		u.told = r.seqs[name]
-		u.tell(u.told)
-		if t.Generation != u.published.Generation || u.published.Policy == nil {
-			c.publish(u, t)
-		}
-		if t.Generation == u.state.Generation {
-			u.cut, u.cutAt = nil, time.Time{}
-		}
+	} else {
+		delete(c.hidden, u)
 	}
-}
-
-// whenStored returns a channel that is closed when the decisions taken so far are stored.
-func (u *unit) whenStored() <-chan struct{} {
-	w := waiter{u.seq, make(chan struct{})}
-	u.waiting = append(u.waiting, w)
-	if u.told >= u.seq {
-		u.tell(u.seq)
+	u.publishes = err
+	if err == nil && t.Generation != u.outbox.durable.Generation {
+		log.Warn("a cut went out before it was stored: the disk is slow or full")
 	}
-	return w.stored
-}
-
-func (u *unit) tell(seq uint64) {
-	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool {
-		if w.seq <= seq {
-			close(w.stored)
-		}
-		return w.seq <= seq
-	})
-}
-
-func (c *Controller) publish(u *unit, t rollout.Table) {
-	if err := c.Hub.Publish(t); err != nil {
-		c.Log.WithError(err).Error("a table cannot be published")
-		return
-	}
-	u.published = t
 }
 
 // retarget tells the source, and the Envoys, which versions are being compared.
@@ -517,4 +462,12 @@ func (c *Controller) do(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		return errors.Join(errors.New("canaryd is stopping or busy"), ctx.Err())
 	}
+}
+
+// sourceName is what `metrics.source` says.
+func (o *Options) sourceName() string {
+	if o.Ask != nil {
+		return "envoy"
+	}
+	return "prometheus"
 }

@@ -1,10 +1,6 @@
 package controller
 
-import (
-	"time"
-
-	"github.com/canaryd/canaryd/internal/store"
-)
+import "time"
 
 // durations are measured times that nobody has asked for yet, the newest thousand.
 type durations struct{ list []time.Duration }
@@ -21,5 +17,3 @@ func (d *durations) take() []time.Duration {
 	d.list = nil
 	return out
 }
-
-func deletion(service string) []store.Write { return []store.Write{{Service: service, Delete: true}} }

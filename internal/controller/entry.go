@@ -4,68 +4,113 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
+	"strconv"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
+// mostKept is how many records of a service wait for a disk that stores nothing; later ones are counted.
+const mostKept = 1000
+
 // Entry is a record of the history with what was in force when it was made.
 type Entry struct {
 	rollout.Record
+	Cursor     string `json:"-"` // opaque: where Listen goes on after it
 	PolicyHash string `json:"policy_hash"`
 	Policy     string `json:"policy,omitempty"` // text, filled in when the history is read
 	Commit     string `json:"policy_commit,omitempty"`
 	Clean      *bool  `json:"policy_clean,omitempty"` // no uncommitted change in the policy's directory
+
+	cursor uint64
 }
 
-// origin is where a policy text came from.
-type origin struct {
-	commit string
-	clean  *bool
+func (e *Entry) at(cursor uint64) { e.cursor, e.Cursor = cursor, strconv.FormatUint(cursor, 10) }
+
+func entryOf(u *unit, r rollout.Record) Entry {
+	return Entry{Record: r, PolicyHash: u.state.PolicyHash, Commit: u.origin.commit, Clean: u.origin.clean}
 }
 
-func (c *Controller) entry(u *unit, r rollout.Record) Entry {
-	e := Entry{Record: r, PolicyHash: u.state.PolicyHash, Commit: u.origin.commit, Clean: u.origin.clean}
-	c.history.send(e)
-	return e
+// pending is an entry of a decision that is not stored.
+type pending struct {
+	decision uint64
+	entry    Entry
+	line     []byte // as it is stored: encoded once, however often the disk fails
 }
 
-// gitOrigin asks git about a directory of policy files; nothing where it is no work tree. Clean means
-// that none of the given files differs from the commit; what else lies there does not matter.
-func gitOrigin(dir string, files []string) origin {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	git := func(args ...string) (string, error) {
-		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...).Output()
-		return strings.TrimRight(string(out), "\n"), err
+// keep holds an entry back until its decision is stored.
+func (u *unit) keep(decision uint64, e Entry) {
+	if len(u.records) >= mostKept {
+		u.dropped++
+		return
 	}
-	commit, err := git("rev-parse", "HEAD")
-	if err != nil {
-		return origin{}
+	line, err := json.Marshal(e)
+	if err != nil { // the verdict's numbers are none
+		e.Verdict = nil
+		if line, err = json.Marshal(e); err != nil {
+			u.dropped++
+			return
+		}
 	}
-	o := origin{commit: commit}
-	changes, err := git("status", "--porcelain", "--", ".")
-	if err != nil {
-		return o
+	u.records = append(u.records, pending{decision, e, line})
+}
+
+// tell hands on the entries that are durable now, and answers the commands that waited for it.
+func (u *unit) tell(decision, cursor uint64, to *events) {
+	n := 0
+	for ; n < len(u.records) && u.records[n].decision <= decision; n++ {
+		e := u.records[n].entry
+		e.at(cursor + uint64(n))
+		to.send(e)
 	}
-	clean := true
-	for line := range strings.Lines(changes) {
-		name := filepath.Base(strings.Trim(strings.TrimSpace(line[min(3, len(line)):]), `"`)) // two letters of status and a blank
-		clean = clean && !slices.ContainsFunc(files, func(f string) bool { return filepath.Base(f) == name })
+	u.records = slices.Clone(u.records[n:])
+	u.answer(decision)
+}
+
+// admitDropped writes into the history that records were dropped, as soon as there is room again.
+func (c *Controller) admitDropped(u *unit, now time.Time) {
+	if u.dropped == 0 || len(u.records) > 0 {
+		return
 	}
-	o.clean = &clean
-	return o
+	reason := fmt.Sprintf("%d records before this one were dropped: too many were made while nothing could be stored", u.dropped)
+	u.dropped = 0
+	c.decided(u, []rollout.Record{{At: now, Service: u.state.Policy.Service, Kind: rollout.KindDropped, Reason: reason, By: rollout.System,
+		Before: u.state.Weights(), After: u.state.Weights()}})
+}
+
+// waiter is a command that answers when its decision is stored.
+type waiter struct {
+	decision uint64
+	stored   chan struct{}
+}
+
+// whenStored returns a channel that is closed when the decisions taken so far are stored.
+func (u *unit) whenStored() <-chan struct{} {
+	w := waiter{u.outbox.decided, make(chan struct{})}
+	u.waiting = append(u.waiting, w)
+	if !u.outbox.Unstored() {
+		u.answer(w.decision)
+	}
+	return w.stored
+}
+
+func (u *unit) answer(decision uint64) {
+	var rest []waiter
+	for _, w := range u.waiting {
+		if w.decision <= decision {
+			close(w.stored)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	u.waiting = rest
 }
 
 // History returns the newest entries of a service, oldest first.
 func (c *Controller) History(ctx context.Context, service string, limit int) ([]Entry, error) {
 	known := false
-	if err := c.do(ctx, func() { known = c.units[service] != nil }); err != nil {
+	if err := c.do(ctx, func() { known = c.units[service] != nil || c.unreadable[service] != nil }); err != nil {
 		return nil, err
 	}
 	lines, err := c.Store.History(service, limit)
@@ -75,49 +120,19 @@ func (c *Controller) History(ctx context.Context, service string, limit int) ([]
 	if !known && len(lines) == 0 {
 		return nil, c.unknownService(service)
 	}
-	entries := make([]Entry, 0, len(lines))
-	for _, l := range lines {
-		var e Entry
-		if err := json.Unmarshal(l, &e); err != nil {
+	texts := map[string]string{}
+	entries := make([]Entry, len(lines))
+	for i, l := range lines {
+		e := &entries[i]
+		if err := json.Unmarshal(l, e); err != nil {
 			return nil, fmt.Errorf("history of %s: %w", service, err)
 		}
-		if e.Policy, err = c.Store.Policy(e.PolicyHash); err != nil {
-			return nil, fmt.Errorf("history of %s: %w", service, err)
+		if _, ok := texts[e.PolicyHash]; !ok {
+			if texts[e.PolicyHash], err = c.Store.Policy(e.PolicyHash); err != nil {
+				return nil, fmt.Errorf("history of %s: %w", service, err)
+			}
 		}
-		entries = append(entries, e)
+		e.Policy = texts[e.PolicyHash]
 	}
 	return entries, nil
-}
-
-// broadcast hands entries to whoever listens; one who does not keep up misses some.
-type broadcast struct {
-	mu   sync.Mutex
-	subs map[chan Entry]struct{}
-}
-
-func newBroadcast() *broadcast { return &broadcast{subs: map[chan Entry]struct{}{}} }
-
-func (b *broadcast) send(e Entry) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for ch := range b.subs {
-		select {
-		case ch <- e:
-		default:
-		}
-	}
-}
-
-// Listen returns live entries until stop is called.
-func (c *Controller) Listen() (entries <-chan Entry, stop func()) {
-	ch := make(chan Entry, 256)
-	b := c.history
-	b.mu.Lock()
-	b.subs[ch] = struct{}{}
-	b.mu.Unlock()
-	return ch, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		delete(b.subs, ch)
-	}
 }

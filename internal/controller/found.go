@@ -73,7 +73,7 @@ func (c *Controller) found(found []registry.Found) {
 	for _, f := range found {
 		log := c.Log.WithFields(logrus.Fields{"service": f.Service, "version": f.Version, "origin": f.Origin})
 		u := c.units[f.Service]
-		if u == nil {
+		if u == nil || u.removing {
 			log.Warn("found a version of a service that has no policy")
 			continue
 		}

@@ -278,7 +278,7 @@ func TestOnlyACutGoesOutUnstored(t *testing.T) {
 		}
 		time.Sleep(30 * time.Second)
 		s, err := b.daemon.Service(t.Context(), "shop")
-		if err != nil || s.StoreError == nil {
+		if err != nil || s.Storing == nil {
 			t.Fatalf("the failing store is not told: %v", err)
 		}
 		if s.State.Weight("v2") != 5000 {

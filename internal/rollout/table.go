@@ -48,13 +48,26 @@ func (s *State) Table() Table {
 	return t
 }
 
+// Knows reports whether one of the versions has a slot or a cluster in the table.
+func (t Table) Knows(versions ...string) bool {
+	known := func(v string) bool { return slices.Contains(versions, v) }
+	return slices.ContainsFunc(t.Slots, func(r Run) bool { return known(r.Version) }) ||
+		slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return known(c.Version) })
+}
+
 // Without is the table with some versions cut, for the time in which a newer table is not stored yet.
-func (t Table) Without(versions []string, stable string) Table {
+// Where the stable version is among them, heir, which was decided to be stable since, gets everything;
+// where the Envoys do not know that one, the service has no version that may be served.
+func (t Table) Without(versions []string, heir string) Table {
+	cut := func(v string) bool { return slices.Contains(versions, v) }
 	t.Cut = append(slices.Clone(t.Cut), versions...)
-	if slices.Contains(versions, t.Stable) {
-		t.Stable = stable
+	t.Clusters = slices.DeleteFunc(slices.Clone(t.Clusters), func(c Cluster) bool { return cut(c.Version) })
+	if cut(t.Stable) {
+		t.Stable = heir
+		if cut(heir) || !t.Knows(heir) {
+			t.Stable, t.Slots = "", nil
+		}
 	}
-	t.Clusters = slices.DeleteFunc(slices.Clone(t.Clusters), func(c Cluster) bool { return slices.Contains(versions, c.Version) })
 	t.Slots = t.repair(t.Slots)
 	return t
 }

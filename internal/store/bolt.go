@@ -3,11 +3,13 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -19,9 +21,15 @@ type Write struct {
 	Service    string
 	State      []byte // nil with Delete
 	Delete     bool
-	Records    [][]byte // appended to the history
+	Records    [][]byte // appended to the history, and to the events
 	PolicyHash string   // names PolicyText, which is kept once
 	PolicyText string
+}
+
+// Event is a stored record of any service. Cursors grow by one with each record.
+type Event struct {
+	Cursor uint64
+	Record []byte
 }
 
 // Bolt is a store for one process, in one file.
@@ -33,10 +41,11 @@ const (
 	states   bucket = "state"
 	history  bucket = "history"
 	policies bucket = "policy"
+	events   bucket = "events" // cursor: service, and the record's place in its history
 )
 
 // Open opens or makes the file canaryd.db in a directory. A file that another process has open is
-// waited for, for three seconds.
+// waited for, for three seconds. One that exists is not written to: a full disk keeps nobody from starting.
 func Open(dir string) (*Bolt, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("storage.path: %w", err)
@@ -49,27 +58,22 @@ func Open(dir string) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range []bucket{states, history, policies} {
-			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		_ = db.Close() // the first error is the one to tell
-		return nil, fmt.Errorf("prepare %s: %w", path, err)
-	}
 	return &Bolt{db}, nil
 }
 
 // Close closes the file.
 func (b *Bolt) Close() error { return b.db.Close() }
 
-// Save commits all writes in one transaction and returns when they are on disk.
-func (b *Bolt) Save(ws []Write) error {
-	return b.db.Update(func(tx *bbolt.Tx) error {
+// Save commits all writes in one transaction and returns when they are on disk. The records get
+// consecutive cursors in their order, from first on.
+func (b *Bolt) Save(ws []Write) (first uint64, err error) {
+	err = b.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range []bucket{states, history, policies, events} {
+			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+				return err
+			}
+		}
+		first = tx.Bucket([]byte(events)).Sequence() + 1
 		for _, w := range ws {
 			if err := w.put(tx); err != nil {
 				return fmt.Errorf("store %s: %w", w.Service, err)
@@ -77,6 +81,7 @@ func (b *Bolt) Save(ws []Write) error {
 		}
 		return nil
 	})
+	return first, err
 }
 
 func (w Write) put(tx *bbolt.Tx) error {
@@ -88,7 +93,7 @@ func (w Write) put(tx *bbolt.Tx) error {
 	} else if err := tx.Bucket([]byte(states)).Put(key, w.State); err != nil {
 		return err
 	}
-	if w.PolicyHash != "" {
+	if w.PolicyHash != "" && tx.Bucket([]byte(policies)).Get([]byte(w.PolicyHash)) == nil {
 		if err := tx.Bucket([]byte(policies)).Put([]byte(w.PolicyHash), []byte(w.PolicyText)); err != nil {
 			return err
 		}
@@ -105,30 +110,48 @@ func (w Write) put(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		if err := h.Put(binary.BigEndian.AppendUint64(nil, n), r); err != nil {
+		place := binary.BigEndian.AppendUint64(nil, n)
+		if err := h.Put(place, r); err != nil {
+			return err
+		}
+		cursor, err := tx.Bucket([]byte(events)).NextSequence()
+		if err != nil {
+			return err
+		}
+		if err := tx.Bucket([]byte(events)).Put(binary.BigEndian.AppendUint64(nil, cursor), append(place, key...)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// view reads from buckets that need not exist yet.
+func (b *Bolt) view(name bucket, f func(tx *bbolt.Tx, b *bbolt.Bucket) error) error {
+	return b.db.View(func(tx *bbolt.Tx) error {
+		if found := tx.Bucket([]byte(name)); found != nil {
+			return f(tx, found)
+		}
+		return nil
+	})
+}
+
 // States returns the state of every service.
 func (b *Bolt) States() (map[string][]byte, error) {
 	out := map[string][]byte{}
-	err := b.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(states)).ForEach(func(k, v []byte) error {
-			out[string(k)] = append([]byte(nil), v...)
+	err := b.view(states, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		return b.ForEach(func(k, v []byte) error {
+			out[string(k)] = bytes.Clone(v)
 			return nil
 		})
 	})
 	return out, err
 }
 
-// Policy returns the text of a policy by its hash.
+// Policy returns the text of a policy by its hash; empty: there is none.
 func (b *Bolt) Policy(hash string) (string, error) {
 	var text string
-	err := b.db.View(func(tx *bbolt.Tx) error {
-		text = string(tx.Bucket([]byte(policies)).Get([]byte(hash)))
+	err := b.view(policies, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		text = string(b.Get([]byte(hash)))
 		return nil
 	})
 	return text, err
@@ -137,19 +160,31 @@ func (b *Bolt) Policy(hash string) (string, error) {
 // History returns the newest records of a service, oldest first, limit at most.
 func (b *Bolt) History(service string, limit int) ([][]byte, error) {
 	var out [][]byte
-	err := b.db.View(func(tx *bbolt.Tx) error {
-		h := tx.Bucket([]byte(history)).Bucket([]byte(service))
+	err := b.view(history, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		h := b.Bucket([]byte(service))
 		if h == nil {
 			return nil
 		}
 		c := h.Cursor()
 		for k, v := c.Last(); k != nil && len(out) < limit; k, v = c.Prev() {
-			out = append(out, append([]byte(nil), v...))
+			out = append(out, bytes.Clone(v))
 		}
 		return nil
 	})
-	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
-		out[i], out[j] = out[j], out[i]
-	}
+	slices.Reverse(out)
+	return out, err
+}
+
+// Events returns the records with cursors above one, oldest first, limit at most.
+func (b *Bolt) Events(after uint64, limit int) ([]Event, error) {
+	var out []Event
+	err := b.view(events, func(tx *bbolt.Tx, b *bbolt.Bucket) error {
+		c := b.Cursor()
+		for k, place := c.Seek(binary.BigEndian.AppendUint64(nil, after+1)); k != nil && len(out) < limit; k, place = c.Next() {
+			h := tx.Bucket([]byte(history)).Bucket(place[8:])
+			out = append(out, Event{binary.BigEndian.Uint64(k), bytes.Clone(h.Get(place[:8]))})
+		}
+		return nil
+	})
 	return out, err
 }

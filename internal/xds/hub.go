@@ -33,6 +33,8 @@ type Hub struct {
 	services map[string]*service
 	nacks    map[string]int // type: refusals so far
 
+	held map[string]struct{} // services that are to stay as the Envoys have them
+
 	changed map[string]struct{} // services whose status changed
 	wake    chan struct{}
 	clients *clients
@@ -77,7 +79,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
 		log: log, res: map[string]map[string]*Resource{}, subs: map[string]map[string]map[*stream]struct{}{},
 		wild: map[string]map[*stream]struct{}{}, streams: map[*stream]struct{}{}, services: map[string]*service{},
-		nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		nacks: map[string]int{}, held: map[string]struct{}{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	h.clients = newClients(h)
 	return h
@@ -91,7 +93,44 @@ func (h *Hub) Publish(t rollout.Table) error {
 	return h.publish(t)
 }
 
+// Hold leaves a service as the Envoys have it, until it is published or removed: nothing of it is sent,
+// and nothing is taken away.
+func (h *Hub) Hold(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held[name] = struct{}{}
+}
+
+// holds reports whether a resource that the hub does not have may belong to a service that is held. Which
+// listeners and scopes are that service's is not known, so all of them stay.
+func (h *Hub) holds(typ, name string) bool {
+	if len(h.held) == 0 {
+		return false
+	}
+	service := name
+	switch typ {
+	case TypeListener, TypeScope:
+		return true
+	case TypeCluster, TypeEndpoint:
+		service, _, _ = SplitCluster(name)
+	}
+	_, held := h.held[service]
+	return held
+}
+
+// unhold ends a Hold; what was kept back is looked at again.
+func (h *Hub) unhold(name string) {
+	if _, ok := h.held[name]; !ok {
+		return
+	}
+	delete(h.held, name)
+	for st := range h.streams {
+		st.poke()
+	}
+}
+
 func (h *Hub) publish(t rollout.Table) error {
+	h.unhold(t.Service)
 	s := h.service(t.Service)
 	fresh, err := s.build(t)
 	if err != nil {
@@ -199,6 +238,7 @@ func (s *service) build(t rollout.Table) (map[string][]*Resource, error) {
 func (h *Hub) Remove(name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.unhold(name)
 	s := h.services[name]
 	if s == nil {
 		return nil

@@ -388,6 +388,9 @@ func (st *stream) resend(typ, name string, k *known) {
 func (st *stream) sendable(typ, name string) (res *Resource, gone, ok bool) {
 	k := st.known(typ, name)
 	res = st.hub.res[typ][name]
+	if res == nil && st.hub.holds(typ, name) {
+		return nil, false, false
+	}
 	if res == nil || !res.visible(st.cluster) {
 		return nil, st.tellGone(typ, name, k), st.mayRemove(typ, name)
 	}

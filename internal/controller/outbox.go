@@ -1,0 +1,156 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// cutPatience is how long a cut waits for the disk.
+const cutPatience = 100 * time.Millisecond
+
+// outbox is what may be published of one service: the durable table without every version cut since.
+// Decisions are numbered from 1. Its methods may be called in any order that time allows: a write may
+// end late, never, or after any number of later decisions. It is pure: the moment comes with the call.
+//
+// Invariants:
+//   - nothing that raises a weight is visible before the decision that raised it is stored;
+//   - cutPatience after a version was cut it has no slot in what is visible, until a later decision that
+//     gives it a weight again is stored.
+type outbox struct {
+	decided uint64        // the newest decision
+	stored  uint64        // the newest one that is durable; stored <= decided
+	durable rollout.Table // of the decision stored; Policy is nil before the first
+	cuts    []cut         // not durable yet: stored < cut.decision <= decided; one per version
+	shown   *shown        // what was taken last; nil: nothing, or it could not be published
+}
+
+// cut takes everything from a version.
+type cut struct {
+	decision uint64
+	version  string
+	heir     string    // the stable version after the decision: gets what the durable table gives to version, if that is its stable one
+	due      time.Time // it goes out then, stored or not; only ever moved forward
+}
+
+// shown names a table that was taken: the durable one of a decision without the cuts that were due.
+// Between two decisions that are stored that set only grows, or has a cut replaced by a newer one.
+type shown struct {
+	stored uint64
+	cuts   int
+	newest uint64 // decision among the cuts
+}
+
+// Decide takes in a decision and what it cuts, and returns its number. With slow, an older write has
+// been under way for cutPatience already, so a cut has nothing to wait for.
+func (o *outbox) Decide(now time.Time, cuts []string, heir string, slow bool) uint64 {
+	o.decided++
+	for _, v := range cuts {
+		i := slices.IndexFunc(o.cuts, func(c cut) bool { return c.version == v })
+		if i < 0 {
+			o.cuts = append(o.cuts, cut{o.decided, v, heir, now.Add(cutPatience)})
+			continue
+		}
+		o.cuts[i].decision, o.cuts[i].heir = o.decided, heir
+	}
+	if slow {
+		o.hurry(now)
+	}
+	return o.decided
+}
+
+// Stored takes in that the state after a decision is durable, with its table. What was cut since is due
+// at once: a table is about to go out, and it must not carry what is known to be bad.
+func (o *outbox) Stored(now time.Time, decision uint64, t rollout.Table) {
+	if decision < o.stored || decision > o.decided {
+		return // an older write that ended late
+	}
+	o.stored, o.durable = decision, t
+	o.cuts = slices.DeleteFunc(o.cuts, func(c cut) bool { return c.decision <= decision })
+	o.hurry(now)
+}
+
+// Failed takes in that a write failed: there is nothing to wait for.
+func (o *outbox) Failed(now time.Time) { o.hurry(now) }
+
+func (o *outbox) hurry(now time.Time) {
+	for i := range o.cuts {
+		if o.cuts[i].due.After(now) {
+			o.cuts[i].due = now
+		}
+	}
+}
+
+// Due is when the next cut goes out; zero: none waits.
+func (o *outbox) Due(now time.Time) time.Time {
+	var due time.Time
+	for _, c := range o.cuts {
+		if c.due.After(now) && (due.IsZero() || c.due.Before(due)) {
+			due = c.due
+		}
+	}
+	return due
+}
+
+// Visible is the table that the Envoys are to have; there is none before the first state is stored. Its
+// generation is 0 where it differs from the durable one: what the Envoys accept then is no stored decision.
+func (o *outbox) Visible(now time.Time) (rollout.Table, bool) {
+	if o.durable.Policy == nil {
+		return rollout.Table{}, false
+	}
+	gone := o.dueBy(now)
+	names := make([]string, len(gone))
+	for i, c := range gone {
+		names[i] = c.version
+	}
+	if !o.durable.Knows(names...) {
+		return o.durable, true
+	}
+	t := o.durable.Without(names, heir(o.durable.Stable, gone))
+	t.Generation = 0
+	return t, true
+}
+
+func (o *outbox) dueBy(now time.Time) []cut {
+	var due []cut
+	for _, c := range o.cuts {
+		if !c.due.After(now) {
+			due = append(due, c)
+		}
+	}
+	return due
+}
+
+// heir follows the cuts from a stable version that was cut to the one that took its place, which may
+// have been cut since as well. A version that was merely promoted since is no heir: it waits for the disk.
+func heir(stable string, cuts []cut) string {
+	for range cuts {
+		i := slices.IndexFunc(cuts, func(c cut) bool { return c.version == stable })
+		if i < 0 {
+			break
+		}
+		stable = cuts[i].heir
+	}
+	return stable
+}
+
+// Take returns what is visible, when it is not what was taken last.
+func (o *outbox) Take(now time.Time) (rollout.Table, bool) {
+	next := shown{stored: o.stored}
+	for _, c := range o.dueBy(now) {
+		next.cuts, next.newest = next.cuts+1, max(next.newest, c.decision)
+	}
+	t, ok := o.Visible(now)
+	if !ok || o.shown != nil && *o.shown == next {
+		return t, false
+	}
+	o.shown = &next
+	return t, true
+}
+
+// Returned takes back a table that could not be published: the next Take returns it again.
+func (o *outbox) Returned() { o.shown = nil }
+
+// Unstored reports whether a decision is not durable.
+func (o *outbox) Unstored() bool { return o.stored < o.decided }

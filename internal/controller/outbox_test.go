@@ -1,0 +1,239 @@
+package controller
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// FuzzOutbox drives the outbox with decisions, writes that end early, late, never or with an error, and
+// time, and holds what is visible against a model that knows nothing but what was decided and stored when.
+func FuzzOutbox(f *testing.F) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		b := make([]byte, 300)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) { newDesk(t, b).run() })
+}
+
+var deskVersions = []string{"v1", "v2", "v3", "v4"}
+
+// desk is the model: a service whose weights change at random, and a disk.
+type desk struct {
+	t   *testing.T
+	b   []byte
+	at  time.Time
+	out outbox
+
+	made   []made // decisions, by number - 1
+	writes []int  // number of the decision of each write under way; a real writer has one at most
+	stored int
+	since  time.Time // of the oldest write under way
+	taken  rollout.Table
+}
+
+// made is one decision: what it gives to whom, and what it cuts.
+type made struct {
+	at      time.Time
+	stable  string
+	weights map[string]int
+	cuts    []string
+}
+
+func newDesk(t *testing.T, b []byte) *desk {
+	return &desk{t: t, b: b, at: time.Unix(1_700_000_000, 0)}
+}
+
+func (d *desk) next(n int) int {
+	if len(d.b) == 0 {
+		return 0
+	}
+	x := int(d.b[0])
+	d.b = d.b[1:]
+	return x % n
+}
+
+func (d *desk) run() {
+	for len(d.b) > 0 {
+		switch k := d.next(10); {
+		case k < 4:
+			d.decide()
+		case k < 6:
+			if len(d.writes) == 0 && d.stored < len(d.made) {
+				d.writes, d.since = append(d.writes, len(d.made)), d.at
+			}
+		case k < 8:
+			d.end(d.next(3) > 0)
+		default:
+			d.at = d.at.Add([]time.Duration{time.Millisecond, 30 * time.Millisecond, 99 * time.Millisecond, 100 * time.Millisecond, time.Minute}[d.next(5)])
+		}
+		d.look()
+	}
+	d.end(true)
+	for d.stored < len(d.made) {
+		d.writes = []int{len(d.made)}
+		d.end(true)
+	}
+	d.look()
+	if len(d.made) > 0 && len(d.out.cuts) > 0 {
+		d.t.Fatalf("all is stored, and %d cuts are left", len(d.out.cuts))
+	}
+}
+
+func (d *desk) last() made {
+	if len(d.made) == 0 {
+		return made{stable: "v1", weights: map[string]int{"v1": policy.FullWeight}}
+	}
+	return d.made[len(d.made)-1]
+}
+
+// decide changes one weight: a raise, a lowering, a cut, or a stable version that is left for another.
+func (d *desk) decide() {
+	was := d.last()
+	m := made{at: d.at, stable: was.stable, weights: map[string]int{}}
+	for v, n := range was.weights {
+		m.weights[v] = n
+	}
+	v := deskVersions[d.next(len(deskVersions))]
+	switch what := d.next(4); {
+	case what == 0 && v == m.stable: // everything goes back to another one
+		to := deskVersions[d.next(len(deskVersions))]
+		if to == v {
+			return
+		}
+		m.cuts, m.stable = []string{v}, to
+		delete(m.weights, v)
+	case what == 0:
+		m.cuts = []string{v}
+		delete(m.weights, v)
+	case what == 1 && v != m.stable: // promoted
+		delete(m.weights, m.stable)
+		m.stable = v
+	case v != m.stable:
+		m.weights[v] = 1 + d.next(200)*10
+	default:
+		return
+	}
+	rest := policy.FullWeight
+	for v, n := range m.weights {
+		if v != m.stable {
+			rest -= n
+		}
+	}
+	m.weights[m.stable] = rest
+	d.made = append(d.made, m)
+	slow := len(d.writes) > 0 && d.at.Sub(d.since) >= cutPatience
+	if n := d.out.Decide(d.at, m.cuts, m.stable, slow); n != uint64(len(d.made)) {
+		d.t.Fatalf("decision %d is numbered %d", len(d.made), n)
+	}
+}
+
+func (d *desk) end(well bool) {
+	if len(d.writes) == 0 {
+		return
+	}
+	n := d.writes[0]
+	d.writes = nil
+	if !well {
+		d.out.Failed(d.at)
+		return
+	}
+	d.stored = n
+	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))
+}
+
+func (m made) table(n uint64) rollout.Table {
+	t := rollout.Table{Service: "shop", Generation: n, Policy: &policy.Policy{}, Stable: m.stable}
+	for _, v := range deskVersions { // every version that has a weight is known, as are warm ones without
+		if m.weights[v] > 0 || !slices.Contains(m.cuts, v) {
+			t.Clusters = append(t.Clusters, rollout.Cluster{Version: v})
+		}
+		if m.weights[v] > 0 {
+			t.Slots = append(t.Slots, rollout.Run{Version: v, Count: m.weights[v]})
+		}
+	}
+	return t
+}
+
+func weightsOf(t rollout.Table) map[string]int {
+	w := map[string]int{}
+	for _, r := range t.Slots {
+		w[r.Version] += r.Count
+	}
+	return w
+}
+
+// look holds what is visible against what was decided.
+func (d *desk) look() {
+	if t, ok := d.out.Take(d.at); ok {
+		d.taken = t
+	}
+	t, ok := d.out.Visible(d.at)
+	if ok != (d.stored > 0) {
+		d.t.Fatalf("%d decisions are stored, and visible: %v", d.stored, ok)
+	}
+	if !ok {
+		return
+	}
+	if !same(t, d.taken) {
+		d.t.Fatalf("what was taken last is not what is visible:\n%+v\n%+v", d.taken, t)
+	}
+	durable, visible := d.made[d.stored-1].weights, weightsOf(t)
+	d.cutsHold(visible)
+	d.nothingRises(durable, visible, t)
+	if due := d.out.Due(d.at); !due.IsZero() && (due.Before(d.at) || due.After(d.at.Add(cutPatience))) {
+		d.t.Fatalf("the next cut is due in %s", due.Sub(d.at))
+	}
+	if t.Generation != 0 && t.Generation != uint64(d.stored) || t.Generation == 0 && d.stored == len(d.made) {
+		d.t.Fatalf("generation %d is visible, %d of %d decisions are stored", t.Generation, d.stored, len(d.made))
+	}
+}
+
+// cutsHold: whatever was cut cutPatience ago or earlier, and not raised by a later decision that is
+// stored, gets nothing.
+func (d *desk) cutsHold(visible map[string]int) {
+	for i, m := range d.made {
+		for _, v := range m.cuts {
+			if i+1 > d.stored && d.at.Sub(m.at) >= cutPatience && visible[v] > 0 {
+				d.t.Fatalf("%s was cut by decision %d of %d, %s ago (%d are stored), and gets %d", v, i+1, len(d.made), d.at.Sub(m.at), d.stored, visible[v])
+			}
+		}
+	}
+}
+
+// nothingRises: what is visible gives nobody more than what is durable does, but for the one version that
+// gets what a cut left over, which is known to the Envoys.
+func (d *desk) nothingRises(durable, visible map[string]int, t rollout.Table) {
+	sum, more := 0, 0
+	for v, n := range visible {
+		sum += n
+		if n > durable[v] {
+			more++
+			if v != t.Stable {
+				d.t.Fatalf("%s gets %d, %d is durable, and it is not stable (%s)", v, n, durable[v], t.Stable)
+			}
+		}
+		if !slices.ContainsFunc(t.Clusters, func(c rollout.Cluster) bool { return c.Version == v }) {
+			d.t.Fatalf("%s gets %d, and no Envoy knows it", v, n)
+		}
+	}
+	if t.Stable != "" && t.Stable != d.made[d.stored-1].stable && !slices.ContainsFunc(d.made[d.stored:], func(m made) bool { return m.stable == t.Stable && len(m.cuts) > 0 }) {
+		d.t.Fatalf("%s is stable, and neither what is stored nor a cut made it so", t.Stable)
+	}
+	if sum != policy.FullWeight && !(sum == 0 && t.Stable == "") || more > 1 {
+		d.t.Fatalf("weights add up to %d (%v), %d rose", sum, visible, more)
+	}
+}
+
+func same(a, b rollout.Table) bool {
+	return a.Generation == b.Generation && a.Stable == b.Stable && slices.Equal(a.Slots, b.Slots) &&
+		slices.EqualFunc(a.Clusters, b.Clusters, func(x, y rollout.Cluster) bool { return x.Version == y.Version })
+}

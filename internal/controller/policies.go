@@ -1,0 +1,184 @@
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+const (
+	gitPatience = 2 * time.Second
+	readAnyway  = time.Minute // content may change under the same size and time
+)
+
+// policies reads the policy files, outside the loop: a file system or a git that hangs holds up a
+// reload, and nothing else. Its methods are called one at a time.
+type policies struct {
+	globs  []string
+	source string // of evidence: some keys need a certain one
+	turn   chan struct{}
+
+	parsed map[string]parsed // by file
+	looks  string            // how the files looked when they were read last
+	readAt time.Time
+}
+
+// parsed is what a file's content says.
+type parsed struct {
+	sum      [sha256.Size]byte
+	docs     []policy.Document
+	findings policy.Findings
+}
+
+// policySet is what all files say, when nothing in them is wrong.
+type policySet struct {
+	docs    []policy.Document
+	origins map[string]origin // by directory
+}
+
+// origin is where a policy text came from.
+type origin struct {
+	commit string
+	clean  *bool
+}
+
+func newPolicies(globs []string, source string) *policies {
+	return &policies{globs: globs, source: source, turn: make(chan struct{}, 1), parsed: map[string]parsed{}}
+}
+
+// take waits for its turn to read.
+func (p *policies) take(ctx context.Context) error {
+	select {
+	case p.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the policies are being read since an earlier request: %w", ctx.Err())
+	}
+}
+
+func (p *policies) release() { <-p.turn }
+
+// read reads and checks all files; only those whose content is new are parsed.
+func (p *policies) read() (policySet, error) {
+	set := policySet{origins: map[string]origin{}}
+	files, err := p.files()
+	if err != nil {
+		return set, err
+	}
+	p.looks, p.readAt = look(files), time.Now()
+	parsed := map[string]parsed{}
+	var all policy.Findings
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return set, fmt.Errorf("policies: %w", err)
+		}
+		parsed[f] = p.parse(f, data)
+		set.docs, all = append(set.docs, parsed[f].docs...), append(all, parsed[f].findings...)
+	}
+	p.parsed = parsed
+	all = append(all, policy.CheckSet(set.docs)...)
+	if errs := all.Errors(); len(errs) > 0 {
+		return set, errs
+	}
+	for _, f := range files {
+		if dir := filepath.Dir(f); set.origins[dir] == (origin{}) {
+			set.origins[dir] = gitOrigin(dir, files)
+		}
+	}
+	return set, nil
+}
+
+func (p *policies) parse(file string, data []byte) parsed {
+	sum := sha256.Sum256(data)
+	if old, ok := p.parsed[file]; ok && old.sum == sum {
+		return old
+	}
+	docs, findings := policy.Parse(file, data)
+	return parsed{sum, docs, findings}
+}
+
+// files are the policy files that the globs name, each once.
+func (p *policies) files() ([]string, error) {
+	var files []string
+	for _, g := range p.globs {
+		m, err := filepath.Glob(g)
+		if err != nil {
+			return nil, fmt.Errorf("policies: %q is not a valid glob: %w", g, err)
+		}
+		files = append(files, m...)
+	}
+	slices.Sort(files)
+	return slices.Compact(files), nil
+}
+
+// changed reports whether the files look other than when they were read. Once in a while it reads them,
+// for file systems whose times are coarse.
+func (p *policies) changed(now time.Time) bool {
+	files, err := p.files()
+	if err != nil {
+		return false
+	}
+	if look(files) != p.looks {
+		return true
+	}
+	if now.Sub(p.readAt) < readAnyway {
+		return false
+	}
+	p.readAt = now
+	return slices.ContainsFunc(files, func(f string) bool {
+		data, err := os.ReadFile(f)
+		return err == nil && sha256.Sum256(data) != p.parsed[f].sum
+	})
+}
+
+// look describes the files without reading them; links are followed, as editors and config maps use them.
+func look(files []string) string {
+	var b strings.Builder
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			fmt.Fprintf(&b, "%s %v\n", f, err)
+			continue
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", f, info.Size(), info.ModTime().UnixNano())
+	}
+	return b.String()
+}
+
+// gitOrigin asks git about a directory of policy files; nothing where it is no work tree. Clean means
+// that none of the given files differs from the commit; what else lies there does not matter.
+func gitOrigin(dir string, files []string) origin {
+	ctx, cancel := context.WithTimeout(context.Background(), gitPatience)
+	defer cancel()
+	git := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...)
+		cmd.WaitDelay = gitPatience
+		out, err := cmd.Output()
+		return strings.TrimRight(string(out), "\n"), err
+	}
+	commit, err := git("rev-parse", "HEAD")
+	if err != nil {
+		return origin{}
+	}
+	o := origin{commit: commit}
+	changes, err := git("status", "--porcelain", "--", ".")
+	if err != nil {
+		return o
+	}
+	clean := true
+	for line := range strings.Lines(changes) {
+		name := filepath.Base(strings.Trim(strings.TrimSpace(line[min(3, len(line)):]), `"`)) // two letters of status and a blank
+		clean = clean && !slices.ContainsFunc(files, func(f string) bool { return filepath.Base(f) == name })
+	}
+	o.clean = &clean
+	return o
+}

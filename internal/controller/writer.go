@@ -1,0 +1,211 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/store"
+)
+
+const (
+	writeAgain   = time.Second      // after a write that failed
+	writeHangs   = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
+	stopPatience = 10 * time.Second // for the last write
+	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
+)
+
+// writer stores what was decided, one transaction at a time, outside the loop.
+type writer struct {
+	store   Store
+	done    chan saved
+	since   time.Time   // of the write under way; zero: there is none
+	err     error       // of the last write
+	retryAt time.Time   // after an error
+	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
+}
+
+func newWriter(s Store) writer {
+	return writer{store: s, done: make(chan saved, 1), cuts: time.NewTimer(time.Hour)}
+}
+
+// slow reports whether a cut has nothing to gain from waiting for the disk.
+func (w *writer) slow(now time.Time) bool {
+	return !w.since.IsZero() && now.Sub(w.since) >= cutPatience
+}
+
+// trouble is why decisions are not being stored; nil: they are.
+func (w *writer) trouble(now time.Time) error {
+	if !w.since.IsZero() && now.Sub(w.since) >= writeHangs {
+		return fmt.Errorf("the disk has not answered for %s", now.Sub(w.since).Round(time.Second))
+	}
+	return w.err
+}
+
+// job is one service's part of a transaction.
+type job struct {
+	u        *unit
+	decision uint64 // everything up to this one
+	remove   bool
+	state    rollout.State
+	write    store.Write
+
+	table rollout.Table // of state, filled in by the writer
+	err   error         // why state cannot be stored
+}
+
+// saved is a transaction that ended.
+type saved struct {
+	jobs  []job
+	first uint64 // cursor of the first record
+	err   error
+}
+
+// write begins the next transaction, when none is under way: decisions first, then evidence.
+func (c *Controller) write(now time.Time) {
+	w := &c.writer
+	if !w.since.IsZero() || now.Before(w.retryAt) {
+		return
+	}
+	var jobs []job
+	for u := range c.unsaved {
+		jobs = append(jobs, u.job())
+		delete(c.unsaved, u)
+		delete(c.aged, u)
+	}
+	for u := range c.aged {
+		if len(jobs) >= agedAtOnce {
+			break
+		}
+		jobs = append(jobs, u.job())
+		delete(c.aged, u)
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	w.since = now
+	go func() { w.done <- save(w.store, jobs) }()
+}
+
+// job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
+// one that it returned.
+func (u *unit) job() job {
+	u.stale = false
+	j := job{u: u, decision: u.outbox.decided, remove: u.removing, state: u.state}
+	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
+	for _, r := range u.records {
+		j.write.Records = append(j.write.Records, r.line)
+	}
+	return j
+}
+
+// save runs outside the loop: it encodes, and waits for the disk.
+func save(s Store, jobs []job) saved {
+	var ws []store.Write
+	for i := range jobs {
+		j := &jobs[i]
+		if j.remove {
+			ws = append(ws, j.write)
+			continue
+		}
+		if j.write.State, j.err = encode(j); j.err == nil {
+			ws = append(ws, j.write)
+		}
+	}
+	first, err := s.Save(ws)
+	return saved{jobs, first, err}
+}
+
+func encode(j *job) (raw []byte, err error) {
+	defer recovered(&err)
+	j.table = j.state.Table()
+	return rollout.EncodeState(j.state)
+}
+
+// written takes in how a transaction ended: what is durable now may be published, told and answered.
+func (c *Controller) written(r saved) {
+	now := time.Now()
+	w := &c.writer
+	w.since = time.Time{}
+	if r.err != nil {
+		if w.err == nil {
+			c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
+		}
+		w.err, w.retryAt = r.err, now.Add(writeAgain)
+		for _, j := range r.jobs {
+			j.u.outbox.Failed(now)
+			c.unsaved[j.u] = struct{}{}
+		}
+		return
+	}
+	if w.err != nil {
+		c.Log.Info("the state is being stored again")
+	}
+	w.err, w.retryAt = nil, time.Time{}
+	cursor := r.first
+	for _, j := range r.jobs {
+		if j.err != nil {
+			c.unwritable(j, now)
+			continue
+		}
+		j.u.encodes = nil
+		j.u.tell(j.decision, cursor, c.events)
+		cursor += uint64(len(j.write.Records))
+		if j.remove {
+			c.removed(j.u)
+			continue
+		}
+		j.u.outbox.Stored(now, j.decision, j.table)
+		c.publish(j.u, now)
+		c.admitDropped(j.u, now)
+	}
+}
+
+// unwritable is a state that cannot be encoded. It is tried again with the next checkpoint, so that it
+// does not hold up the others.
+func (c *Controller) unwritable(j job, now time.Time) {
+	if j.u.encodes == nil {
+		c.Log.WithError(j.err).WithField("service", j.write.Service).Error("a defect in canaryd: the state cannot be encoded, so its decisions are not stored; cuts still go out")
+	}
+	j.u.encodes, j.u.stale = j.err, true
+	j.u.outbox.Failed(now)
+}
+
+// firstWrite gives what start-up decided the time to be stored before anybody is served.
+func (c *Controller) firstWrite() {
+	if c.writer.since.IsZero() {
+		return
+	}
+	select {
+	case r := <-c.writer.done:
+		c.written(r)
+	case <-time.After(writeHangs):
+		c.Log.Warn("the disk does not answer: serving what is stored")
+	}
+}
+
+// stop stores the last checkpoint, if the disk answers.
+func (c *Controller) stop() {
+	end := time.After(stopPatience)
+	for _, u := range c.units {
+		c.age(u)
+	}
+	c.writer.err, c.writer.retryAt = nil, time.Time{}
+	for {
+		c.write(time.Now())
+		if c.writer.since.IsZero() {
+			break
+		}
+		select {
+		case r := <-c.writer.done:
+			c.written(r)
+		case <-end:
+			c.writer.err = errors.New("the disk does not answer")
+		}
+		if c.writer.err != nil {
+			c.Log.WithError(c.writer.err).Error("the last checkpoint was not stored")
+			return
+		}
+	}
+}
