@@ -33,6 +33,10 @@ type Options struct {
 	Controller *controller.Controller
 	Registry   *prometheus.Registry
 	HookToken  string // what a registry's notifications carry; empty: they are refused
+
+	Listener net.Addr // where it listens: on loopback only its own names are answered to
+	Listen   string   // the same as it was configured, perhaps by name
+	Hosts    []string // further names, such as that of a proxy in front; elsewhere than on loopback no others, if there are any
 }
 
 type api struct{ Options }
@@ -68,7 +72,7 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
+	return a.guard(mux)
 }
 
 // ready: the stored state is loaded and published; both happen before the listener opens, so what

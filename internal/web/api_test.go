@@ -37,6 +37,12 @@ type site struct {
 
 func newSite(t *testing.T, policies ...string) *site {
 	t.Helper()
+	return newSiteWith(t, Options{}, policies...)
+}
+
+// newSiteWith serves on loopback, as the daemon does unless it is told otherwise.
+func newSiteWith(t *testing.T, o Options, policies ...string) *site {
+	t.Helper()
 	s := &site{t: t, dir: t.TempDir(), registry: prometheus.NewRegistry()}
 	for i, p := range policies {
 		s.write(string(rune('a'+i))+".yml", p)
@@ -57,7 +63,13 @@ func newSite(t *testing.T, policies ...string) *site {
 	done := make(chan struct{})
 	go func() { _ = c.Run(ctx); close(done) }()
 	s.registry.MustRegister(NewCollector(c, src))
-	s.Server = httptest.NewServer(NewHandler(Options{Log: log, Controller: c, Registry: s.registry}))
+	s.Server = httptest.NewUnstartedServer(nil)
+	o.Log, o.Controller, o.Registry = log, c, s.registry
+	if o.Listener == nil {
+		o.Listener = s.Listener.Addr()
+	}
+	s.Config.Handler = NewHandler(o)
+	s.Start()
 	t.Cleanup(func() { s.Close(); cancel(); <-done; _ = db.Close() })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
