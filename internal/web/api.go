@@ -64,15 +64,12 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
 	mux.HandleFunc("GET /api/v1/events", a.events)
 	mux.HandleFunc("POST /api/v1/hooks/registry", a.pushed)
-	mux.HandleFunc("GET /api/v1/", func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, problem(http.StatusNotFound, "no such call: "+r.URL.Path+"; /api/v1/openapi.json lists them"))
-	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return a.guard(mux)
+	return a.guard(a.unmatched(mux))
 }
 
 // ready: the stored state is loaded and published; both happen before the listener opens, so what

@@ -232,6 +232,12 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"PUT", v + "v2", `{"image":"x"}`, 422, "canaryd has no Docker"},
 		{"DELETE", "/api/v1/services/shop", "", 409, "still has a policy"},
 		{"GET", "/api/v1/nothing", "", 404, "no such call"},
+		{"POST", "/nothing", "", 404, "no such call: /nothing; /api/v1/openapi.json lists them"},
+		{"POST", "/api/v1/services", "", 405, "POST is not possible for /api/v1/services: use GET, HEAD"},
+		{"GET", v + "v1", "", 405, "use PUT"},
+		{"GET", "/api/v1/hooks/registry", "", 405, "use POST"},
+		{"DELETE", "/metrics", "", 405, "use GET, HEAD"},
+		{"GET", "/-/reload", "", 405, "use POST, PUT"},
 	} {
 		p := s.call(c.method, c.path, c.body, c.status, "Problem")
 		if d, _ := p["detail"].(string); !strings.Contains(d, c.says) {
