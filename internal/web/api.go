@@ -39,11 +39,14 @@ type Options struct {
 	Hosts    []string // further names, such as that of a proxy in front; elsewhere than on loopback no others, if there are any
 }
 
-type api struct{ Options }
+type api struct {
+	Options
+	listeners chan struct{} // a place for each client of the events
+}
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{o}
+	a := &api{Options: o, listeners: make(chan struct{}, maxListeners)}
 	mux := http.NewServeMux()
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }
 	mux.HandleFunc("GET /-/healthy", ok)
@@ -221,35 +224,6 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.answer(w, http.StatusOK, map[string]any{"history": entries})
-}
-
-// events sends live records as server-sent events.
-func (a *api) events(w http.ResponseWriter, r *http.Request) {
-	entries, stop := a.Controller.Listen()
-	defer stop()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	rc := http.NewResponseController(w)
-	beat := time.NewTicker(15 * time.Second)
-	defer beat.Stop()
-	for {
-		if rc.Flush() != nil {
-			return
-		}
-		select {
-		case <-r.Context().Done():
-			return
-		case <-beat.C:
-			fmt.Fprint(w, ": still here\n\n")
-		case e := <-entries:
-			line, err := json.Marshal(e)
-			if err != nil {
-				a.Log.WithError(err).Error("an event cannot be encoded")
-				return
-			}
-			fmt.Fprintf(w, "event: %s\ndata: %s\n\n", e.Kind, line)
-		}
-	}
 }
 
 // by says who calls: the user of basic auth, what the client says of itself, or its address.

@@ -260,21 +260,6 @@ func TestAVanishedPolicyNeverRemovesTraffic(t *testing.T) {
 	s.call("GET", "/api/v1/services/shop", "", 404, "Problem")
 }
 
-func TestEventsAreSentLive(t *testing.T) {
-	s := newSite(t, "service: shop\n")
-	resp, err := http.Get(s.URL + "/api/v1/events")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	s.call("PUT", "/api/v1/services/shop/versions/v1", `{"endpoints":["127.0.0.1:1"]}`, 201, "Version")
-	buf := make([]byte, 4096)
-	n, err := resp.Body.Read(buf)
-	if err != nil || !strings.HasPrefix(string(buf[:n]), "event: announced\ndata: {") {
-		t.Errorf("%v %s", err, buf[:n])
-	}
-}
-
 func TestMetricNamesAreInOrder(t *testing.T) {
 	s := newSite(t, "service: shop\nversions: [{version: v1, endpoints: [\"127.0.0.1:1\"], stable: true}]\n")
 	problems, err := testutil.GatherAndLint(s.registry)
