@@ -91,7 +91,7 @@ func TestTheServerConfigHasDefaultsAndRefusesNonsense(t *testing.T) {
 	full := `xds:
   listen: 127.0.0.1:18000
   tls: {cert_file: , key_file: , client_ca_file: }
-web: {listen: 127.0.0.1:8080}
+web: {listen: 127.0.0.1:8080, hosts: [canaryd.example.com, "10.0.0.5", "fd00::5"]}
 policies: [policies/*.yml]
 storage: {path: data, etcd: {endpoints: [], prefix: /canaryd, tls: {}}}
 metrics: {source: envoy, prometheus: {url: http://127.0.0.1:9090}, interval: 1s}
@@ -106,6 +106,8 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 		"xds: {lisen: a}\n":                            "f:1:7: unknown key \"lisen\"",
 		"metrics: {interval: 1ms}\n":                   "f:1:21: the interval must be 100ms at least",
 		"metrics: {prometheus: {url: prom}}\n":         "f:1:29: \"prom\": url must be an address",
+		"web: {hosts: [\"http://a\"]}\n":               "f:1:14: web.hosts[0]: \"http://a\": write a host name without scheme",
+		"web: {hosts: [a, \"*.b\"]}\n":                 "f:1:14: web.hosts[1]: \"*.b\": write a host name",
 		"docker: {tls: {cert_file: a}}\n":              "f:1:15: ca_file, cert_file and key_file belong together",
 		"xds: {tls: {cert_file: a}}\n":                 "f:1:12: cert_file and key_file belong together",
 		"metrics: {prometheus: {basic_auth: 1}}\n":     "f:1:",

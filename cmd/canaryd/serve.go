@@ -179,7 +179,10 @@ func (d *daemon) listen() error {
 		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(d.ctl, d.src))
 	grpcServer := xds.NewServer(d.hub, d.loads, tlsConf)
 	d.run.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
-	handler := canarydweb.NewHandler(canarydweb.Options{Log: d.log, Controller: d.ctl, Registry: own, HookToken: string(d.cfg.Docker.HookToken)})
+	handler := canarydweb.NewHandler(canarydweb.Options{
+		Log: d.log, Controller: d.ctl, Registry: own, HookToken: string(d.cfg.Docker.HookToken),
+		Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
+	})
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })
 	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr().String(), "web": webListener.Addr().String(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")

@@ -21,6 +21,7 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/web"
 )
 
 // serverConfig is canaryd.yml. Every key has a default.
@@ -30,7 +31,8 @@ type serverConfig struct {
 		TLS    tlsConfig `yaml:"tls"`
 	} `yaml:"xds"`
 	Web struct {
-		Listen string `yaml:"listen"`
+		Listen string   `yaml:"listen"`
+		Hosts  []string `yaml:"hosts"` // names that the API is asked under
 	} `yaml:"web"`
 	Policies []string `yaml:"policies"`
 	Storage  struct {
@@ -151,6 +153,11 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	}
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
 		say("xds.tls", "cert_file and key_file belong together")
+	}
+	for i, h := range c.Web.Hosts {
+		if err := web.CheckHost(h); err != nil {
+			say("web.hosts", "web.hosts[%d]: %v", i, err)
+		}
 	}
 	if t := c.Docker.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.CertFile != "" && t.CAFile == "" {
 		say("docker.tls", "ca_file, cert_file and key_file belong together")

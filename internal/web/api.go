@@ -33,13 +33,20 @@ type Options struct {
 	Controller *controller.Controller
 	Registry   *prometheus.Registry
 	HookToken  string // what a registry's notifications carry; empty: they are refused
+
+	Listener net.Addr // where it listens: on loopback only its own names are answered to
+	Listen   string   // the same as it was configured, perhaps by name
+	Hosts    []string // further names, such as that of a proxy in front; elsewhere than on loopback no others, if there are any
 }
 
-type api struct{ Options }
+type api struct {
+	Options
+	listeners chan struct{} // a place for each client of the events
+}
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{o}
+	a := &api{Options: o, listeners: make(chan struct{}, maxListeners)}
 	mux := http.NewServeMux()
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }
 	mux.HandleFunc("GET /-/healthy", ok)
@@ -60,15 +67,12 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
 	mux.HandleFunc("GET /api/v1/events", a.events)
 	mux.HandleFunc("POST /api/v1/hooks/registry", a.pushed)
-	mux.HandleFunc("GET /api/v1/", func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, problem(http.StatusNotFound, "no such call: "+r.URL.Path+"; /api/v1/openapi.json lists them"))
-	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
+	return a.guard(a.unmatched(mux))
 }
 
 // ready: the stored state is loaded and published; both happen before the listener opens, so what
@@ -220,35 +224,6 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.answer(w, http.StatusOK, map[string]any{"history": entries})
-}
-
-// events sends live records as server-sent events.
-func (a *api) events(w http.ResponseWriter, r *http.Request) {
-	entries, stop := a.Controller.Listen()
-	defer stop()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	rc := http.NewResponseController(w)
-	beat := time.NewTicker(15 * time.Second)
-	defer beat.Stop()
-	for {
-		if rc.Flush() != nil {
-			return
-		}
-		select {
-		case <-r.Context().Done():
-			return
-		case <-beat.C:
-			fmt.Fprint(w, ": still here\n\n")
-		case e := <-entries:
-			line, err := json.Marshal(e)
-			if err != nil {
-				a.Log.WithError(err).Error("an event cannot be encoded")
-				return
-			}
-			fmt.Fprintf(w, "event: %s\ndata: %s\n\n", e.Kind, line)
-		}
-	}
 }
 
 // by says who calls: the user of basic auth, what the client says of itself, or its address.

@@ -1,0 +1,155 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+func TestEventsAreSentLive(t *testing.T) {
+	s := newSite(t, "service: shop\n")
+	resp, err := http.Get(s.URL + "/api/v1/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	s.call("PUT", "/api/v1/services/shop/versions/v1", `{"endpoints":["127.0.0.1:1"]}`, 201, "Version")
+	buf := make([]byte, 4096)
+	n, err := resp.Body.Read(buf)
+	if err != nil || !strings.HasPrefix(string(buf[:n]), "event: announced\ndata: {") {
+		t.Errorf("%v %s", err, buf[:n])
+	}
+}
+
+func TestOnlySoManyListenToTheEvents(t *testing.T) {
+	s := newSite(t, "service: shop\n")
+	var open []*http.Response
+	defer func() {
+		for _, resp := range open {
+			resp.Body.Close()
+		}
+	}()
+	for range maxListeners {
+		resp, err := http.Get(s.URL + "/api/v1/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open = append(open, resp); resp.StatusCode != 200 {
+			t.Fatalf("listener %d: %s", len(open), resp.Status)
+		}
+	}
+	p := s.call("GET", "/api/v1/events", "", 503, "Problem")
+	if d, _ := p["detail"].(string); !strings.Contains(d, "256 clients listen") {
+		t.Errorf("it says %q", d)
+	}
+	open[0].Body.Close() // makes room
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		resp, err := http.Get(s.URL + "/api/v1/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode == 200 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no room for another although one has gone")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// pipe is a connection without any buffer: what the client does not read is not written.
+type pipe struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func newPipe() *pipe { return &pipe{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (p *pipe) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipe) Close() error   { close(p.done); return nil }
+func (p *pipe) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p *pipe) dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client, nil
+}
+
+// Over both protocols: a listener that hears only heartbeats for ten minutes stays; one that stops reading is let go.
+func TestAListenerWhoDoesNotReadIsLetGo(t *testing.T) {
+	var http1, http2 http.Protocols
+	http1.SetHTTP1(true)
+	http2.SetUnencryptedHTTP2(true)
+	for name, protocols := range map[string]*http.Protocols{"HTTP/1.1": &http1, "HTTP/2.0": &http2} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { stopReading(t, name, protocols) }) })
+	}
+}
+
+func stopReading(t *testing.T, name string, protocols *http.Protocols) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	a := &api{Options: Options{Log: log}}
+	entries, ended := make(chan controller.Entry, 16), make(chan struct{})
+	l := newPipe()
+	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		a.follow(w, r, entries)
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	transport := &http.Transport{Protocols: protocols, DialContext: l.dial}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Get("http://canaryd/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.Proto != name {
+		t.Fatalf("it is %s", resp.Proto)
+	}
+	lines := bufio.NewReader(resp.Body)
+	for n := range 40 {
+		beat, err := lines.ReadString('\n')
+		_, err2 := lines.ReadString('\n')
+		if beat != ": still here\n" || err != nil || err2 != nil {
+			t.Fatalf("heartbeat %d: %q %v %v", n, beat, err, err2)
+		}
+	}
+	for range cap(entries) { // more than HTTP/2 sends ahead
+		entries <- controller.Entry{Record: rollout.Record{Kind: rollout.KindAnnounced, Reason: strings.Repeat("x", 1<<20)}}
+	}
+	time.Sleep(writeWithin - time.Second)
+	select {
+	case <-ended:
+		t.Fatal("it was let go before its time")
+	default:
+	}
+	time.Sleep(2 * time.Second)
+	select {
+	case <-ended:
+	default:
+		t.Error("it still waits for a client that does not read")
+	}
+}
