@@ -47,8 +47,8 @@ func TestVersionsAreFound(t *testing.T) {
 	if n := len(s.Version("shop", "v2").Endpoints); n != 2 {
 		t.Errorf("the second origin moved v2 to %d endpoints", n)
 	}
-	if svc, err := s.Service("shop"); err != nil || !strings.Contains(svc.Warning, "name it in one place only") {
-		t.Errorf("the contradiction is not told: %q %v", svc.Warning, err)
+	if svc, err := s.Service("shop"); err != nil || !strings.Contains(strings.Join(svc.Warnings, "\n"), "name it in one place only") {
+		t.Errorf("the contradiction is not told: %q %v", svc.Warnings, err)
 	}
 	write("[]")
 	time.Sleep(2 * time.Second)

@@ -230,18 +230,20 @@ func reportOf(r xds.Report) metrics.Report {
 	return out
 }
 
-// tell hands on what is decided.
+// tell hands on what was decided and stored.
 func tell(ctx context.Context, ctl *controller.Controller, n *notify.Notifier) error {
-	entries, stop := ctl.Listen()
-	defer stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e := <-entries:
+	last := ""
+	for ctx.Err() == nil {
+		entries, err := ctl.Listen(ctx, last)
+		if err != nil {
+			return err
+		}
+		for e := range entries { // closed early: it fell behind
 			n.Send(e.Record)
+			last = e.Cursor
 		}
 	}
+	return nil
 }
 
 func background(parent context.Context, g *run.Group, f func(context.Context) error) {

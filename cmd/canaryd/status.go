@@ -70,8 +70,8 @@ func statusTable(w io.Writer, list web.Services) error {
 		if len(s.Versions) == 0 {
 			fmt.Fprintf(t, "%s\t-\t\t\t\t\t\t\t\tno version yet: answers 503 until one is announced\n", s.Service)
 		}
-		if s.Warning != "" {
-			fmt.Fprintf(t, "%s\t!\t\t\t\t\t\t\t\t%s\n", s.Service, s.Warning)
+		for _, w := range s.Warnings {
+			fmt.Fprintf(t, "%s\t!\t\t\t\t\t\t\t\t%s\n", s.Service, w)
 		}
 	}
 	return t.Flush()

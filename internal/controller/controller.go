@@ -235,6 +235,9 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 // step feeds one event to a service's state machine. What it decides is a cut goes out when it is
 // stored, or a moment later; everything else only when it is stored.
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
+	if u.removing {
+		return nil, nil
+	}
 	next, records, err := stepped(u, e)
 	if err != nil {
 		return nil, err

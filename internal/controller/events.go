@@ -54,42 +54,58 @@ func (b *events) leave(ch chan Entry) {
 	}
 }
 
-// Listen hands every stored entry to f, in order, until ctx ends, f returns an error, or f is too slow
-// to keep up. After names the last entry that was got before, by its cursor; empty: only new ones.
-func (c *Controller) Listen(ctx context.Context, after string, f func(Entry) error) error {
-	ch := c.events.subscribe()
-	defer c.events.leave(ch)
+// Listen returns stored entries in order, until ctx ends. After names the last entry that the caller has,
+// by its cursor; empty: only new ones are wanted. The channel is closed early when the caller falls
+// behind, or the store cannot be read: it goes on with another Listen.
+func (c *Controller) Listen(ctx context.Context, after string) (<-chan Entry, error) {
 	var last uint64
 	if after != "" {
 		var err error
 		if last, err = strconv.ParseUint(after, 10, 64); err != nil {
-			return &CursorError{after}
-		}
-		if last, err = c.events.replay(ctx, last, f); err != nil {
-			return err
+			return nil, &CursorError{after}
 		}
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e, ok := <-ch:
-			if !ok {
-				return fmt.Errorf("more than %d entries behind: go on after the last one", listenerRoom)
-			}
-			if e.cursor <= last {
-				continue // it was replayed
-			}
-			if err := f(e); err != nil {
-				return err
+	live := c.events.subscribe() // before the replay, so that nothing falls between the two
+	out := make(chan Entry)
+	go func() {
+		defer close(out)
+		defer c.events.leave(live)
+		if after != "" {
+			var err error
+			if last, err = c.events.replay(ctx, last, out); err != nil {
+				c.Log.WithError(err).Error("a listener was not told all events: it has to ask again")
+				return
 			}
 		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case e, ok := <-live:
+				if !ok {
+					return
+				}
+				if e.cursor > last && !pass(ctx, out, e) { // the others were replayed
+					return
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+func pass(ctx context.Context, to chan<- Entry, e Entry) bool {
+	select {
+	case to <- e:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
-// replay hands over what was stored after a cursor, and returns the last cursor.
-func (b *events) replay(ctx context.Context, last uint64, f func(Entry) error) (uint64, error) {
-	for ctx.Err() == nil {
+// replay passes on what was stored after a cursor, and returns the last cursor.
+func (b *events) replay(ctx context.Context, last uint64, to chan<- Entry) (uint64, error) {
+	for {
 		stored, err := b.store.Events(last, replayAtOnce)
 		if err != nil {
 			return last, fmt.Errorf("read the events after %d: %w", last, err)
@@ -100,16 +116,15 @@ func (b *events) replay(ctx context.Context, last uint64, f func(Entry) error) (
 				return last, fmt.Errorf("read event %d: %w", s.Cursor, err)
 			}
 			e.at(s.Cursor)
-			if err := f(e); err != nil {
-				return last, err
+			if !pass(ctx, to, e) {
+				return last, nil
 			}
 			last = s.Cursor
 		}
 		if len(stored) < replayAtOnce {
-			break
+			return last, nil
 		}
 	}
-	return last, nil
 }
 
 // CursorError says that a cursor is not one that canaryd gave out.

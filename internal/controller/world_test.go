@@ -33,6 +33,7 @@ type bubble struct {
 	fleet  []*world.Envoy
 	daemon *Controller
 	db     *store.Bolt
+	disk   *disk
 	stop   func()
 	dialer *dialer
 }
@@ -51,7 +52,7 @@ func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 }
 
 func newBubble(t *testing.T, policyText string, envoys int, traffic world.Traffic) *bubble {
-	b := &bubble{t: t, dir: t.TempDir(), dialer: &dialer{}}
+	b := &bubble{t: t, dir: t.TempDir(), dialer: &dialer{}, disk: &disk{}}
 	b.write(policyText)
 	b.start()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -96,7 +97,8 @@ func (b *bubble) start() {
 	var src *metrics.Envoy
 	loads := xds.NewLoads(time.Second, func(r xds.Report) { src.Add(reportOf(r)) })
 	src = metrics.NewEnvoy(time.Second, loads.Nodes)
-	c, err := New(Options{Log: log, Store: db, Hub: hub, Source: src, Ask: loads.Ask, Policies: []string{filepath.Join(b.dir, "*.yml")}})
+	b.disk.Bolt = db
+	c, err := New(Options{Log: log, Store: b.disk, Hub: hub, Source: src, Ask: loads.Ask, Policies: []string{filepath.Join(b.dir, "*.yml")}})
 	if err != nil {
 		b.t.Fatal(err)
 	}

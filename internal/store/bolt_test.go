@@ -14,12 +14,12 @@ func TestStateAndHistoryAreOneTransaction(t *testing.T) {
 	}
 	for i := range 30 {
 		w := Write{Service: "shop", State: []byte(fmt.Sprint("state ", i)), PolicyHash: "h1", PolicyText: "service: shop", Records: [][]byte{[]byte(fmt.Sprint("a", i)), []byte(fmt.Sprint("b", i))}}
-		if err := b.Save([]Write{w, {Service: "pay", State: []byte("p")}}); err != nil {
+		if _, err := b.Save([]Write{w, {Service: "pay", State: []byte("p")}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// One bad write takes the whole transaction with it.
-	if err := b.Save([]Write{{Service: "shop", State: []byte("lost"), Records: [][]byte{[]byte("lost")}}, {Service: "", State: []byte("x")}}); err == nil {
+	if _, err := b.Save([]Write{{Service: "shop", State: []byte("lost"), Records: [][]byte{[]byte("lost")}}, {Service: "", State: []byte("x")}}); err == nil {
 		t.Error("an empty service name was stored")
 	}
 	if err := b.Close(); err != nil {
@@ -43,7 +43,7 @@ func TestStateAndHistoryAreOneTransaction(t *testing.T) {
 	if p, err := b.Policy("h1"); err != nil || p != "service: shop" {
 		t.Errorf("%q %v", p, err)
 	}
-	if err := b.Save([]Write{{Service: "shop", Delete: true}}); err != nil {
+	if _, err := b.Save([]Write{{Service: "shop", Delete: true}}); err != nil {
 		t.Fatal(err)
 	}
 	if states, _ = b.States(); len(states) != 1 {

@@ -87,7 +87,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	if err := a.Controller.Reload(r.Context(), by(r)); err != nil {
-		a.fail(w, problem(http.StatusInternalServerError, err.Error()))
+		a.fail(w, err)
 		return
 	}
 	fmt.Fprintln(w, "reloaded")
@@ -116,7 +116,7 @@ func (a *api) service(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) remove(w http.ResponseWriter, r *http.Request) {
-	if err := a.Controller.Delete(r.Context(), r.PathValue("service")); err != nil {
+	if err := a.Controller.Delete(r.Context(), r.PathValue("service"), by(r)); err != nil {
 		a.fail(w, err)
 		return
 	}
@@ -205,7 +205,11 @@ func (a *api) command(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	a.answer(w, http.StatusOK, viewVersion(&s.State, s.State.Version(version)))
+	answer, status := viewVersion(&s.State, s.State.Version(version)), http.StatusOK
+	if !s.Stored {
+		answer.Stored, status = &s.Stored, http.StatusAccepted
+	}
+	a.answer(w, status, answer)
 }
 
 func (a *api) history(w http.ResponseWriter, r *http.Request) {

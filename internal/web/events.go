@@ -15,7 +15,7 @@ const (
 	writeWithin  = 10 * time.Second // who has not taken an event by then is gone
 )
 
-// events sends live records as server-sent events.
+// events sends the records as server-sent events, from now on or after the one that Last-Event-ID names.
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	select {
 	case a.listeners <- struct{}{}:
@@ -25,12 +25,15 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients listen to the events, which is the most: close some, or read /api/v1/services/{service}/history", maxListeners)))
 		return
 	}
-	entries, stop := a.Controller.Listen()
-	defer stop()
+	entries, err := a.Controller.Listen(r.Context(), r.Header.Get("Last-Event-ID"))
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
 	a.follow(w, r, entries)
 }
 
-// follow sends entries until the client is gone.
+// follow sends entries until the client is gone, or has fallen so far behind that it has to ask anew.
 func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan controller.Entry) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -47,7 +50,10 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 			return
 		case <-beat.C:
 			frame = []byte(": still here\n\n")
-		case e := <-entries:
+		case e, ok := <-entries:
+			if !ok {
+				return
+			}
 			var err error
 			if frame, err = eventFrame(e); err != nil {
 				a.Log.WithError(err).Error("an event cannot be encoded")
@@ -63,7 +69,7 @@ func eventFrame(e controller.Entry) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", e.Kind, data), nil
+	return fmt.Appendf(nil, "id: %s\nevent: %s\ndata: %s\n\n", e.Cursor, e.Kind, data), nil
 }
 
 // send writes and flushes within writeWithin. The deadline is taken back afterwards: on HTTP/2 one that

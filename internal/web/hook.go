@@ -4,12 +4,11 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
 	"strings"
-
-	"github.com/sirupsen/logrus"
 
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -74,7 +73,12 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			found = true
-			out.Deployed = append(out.Deployed, a.deployPushed(r, p, e.Target.Tag, "registry "+e.Request.Host))
+			d, err := a.deployPushed(r, p, e.Target.Tag, "registry "+e.Request.Host)
+			if err != nil { // the registry asks again
+				a.fail(w, err)
+				return
+			}
+			out.Deployed = append(out.Deployed, d)
 		}
 		if !found {
 			out.Ignored++
@@ -104,15 +108,17 @@ func wants(d *policy.Docker, repository, tag string) bool {
 	return err == nil && re.MatchString(tag)
 }
 
-func (a *api) deployPushed(r *http.Request, p *policy.Policy, tag, by string) Deployed {
+// deployPushed returns an error where the same notification may have another answer later.
+func (a *api) deployPushed(r *http.Request, p *policy.Policy, tag, by string) (Deployed, error) {
 	d := Deployed{Service: p.Service, Version: tag, Image: p.Docker.Reference(tag)}
 	_, _, err := a.Controller.Announce(r.Context(), p.Service, rollout.Announced{Version: tag, Image: tag, By: by})
-	if err != nil {
-		d.Refused = err.Error()
-		var refusal *rollout.Refusal
-		if !errors.As(err, &refusal) {
-			a.Log.WithError(err).WithFields(logrus.Fields{"service": d.Service, "version": tag}).Error("a pushed tag was not deployed")
-		}
+	var refusal *rollout.Refusal
+	if errors.As(err, &refusal) {
+		d.Refused = refusal.Message
+		return d, nil
 	}
-	return d
+	if err != nil {
+		return d, fmt.Errorf("service %s, tag %s: %w", d.Service, tag, err)
+	}
+	return d, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -23,14 +24,21 @@ func problem(status int, detail string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
-// problemOf gives an error its status: 404 unknown, 409 wrong phase, 500 otherwise.
+// problemOf gives an error its status: 404 unknown, 409 wrong phase, 422 wrong input, 503 not stored, 500 otherwise.
 func problemOf(err error) *Problem {
 	var p *Problem
 	var unknown *controller.UnknownError
 	var refusal *rollout.Refusal
+	var unstored *controller.NotStoredError
+	var cursor *controller.CursorError
+	var findings policy.Findings
 	switch {
 	case errors.As(err, &p):
 		return p
+	case errors.As(err, &unstored):
+		return problem(http.StatusServiceUnavailable, err.Error())
+	case errors.As(err, &cursor), errors.As(err, &findings):
+		return problem(http.StatusUnprocessableEntity, err.Error())
 	case errors.As(err, &unknown):
 		return problem(http.StatusNotFound, unknown.Message)
 	case errors.As(err, &refusal) && refusal.Unknown:

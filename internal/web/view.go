@@ -2,6 +2,9 @@
 package web
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
@@ -18,7 +21,7 @@ type Service struct {
 	Envoys   int       `json:"envoys"` // that subscribe to the route
 	Lagging  []string  `json:"lagging,omitempty"`
 	Rate     float64   `json:"requests_per_second"`
-	Warning  string    `json:"warning,omitempty"`
+	Warnings []string  `json:"warnings,omitempty"`
 }
 
 // Services is the list of them.
@@ -41,11 +44,12 @@ type Version struct {
 	Launching string            `json:"launching,omitempty"` // what is being done to run the image
 	Attempt   int               `json:"attempt"`
 	Verdict   *analysis.Verdict `json:"verdict"`
+	Stored    *bool             `json:"stored,omitempty"` // false: the abort is carried out, and the disk did not take it yet
 }
 
 func viewService(c controller.Service) Service {
 	s := &c.State
-	v := Service{Service: s.Policy.Service, Versions: []Version{}, Orphaned: s.Orphaned, Policy: s.PolicyHash,
+	v := Service{Service: c.Name, Versions: []Version{}, Orphaned: s.Orphaned, Policy: s.PolicyHash,
 		Envoys: s.Subscribers, Lagging: s.Lagging, Rate: s.Rate.PerSecond()}
 	if s.Stable != "" {
 		v.Stable = &s.Stable
@@ -53,17 +57,43 @@ func viewService(c controller.Service) Service {
 	for i := range s.Versions {
 		v.Versions = append(v.Versions, viewVersion(s, &s.Versions[i]))
 	}
-	switch {
-	case c.StoreError != nil:
-		v.Warning = "the history is not being written: " + c.StoreError.Error()
-	case s.Nack != nil:
-		v.Warning = "Envoy " + s.Nack.Node + " refused the table: " + s.Nack.Message
-	case c.Conflict != "":
-		v.Warning = c.Conflict
-	case s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0:
-		v.Warning = "no route.max_stream_duration: requests in flight at a cut run to their end"
-	}
+	v.Warnings = warnings(c)
 	return v
+}
+
+// warnings are what a person should know about a service that is in no verdict, the worst first.
+func warnings(c controller.Service) []string {
+	var ws []string
+	say := func(err error, before, after string) {
+		if err != nil {
+			ws = append(ws, before+firstLine(err)+after)
+		}
+	}
+	s := &c.State
+	say(c.Unreadable, "the stored state cannot be read: ", "; the Envoys keep what they have and nothing is judged: restore a copy of the database, or remove the service and begin anew")
+	say(c.Defect, "", "")
+	say(c.Storing, "the history is not being written: ", "")
+	say(c.Publishing, "the table cannot be published, the Envoys keep the one before: ", "")
+	say(c.Policies, "the policies were not reloaded: ", "")
+	if s.Nack != nil {
+		ws = append(ws, "Envoy "+s.Nack.Node+" refused the table: "+s.Nack.Message)
+	}
+	if c.Conflict != "" {
+		ws = append(ws, c.Conflict)
+	}
+	if s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0 {
+		ws = append(ws, "no route.max_stream_duration: requests in flight at a cut run to their end")
+	}
+	return ws
+}
+
+// firstLine says how many more lines there are.
+func firstLine(err error) string {
+	first, rest, more := strings.Cut(err.Error(), "\n")
+	if more {
+		first += fmt.Sprintf(" (and %d more lines in the log)", 1+strings.Count(rest, "\n"))
+	}
+	return first
 }
 
 func viewVersion(s *rollout.State, v *rollout.Version) Version {

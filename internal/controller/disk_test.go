@@ -1,0 +1,620 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/store"
+	"github.com/canaryd/canaryd/internal/world"
+)
+
+// disk is a store on a disk that is slow, hangs, or takes nothing.
+type disk struct {
+	*store.Bolt
+
+	mu    sync.Mutex
+	delay time.Duration
+	fails error
+	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
+}
+
+var errDiskFull = errors.New("no space left on device")
+
+func (d *disk) set(delay time.Duration, fails error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.delay, d.fails = delay, fails
+}
+
+// freeze lets every write hang until the returned function is called.
+func (d *disk) freeze() (thaw func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ch := make(chan struct{})
+	d.thaw = ch
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.thaw = nil
+		close(ch)
+	})
+}
+
+func (d *disk) Save(ws []store.Write) (uint64, error) {
+	d.mu.Lock()
+	delay, fails, thaw := d.delay, d.fails, d.thaw
+	d.mu.Unlock()
+	time.Sleep(delay)
+	if thaw != nil {
+		<-thaw
+		d.mu.Lock()
+		fails = d.fails
+		d.mu.Unlock()
+	}
+	if fails != nil {
+		return 0, fails
+	}
+	return d.Bolt.Save(ws)
+}
+
+// share is what the Envoys give a version, in parts of 10 000 of each.
+func (b *bubble) share(version string) uint32 {
+	sum := uint32(0)
+	for _, e := range b.fleet {
+		sum += e.Weights()[version]
+	}
+	return sum
+}
+
+// never fails when a version gets anything within the time.
+func (b *bubble) never(version string, long time.Duration) {
+	b.t.Helper()
+	for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if n := b.share(version); n > 0 {
+			b.t.Fatalf("%s after the cut, %s is served to %d of 10 000", long-time.Until(end), version, n)
+		}
+	}
+}
+
+const tenPercent = bubblePolicy + "ramp: {steps: [10%, 100%], hold: 1h}\njudge: {clump: 1}\n"
+
+// cutUnder brings v2 to 10 %, lets the disk do something, and has v2 fail.
+func cutUnder(t *testing.T, trouble func(b *bubble), after func(b *bubble)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := newBubble(t, tenPercent, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: func(v string, _ time.Time) float64 {
+			if _, ok := bad.Load(v); ok {
+				return 1
+			}
+			return 0
+		}})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(5 * time.Second)
+		if b.share("v2") != 2000 {
+			t.Fatalf("v2 is served to %d", b.share("v2"))
+		}
+		trouble(b)
+		bad.Store("v2", true)
+		b.until("v2", rollout.Failed, 10*time.Second)
+		time.Sleep(cutPatience + 10*time.Millisecond)
+		after(b)
+	})
+}
+
+// slowDisk is one on which a write is always under way.
+func slowDisk(b *bubble) {
+	b.disk.set(6*time.Second, nil)
+	time.Sleep(12 * time.Second)
+}
+
+// A write that is under way when a version is cut ends after the cut went out: the version stays out.
+func TestAWriteThatEndsLateBringsNothingBack(t *testing.T) {
+	cutUnder(t, slowDisk, func(b *bubble) { b.never("v2", 30*time.Second) })
+}
+
+// The same, and afterwards the disk is full.
+func TestADiskThatIsFullAfterwardsBringsNothingBack(t *testing.T) {
+	cutUnder(t, slowDisk, func(b *bubble) {
+		b.disk.set(0, errDiskFull)
+		b.never("v2", time.Minute)
+		if s, err := b.daemon.Service(b.t.Context(), "shop"); err != nil || s.Stored || s.Storing == nil {
+			b.t.Errorf("the full disk is not told: %+v %v", s.Storing, err)
+		}
+		b.disk.set(0, nil)
+		b.never("v2", 10*time.Second)
+		if s, err := b.daemon.Service(b.t.Context(), "shop"); err != nil || !s.Stored || s.Storing != nil {
+			b.t.Errorf("the disk is well again: %v %v %v", s.Stored, s.Storing, err)
+		}
+	})
+}
+
+// A disk that hangs for minutes under a write, then takes it, or does not.
+func TestADiskThatHangsBringsNothingBack(t *testing.T) {
+	for name, end := range map[string]error{"and takes the write": nil, "and refuses it": errDiskFull} {
+		t.Run(name, func(t *testing.T) {
+			var thaw func()
+			cutUnder(t, func(b *bubble) {
+				thaw = b.disk.freeze()
+				time.Sleep(6 * time.Second) // a checkpoint hangs
+			}, func(b *bubble) {
+				b.never("v2", 3*time.Minute)
+				s, err := b.daemon.Service(b.t.Context(), "shop")
+				if err != nil || s.Storing == nil || !strings.Contains(s.Storing.Error(), "has not answered for 3m") {
+					b.t.Errorf("status says %v (%v)", s.Storing, err)
+				}
+				b.disk.set(0, end)
+				thaw()
+				b.never("v2", 10*time.Second)
+				b.disk.set(0, nil)
+				b.never("v2", 10*time.Second)
+			})
+		})
+	}
+}
+
+// What went out unstored is stored when the disk takes it again, and what was raised meanwhile goes out
+// then: nothing is lost, nothing comes back.
+func TestARaiseWaitsForAHangingDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 50%, 100%], hold: 10s}\njudge: {clump: 1}\n", 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(3 * time.Second)
+		thaw := b.disk.freeze()
+		time.Sleep(time.Minute)
+		if b.share("v2") != 2000 {
+			t.Errorf("v2 is served to %d while the disk hangs", b.share("v2"))
+		}
+		if v := b.version("v2"); v.Verdict.Code != "not_in_force" {
+			t.Errorf("%+v", v.Verdict)
+		}
+		thaw()
+		time.Sleep(time.Second)
+		if b.share("v2") != 10000 {
+			t.Errorf("v2 is served to %d when the disk answers again", b.share("v2"))
+		}
+	})
+}
+
+// An abort before the first write of a service: nothing was published, so nothing is to be cut, and the
+// daemon goes on.
+func TestAnAbortBeforeTheFirstWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "pay", PerSecond: 10, ErrorRate: steady(nil)})
+		b.disk.set(0, errDiskFull)
+		if err := os.WriteFile(filepath.Join(b.dir, "pay.yml"), []byte("service: pay\nroute: {probe: \"off\"}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range []string{"v1", "v2"} {
+			_, _, err := b.daemon.Announce(t.Context(), "pay", rollout.Announced{Version: v, Endpoints: []string{"10.0.0.9:80"}})
+			var unstored *NotStoredError
+			if !errors.As(err, &unstored) || !strings.Contains(err.Error(), errDiskFull.Error()) || !strings.Contains(err.Error(), "abort") {
+				t.Errorf("announced: %v", err)
+			}
+		}
+		s, _, err := b.daemon.Command(t.Context(), "pay", rollout.Commanded{Verb: "abort", Version: "v2"})
+		if err != nil || s.Stored {
+			t.Errorf("aborted: %v, stored %v", err, s.Stored)
+		}
+		time.Sleep(10 * time.Second)
+		if w := b.fleet[0].Weights(); len(w) != 0 {
+			t.Errorf("nothing of pay is stored, and an Envoy serves %v", w)
+		}
+		b.disk.set(0, nil)
+		time.Sleep(5 * time.Second)
+		if w := b.fleet[0].Weights(); len(w) != 1 || w["v1"] != 10000 {
+			t.Errorf("an Envoy serves %v", w)
+		}
+		s, err = b.daemon.Service(t.Context(), "pay")
+		if err != nil || !s.Stored || s.State.Version("v2").Phase != rollout.Aborted {
+			t.Errorf("%v %+v", err, s.State.Version("v2"))
+		}
+	})
+}
+
+// The way back is a cut: it does not wait for the disk, and a promotion does.
+func TestTheWayBackDoesNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		command := func(verb, version string) (Service, error) {
+			s, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, By: "ann"})
+			return s, err
+		}
+		if _, err := command("promote", "v2"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		thaw := b.disk.freeze()
+		time.Sleep(6 * time.Second)
+		begin := time.Now()
+		s, err := command("abort", "v2")
+		if took := time.Since(begin); err != nil || s.Stored || took > writeHangs+100*time.Millisecond {
+			t.Errorf("abort of stable: %v, stored %v, after %s", err, s.Stored, took)
+		}
+		if b.share("v2") != 0 || b.share("v1") != 20000 {
+			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
+		}
+		b.never("v2", time.Minute)
+		var unstored *NotStoredError
+		if _, err := command("promote", "v2"); !errors.As(err, &unstored) {
+			t.Errorf("promoted on a disk that hangs: %v", err)
+		}
+		b.never("v2", time.Minute)
+		thaw()
+		time.Sleep(time.Second)
+		if b.share("v2") != 20000 { // the promotion that was asked for after the abort
+			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
+		}
+	})
+}
+
+// Nothing is told before it is stored: not to listeners, not to whoever reads the history.
+func TestWhatIsToldIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told, err := b.daemon.Listen(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		thaw := b.disk.freeze()
+		defer thaw()
+		_, _, err = b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
+		if !strings.Contains(err.Error(), "announcement of v2") {
+			t.Errorf("%v", err)
+		}
+		select {
+		case e := <-told:
+			t.Fatalf("told and not stored: %+v", e)
+		case <-time.After(time.Minute):
+		}
+		if h, err := b.daemon.History(t.Context(), "shop", 100); err != nil || len(h) != 1 {
+			t.Errorf("%d records, %v", len(h), err)
+		}
+		thaw()
+		e := <-told
+		h, err := b.daemon.History(t.Context(), "shop", 100)
+		if err != nil || len(h) < 2 || h[1].Kind != e.Kind || !h[1].At.Equal(e.At) {
+			t.Errorf("told %+v, stored %+v, %v", e, h, err)
+		}
+	})
+}
+
+// Who listened before a restart goes on where it was.
+func TestListenersMissNothingOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		listen := func(after string, n int) (got []Entry) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ch, err := b.daemon.Listen(ctx, after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for len(got) < n {
+				select {
+				case e := <-ch:
+					got = append(got, e)
+				case <-time.After(time.Minute):
+					t.Fatalf("%d of %d entries", len(got), n)
+				}
+			}
+			return got
+		}
+		b.announce("v2")
+		first := listen("0", 2)
+		for i := range 5 {
+			b.announce("w" + string(rune('0'+i)))
+			b.stop()
+			b.start()
+		}
+		rest := listen(first[1].Cursor, 5)
+		if all := listen("0", 7); all[6].Version != rest[4].Version || all[2].Version != rest[0].Version || rest[0].Version == "v2" {
+			t.Errorf("%+v", rest)
+		}
+		if _, err := b.daemon.Listen(t.Context(), "yesterday"); err == nil {
+			t.Error("a made-up cursor is taken")
+		}
+	})
+}
+
+// A listener that does not keep up is let go, and does not hold up the loop.
+func TestASlowListenerIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 0, world.Traffic{Service: "shop"})
+		ch, err := b.daemon.Listen(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.announce("v2")
+		for range listenerRoom {
+			for _, verb := range []string{"pause", "resume"} {
+				if _, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: "v2"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		n := 0
+		var last Entry
+		for last = range ch {
+			n++
+		}
+		if n > listenerRoom+2 {
+			t.Errorf("%d entries", n)
+		}
+		again, err := b.daemon.Listen(t.Context(), last.Cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := <-again; e.cursor != last.cursor+1 {
+			t.Errorf("after %d comes %d", last.cursor, e.cursor)
+		}
+	})
+}
+
+// While nothing can be stored only so many records are kept, and the history says how many were not.
+func TestRecordsOfAFullDiskAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 0, world.Traffic{Service: "shop"})
+		b.announce("v2")
+		b.disk.set(0, errDiskFull)
+		for range mostKept {
+			for _, verb := range []string{"pause", "resume"} {
+				_, _, _ = b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: "v2"}) // not stored
+			}
+		}
+		b.disk.set(0, nil)
+		time.Sleep(5 * time.Second)
+		h, err := b.daemon.History(t.Context(), "shop", 10*mostKept)
+		if err != nil || len(h) > mostKept+5 {
+			t.Fatalf("%d records, %v", len(h), err)
+		}
+		if last := h[len(h)-1]; last.Kind != rollout.KindDropped || !strings.Contains(last.Reason, "1000 records") {
+			t.Errorf("%+v", last)
+		}
+	})
+}
+
+// A broken policy, a full disk, a state that cannot be read: canaryd starts on what it has, and says so.
+func TestStartsOnWhatIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(40 * time.Second)
+		had := b.share("v2")
+		b.stop()
+		b.write("service: shop\nramp: nonsense\n")
+		b.disk.set(0, errDiskFull)
+		b.start()
+		time.Sleep(3 * time.Second)
+		s, err := b.daemon.Service(t.Context(), "shop")
+		if err != nil || s.Policies == nil || !strings.Contains(s.Policies.Error(), "shop.yml:2:") {
+			t.Errorf("the policy: %v, %v", s.Policies, err)
+		}
+		if b.share("v2") != had || had == 0 || b.share("v1") != 20000-had {
+			t.Errorf("v1 gets %d, v2 %d (was %d)", b.share("v1"), b.share("v2"), had)
+		}
+		if f, err := b.daemon.Figures(t.Context()); err != nil || f.ReloadOK {
+			t.Errorf("config_last_reload_successful would be 1: %v", err)
+		}
+		b.write(bubblePolicy)
+		b.disk.set(0, nil)
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Error(err)
+		}
+		if s, _ = b.daemon.Service(t.Context(), "shop"); s.Policies != nil {
+			t.Errorf("%v", s.Policies)
+		}
+	})
+}
+
+// A state that cannot be read is left alone, and so is what the Envoys have of it; the other services go on.
+func TestAnUnreadableStateIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		if err := os.WriteFile(filepath.Join(b.dir, "pay.yml"), []byte(strings.Replace(bubblePolicy, "shop", "pay", 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(40 * time.Second)
+		had := b.share("v2")
+		b.disk.set(0, errors.New("as if it were killed"))
+		b.stop()
+		db, err := store.Open(b.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Save([]store.Write{{Service: "shop", State: []byte(`{"policy": 7}`)}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.disk.set(0, nil)
+		b.start()
+		time.Sleep(10 * time.Second)
+		if b.share("v2") != had || b.share("v1") != 20000-had || had == 0 {
+			t.Errorf("the Envoys had %d of v2 and have %d, and %d of v1", had, b.share("v2"), b.share("v1"))
+		}
+		list, err := b.daemon.Services(t.Context())
+		if err != nil || len(list) != 2 || list[0].Name != "pay" || list[0].Unreadable != nil || list[1].Name != "shop" || list[1].Unreadable == nil {
+			t.Fatalf("%+v %v", list, err)
+		}
+		_, _, err = b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: "abort", Version: "v2"})
+		if err == nil || !strings.Contains(err.Error(), "cannot be read") {
+			t.Errorf("%v", err)
+		}
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil { // never begins anew by itself
+			t.Error(err)
+		}
+		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		if b.share("v1") != 20000 { // its policy is still there, and begins anew
+			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
+		}
+	})
+}
+
+// A service that was deleted stays deleted, though a write of it was under way; its policy brings it back.
+func TestADeletedServiceStaysDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(2 * time.Second)
+		b.write("service: other\n")
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		b.disk.set(1900*time.Millisecond, nil)
+		time.Sleep(6 * time.Second) // a checkpoint is under way
+		err := b.daemon.Delete(t.Context(), "shop", "ann")
+		var unstored *NotStoredError
+		if err != nil && !errors.As(err, &unstored) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.disk.set(0, nil)
+		b.stop()
+		b.start()
+		if s, err := b.daemon.Service(t.Context(), "shop"); err == nil {
+			t.Fatalf("it is back: %+v", s)
+		}
+		h, err := b.daemon.History(t.Context(), "shop", 100)
+		if err != nil || h[len(h)-1].Kind != rollout.KindRemoved || h[len(h)-1].By != "ann" {
+			t.Errorf("%v %v", h, err)
+		}
+		b.write(bubblePolicy)
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if b.share("v1") != 10000 {
+			t.Errorf("v1 gets %d", b.share("v1"))
+		}
+	})
+}
+
+// A policy comes back while its service is being deleted on a disk that hangs.
+func TestAPolicyComesBackDuringADeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.write("service: other\n")
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		thaw := b.disk.freeze()
+		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err == nil {
+			t.Error("deleted on a disk that hangs")
+		}
+		b.write(bubblePolicy)
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v7", Endpoints: []string{"10.0.0.9:80"}}); err == nil || !strings.Contains(err.Error(), "being removed") {
+			t.Errorf("%v", err)
+		}
+		if b.share("v1") != 10000 {
+			t.Errorf("v1 gets %d before the deletion is stored", b.share("v1"))
+		}
+		thaw()
+		time.Sleep(3 * time.Second)
+		s, err := b.daemon.Service(t.Context(), "shop")
+		if err != nil || s.State.Stable != "v1" || b.share("v1") != 10000 {
+			t.Errorf("%v, stable %q, v1 gets %d", err, s.State.Stable, b.share("v1"))
+		}
+	})
+}
+
+// A policy file that cannot be read to its end (here a pipe without a writer) holds up a reload, and
+// nothing else.
+func TestAHangingPolicyFileHoldsUpNothing(t *testing.T) {
+	b := &bubble{t: t, dir: t.TempDir(), dialer: &dialer{}, disk: &disk{}}
+	b.write(bubblePolicy)
+	b.start()
+	defer func() { b.stop() }()
+	pipe := filepath.Join(b.dir, "z.yml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.daemon.Reload(t.Context(), "test") }()
+	for range 20 {
+		begin := time.Now()
+		if _, err := b.daemon.Service(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Fatalf("the loop was held up for %s", took)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("the pipe was read: %v", err)
+	default:
+	}
+	if err := os.WriteFile(pipe, []byte("service: pay\n"), 0o600); err != nil { // its writer comes
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := b.daemon.Service(t.Context(), "pay"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Other services of a file, and of a reload, hear nothing of an edit.
+func TestAnEditIsHeardByItsServiceOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy+"---\n"+strings.Replace(bubblePolicy, "shop", "pay", 1), 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		state := func(service string) string {
+			s, err := b.daemon.Service(t.Context(), service)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := json.Marshal(s.State)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(raw)
+		}
+		shop, pay := state("shop"), state("pay")
+		b.write(bubblePolicy + "---\n" + strings.Replace(bubblePolicy, "shop", "pay", 1) + "ramp: {hold: 7s}\n")
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		if state("shop") != shop || state("pay") == pay {
+			t.Errorf("shop changed: %v, pay changed: %v", state("shop") != shop, state("pay") != pay)
+		}
+	})
+}
