@@ -6,7 +6,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Policy is what an operator wants for one service. Only Service is required.
@@ -204,10 +203,22 @@ func (d *Docker) Reference(image string) string {
 const (
 	ThenHold     = "hold"
 	ThenRollback = "rollback"
-	PerRequest   = "request"
-	PerUser      = "user"
-	ProbeOn      = "on"
-	ProbeOff     = "off"
+)
+
+// What a weight is a share of.
+const (
+	PerRequest = "request"
+	PerUser    = "user"
+)
+
+// Whether canaryd asks the endpoints itself.
+const (
+	ProbeOn  = "on"
+	ProbeOff = "off"
+)
+
+// What the service speaks.
+const (
 	ProtocolHTTP = "http"
 	ProtocolGRPC = "grpc"
 )
@@ -243,24 +254,6 @@ func GRPCStatuses() []string {
 
 // FullWeight is all of a service's traffic: weights are integers out of 10 000.
 const FullWeight = 10000
-
-// Default returns the policy of a service that says nothing but its name.
-func Default() Policy {
-	return Policy{
-		Route: Route{Domains: []string{"*"}, Timeout: Duration(15 * time.Second), Protocol: ProtocolHTTP, Probe: ProbeOn},
-		Ramp:  Ramp{Hold: Duration(time.Minute), Per: PerRequest, Canaries: 3},
-		Judge: Judge{
-			FalseRollback: 0.001, FalsePromotion: 0.01,
-			Tolerate:      Bound{Ratio: 1.1, Margin: 0.0001},
-			PromoteWithin: Bound{Ratio: 1.5, Margin: 0.0005},
-			Budget:        20,
-			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},
-			Deadline:      Deadline{After: Duration(24 * time.Hour), Then: ThenHold},
-		},
-		Drain:          Drain{AtMost: Duration(24 * time.Hour)},
-		AfterPromotion: AfterPromotion{Watch: Duration(30 * time.Minute)},
-	}
-}
 
 // autoSteps is the ladder of `steps: auto` (STATISTICS.md 2.7).
 func autoSteps() []int {

@@ -196,6 +196,9 @@ func TestSamplesAreRight(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, pair := range merges() {
+		f.Add([]byte("service: shop\n" + pair[0] + "\n"))
+	}
 	for _, glob := range []string{"testdata/bad/*.yml", "../../config/policies/*.yml", "../../config/*.yml"} {
 		files, err := filepath.Glob(glob)
 		if err != nil {

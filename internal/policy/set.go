@@ -51,7 +51,7 @@ func (c *check) hosts(taken map[string]Document) {
 }
 
 func (d Document) place(path string) string {
-	m := d.marks.at(path)
+	m := Position(d.root, path)
 	return fmt.Sprintf("%s:%d:%d", d.File, m.Line, m.Column)
 }
 

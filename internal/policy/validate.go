@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -48,7 +47,7 @@ func (d *Document) validate() Findings {
 	c.testers(p.Route.Testers)
 	c.health(&p.Route)
 	c.versions(p.Versions)
-	c.ramp(p)
+	c.ramp(&p.Ramp)
 	c.judge(&p.Judge)
 	c.sessions(p)
 	c.after(p.AfterPromotion)
@@ -154,13 +153,9 @@ func (c *check) route(r *Route) {
 	}
 }
 
-// protocol checks what differs for gRPC. Its calls have deadlines of their own and may be streams, so
-// there is no timeout unless one is written.
+// protocol checks what differs for gRPC.
 func (c *check) protocol(p *Policy) {
 	c.oneOf("route.protocol", p.Route.Protocol, ProtocolHTTP, ProtocolGRPC)
-	if p.Route.GRPC() && !c.d.has("route.timeout") {
-		p.Route.Timeout = 0
-	}
 	if len(p.Judge.GRPCErrors) > 0 && !p.Route.GRPC() {
 		c.fail("judge.grpc_errors", "grpc_errors needs `route: {protocol: grpc}`")
 	}
@@ -192,8 +187,6 @@ func (c *check) testers(t *Testers) {
 
 func (c *check) health(r *Route) {
 	if h := r.HealthCheck; h != nil {
-		h.Interval, h.Timeout = cmp.Or(h.Interval, Duration(5*time.Second)), cmp.Or(h.Timeout, Duration(time.Second))
-		h.Unhealthy, h.Healthy = cmp.Or(h.Unhealthy, 3), cmp.Or(h.Healthy, 1)
 		if h.Interval.Std() < 100*time.Millisecond || h.Timeout <= 0 {
 			c.fail("route.health_check", "interval must be 100ms or more, and timeout above 0s")
 		}
@@ -202,7 +195,6 @@ func (c *check) health(r *Route) {
 		}
 	}
 	if o := r.Outlier; o != nil {
-		o.Errors, o.EjectFor, o.AtMost = cmp.Or(o.Errors, 5), cmp.Or(o.EjectFor, Duration(30*time.Second)), cmp.Or(o.AtMost, 0.5)
 		if o.Errors < 1 || o.EjectFor <= 0 || o.AtMost < 0 || o.AtMost > 1 {
 			c.fail("route.outlier", "errors must be 1 or more, eject_for above 0s, at_most 0%% to 100%%")
 		}
@@ -250,8 +242,7 @@ func (c *check) versions(seeds []Seed) {
 	}
 }
 
-func (c *check) ramp(p *Policy) {
-	r := &p.Ramp
+func (c *check) ramp(r *Ramp) {
 	weights := r.Weights()
 	if !r.Auto() {
 		for i, s := range r.Steps {
@@ -272,9 +263,6 @@ func (c *check) ramp(p *Policy) {
 	c.oneOf("ramp.per", r.Per, PerRequest, PerUser)
 	if r.Canaries < 1 || r.Canaries > 100 {
 		c.fail("ramp.canaries", "%d canaries: write 1 to 100", r.Canaries)
-	}
-	if r.Per == PerUser && p.Route.UserKey == nil {
-		p.Route.UserKey = &UserKey{Cookie: "canaryd-user"}
 	}
 }
 
@@ -340,13 +328,6 @@ func (c *check) docker(d *Docker) {
 	if d == nil {
 		return
 	}
-	d.Replicas, d.StartWithin = cmp.Or(d.Replicas, 1), cmp.Or(d.StartWithin, Duration(2*time.Minute))
-	if !c.d.has("docker.stop_idle_after") {
-		d.StopIdleAfter = Duration(time.Hour)
-	}
-	if !c.d.has("docker.keep") {
-		d.Keep = 3
-	}
 	if _, err := reference.ParseNormalizedNamed(d.Image); err != nil && d.Image != "" {
 		c.fail("docker.image", "%q is no image: %v", d.Image, err)
 	}
@@ -355,6 +336,9 @@ func (c *check) docker(d *Docker) {
 	}
 	if d.Replicas < 1 || d.Replicas > 100 {
 		c.fail("docker.replicas", "%d replicas: write 1 to 100", d.Replicas)
+	}
+	if d.StartWithin <= 0 {
+		c.fail("docker.start_within", "start_within must be above 0s: it is how long a new container may take until it answers")
 	}
 	if _, err := regexp.Compile(d.Tags); err != nil {
 		c.fail("docker.tags", "%q is no regular expression: %v", d.Tags, err)
