@@ -1,44 +1,27 @@
 package policy
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
+	"unicode/utf8"
 
 	yaml "go.yaml.in/yaml/v4"
 )
 
-// Document is one parsed policy with its text and the position of each of its keys.
-type Document struct {
-	Policy Policy
-	File   string
-	Text   string
-	Hash   string // 12 hex digits of the SHA-256 of Text
-	root   *yaml.Node
-}
-
-// Finding makes a finding about a key of the document.
-func (d Document) Finding(path, message string) Finding {
-	m := Position(d.root, path)
-	return Finding{File: d.File, Line: m.Line, Column: m.Column, Message: message}
-}
-
 // Parse reads the policies of a file, one YAML document each. The documents are usable only when
 // the findings hold no error.
 func Parse(file string, data []byte) ([]Document, Findings) {
-	nodes, err := documents(data)
+	if !utf8.Valid(data) {
+		return nil, Findings{{File: file, Line: 1, Column: 1, Message: "this is not UTF-8 text: save the file as UTF-8"}}
+	}
+	docs, err := documents(file, data)
 	if err != nil {
 		return nil, loadFindings(file, err)
 	}
-	var docs []Document
 	var all Findings
-	for _, n := range nodes {
-		d, fs := parseDocument(file, data, n)
-		docs, all = append(docs, d), append(all, fs...)
+	for i := range docs {
+		all = append(all, docs[i].decode()...)
 	}
 	if len(docs) == 0 {
 		all = append(all, Finding{File: file, Line: 1, Column: 1, Message: "no policy here: write at least `service: NAME`"})
@@ -47,40 +30,18 @@ func Parse(file string, data []byte) ([]Document, Findings) {
 	return docs, all
 }
 
-func documents(data []byte) ([]*yaml.Node, error) {
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithAllDocuments())
-	if err != nil {
-		return nil, err
-	}
-	var nodes []*yaml.Node
-	for {
-		var n yaml.Node
-		err := loader.Load(&n)
-		if errors.Is(err, io.EOF) {
-			return nodes, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n.Kind == yaml.DocumentNode && len(n.Content) > 0 && n.Content[0].Tag != "!!null" {
-			nodes = append(nodes, n.Content[0])
-		}
-	}
-}
-
-func parseDocument(file string, data []byte, n *yaml.Node) (Document, Findings) {
-	d := Document{Policy: toDecode(), File: file, Text: string(data), root: n}
-	sum := sha256.Sum256(data)
-	d.Hash = hex.EncodeToString(sum[:6])
-	fs := Decode(file, n, &d.Policy)
+func (d *Document) decode() Findings {
+	d.Policy = toDecode()
+	fs := Decode(d.File, d.root, &d.Policy)
 	d.Policy.complete()
-	if n.Kind != yaml.MappingNode && len(fs) == 0 {
+	mapping := d.root.Kind == yaml.MappingNode
+	if !mapping && len(fs) == 0 {
 		fs = append(fs, d.Finding("", "this does not fit here: expected a mapping of keys, as in `service: NAME`"))
 	}
-	if _, named := lookup(n, "service"); n.Kind == yaml.MappingNode && (len(fs) == 0 || d.Policy.Service != "" || !named) {
+	if _, named := lookup(d.root, "service"); mapping && (len(fs) == 0 || d.Policy.Service != "" || !named) {
 		fs = append(fs, d.validate()...) // when decoding stopped early, the values are not there to be checked
 	}
-	return d, fs
+	return fs
 }
 
 // Decode fills v from the node, refusing unknown keys, and returns every mistake with its position.

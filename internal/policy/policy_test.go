@@ -199,6 +199,7 @@ func FuzzParse(f *testing.F) {
 	for _, pair := range merges() {
 		f.Add([]byte("service: shop\n" + pair[0] + "\n"))
 	}
+	f.Add([]byte(several))
 	for _, glob := range []string{"testdata/bad/*.yml", "../../config/policies/*.yml", "../../config/*.yml"} {
 		files, err := filepath.Glob(glob)
 		if err != nil {
@@ -222,6 +223,7 @@ func FuzzParse(f *testing.F) {
 		if len(fs.Errors()) > 0 {
 			return
 		}
+		standAlone(t, docs)
 		for _, d := range docs {
 			w := d.Policy.Ramp.Weights()
 			if ServiceName(d.Policy.Service) != nil || w[len(w)-1] != FullWeight || w[0] <= 0 || !slices.IsSorted(w) {

@@ -50,11 +50,6 @@ func (c *check) hosts(taken map[string]Document) {
 	}
 }
 
-func (d Document) place(path string) string {
-	m := Position(d.root, path)
-	return fmt.Sprintf("%s:%d:%d", d.File, m.Line, m.Column)
-}
-
 func otherService(ds []Document, d Document) string {
 	for _, o := range ds {
 		if o.Policy.Service != d.Policy.Service {
