@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -93,18 +92,11 @@ func (c *Controller) read() ([]policy.Document, error) {
 		ds, fs := policy.Parse(f, data)
 		docs, all = append(docs, ds...), append(all, fs...)
 	}
-	for _, d := range docs {
-		if d.Policy.Judge.Queries != nil && c.Ask != nil {
-			all = append(all, d.Finding("judge.queries", "judge.queries needs `metrics: {source: prometheus}` in canaryd.yml: load reports know Envoy's own counts only"))
-		}
+	source := policy.SourcePrometheus
+	if c.Ask != nil {
+		source = policy.SourceEnvoy
 	}
-	for _, d := range docs {
-		usual := policy.Policy{Route: d.Policy.Route}
-		if c.Ask != nil && !slices.Equal(d.Policy.GRPCStatuses(), usual.GRPCStatuses()) {
-			all = append(all, d.Finding("judge.grpc_errors", "judge.grpc_errors needs `metrics: {source: prometheus}` in canaryd.yml: which statuses load reports count is fixed: "+strings.Join(policy.GRPCErrors(), ", ")))
-		}
-	}
-	all = append(all, policy.CheckSet(docs)...)
+	all = append(all, policy.CheckSet(docs, source)...)
 	if errs := all.Errors(); len(errs) > 0 {
 		return nil, errs
 	}

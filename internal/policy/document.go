@@ -35,6 +35,22 @@ func (d Document) place(path string) string {
 
 // documents are those of a file that hold something, with their texts and nodes.
 func documents(file string, data []byte) ([]Document, error) {
+	nodes, err := load(data)
+	if err != nil {
+		return nil, err
+	}
+	var docs []Document
+	for i, text := range split(string(data), nodes) {
+		if root := content(nodes[i]); root != nil {
+			sum := sha256.Sum256([]byte(text))
+			docs = append(docs, Document{File: file, Text: text, Hash: hex.EncodeToString(sum[:6]), root: root})
+		}
+	}
+	return docs, nil
+}
+
+// load reads all documents of a file, those too that hold nothing.
+func load(data []byte) ([]*yaml.Node, error) {
 	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithAllDocuments())
 	if err != nil {
 		return nil, err
@@ -43,20 +59,20 @@ func documents(file string, data []byte) ([]Document, error) {
 	for {
 		n := &yaml.Node{}
 		if err := loader.Load(n); errors.Is(err, io.EOF) {
-			break
+			return nodes, nil
 		} else if err != nil {
 			return nil, err
 		}
 		nodes = append(nodes, n)
 	}
-	var docs []Document
-	for i, text := range split(string(data), nodes) {
-		if n := nodes[i]; n.Kind == yaml.DocumentNode && len(n.Content) > 0 && n.Content[0].Tag != "!!null" {
-			sum := sha256.Sum256([]byte(text))
-			docs = append(docs, Document{File: file, Text: text, Hash: hex.EncodeToString(sum[:6]), root: n.Content[0]})
-		}
+}
+
+// content is what a document holds; nil for nothing.
+func content(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.DocumentNode || len(n.Content) == 0 || n.Content[0].Tag == "!!null" {
+		return nil
 	}
-	return docs, nil
+	return n.Content[0]
 }
 
 // split cuts a file before the line where each document begins: its `---`, or its first directive. A line

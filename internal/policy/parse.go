@@ -38,10 +38,28 @@ func (d *Document) decode() Findings {
 	if !mapping && len(fs) == 0 {
 		fs = append(fs, d.Finding("", "this does not fit here: expected a mapping of keys, as in `service: NAME`"))
 	}
-	if _, named := lookup(d.root, "service"); mapping && (len(fs) == 0 || d.Policy.Service != "" || !named) {
+	if mapping && (len(fs) == 0 || d.Policy.Service != "" || !Has(d.root, "service")) {
 		fs = append(fs, d.validate()...) // when decoding stopped early, the values are not there to be checked
 	}
 	return fs
+}
+
+// LoadOne reads a file that holds one YAML document, for Decode; nil when it holds nothing.
+func LoadOne(file string, data []byte) (*yaml.Node, Findings) {
+	nodes, err := load(data)
+	if err != nil {
+		return nil, loadFindings(file, err)
+	}
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	var fs Findings
+	for _, n := range nodes[1:] {
+		if content(n) != nil {
+			fs = append(fs, Finding{File: file, Line: n.Line, Column: n.Column, Message: "a second YAML document: this file holds one only"})
+		}
+	}
+	return content(nodes[0]), fs
 }
 
 // Decode fills v from the node, refusing unknown keys, and returns every mistake with its position.

@@ -79,12 +79,37 @@ func TestMistakesBetweenPolicies(t *testing.T) {
 		{"service: a\nroute: {listener: 1.1.1.1:80, domains: [x.de]}\n", "service: b\nroute: {listener: 1.1.1.1:80}\n", "b.yml:2:8: listener 1.1.1.1:80 is shared with a: \"*\" would take its requests"},
 		{"service: a\nroute: {listener: 1.1.1.1:80, domains: [x.de]}\n", "service: b\nroute: {listener: 1.1.1.1:80, domains: [y.de]}\n", ""},
 		{"service: a\n", "service: b\n", ""},
+		{"service: a\nroute: {listener: 1.1.1.1:80, domains: []}\n", "service: b\nroute: {listener: 1.1.1.1:80, domains: [x.de]}\n", ""}, // Parse says it
+		{"route: {timeout: 1s}\n", "route: {timeout: 1s}\n", ""},
 	} {
 		x, _ := Parse("a.yml", []byte(c.a))
 		y, _ := Parse("b.yml", []byte(c.b))
-		got := CheckSet(append(x, y...)).Error()
+		got := CheckSet(append(x, y...), "").Error()
 		if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s%sgot %q, want %q", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+func TestWhatLoadReportsCannotCount(t *testing.T) {
+	for text, want := range map[string]string{
+		"judge: {queries: {requests: a, errors: b}}\n":                                                "f:2:18: judge.queries needs",
+		"judge: {<<: {queries: {requests: a, errors: b}}}\n":                                          "f:2:23: judge.queries needs",
+		"route: {protocol: grpc}\njudge: {grpc_errors: [INTERNAL]}\n":                                 "f:3:22: judge.grpc_errors needs",
+		"route: {protocol: grpc}\n":                                                                   "",
+		"route: {protocol: grpc}\njudge: {grpc_errors: [" + strings.Join(GRPCErrors(), ", ") + "]}\n": "",
+	} {
+		docs, fs := Parse("f", []byte("service: shop\n"+text))
+		if len(fs) > 0 {
+			t.Fatal(fs)
+		}
+		if got := CheckSet(docs, SourceEnvoy).Error(); want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("%sgot %q, want %q", text, got, want)
+		}
+		for _, source := range []string{SourcePrometheus, ""} {
+			if fs := CheckSet(docs, source); len(fs) > 0 {
+				t.Errorf("source %q: %v", source, fs)
+			}
 		}
 	}
 }
@@ -220,6 +245,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("a finding that helps nobody: %+v", x)
 			}
 		}
+		CheckSet(docs, SourceEnvoy) // whatever is wrong with them
 		if len(fs.Errors()) > 0 {
 			return
 		}

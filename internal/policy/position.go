@@ -17,6 +17,12 @@ func Position(root *yaml.Node, path string) yaml.Mark {
 	return yaml.Mark{Line: max(1, n.Line), Column: max(1, n.Column)}
 }
 
+// Has reports whether a key is written, be it in a mapping that is merged in.
+func Has(root *yaml.Node, path string) bool {
+	_, written := lookup(root, path)
+	return written
+}
+
 // lookup follows a path as the decoder does, through aliases and merge keys. It returns the last node on
 // the way, and whether that is the one of the path.
 func lookup(n *yaml.Node, path string) (*yaml.Node, bool) {

@@ -88,7 +88,7 @@ func EndpointList(endpoints []string) error {
 			return err
 		}
 		if seen[strings.ToLower(e)] {
-			return fmt.Errorf("endpoint %s stands twice in the list", e)
+			return fmt.Errorf("endpoint %s is listed twice", e)
 		}
 		seen[strings.ToLower(e)] = true
 	}
@@ -132,7 +132,7 @@ func (c *check) route(r *Route) {
 			c.fail(path, "%q is not a host: write a plain host name, or \"*\" for all", d)
 		}
 		if seen[strings.ToLower(d)] {
-			c.fail(path, "host %s stands twice in the list", d)
+			c.fail(path, "host %s is listed twice", d)
 		}
 		seen[strings.ToLower(d)] = true
 	}
@@ -161,7 +161,7 @@ func (c *check) protocol(p *Policy) {
 	}
 	for i, name := range p.Judge.GRPCErrors {
 		if n := slices.Index(GRPCStatuses(), name); n < 1 {
-			c.fail(fmt.Sprintf("judge.grpc_errors[%d]", i), "%q is no gRPC status that can be an error: write one of %s", name, strings.Join(GRPCStatuses()[1:], ", "))
+			c.fail(fmt.Sprintf("judge.grpc_errors[%d]", i), "%q is not a gRPC status that can be an error: write one of %s", name, strings.Join(GRPCStatuses()[1:], ", "))
 		}
 	}
 }
@@ -329,7 +329,7 @@ func (c *check) docker(d *Docker) {
 		return
 	}
 	if _, err := reference.ParseNormalizedNamed(d.Image); err != nil && d.Image != "" {
-		c.fail("docker.image", "%q is no image: %v", d.Image, err)
+		c.fail("docker.image", "%q is not an image: %v", d.Image, err)
 	}
 	if d.Port < 1 || d.Port > 65535 {
 		c.fail("docker.port", "port must be the port that the container listens on, 1 to 65535")
@@ -341,7 +341,7 @@ func (c *check) docker(d *Docker) {
 		c.fail("docker.start_within", "start_within must be above 0s: it is how long a new container may take until it answers")
 	}
 	if _, err := regexp.Compile(d.Tags); err != nil {
-		c.fail("docker.tags", "%q is no regular expression: %v", d.Tags, err)
+		c.fail("docker.tags", "%q is not a regular expression: %v", d.Tags, err)
 	} else if d.Tags != "" && d.Image == "" {
 		c.fail("docker.tags", "tags are those of docker.image: name it")
 	}

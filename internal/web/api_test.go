@@ -214,7 +214,7 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"PUT", v + "v2", "", 422, "no endpoints"},
 		{"PUT", v + "v2", "{", 422, "the body is not"},
 		{"PUT", v + "v2", `{"endpoints":["nonsense"]}`, 422, "is not host:port"},
-		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "stands twice"},
+		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "is listed twice"},
 		{"PUT", v + "v2", `{"endpoints":["no-such-host.invalid:1"]}`, 422, "cannot be resolved"},
 		{"PUT", v + "v%202", `{"endpoints":["127.0.0.1:1"]}`, 422, "cannot be a version"},
 		{"PUT", v + "v2", `{"image":"x"}`, 422, "canaryd has no Docker"},
