@@ -15,10 +15,10 @@ type Policy struct {
 	Versions       []Seed         `yaml:"versions" json:"versions,omitempty"`
 	Ramp           Ramp           `yaml:"ramp" json:"ramp"`
 	Judge          Judge          `yaml:"judge" json:"judge"`
-	Sessions       *Sessions      `yaml:"sessions" json:"sessions,omitempty"`
+	Sessions       *Sessions      `yaml:"sessions,omitempty" json:"sessions,omitempty"`
 	Drain          Drain          `yaml:"drain" json:"drain"`
 	AfterPromotion AfterPromotion `yaml:"after_promotion" json:"after_promotion"`
-	Docker         *Docker        `yaml:"docker" json:"docker,omitempty"`
+	Docker         *Docker        `yaml:"docker,omitempty" json:"docker,omitempty"`
 }
 
 // Route says which requests belong to the service.
@@ -29,13 +29,13 @@ type Route struct {
 	Timeout           Duration `yaml:"timeout" json:"timeout"`
 	MaxStreamDuration Duration `yaml:"max_stream_duration" json:"max_stream_duration,omitempty"`
 	Protocol          string   `yaml:"protocol" json:"protocol"`
-	UserKey           *UserKey `yaml:"user_key" json:"user_key,omitempty"`
-	Testers           *Testers `yaml:"testers" json:"testers,omitempty"`
+	UserKey           *UserKey `yaml:"user_key,omitempty" json:"user_key,omitempty"`
+	Testers           *Testers `yaml:"testers,omitempty" json:"testers,omitempty"`
 	HealthPath        string   `yaml:"health_path" json:"health_path,omitempty"`
 	Probe             string   `yaml:"probe" json:"probe"`
 
-	HealthCheck *HealthCheck `yaml:"health_check" json:"health_check,omitempty"`
-	Outlier     *Outlier     `yaml:"outlier" json:"outlier,omitempty"`
+	HealthCheck *HealthCheck `yaml:"health_check,omitempty" json:"health_check,omitempty"`
+	Outlier     *Outlier     `yaml:"outlier,omitempty" json:"outlier,omitempty"`
 }
 
 // GRPC reports whether the service speaks gRPC.
@@ -100,13 +100,13 @@ type Judge struct {
 	Tolerate       Bound      `yaml:"tolerate" json:"tolerate"`
 	PromoteWithin  Bound      `yaml:"promote_within" json:"promote_within"`
 	Budget         float64    `yaml:"budget" json:"budget"`
-	MaxErrorRate   Share      `yaml:"max_error_rate" json:"max_error_rate,omitempty"`
+	MaxErrorRate   Share      `yaml:"max_error_rate,omitempty" json:"max_error_rate,omitempty"`
 	Clump          Clump      `yaml:"clump" json:"clump,omitempty"`
 	WarmUp         Duration   `yaml:"warm_up" json:"warm_up,omitempty"`
 	NoEvidence     NoEvidence `yaml:"no_evidence" json:"no_evidence"`
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`
 	GRPCErrors     []string   `yaml:"grpc_errors" json:"grpc_errors,omitempty"`
-	Queries        *Queries   `yaml:"queries" json:"queries,omitempty"`
+	Queries        *Queries   `yaml:"queries,omitempty" json:"queries,omitempty"`
 }
 
 // Bound reads: error rate <= Ratio x stable's + Margin.
@@ -169,7 +169,7 @@ type Docker struct {
 	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"` // without a request, of versions that are out of service
 	Keep          int               `yaml:"keep" json:"keep"`                       // ended versions whose image, and stopped container, stay
 	Publish       string            `yaml:"publish" json:"publish,omitempty"`       // address of the Docker host at which ports are published; empty: containers are reached at their own
-	Healthcheck   *Healthcheck      `yaml:"healthcheck" json:"healthcheck,omitempty"`
+	Healthcheck   *Healthcheck      `yaml:"healthcheck,omitempty" json:"healthcheck,omitempty"`
 }
 
 // Healthcheck is what Docker runs in a container to learn whether it is well, written as in a compose

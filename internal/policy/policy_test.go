@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -114,16 +115,88 @@ func TestWhatLoadReportsCannotCount(t *testing.T) {
 	}
 }
 
+// What `check --print` prints is a policy again, the same one, and fits the schema.
 func TestDefaultsSurviveWritingAndReading(t *testing.T) {
-	docs, _ := Parse("f", []byte("service: shop\nramp: {steps: [1%, 12.34%, 100%], per: user}\njudge: {clump: 3, max_error_rate: 0.5%}\nsessions: {cookie: c, ttl: 90m}\n"))
+	schema := policySchema(t)
+	for _, body := range []string{
+		"",
+		"ramp: {steps: [1%, 12.34%, 100%], per: user}\njudge: {clump: 3, max_error_rate: 0.5%}\nsessions: {cookie: c, ttl: 90m}\n",
+		"route: {protocol: grpc, user_key: {header: u}, testers: {cookie: t, key: k}, health_check: {}, outlier: {at_most: 0%}}\njudge: {grpc_errors: [INTERNAL]}\n",
+		"docker: {port: 1, keep: 0, memory: 1g, healthcheck: {test: [NONE]}}\njudge: {queries: {requests: a, errors: b}}\n",
+	} {
+		docs, fs := Parse("f", []byte("service: shop\n"+body))
+		if len(fs) > 0 {
+			t.Fatal(fs)
+		}
+		text, err := yaml.Dump(docs[0].Policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, fs := Parse("g", text)
+		if len(fs.Errors()) > 0 || jsonOf(t, again[0].Policy) != jsonOf(t, docs[0].Policy) {
+			t.Errorf("%v\n%s\n%s\n%s", fs, text, jsonOf(t, docs[0].Policy), jsonOf(t, again[0].Policy))
+		}
+		if err := schema.Validate(valueOf(t, text)); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+}
+
+func policySchema(t *testing.T) *jsonschema.Resolved {
+	t.Helper()
+	var s jsonschema.Schema
+	if err := json.Unmarshal(config.PolicySchema, &s); err != nil {
+		t.Fatal(err)
+	}
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resolved
+}
+
+func valueOf(t *testing.T, text []byte) (v any) {
+	t.Helper()
+	if err := yaml.Load(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// The defaults that the schema tells an editor are those that are used.
+func TestTheDefaultsOfTheSchemaAreOurs(t *testing.T) {
+	docs, fs := Parse("f", []byte("service: shop\nroute: {health_check: {}, outlier: {}}\nsessions: {cookie: c}\ndocker: {port: 1}\n"))
+	if len(fs) > 0 {
+		t.Fatal(fs)
+	}
 	text, err := yaml.Dump(docs[0].Policy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, fs := Parse("g", text)
-	if len(fs.Errors()) > 0 || !reflect.DeepEqual(jsonOf(t, again[0].Policy), jsonOf(t, docs[0].Policy)) {
-		t.Errorf("%v\n%s\n%s\n%s", fs, text, jsonOf(t, docs[0].Policy), jsonOf(t, again[0].Policy))
+	var schema map[string]any
+	if err := json.Unmarshal(config.PolicySchema, &schema); err != nil {
+		t.Fatal(err)
 	}
+	if n := compareDefaults(t, "policy", schema, valueOf(t, text)); n < 30 {
+		t.Errorf("only %d defaults were compared", n)
+	}
+}
+
+func compareDefaults(t *testing.T, path string, schema map[string]any, value any) (n int) {
+	if want, ok := schema["default"]; ok {
+		n++
+		if got := strings.Replace(fmt.Sprint(value), "1d", "24h", 1); got != fmt.Sprint(want) && path != "policy.judge.grpc_errors" { // empty: the usual ones
+			t.Errorf("%s: the schema says %v, the default is %v", path, want, value)
+		}
+	}
+	props, _ := schema["properties"].(map[string]any)
+	values, _ := value.(map[string]any)
+	for key, p := range props {
+		if v, printed := values[key]; printed {
+			n += compareDefaults(t, path+"."+key, p.(map[string]any), v)
+		}
+	}
+	return n
 }
 
 func jsonOf(t *testing.T, v any) string {
@@ -176,16 +249,9 @@ func compareKeys(t *testing.T, path string, schema map[string]any, typ reflect.T
 	}
 }
 
-// Every sample in config/ parses without a finding and fits the schema; the schema's defaults are ours.
+// Every sample in config/ parses without a finding and fits the schema.
 func TestSamplesAreRight(t *testing.T) {
-	var s jsonschema.Schema
-	if err := json.Unmarshal(config.PolicySchema, &s); err != nil {
-		t.Fatal(err)
-	}
-	resolved, err := s.Resolve(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resolved := policySchema(t)
 	files, err := filepath.Glob("../../config/policies/*.yml")
 	if err != nil || len(files) < 2 {
 		t.Fatalf("%v %v", files, err)
@@ -198,11 +264,7 @@ func TestSamplesAreRight(t *testing.T) {
 		if _, fs := Parse(f, data); len(fs) > 0 {
 			t.Errorf("%v", fs)
 		}
-		var v any
-		if err := yaml.Load(data, &v); err != nil {
-			t.Fatal(err)
-		}
-		if err := resolved.Validate(v); err != nil {
+		if err := resolved.Validate(valueOf(t, data)); err != nil {
 			t.Errorf("%s: %v", f, err)
 		}
 		if !strings.HasPrefix(string(data), "# yaml-language-server: $schema=") {
@@ -210,11 +272,7 @@ func TestSamplesAreRight(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"service: Shop", "service: shop\nramp: {stepz: auto}", "service: shop\njudge: {false_rollback: 3}"} {
-		var v any
-		if err := yaml.Load([]byte(text), &v); err != nil {
-			t.Fatal(err)
-		}
-		if resolved.Validate(v) == nil {
+		if resolved.Validate(valueOf(t, []byte(text))) == nil {
 			t.Errorf("the schema accepts %q", text)
 		}
 	}
