@@ -309,6 +309,9 @@ func FuzzParse(f *testing.F) {
 		}
 		standAlone(t, docs)
 		for _, d := range docs {
+			if _, err := json.Marshal(d.Policy); err != nil {
+				t.Fatalf("accepted what cannot be stored: %v", err)
+			}
 			w := d.Policy.Ramp.Weights()
 			if ServiceName(d.Policy.Service) != nil || w[len(w)-1] != FullWeight || w[0] <= 0 || !slices.IsSorted(w) {
 				t.Fatalf("accepted %+v", d.Policy)

@@ -4,17 +4,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/distribution/reference"
 )
-
-// keepMost is how many ended versions a service remembers.
-const keepMost = 20
 
 type check struct {
 	d  *Document
@@ -53,72 +46,6 @@ func (d *Document) validate() Findings {
 	c.after(p.AfterPromotion)
 	c.docker(p.Docker)
 	return c.fs
-}
-
-// ServiceName refuses what cannot be the name of a service.
-func ServiceName(s string) error {
-	if s == "" {
-		return fmt.Errorf("service is missing: write `service: NAME`")
-	}
-	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`).MatchString(s) {
-		return fmt.Errorf("%q cannot be a service name: up to 63 small letters, digits and inner hyphens", s)
-	}
-	return nil
-}
-
-// VersionName refuses what cannot be the name of a version: it may be what a Docker tag may be.
-func VersionName(s string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`).MatchString(s) {
-		return fmt.Errorf("%q cannot be a version: up to 128 letters, digits, underscores, dots and hyphens, as in a Docker tag", s)
-	}
-	return nil
-}
-
-// WireName is the version's name in Envoy's statistics: dots break Envoy's Prometheus labels.
-func WireName(version string) string { return strings.ReplaceAll(version, ".", "_") }
-
-// EndpointList refuses empty lists, malformed addresses and duplicates.
-func EndpointList(endpoints []string) error {
-	if len(endpoints) == 0 {
-		return fmt.Errorf("no endpoints: name at least one host:port")
-	}
-	seen := map[string]bool{}
-	for _, e := range endpoints {
-		if err := endpoint(e); err != nil {
-			return err
-		}
-		if seen[strings.ToLower(e)] {
-			return fmt.Errorf("endpoint %s is listed twice", e)
-		}
-		seen[strings.ToLower(e)] = true
-	}
-	return nil
-}
-
-func endpoint(e string) error {
-	host, port, err := net.SplitHostPort(e)
-	if err != nil {
-		return fmt.Errorf("endpoint %q is not host:port, as in 10.0.0.7:8080 or [2001:db8::1]:8080", e)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("endpoint %q: the port must be a number from 1 to 65535", e)
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	if !hostName(host) {
-		return fmt.Errorf("endpoint %q: %q is neither an IP address nor a host name", e, host)
-	}
-	return nil
-}
-
-func hostName(h string) bool {
-	label := regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
-	labels := strings.Split(strings.TrimSuffix(h, "."), ".")
-	if len(h) > 253 || regexp.MustCompile(`^[0-9]+$`).MatchString(labels[len(labels)-1]) {
-		return false
-	}
-	return !slices.ContainsFunc(labels, func(l string) bool { return !label.MatchString(l) })
 }
 
 func (c *check) route(r *Route) {
@@ -165,9 +92,6 @@ func (c *check) protocol(p *Policy) {
 		}
 	}
 }
-
-// token is what a header or cookie may be called here.
-func token(s string) bool { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`).MatchString(s) }
 
 func (c *check) testers(t *Testers) {
 	if t == nil {
@@ -324,51 +248,6 @@ func (c *check) sessions(p *Policy) {
 		c.fail("sessions.cookie", "cookie %s is that of route.testers already: take another name", s.Cookie)
 	} else if s.TTL > p.Drain.AtMost {
 		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would be cut off; raise drain.at_most", s.TTL, p.Drain.AtMost)
-	}
-}
-
-func (c *check) docker(d *Docker) {
-	if d == nil {
-		return
-	}
-	if _, err := reference.ParseNormalizedNamed(d.Image); err != nil && d.Image != "" {
-		c.fail("docker.image", "%q is not an image: %v", d.Image, err)
-	}
-	if d.Port < 1 || d.Port > 65535 {
-		c.fail("docker.port", "port must be the port that the container listens on, 1 to 65535")
-	}
-	if d.Replicas < 1 || d.Replicas > 100 {
-		c.fail("docker.replicas", "%d replicas: write 1 to 100", d.Replicas)
-	}
-	if d.StartWithin <= 0 {
-		c.fail("docker.start_within", "start_within must be above 0s: it is how long a new container may take until it answers")
-	}
-	if _, err := regexp.Compile(d.Tags); err != nil {
-		c.fail("docker.tags", "%q is not a regular expression: %v", d.Tags, err)
-	} else if d.Tags != "" && d.Image == "" {
-		c.fail("docker.tags", "tags are those of docker.image: name it")
-	}
-	if d.CPUs < 0 || d.Memory < 0 {
-		c.fail("docker", "cpus and memory cannot be negative")
-	}
-	if d.Keep < 0 || d.Keep > keepMost {
-		c.fail("docker.keep", "%d: canaryd remembers the last %d ended versions, and can keep the images of so many", d.Keep, keepMost)
-	}
-	if _, err := netip.ParseAddr(d.Publish); err != nil && d.Publish != "" {
-		c.fail("docker.publish", "%q: write the IP address of the Docker host at which ports are to be published", d.Publish)
-	}
-	for _, v := range d.Volumes {
-		if from, to, ok := strings.Cut(v, ":"); !ok || from == "" || !strings.HasPrefix(to, "/") {
-			c.fail("docker.volumes", "%q: write NAME-OR-DIRECTORY:/WHERE, as in data:/var/lib/shop:ro", v)
-		}
-	}
-	if h := d.Healthcheck; h != nil && (len(h.Test) == 0 || !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0])) {
-		c.fail("docker.healthcheck", "test must begin with CMD, CMD-SHELL or NONE, as in [CMD, /shop, -check]")
-	}
-	for name := range d.Labels {
-		if strings.HasPrefix(name, "canaryd.") {
-			c.fail("docker.labels", "label %s: labels that begin with canaryd. are canaryd's own", name)
-		}
 	}
 }
 
