@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ func checkCommand() *cobra.Command {
 				return err
 			}
 		}
-		k.findings = append(k.findings, policy.CheckSet(k.docs)...)
+		k.findings = append(k.findings, policy.CheckSet(k.docs, k.source())...)
 		if rate > 0 {
 			for _, d := range k.docs {
 				k.findings = append(k.findings, feasible(d, rate, usual)...)
@@ -59,8 +60,18 @@ func checkCommand() *cobra.Command {
 type checker struct {
 	stdin    io.Reader
 	docs     []policy.Document
+	sources  []string // of the canaryd.yml among the files
 	findings policy.Findings
 	files    int
+}
+
+// source is where the evidence for the policies comes from; empty when the files do not say it, or
+// disagree.
+func (k *checker) source() string {
+	if s := slices.Compact(slices.Sorted(slices.Values(k.sources))); len(s) == 1 {
+		return s[0]
+	}
+	return ""
 }
 
 func (k *checker) path(p string) error {
@@ -108,21 +119,60 @@ func (k *checker) file(f string) error {
 	return nil
 }
 
-// text checks one file: a mapping with a key of canaryd.yml and no `service` is one.
 func (k *checker) text(name string, data []byte) {
 	k.files++
-	var top map[string]any
-	if err := yaml.Load(data, &top); err == nil && top["service"] == nil {
-		for _, key := range []string{"xds", "web", "policies", "storage", "metrics"} {
-			if _, ok := top[key]; ok {
-				_, fs := parseServerConfig(name, data)
-				k.findings = append(k.findings, fs...)
-				return
-			}
+	if !isServerConfig(name, data) {
+		docs, fs := policy.Parse(name, data)
+		k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
+		return
+	}
+	cfg, fs := parseServerConfig(name, data)
+	k.sources = append(k.sources, cfg.Metrics.Source)
+	k.findings = append(append(k.findings, fs...), unmatched(name, data, cfg)...)
+}
+
+// unmatched warns of policies that canaryd.yml names and that are not there.
+func unmatched(file string, data []byte, cfg serverConfig) (fs policy.Findings) {
+	root, _ := policy.LoadOne(file, data)
+	if !policy.Has(root, "policies") {
+		return nil
+	}
+	cfg.relativeTo(filepath.Dir(file))
+	for i, p := range cfg.Policies {
+		if m, err := filepath.Glob(p); err == nil && len(m) == 0 {
+			at := policy.Position(root, fmt.Sprintf("policies[%d]", i))
+			fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("no file matches %s: paths are relative to this file", p), Warning: true})
 		}
 	}
-	docs, fs := policy.Parse(name, data)
-	k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
+	return fs
+}
+
+// isServerConfig tells a canaryd.yml by its keys, or by its name when it has none.
+func isServerConfig(name string, data []byte) bool {
+	root, _ := policy.LoadOne(name, data)
+	server, service := keysOf(serverConfig{}), keysOf(policy.Policy{})
+	has := func(keys []string, but ...string) bool {
+		return slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(but, k) && policy.Has(root, k) })
+	}
+	switch {
+	case policy.Has(root, "service"):
+		return false
+	case has(server, service...):
+		return true
+	case has(service, server...):
+		return false
+	}
+	return has(server) || strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)) == "canaryd"
+}
+
+// keysOf are the YAML keys of a struct.
+func keysOf(v any) []string {
+	var keys []string
+	for f := range reflect.TypeOf(v).Fields() {
+		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		keys = append(keys, key)
+	}
+	return keys
 }
 
 // feasible warns of what a policy cannot do at a request rate: prove a release before its deadline, or
@@ -177,14 +227,21 @@ func (k *checker) report(cmd *cobra.Command, out string, strict, show bool) erro
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", f)
 	}
 	if len(errs) > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d findings in %d files\n", len(errs), k.files)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s\n", count(len(errs), "finding"), count(k.files, "file"))
 		return &exit{code: exitFindings}
 	}
 	if show {
 		return k.print(cmd.OutOrStdout())
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%d files are right\n", k.files)
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s OK\n", count(k.files, "file"))
 	return nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func (k *checker) print(w io.Writer) error {

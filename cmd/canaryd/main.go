@@ -35,6 +35,11 @@ type exit struct {
 
 func (e *exit) Error() string { return e.message }
 
+// usage is the error of a flag that cannot be what it is.
+func usage(format string, args ...any) error {
+	return &exit{exitUsage, "canaryd: " + fmt.Sprintf(format, args...)}
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

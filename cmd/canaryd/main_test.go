@@ -39,12 +39,12 @@ func TestExitCodesAndStreams(t *testing.T) {
 		stdout string
 		stderr string
 	}{
-		{"check " + good, "", 0, "", "1 files are right"},
-		{"check -", "service: shop\n", 0, "", "right"},
-		{"check -", "service: 1_\n", 3, "stdin:1:10: ", "1 findings"},
+		{"check " + good, "", 0, "", "1 file OK"},
+		{"check -", "service: shop\n", 0, "", "1 file OK"},
+		{"check -", "service: 1_\n", 3, "stdin:1:10: ", "1 finding in 1 file"},
 		{"check " + bad, "", 3, "bad.yaml:2:13: \"x\" is not possible here", ""},
 		{"check " + dir, "", 3, "bad.yaml:2:13", "findings in 4 files"},
-		{"check " + server, "", 3, "canaryd.yml:2:19: \"carrier pigeons\" is no source", ""},
+		{"check " + server, "", 3, "canaryd.yml:2:19: \"carrier pigeons\" is not a source", ""},
 		{"check " + warned, "", 0, "", "warning: "},
 		{"check --strict " + warned, "", 3, "without a key", ""},
 		{"check -o json " + good, "", 0, `"findings": []`, ""},
@@ -61,12 +61,16 @@ func TestExitCodesAndStreams(t *testing.T) {
 		{"simulate --runs 4 -o json --most 1m " + good, "", 0, `"as_good_as_stable"`, ""},
 		{"simulate --canary much", "", 2, "", "--canary: \"much\" is not a percentage"},
 		{"check --rate 1 --stable 0.1% " + good, "", 0, "", "is found after about"},
-		{"check --rate 1000 " + good, "", 0, "", "1 files are right"},
+		{"check --rate 1000 " + good, "", 0, "", "1 file OK"},
 		{"bootstrap --xds nonsense", "", 1, "", "is not host:port"},
 		{"version", "", 0, "canaryd, version", ""},
 		{"completion bash", "", 0, "bash completion", ""},
 		{"serve --config.file=" + dir + "/none.yml", "", 1, "", "--config.file"},
 		{"serve --config.file=" + server, "", 1, "", "carrier pigeons"},
+		{"serve --log.level=nonsense", "", 2, "", "--log.level: \"nonsense\": write debug"},
+		{"serve --log.format=xml", "", 2, "", "--log.format: \"xml\": write text or json"},
+		{"serve --web.listen-address=8080", "", 2, "", "--web.listen-address: \"8080\" is not host:port"},
+		{"serve --web.listen-address=:18000", "", 2, "", "are one address"},
 	} {
 		code, out, errOut := runCLI(t, c.stdin, strings.Fields(c.args)...)
 		if code != c.code || !strings.Contains(out, c.stdout) || !strings.Contains(errOut, c.stderr) {
@@ -115,6 +119,12 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 		"notify: [{url: \"http://h\", events: [x]}]\n": "f:1:9: notify[0]: there is no event \"x\"",
 		"notify: [{url: \"http://h\", format: xml}]\n": "f:1:9: notify[0]: format \"xml\"",
 		"policies: 3\n":                                "f:1:11: ",
+		"policies: [\"a[\"]\n":                         "f:1:12: \"a[\" is not a valid glob",
+		"web: {listen: 8080}\n":                        "f:1:15: \"8080\" is not host:port",
+		"web: {listen: \"h:99999\"}\n":                 "f:1:15: \"h:99999\" is not host:port",
+		"xds: {listen: \"\"}\n":                        "f:1:15: \"\" is not host:port",
+		"web: {listen: \":18000\"}\n":                  "f:1:15: web.listen :18000 and xds.listen 127.0.0.1:18000 are one address",
+		"web: {<<: {listen: 8080}}\n":                  "f:1:20: \"8080\" is not host:port",
 		"xds: [\n":                                     "f:",
 	} {
 		if _, fs := parseServerConfig("f", []byte(text)); !strings.HasPrefix(fs.Error(), want) {

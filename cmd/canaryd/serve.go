@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,7 @@ import (
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
@@ -56,37 +58,51 @@ func serveCommand() *cobra.Command {
 
 func (f serveFlags) config() (serverConfig, error) {
 	c, err := loadServerConfig(f.file)
-	for _, o := range []struct{ flag, key *string }{{&f.webListen, &c.Web.Listen}, {&f.xdsListen, &c.XDS.Listen}, {&f.storage, &c.Storage.Path}} {
-		if *o.flag != "" {
-			*o.key = *o.flag
-		}
+	if err != nil {
+		return c, err
 	}
-	return c, err
+	for _, o := range []struct {
+		name, flag string
+		key        *string
+	}{{"web.listen-address", f.webListen, &c.Web.Listen}, {"xds.listen-address", f.xdsListen, &c.XDS.Listen}} {
+		if o.flag == "" {
+			continue
+		}
+		if err := listenAddress(o.flag); err != nil {
+			return c, usage("--%s: %v", o.name, err)
+		}
+		*o.key = o.flag
+	}
+	c.Storage.Path = cmp.Or(f.storage, c.Storage.Path)
+	if overlap(c.XDS.Listen, c.Web.Listen) {
+		return c, usage("--web.listen-address %s and --xds.listen-address %s are one address: give each its own port", c.Web.Listen, c.XDS.Listen)
+	}
+	return c, nil
 }
 
 func (f serveFlags) logger() (*logrus.Logger, error) {
 	log := logrus.New()
 	level, err := logrus.ParseLevel(f.level)
 	if err != nil {
-		return nil, fmt.Errorf("--log.level: %w", err)
+		return nil, usage("--log.level: %q: write debug, info, warning or error", f.level)
 	}
 	log.SetLevel(level)
 	switch {
 	case f.format == "json" || f.format == "" && !isTerminal(os.Stderr):
 		log.SetFormatter(&logrus.JSONFormatter{})
 	case f.format != "" && f.format != "text":
-		return nil, fmt.Errorf("--log.format: %q: write text or json", f.format)
+		return nil, usage("--log.format: %q: write text or json", f.format)
 	}
 	return log, nil
 }
 
 // serve wires the daemon: what comes later depends on what comes first.
 func serve(ctx context.Context, f serveFlags) error {
-	cfg, err := f.config()
+	log, err := f.logger()
 	if err != nil {
 		return err
 	}
-	log, err := f.logger()
+	cfg, err := f.config()
 	if err != nil {
 		return err
 	}
@@ -127,7 +143,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 		return err
 	}
 	o := controller.Options{Log: d.log, Store: db, Hub: d.hub, Source: d.src, Policies: d.cfg.Policies, Found: make(chan []registry.Found)}
-	if d.cfg.Metrics.Source == "envoy" {
+	if d.cfg.Metrics.Source == policy.SourceEnvoy {
 		o.Ask = d.loads.Ask
 	}
 	if d.cfg.Docker.Host != "" {
@@ -192,7 +208,7 @@ func (d *daemon) listen() error {
 // newSource makes the source of evidence and the load report server that may feed it.
 func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 	interval := cfg.Metrics.Interval.Std()
-	if cfg.Metrics.Source == "prometheus" {
+	if cfg.Metrics.Source == policy.SourcePrometheus {
 		rt, err := config.NewRoundTripperFromConfig(cfg.Metrics.Prometheus.HTTP, "canaryd")
 		if err != nil {
 			return nil, nil, fmt.Errorf("metrics.prometheus: %w", err)

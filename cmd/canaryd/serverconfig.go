@@ -1,21 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/common/config"
 	"github.com/sirupsen/logrus"
-	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
@@ -99,7 +97,7 @@ func defaultServerConfig() serverConfig {
 	c.XDS.Listen, c.Web.Listen = "127.0.0.1:18000", "127.0.0.1:8080"
 	c.Policies = []string{"policies/*.yml"}
 	c.Storage.Path = "data"
-	c.Metrics.Source = "envoy"
+	c.Metrics.Source = policy.SourceEnvoy
 	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTP: config.DefaultHTTPClientConfig}
 	c.Metrics.Interval = policy.Duration(time.Second)
 	return c
@@ -124,30 +122,24 @@ func loadServerConfig(file string) (serverConfig, error) {
 
 func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings) {
 	c := defaultServerConfig()
-	loader, err := yaml.NewLoader(bytes.NewReader(data))
-	if err != nil {
-		return c, policy.Findings{{File: file, Line: 1, Column: 1, Message: err.Error()}}
+	root, fs := policy.LoadOne(file, data)
+	if root == nil {
+		return c, fs
 	}
-	var doc yaml.Node
-	if err := loader.Load(&doc); err == io.EOF || err == nil && (len(doc.Content) == 0 || doc.Content[0].Tag == "!!null") {
-		return c, nil
-	} else if err != nil {
-		return c, policy.Findings{{File: file, Line: 1, Column: 1, Message: err.Error()}}
-	}
-	fs := policy.Decode(file, doc.Content[0], &c)
+	fs = append(fs, policy.Decode(file, root, &c)...)
 	c.validate(func(path, format string, args ...any) {
-		f := positionOf(file, doc.Content[0], strings.Split(path, "."))
-		f.Message = fmt.Sprintf(format, args...)
-		fs = append(fs, f)
+		at := policy.Position(root, path)
+		fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
 	})
 	return c, fs
 }
 
 // validate says what the types do not.
 func (c *serverConfig) validate(say func(path, format string, args ...any)) {
-	if s := c.Metrics.Source; s != "envoy" && s != "prometheus" {
-		say("metrics.source", "%q is no source of evidence: write envoy or prometheus", s)
+	if s := c.Metrics.Source; s != policy.SourceEnvoy && s != policy.SourcePrometheus {
+		say("metrics.source", "%q is not a source of evidence: write %s or %s", s, policy.SourceEnvoy, policy.SourcePrometheus)
 	}
+	c.validateAddresses(say)
 	if c.Metrics.Interval.Std() < 100*time.Millisecond {
 		say("metrics.interval", "the interval must be 100ms at least")
 	}
@@ -174,7 +166,44 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	c.validateLists(say)
 }
 
+func (c *serverConfig) validateAddresses(say func(path, format string, args ...any)) {
+	good := true
+	for _, a := range []struct{ key, address string }{{"xds.listen", c.XDS.Listen}, {"web.listen", c.Web.Listen}} {
+		if err := listenAddress(a.address); err != nil {
+			say(a.key, "%v", err)
+			good = false
+		}
+	}
+	if good && overlap(c.XDS.Listen, c.Web.Listen) {
+		say("web.listen", "web.listen %s and xds.listen %s are one address: give each its own port", c.Web.Listen, c.XDS.Listen)
+	}
+}
+
+func listenAddress(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not host:port, as in 127.0.0.1:8080, or :8080 for all addresses", s)
+	}
+	return nil
+}
+
+// overlap reports whether two listeners cannot both be opened; port 0 is any free one.
+func overlap(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a)
+	hostB, portB, _ := net.SplitHostPort(b)
+	all := []string{"", "0.0.0.0", "::"}
+	return portA == portB && portA != "0" && (hostA == hostB || slices.Contains(all, hostA) || slices.Contains(all, hostB))
+}
+
 func (c *serverConfig) validateLists(say func(path, format string, args ...any)) {
+	for i, p := range c.Policies {
+		if _, err := filepath.Match(p, ""); err != nil {
+			say(fmt.Sprintf("policies[%d]", i), "%q is not a valid glob: write a file name, or a pattern such as policies/*.yml", p)
+		}
+	}
 	for i := range c.FileSD {
 		if len(c.FileSD[i].Files) == 0 {
 			say("file_sd_configs", "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
@@ -212,7 +241,7 @@ func (n *notifyConfig) check() error {
 	return n.HTTP.Validate()
 }
 
-// registry makes what finds versions; nil when nothing is to be looked at.
+// registry builds the discovery of versions, or nil if none is configured.
 func (c *serverConfig) registry(log logrus.FieldLogger, found chan []registry.Found) *registry.Registry {
 	var files []registry.File
 	for _, f := range c.FileSD {
@@ -228,7 +257,7 @@ func (c *serverConfig) registry(log logrus.FieldLogger, found chan []registry.Fo
 	return registry.New(log, files, urls, found)
 }
 
-// notifier makes what tells others; nil when nobody is to be told.
+// notifier builds the webhook notifier, or nil if none is configured.
 func (c *serverConfig) notifier(log logrus.FieldLogger) (*notify.Notifier, error) {
 	var targets []notify.Target
 	for i, n := range c.Notify {
@@ -242,20 +271,6 @@ func (c *serverConfig) notifier(log logrus.FieldLogger) (*notify.Notifier, error
 		return nil, nil
 	}
 	return notify.New(log, targets), nil
-}
-
-// positionOf finds a key, or the nearest one above it.
-func positionOf(file string, n *yaml.Node, path []string) policy.Finding {
-	f := policy.Finding{File: file, Line: max(1, n.Line), Column: max(1, n.Column)}
-	if len(path) == 0 || n.Kind != yaml.MappingNode {
-		return f
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == path[0] {
-			return positionOf(file, n.Content[i+1], path[1:])
-		}
-	}
-	return f
 }
 
 // relativeTo makes relative paths relative to the file that names them.

@@ -78,7 +78,7 @@ func (s simulation) policy(args []string) (policy.Policy, error) {
 func share(flag, text string) (float64, error) {
 	var v policy.Share
 	if err := v.UnmarshalYAML(&yaml.Node{Kind: yaml.ScalarNode, Value: text}); err != nil {
-		return 0, &exit{exitUsage, fmt.Sprintf("canaryd: --%s: %v", flag, err)}
+		return 0, usage("--%s: %v", flag, err)
 	}
 	return float64(v), nil
 }
@@ -93,7 +93,7 @@ func (s simulation) run(cmd *cobra.Command, p policy.Policy, out string) error {
 		return err
 	}
 	if s.rate <= 0 || s.runs < 1 || s.envoys < 1 || s.past < 0 || s.batch <= 0 || s.most < s.batch {
-		return &exit{exitUsage, "canaryd: --rate, --runs, --envoys, --batch and --most must be above 0"}
+		return usage("--rate, --runs, --envoys, --batch and --most must be above 0")
 	}
 	var done atomic.Int64
 	stop := s.showProgress(cmd.ErrOrStderr(), &done)

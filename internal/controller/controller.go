@@ -15,6 +15,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
@@ -470,7 +471,7 @@ func (c *Controller) do(ctx context.Context, f func()) error {
 // sourceName is what `metrics.source` says.
 func (o *Options) sourceName() string {
 	if o.Ask != nil {
-		return "envoy"
+		return policy.SourceEnvoy
 	}
-	return "prometheus"
+	return policy.SourcePrometheus
 }

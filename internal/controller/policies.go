@@ -85,7 +85,7 @@ func (p *policies) read() (policySet, error) {
 		set.docs, all = append(set.docs, parsed[f].docs...), append(all, parsed[f].findings...)
 	}
 	p.parsed = parsed
-	all = append(all, policy.CheckSet(set.docs)...)
+	all = append(all, policy.CheckSet(set.docs, p.source)...)
 	if errs := all.Errors(); len(errs) > 0 {
 		return set, errs
 	}

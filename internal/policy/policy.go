@@ -6,7 +6,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Policy is what an operator wants for one service. Only Service is required.
@@ -16,10 +15,10 @@ type Policy struct {
 	Versions       []Seed         `yaml:"versions" json:"versions,omitempty"`
 	Ramp           Ramp           `yaml:"ramp" json:"ramp"`
 	Judge          Judge          `yaml:"judge" json:"judge"`
-	Sessions       *Sessions      `yaml:"sessions" json:"sessions,omitempty"`
+	Sessions       *Sessions      `yaml:"sessions,omitempty" json:"sessions,omitempty"`
 	Drain          Drain          `yaml:"drain" json:"drain"`
 	AfterPromotion AfterPromotion `yaml:"after_promotion" json:"after_promotion"`
-	Docker         *Docker        `yaml:"docker" json:"docker,omitempty"`
+	Docker         *Docker        `yaml:"docker,omitempty" json:"docker,omitempty"`
 }
 
 // Route says which requests belong to the service.
@@ -30,13 +29,13 @@ type Route struct {
 	Timeout           Duration `yaml:"timeout" json:"timeout"`
 	MaxStreamDuration Duration `yaml:"max_stream_duration" json:"max_stream_duration,omitempty"`
 	Protocol          string   `yaml:"protocol" json:"protocol"`
-	UserKey           *UserKey `yaml:"user_key" json:"user_key,omitempty"`
-	Testers           *Testers `yaml:"testers" json:"testers,omitempty"`
+	UserKey           *UserKey `yaml:"user_key,omitempty" json:"user_key,omitempty"`
+	Testers           *Testers `yaml:"testers,omitempty" json:"testers,omitempty"`
 	HealthPath        string   `yaml:"health_path" json:"health_path,omitempty"`
 	Probe             string   `yaml:"probe" json:"probe"`
 
-	HealthCheck *HealthCheck `yaml:"health_check" json:"health_check,omitempty"`
-	Outlier     *Outlier     `yaml:"outlier" json:"outlier,omitempty"`
+	HealthCheck *HealthCheck `yaml:"health_check,omitempty" json:"health_check,omitempty"`
+	Outlier     *Outlier     `yaml:"outlier,omitempty" json:"outlier,omitempty"`
 }
 
 // GRPC reports whether the service speaks gRPC.
@@ -101,13 +100,13 @@ type Judge struct {
 	Tolerate       Bound      `yaml:"tolerate" json:"tolerate"`
 	PromoteWithin  Bound      `yaml:"promote_within" json:"promote_within"`
 	Budget         float64    `yaml:"budget" json:"budget"`
-	MaxErrorRate   Share      `yaml:"max_error_rate" json:"max_error_rate,omitempty"`
+	MaxErrorRate   Share      `yaml:"max_error_rate,omitempty" json:"max_error_rate,omitempty"`
 	Clump          Clump      `yaml:"clump" json:"clump,omitempty"`
 	WarmUp         Duration   `yaml:"warm_up" json:"warm_up,omitempty"`
 	NoEvidence     NoEvidence `yaml:"no_evidence" json:"no_evidence"`
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`
 	GRPCErrors     []string   `yaml:"grpc_errors" json:"grpc_errors,omitempty"`
-	Queries        *Queries   `yaml:"queries" json:"queries,omitempty"`
+	Queries        *Queries   `yaml:"queries,omitempty" json:"queries,omitempty"`
 }
 
 // Bound reads: error rate <= Ratio x stable's + Margin.
@@ -170,7 +169,7 @@ type Docker struct {
 	StopIdleAfter Duration          `yaml:"stop_idle_after" json:"stop_idle_after"` // without a request, of versions that are out of service
 	Keep          int               `yaml:"keep" json:"keep"`                       // ended versions whose image, and stopped container, stay
 	Publish       string            `yaml:"publish" json:"publish,omitempty"`       // address of the Docker host at which ports are published; empty: containers are reached at their own
-	Healthcheck   *Healthcheck      `yaml:"healthcheck" json:"healthcheck,omitempty"`
+	Healthcheck   *Healthcheck      `yaml:"healthcheck,omitempty" json:"healthcheck,omitempty"`
 }
 
 // Healthcheck is what Docker runs in a container to learn whether it is well, written as in a compose
@@ -204,10 +203,22 @@ func (d *Docker) Reference(image string) string {
 const (
 	ThenHold     = "hold"
 	ThenRollback = "rollback"
-	PerRequest   = "request"
-	PerUser      = "user"
-	ProbeOn      = "on"
-	ProbeOff     = "off"
+)
+
+// What a weight is a share of.
+const (
+	PerRequest = "request"
+	PerUser    = "user"
+)
+
+// Whether canaryd asks the endpoints itself.
+const (
+	ProbeOn  = "on"
+	ProbeOff = "off"
+)
+
+// What the service speaks.
+const (
 	ProtocolHTTP = "http"
 	ProtocolGRPC = "grpc"
 )
@@ -243,24 +254,6 @@ func GRPCStatuses() []string {
 
 // FullWeight is all of a service's traffic: weights are integers out of 10 000.
 const FullWeight = 10000
-
-// Default returns the policy of a service that says nothing but its name.
-func Default() Policy {
-	return Policy{
-		Route: Route{Domains: []string{"*"}, Timeout: Duration(15 * time.Second), Protocol: ProtocolHTTP, Probe: ProbeOn},
-		Ramp:  Ramp{Hold: Duration(time.Minute), Per: PerRequest, Canaries: 3},
-		Judge: Judge{
-			FalseRollback: 0.001, FalsePromotion: 0.01,
-			Tolerate:      Bound{Ratio: 1.1, Margin: 0.0001},
-			PromoteWithin: Bound{Ratio: 1.5, Margin: 0.0005},
-			Budget:        20,
-			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},
-			Deadline:      Deadline{After: Duration(24 * time.Hour), Then: ThenHold},
-		},
-		Drain:          Drain{AtMost: Duration(24 * time.Hour)},
-		AfterPromotion: AfterPromotion{Watch: Duration(30 * time.Minute)},
-	}
-}
 
 // autoSteps is the ladder of `steps: auto` (STATISTICS.md 2.7).
 func autoSteps() []int {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -79,26 +80,123 @@ func TestMistakesBetweenPolicies(t *testing.T) {
 		{"service: a\nroute: {listener: 1.1.1.1:80, domains: [x.de]}\n", "service: b\nroute: {listener: 1.1.1.1:80}\n", "b.yml:2:8: listener 1.1.1.1:80 is shared with a: \"*\" would take its requests"},
 		{"service: a\nroute: {listener: 1.1.1.1:80, domains: [x.de]}\n", "service: b\nroute: {listener: 1.1.1.1:80, domains: [y.de]}\n", ""},
 		{"service: a\n", "service: b\n", ""},
+		{"service: a\nroute: {listener: 1.1.1.1:80, domains: []}\n", "service: b\nroute: {listener: 1.1.1.1:80, domains: [x.de]}\n", ""}, // Parse says it
+		{"route: {timeout: 1s}\n", "route: {timeout: 1s}\n", ""},
 	} {
 		x, _ := Parse("a.yml", []byte(c.a))
 		y, _ := Parse("b.yml", []byte(c.b))
-		got := CheckSet(append(x, y...)).Error()
+		got := CheckSet(append(x, y...), "").Error()
 		if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s%sgot %q, want %q", c.a, c.b, got, c.want)
 		}
 	}
 }
 
+func TestWhatLoadReportsCannotCount(t *testing.T) {
+	for text, want := range map[string]string{
+		"judge: {queries: {requests: a, errors: b}}\n":                                                "f:2:18: judge.queries needs",
+		"judge: {<<: {queries: {requests: a, errors: b}}}\n":                                          "f:2:23: judge.queries needs",
+		"route: {protocol: grpc}\njudge: {grpc_errors: [INTERNAL]}\n":                                 "f:3:22: judge.grpc_errors needs",
+		"route: {protocol: grpc}\n":                                                                   "",
+		"route: {protocol: grpc}\njudge: {grpc_errors: [" + strings.Join(GRPCErrors(), ", ") + "]}\n": "",
+	} {
+		docs, fs := Parse("f", []byte("service: shop\n"+text))
+		if len(fs) > 0 {
+			t.Fatal(fs)
+		}
+		if got := CheckSet(docs, SourceEnvoy).Error(); want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("%sgot %q, want %q", text, got, want)
+		}
+		for _, source := range []string{SourcePrometheus, ""} {
+			if fs := CheckSet(docs, source); len(fs) > 0 {
+				t.Errorf("source %q: %v", source, fs)
+			}
+		}
+	}
+}
+
+// What `check --print` prints is a policy again, the same one, and fits the schema.
 func TestDefaultsSurviveWritingAndReading(t *testing.T) {
-	docs, _ := Parse("f", []byte("service: shop\nramp: {steps: [1%, 12.34%, 100%], per: user}\njudge: {clump: 3, max_error_rate: 0.5%}\nsessions: {cookie: c, ttl: 90m}\n"))
+	schema := policySchema(t)
+	for _, body := range []string{
+		"",
+		"ramp: {steps: [1%, 12.34%, 100%], per: user}\njudge: {clump: 3, max_error_rate: 0.5%}\nsessions: {cookie: c, ttl: 90m}\n",
+		"route: {protocol: grpc, user_key: {header: u}, testers: {cookie: t, key: k}, health_check: {}, outlier: {at_most: 0%}}\njudge: {grpc_errors: [INTERNAL]}\n",
+		"docker: {port: 1, keep: 0, memory: 1g, healthcheck: {test: [NONE]}}\njudge: {queries: {requests: a, errors: b}}\n",
+	} {
+		docs, fs := Parse("f", []byte("service: shop\n"+body))
+		if len(fs) > 0 {
+			t.Fatal(fs)
+		}
+		text, err := yaml.Dump(docs[0].Policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, fs := Parse("g", text)
+		if len(fs.Errors()) > 0 || jsonOf(t, again[0].Policy) != jsonOf(t, docs[0].Policy) {
+			t.Errorf("%v\n%s\n%s\n%s", fs, text, jsonOf(t, docs[0].Policy), jsonOf(t, again[0].Policy))
+		}
+		if err := schema.Validate(valueOf(t, text)); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+}
+
+func policySchema(t *testing.T) *jsonschema.Resolved {
+	t.Helper()
+	var s jsonschema.Schema
+	if err := json.Unmarshal(config.PolicySchema, &s); err != nil {
+		t.Fatal(err)
+	}
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resolved
+}
+
+func valueOf(t *testing.T, text []byte) (v any) {
+	t.Helper()
+	if err := yaml.Load(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// The defaults that the schema tells an editor are those that are used.
+func TestTheDefaultsOfTheSchemaAreOurs(t *testing.T) {
+	docs, fs := Parse("f", []byte("service: shop\nroute: {health_check: {}, outlier: {}}\nsessions: {cookie: c}\ndocker: {port: 1}\n"))
+	if len(fs) > 0 {
+		t.Fatal(fs)
+	}
 	text, err := yaml.Dump(docs[0].Policy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, fs := Parse("g", text)
-	if len(fs.Errors()) > 0 || !reflect.DeepEqual(jsonOf(t, again[0].Policy), jsonOf(t, docs[0].Policy)) {
-		t.Errorf("%v\n%s\n%s\n%s", fs, text, jsonOf(t, docs[0].Policy), jsonOf(t, again[0].Policy))
+	var schema map[string]any
+	if err := json.Unmarshal(config.PolicySchema, &schema); err != nil {
+		t.Fatal(err)
 	}
+	if n := compareDefaults(t, "policy", schema, valueOf(t, text)); n < 30 {
+		t.Errorf("only %d defaults were compared", n)
+	}
+}
+
+func compareDefaults(t *testing.T, path string, schema map[string]any, value any) (n int) {
+	if want, ok := schema["default"]; ok {
+		n++
+		if got := strings.Replace(fmt.Sprint(value), "1d", "24h", 1); got != fmt.Sprint(want) && path != "policy.judge.grpc_errors" { // empty: the usual ones
+			t.Errorf("%s: the schema says %v, the default is %v", path, want, value)
+		}
+	}
+	props, _ := schema["properties"].(map[string]any)
+	values, _ := value.(map[string]any)
+	for key, p := range props {
+		if v, printed := values[key]; printed {
+			n += compareDefaults(t, path+"."+key, p.(map[string]any), v)
+		}
+	}
+	return n
 }
 
 func jsonOf(t *testing.T, v any) string {
@@ -151,16 +249,9 @@ func compareKeys(t *testing.T, path string, schema map[string]any, typ reflect.T
 	}
 }
 
-// Every sample in config/ parses without a finding and fits the schema; the schema's defaults are ours.
+// Every sample in config/ parses without a finding and fits the schema.
 func TestSamplesAreRight(t *testing.T) {
-	var s jsonschema.Schema
-	if err := json.Unmarshal(config.PolicySchema, &s); err != nil {
-		t.Fatal(err)
-	}
-	resolved, err := s.Resolve(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resolved := policySchema(t)
 	files, err := filepath.Glob("../../config/policies/*.yml")
 	if err != nil || len(files) < 2 {
 		t.Fatalf("%v %v", files, err)
@@ -173,11 +264,7 @@ func TestSamplesAreRight(t *testing.T) {
 		if _, fs := Parse(f, data); len(fs) > 0 {
 			t.Errorf("%v", fs)
 		}
-		var v any
-		if err := yaml.Load(data, &v); err != nil {
-			t.Fatal(err)
-		}
-		if err := resolved.Validate(v); err != nil {
+		if err := resolved.Validate(valueOf(t, data)); err != nil {
 			t.Errorf("%s: %v", f, err)
 		}
 		if !strings.HasPrefix(string(data), "# yaml-language-server: $schema=") {
@@ -185,17 +272,17 @@ func TestSamplesAreRight(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"service: Shop", "service: shop\nramp: {stepz: auto}", "service: shop\njudge: {false_rollback: 3}"} {
-		var v any
-		if err := yaml.Load([]byte(text), &v); err != nil {
-			t.Fatal(err)
-		}
-		if resolved.Validate(v) == nil {
+		if resolved.Validate(valueOf(t, []byte(text))) == nil {
 			t.Errorf("the schema accepts %q", text)
 		}
 	}
 }
 
 func FuzzParse(f *testing.F) {
+	for _, pair := range merges() {
+		f.Add([]byte("service: shop\n" + pair[0] + "\n"))
+	}
+	f.Add([]byte(several))
 	for _, glob := range []string{"testdata/bad/*.yml", "../../config/policies/*.yml", "../../config/*.yml"} {
 		files, err := filepath.Glob(glob)
 		if err != nil {
@@ -216,10 +303,15 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("a finding that helps nobody: %+v", x)
 			}
 		}
+		CheckSet(docs, SourceEnvoy) // whatever is wrong with them
 		if len(fs.Errors()) > 0 {
 			return
 		}
+		standAlone(t, docs)
 		for _, d := range docs {
+			if _, err := json.Marshal(d.Policy); err != nil {
+				t.Fatalf("accepted what cannot be stored: %v", err)
+			}
 			w := d.Policy.Ramp.Weights()
 			if ServiceName(d.Policy.Service) != nil || w[len(w)-1] != FullWeight || w[0] <= 0 || !slices.IsSorted(w) {
 				t.Fatalf("accepted %+v", d.Policy)

@@ -2,19 +2,22 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// CheckSet finds what is wrong between policies that are each right on their own: two policies for
-// one service, one host in two services of a listener, "*" beside another service.
-func CheckSet(docs []Document) Findings {
+// CheckSet finds what is wrong with policies that are each right on their own: two policies for one
+// service, one host in two services of a listener, "*" beside another service, and what their source of
+// evidence cannot count. With an empty source, one that is not known, the last is not judged.
+func CheckSet(docs []Document, source string) Findings {
 	var fs Findings
 	services := map[string]Document{}
 	hosts := map[string]Document{}
 	perListener := map[string][]Document{}
 	for _, d := range docs {
 		c := &check{d: &d}
-		if first, ok := services[d.Policy.Service]; ok {
+		c.source(source)
+		if first, ok := services[d.Policy.Service]; ok && d.Policy.Service != "" {
 			c.fail("service", "service %s already has a policy at %s: keep one", d.Policy.Service, first.place("service"))
 			fs = append(fs, c.fs...)
 			continue
@@ -28,7 +31,7 @@ func CheckSet(docs []Document) Findings {
 	}
 	for l, ds := range perListener {
 		for _, d := range ds {
-			if len(ds) > 1 && d.Policy.Route.Domains[0] == "*" {
+			if len(ds) > 1 && slices.Contains(d.Policy.Route.Domains, "*") {
 				c := &check{d: &d}
 				c.fail("route.domains", "listener %s is shared with %s: \"*\" would take its requests; name the hosts", l, otherService(ds, d))
 				fs = append(fs, c.fs...)
@@ -48,11 +51,6 @@ func (c *check) hosts(taken map[string]Document) {
 		}
 		taken[key] = *c.d
 	}
-}
-
-func (d Document) place(path string) string {
-	m := d.marks.at(path)
-	return fmt.Sprintf("%s:%d:%d", d.File, m.Line, m.Column)
 }
 
 func otherService(ds []Document, d Document) string {

@@ -1,21 +1,13 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/distribution/reference"
 )
-
-// keepMost is how many ended versions a service remembers.
-const keepMost = 20
 
 type check struct {
 	d  *Document
@@ -48,78 +40,12 @@ func (d *Document) validate() Findings {
 	c.testers(p.Route.Testers)
 	c.health(&p.Route)
 	c.versions(p.Versions)
-	c.ramp(p)
+	c.ramp(&p.Ramp)
 	c.judge(&p.Judge)
 	c.sessions(p)
 	c.after(p.AfterPromotion)
 	c.docker(p.Docker)
 	return c.fs
-}
-
-// ServiceName refuses what cannot be the name of a service.
-func ServiceName(s string) error {
-	if s == "" {
-		return fmt.Errorf("service is missing: write `service: NAME`")
-	}
-	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`).MatchString(s) {
-		return fmt.Errorf("%q cannot be a service name: up to 63 small letters, digits and inner hyphens", s)
-	}
-	return nil
-}
-
-// VersionName refuses what cannot be the name of a version: it may be what a Docker tag may be.
-func VersionName(s string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`).MatchString(s) {
-		return fmt.Errorf("%q cannot be a version: up to 128 letters, digits, underscores, dots and hyphens, as in a Docker tag", s)
-	}
-	return nil
-}
-
-// WireName is the version's name in Envoy's statistics: dots break Envoy's Prometheus labels.
-func WireName(version string) string { return strings.ReplaceAll(version, ".", "_") }
-
-// EndpointList refuses empty lists, malformed addresses and duplicates.
-func EndpointList(endpoints []string) error {
-	if len(endpoints) == 0 {
-		return fmt.Errorf("no endpoints: name at least one host:port")
-	}
-	seen := map[string]bool{}
-	for _, e := range endpoints {
-		if err := endpoint(e); err != nil {
-			return err
-		}
-		if seen[strings.ToLower(e)] {
-			return fmt.Errorf("endpoint %s stands twice in the list", e)
-		}
-		seen[strings.ToLower(e)] = true
-	}
-	return nil
-}
-
-func endpoint(e string) error {
-	host, port, err := net.SplitHostPort(e)
-	if err != nil {
-		return fmt.Errorf("endpoint %q is not host:port, as in 10.0.0.7:8080 or [2001:db8::1]:8080", e)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("endpoint %q: the port must be a number from 1 to 65535", e)
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	if !hostName(host) {
-		return fmt.Errorf("endpoint %q: %q is neither an IP address nor a host name", e, host)
-	}
-	return nil
-}
-
-func hostName(h string) bool {
-	label := regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
-	labels := strings.Split(strings.TrimSuffix(h, "."), ".")
-	if len(h) > 253 || regexp.MustCompile(`^[0-9]+$`).MatchString(labels[len(labels)-1]) {
-		return false
-	}
-	return !slices.ContainsFunc(labels, func(l string) bool { return !label.MatchString(l) })
 }
 
 func (c *check) route(r *Route) {
@@ -133,7 +59,7 @@ func (c *check) route(r *Route) {
 			c.fail(path, "%q is not a host: write a plain host name, or \"*\" for all", d)
 		}
 		if seen[strings.ToLower(d)] {
-			c.fail(path, "host %s stands twice in the list", d)
+			c.fail(path, "host %s is listed twice", d)
 		}
 		seen[strings.ToLower(d)] = true
 	}
@@ -154,25 +80,18 @@ func (c *check) route(r *Route) {
 	}
 }
 
-// protocol checks what differs for gRPC. Its calls have deadlines of their own and may be streams, so
-// there is no timeout unless one is written.
+// protocol checks what differs for gRPC.
 func (c *check) protocol(p *Policy) {
 	c.oneOf("route.protocol", p.Route.Protocol, ProtocolHTTP, ProtocolGRPC)
-	if p.Route.GRPC() && !c.d.has("route.timeout") {
-		p.Route.Timeout = 0
-	}
 	if len(p.Judge.GRPCErrors) > 0 && !p.Route.GRPC() {
 		c.fail("judge.grpc_errors", "grpc_errors needs `route: {protocol: grpc}`")
 	}
 	for i, name := range p.Judge.GRPCErrors {
 		if n := slices.Index(GRPCStatuses(), name); n < 1 {
-			c.fail(fmt.Sprintf("judge.grpc_errors[%d]", i), "%q is no gRPC status that can be an error: write one of %s", name, strings.Join(GRPCStatuses()[1:], ", "))
+			c.fail(fmt.Sprintf("judge.grpc_errors[%d]", i), "%q is not a gRPC status that can be an error: write one of %s", name, strings.Join(GRPCStatuses()[1:], ", "))
 		}
 	}
 }
-
-// token is what a header or cookie may be called here.
-func token(s string) bool { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`).MatchString(s) }
 
 func (c *check) testers(t *Testers) {
 	if t == nil {
@@ -192,8 +111,6 @@ func (c *check) testers(t *Testers) {
 
 func (c *check) health(r *Route) {
 	if h := r.HealthCheck; h != nil {
-		h.Interval, h.Timeout = cmp.Or(h.Interval, Duration(5*time.Second)), cmp.Or(h.Timeout, Duration(time.Second))
-		h.Unhealthy, h.Healthy = cmp.Or(h.Unhealthy, 3), cmp.Or(h.Healthy, 1)
 		if h.Interval.Std() < 100*time.Millisecond || h.Timeout <= 0 {
 			c.fail("route.health_check", "interval must be 100ms or more, and timeout above 0s")
 		}
@@ -202,7 +119,6 @@ func (c *check) health(r *Route) {
 		}
 	}
 	if o := r.Outlier; o != nil {
-		o.Errors, o.EjectFor, o.AtMost = cmp.Or(o.Errors, 5), cmp.Or(o.EjectFor, Duration(30*time.Second)), cmp.Or(o.AtMost, 0.5)
 		if o.Errors < 1 || o.EjectFor <= 0 || o.AtMost < 0 || o.AtMost > 1 {
 			c.fail("route.outlier", "errors must be 1 or more, eject_for above 0s, at_most 0%% to 100%%")
 		}
@@ -250,8 +166,7 @@ func (c *check) versions(seeds []Seed) {
 	}
 }
 
-func (c *check) ramp(p *Policy) {
-	r := &p.Ramp
+func (c *check) ramp(r *Ramp) {
 	weights := r.Weights()
 	if !r.Auto() {
 		for i, s := range r.Steps {
@@ -272,9 +187,6 @@ func (c *check) ramp(p *Policy) {
 	c.oneOf("ramp.per", r.Per, PerRequest, PerUser)
 	if r.Canaries < 1 || r.Canaries > 100 {
 		c.fail("ramp.canaries", "%d canaries: write 1 to 100", r.Canaries)
-	}
-	if r.Per == PerUser && p.Route.UserKey == nil {
-		p.Route.UserKey = &UserKey{Cookie: "canaryd-user"}
 	}
 }
 
@@ -302,6 +214,9 @@ func (c *check) judge(j *Judge) {
 	}
 	if !(j.Budget > 0 && j.Budget <= 1e9) {
 		c.fail("judge.budget", "budget is a number of failed requests above 0")
+	}
+	if j.MaxErrorRate == 0 && Has(c.d.root, "judge.max_error_rate") {
+		c.fail("judge.max_error_rate", "max_error_rate 0%% would cut at the first error: write a rate above 0%%, or leave the key out for no ceiling")
 	}
 	c.oneOf("judge.no_evidence.then", j.NoEvidence.Then, ThenHold, ThenRollback)
 	c.oneOf("judge.deadline.then", j.Deadline.Then, ThenHold, ThenRollback)
@@ -333,55 +248,6 @@ func (c *check) sessions(p *Policy) {
 		c.fail("sessions.cookie", "cookie %s is that of route.testers already: take another name", s.Cookie)
 	} else if s.TTL > p.Drain.AtMost {
 		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would be cut off; raise drain.at_most", s.TTL, p.Drain.AtMost)
-	}
-}
-
-func (c *check) docker(d *Docker) {
-	if d == nil {
-		return
-	}
-	d.Replicas, d.StartWithin = cmp.Or(d.Replicas, 1), cmp.Or(d.StartWithin, Duration(2*time.Minute))
-	if !c.d.has("docker.stop_idle_after") {
-		d.StopIdleAfter = Duration(time.Hour)
-	}
-	if !c.d.has("docker.keep") {
-		d.Keep = 3
-	}
-	if _, err := reference.ParseNormalizedNamed(d.Image); err != nil && d.Image != "" {
-		c.fail("docker.image", "%q is no image: %v", d.Image, err)
-	}
-	if d.Port < 1 || d.Port > 65535 {
-		c.fail("docker.port", "port must be the port that the container listens on, 1 to 65535")
-	}
-	if d.Replicas < 1 || d.Replicas > 100 {
-		c.fail("docker.replicas", "%d replicas: write 1 to 100", d.Replicas)
-	}
-	if _, err := regexp.Compile(d.Tags); err != nil {
-		c.fail("docker.tags", "%q is no regular expression: %v", d.Tags, err)
-	} else if d.Tags != "" && d.Image == "" {
-		c.fail("docker.tags", "tags are those of docker.image: name it")
-	}
-	if d.CPUs < 0 || d.Memory < 0 {
-		c.fail("docker", "cpus and memory cannot be negative")
-	}
-	if d.Keep < 0 || d.Keep > keepMost {
-		c.fail("docker.keep", "%d: canaryd remembers the last %d ended versions, and can keep the images of so many", d.Keep, keepMost)
-	}
-	if _, err := netip.ParseAddr(d.Publish); err != nil && d.Publish != "" {
-		c.fail("docker.publish", "%q: write the IP address of the Docker host at which ports are to be published", d.Publish)
-	}
-	for _, v := range d.Volumes {
-		if from, to, ok := strings.Cut(v, ":"); !ok || from == "" || !strings.HasPrefix(to, "/") {
-			c.fail("docker.volumes", "%q: write NAME-OR-DIRECTORY:/WHERE, as in data:/var/lib/shop:ro", v)
-		}
-	}
-	if h := d.Healthcheck; h != nil && (len(h.Test) == 0 || !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0])) {
-		c.fail("docker.healthcheck", "test must begin with CMD, CMD-SHELL or NONE, as in [CMD, /shop, -check]")
-	}
-	for name := range d.Labels {
-		if strings.HasPrefix(name, "canaryd.") {
-			c.fail("docker.labels", "label %s: labels that begin with canaryd. are canaryd's own", name)
-		}
 	}
 }
 

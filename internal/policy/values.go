@@ -115,7 +115,7 @@ func (c *Clump) UnmarshalYAML(n *yaml.Node) error {
 	}
 	v, err := strconv.ParseFloat(n.Value, 64)
 	if n.Kind != yaml.ScalarNode || err != nil || !(v >= 1 && v <= 200) {
-		return fmt.Errorf("%q is no clump bound: write auto, or a number from 1 to 200", n.Value)
+		return fmt.Errorf("%q is not a valid clump bound: write auto, or a number from 1 to 200", n.Value)
 	}
 	*c = Clump(v)
 	return nil

@@ -27,6 +27,7 @@ import (
 
 // site is the API in front of a real daemon without Envoys.
 type site struct {
+	disk *disk
 	*httptest.Server
 	t        *testing.T
 	dir      string
@@ -55,7 +56,8 @@ func newSiteWith(t *testing.T, o Options, policies ...string) *site {
 	}
 	hub := xds.NewHub(log)
 	src := metrics.NewEnvoy(time.Second, func() []string { return nil })
-	c, err := controller.New(controller.Options{Log: log, Store: db, Hub: hub, Source: src, Policies: []string{filepath.Join(s.dir, "*.yml")}})
+	s.disk = &disk{Bolt: db}
+	c, err := controller.New(controller.Options{Log: log, Store: s.disk, Hub: hub, Source: src, Policies: []string{filepath.Join(s.dir, "*.yml")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +228,7 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"PUT", v + "v2", "", 422, "no endpoints"},
 		{"PUT", v + "v2", "{", 422, "the body is not"},
 		{"PUT", v + "v2", `{"endpoints":["nonsense"]}`, 422, "is not host:port"},
-		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "stands twice"},
+		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "is listed twice"},
 		{"PUT", v + "v2", `{"endpoints":["no-such-host.invalid:1"]}`, 422, "cannot be resolved"},
 		{"PUT", v + "v%202", `{"endpoints":["127.0.0.1:1"]}`, 422, "cannot be a version"},
 		{"PUT", v + "v2", `{"image":"x"}`, 422, "canaryd has no Docker"},

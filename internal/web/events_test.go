@@ -27,7 +27,7 @@ func TestEventsAreSentLive(t *testing.T) {
 	s.call("PUT", "/api/v1/services/shop/versions/v1", `{"endpoints":["127.0.0.1:1"]}`, 201, "Version")
 	buf := make([]byte, 4096)
 	n, err := resp.Body.Read(buf)
-	if err != nil || !strings.HasPrefix(string(buf[:n]), "event: announced\ndata: {") {
+	if err != nil || !strings.HasPrefix(string(buf[:n]), "id: 1\nevent: announced\ndata: {") {
 		t.Errorf("%v %s", err, buf[:n])
 	}
 }
