@@ -206,6 +206,7 @@ func words(seconds float64) string {
 }
 
 func (k *checker) report(cmd *cobra.Command, out string, strict, show bool) error {
+	k.findings.Sort()
 	errs, warnings := k.findings.Errors(), k.findings.Warnings()
 	if strict {
 		errs = k.findings

@@ -119,6 +119,7 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 		"notify: [{url: \"http://h\", events: [x]}]\n": "f:1:9: notify[0]: there is no event \"x\"",
 		"notify: [{url: \"http://h\", format: xml}]\n": "f:1:9: notify[0]: format \"xml\"",
 		"policies: 3\n":                                "f:1:11: ",
+		"web: {listen: 8080}\nxds: {listen: 1}\n":      "f:1:15: \"8080\" is not host:port, as in 127.0.0.1:8080, or :8080 for all addresses\nf:2:15: ",
 		"policies: [\"a[\"]\n":                         "f:1:12: \"a[\" is not a valid glob",
 		"web: {listen: 8080}\n":                        "f:1:15: \"8080\" is not host:port",
 		"web: {listen: \"h:99999\"}\n":                 "f:1:15: \"h:99999\" is not host:port",

@@ -131,6 +131,7 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 		at := policy.Position(root, path)
 		fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
 	})
+	fs.Sort()
 	return c, fs
 }
 

@@ -41,7 +41,8 @@ func (fs Findings) Warnings() Findings {
 	return slices.DeleteFunc(slices.Clone(fs), func(f Finding) bool { return !f.Warning })
 }
 
-func sortFindings(fs Findings) {
+// Sort puts the findings in order of position, those of one place in the order they were found.
+func (fs Findings) Sort() {
 	slices.SortStableFunc(fs, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})

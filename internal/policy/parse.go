@@ -26,7 +26,7 @@ func Parse(file string, data []byte) ([]Document, Findings) {
 	if len(docs) == 0 {
 		all = append(all, Finding{File: file, Line: 1, Column: 1, Message: "no policy here: write at least `service: NAME`"})
 	}
-	sortFindings(all)
+	all.Sort()
 	return docs, all
 }
 

@@ -38,7 +38,7 @@ func CheckSet(docs []Document, source string) Findings {
 			}
 		}
 	}
-	sortFindings(fs)
+	fs.Sort()
 	return fs
 }
 
