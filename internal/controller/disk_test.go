@@ -26,6 +26,8 @@ type disk struct {
 	delay time.Duration
 	fails error
 	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
+	crash *crash
+	saves int
 }
 
 var errDiskFull = errors.New("no space left on device")
@@ -52,8 +54,12 @@ func (d *disk) freeze() (thaw func()) {
 
 func (d *disk) Save(ws []store.Write) (uint64, error) {
 	d.mu.Lock()
-	delay, fails, thaw := d.delay, d.fails, d.thaw
+	d.saves++
+	delay, fails, thaw, kill := d.delay, d.fails, d.thaw, d.crash
 	d.mu.Unlock()
+	if kill != nil {
+		return kill.save(d.Bolt, ws)
+	}
 	time.Sleep(delay)
 	if thaw != nil {
 		<-thaw
