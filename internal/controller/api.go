@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
-	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/xds"
 )
@@ -111,7 +110,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		}
 	}
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
-		e.Reachable = s.State.Policy.Route.Probe == policy.ProbeOff || probe.Any(ctx, v.Endpoints, s.State.Policy.Route.HealthPath)
+		e.Reachable = reachable(ctx, &s.State, v)
 	}
 	var stored <-chan struct{}
 	defer func() { untilStored(stored) }()

@@ -57,7 +57,7 @@ type Controller struct {
 	moved    bool // what is compared may have changed
 	calls    chan func()
 	evidence chan []metrics.Evidence
-	probes   chan rollout.Probed
+	probes   chan probed
 	stored   chan saved
 	prober   *prober
 	history  *broadcast
@@ -114,7 +114,7 @@ type saved struct {
 func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, busy: map[string]*unit{}, unsaved: map[string]*unit{}, cutting: map[string]*unit{}, calls: make(chan func()),
-		evidence: make(chan []metrics.Evidence), probes: make(chan rollout.Probed, 64), stored: make(chan saved, 1),
+		evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64), stored: make(chan saved, 1),
 		labelled: make(chan []docker.Labelled), goneSince: map[string]time.Time{}, history: newBroadcast(), rest: time.NewTimer(time.Hour),
 	}
 	c.prober = newProber(c.probes)
@@ -314,14 +314,6 @@ func (c *Controller) applied() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}
 		}
-	}
-}
-
-func (c *Controller) probed(e rollout.Probed) {
-	service, version, _ := xds.SplitCluster(e.Version)
-	if u := c.units[service]; u != nil {
-		e.Version = version
-		c.must(u, e)
 	}
 }
 
