@@ -59,7 +59,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	return Service{State: u.state, StoreError: c.storeErr, Conflict: u.conflict()}
+	return Service{State: u.state, StoreError: c.storeErr, Conflict: c.contradiction(u)}
 }
 
 // Announce says that a version exists; known reports that it did before.
@@ -191,6 +191,7 @@ func (c *Controller) remove(service string) error {
 	}
 	c.moved = true
 	c.prober.set(service, rollout.State{})
+	c.reconcileAll()
 	return c.Hub.Remove(service)
 }
 

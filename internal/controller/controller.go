@@ -15,7 +15,6 @@ import (
 
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
-	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -39,8 +38,6 @@ type Options struct {
 	Ask func(clusters []string)
 	// Fleet runs versions as containers; nil where there is no Docker.
 	Fleet *docker.Fleet
-	// Found tells of versions that others run; nil where nobody looks.
-	Found chan []registry.Found
 	// Policies are the globs of policy files.
 	Policies []string
 }
@@ -53,7 +50,7 @@ type Controller struct {
 	unsaved  map[string]*unit // to be stored
 	cutting  map[string]*unit // with a cut that is not published yet
 	leaving  []docker.Want    // containers of services that were deleted
-	labelled chan []docker.Labelled
+	findings findings
 	moved    bool // what is compared may have changed
 	calls    chan func()
 	evidence chan []metrics.Evidence
@@ -73,9 +70,6 @@ type Controller struct {
 	reloadedAt time.Time
 	decisions  durations
 
-	labelledNow map[string]bool      // versions whose labelled containers run; nil: not known yet
-	goneSince   map[string]time.Time // of those whose do not
-
 	rest *time.Timer // wakes the loop for a cut that waits for the disk
 }
 
@@ -94,7 +88,6 @@ type unit struct {
 	verdicts  map[string]int
 	seq, told uint64 // decisions taken, and stored
 	waiting   []waiter
-	conflicts map[[2]string]string // what origins (version, origin) do not agree on
 }
 
 // waiter is a command that answers when its decision is stored.
@@ -115,7 +108,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, busy: map[string]*unit{}, unsaved: map[string]*unit{}, cutting: map[string]*unit{}, calls: make(chan func()),
 		evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64), stored: make(chan saved, 1),
-		labelled: make(chan []docker.Labelled), goneSince: map[string]time.Time{}, history: newBroadcast(), rest: time.NewTimer(time.Hour),
+		findings: newFindings(), history: newBroadcast(), rest: time.NewTimer(time.Hour),
 	}
 	c.prober = newProber(c.probes)
 	states, err := o.Store.States()
@@ -186,10 +179,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.probed(e)
 		case e := <-launches:
 			c.launched(e)
-		case ls := <-c.labelled:
-			c.labels(ls)
-		case found := <-c.Found:
-			c.found(found)
+		case set := <-c.findings.handed:
+			c.found(set)
 		case result := <-c.stored:
 			c.writing = false
 			c.settleSaved(result)
@@ -329,7 +320,7 @@ func (c *Controller) tick(now time.Time) {
 			}
 		}
 	}
-	c.leave(now)
+	c.lookAgain(now)
 	c.nextTurn(now)
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now

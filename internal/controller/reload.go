@@ -53,6 +53,7 @@ func (c *Controller) reload(now time.Time, by string) error {
 			c.must(u, rollout.Orphaned{At: now})
 		}
 	}
+	c.reconcileAll()
 	return nil
 }
 
