@@ -131,6 +131,22 @@ func TestWhatIsKnownIsQuiet(t *testing.T) {
 	})
 }
 
+// Not even a step that changes nothing is taken, and a person may name endpoints in another order.
+func TestWhatIsKnownCostsNoStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFinders(t, emptyPolicy)
+		if _, _, err := f.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v1", Endpoints: []string{"10.0.0.2:80", "10.0.0.1:80"}, By: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		before := f.service().State.Versions
+		f.names("file_sd", "v1=10.0.0.1:80,10.0.0.2:80")
+		time.Sleep(5 * time.Second)
+		if after := f.service(); &after.State.Versions[0] != &before[0] || after.Conflict != "" {
+			t.Errorf("a step was taken, or there is a contradiction: %q", after.Conflict)
+		}
+	})
+}
+
 // What has ended is never started anew by what finds it: not by a change, not by a reload, and not when
 // it ended so long ago that the state has forgotten it.
 func TestWhatHasEndedStaysEnded(t *testing.T) {
