@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"controller": {"policy", "analysis", "rollout", "metrics", "store", "xds", "docker", "registry", "probe"},
 	"notify":     {"policy", "rollout"},
 	"docker":     {"policy", "rollout", "probe"},
-	"probe":      {},
+	"probe":      {"policy"},
 	"registry":   {},
 	"web":        {"policy", "analysis", "rollout", "metrics", "controller"},
 	"world":      {"policy", "analysis", "rollout"},

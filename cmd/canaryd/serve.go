@@ -28,7 +28,6 @@ import (
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
-	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
@@ -142,7 +141,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	if d.src, d.loads, err = newSource(d.cfg); err != nil {
 		return err
 	}
-	o := controller.Options{Log: d.log, Store: db, Hub: d.hub, Source: d.src, Policies: d.cfg.Policies, Found: make(chan []registry.Found)}
+	o := controller.Options{Log: d.log, Store: db, Hub: d.hub, Source: d.src, Policies: d.cfg.Policies}
 	if d.cfg.Metrics.Source == policy.SourceEnvoy {
 		o.Ask = d.loads.Ask
 	}
@@ -158,8 +157,8 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	if err != nil {
 		return err
 	}
-	if found := d.cfg.registry(d.log, o.Found); found != nil {
-		background(ctx, &d.run, found.Run)
+	if found := d.cfg.registry(d.log); found != nil {
+		background(ctx, &d.run, func(ctx context.Context) error { return found.Run(ctx, d.ctl.Found(ctx)) })
 	}
 	if o.Fleet != nil {
 		background(ctx, &d.run, o.Fleet.Run)

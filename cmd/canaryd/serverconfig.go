@@ -209,6 +209,9 @@ func (c *serverConfig) validateLists(say func(path, format string, args ...any))
 		if len(c.FileSD[i].Files) == 0 {
 			say("file_sd_configs", "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
 		}
+		if err := (registry.File{Files: c.FileSD[i].Files}).Check(); err != nil {
+			say("file_sd_configs", "file_sd_configs[%d]: %v", i, err)
+		}
 	}
 	for i, h := range c.HTTPSD {
 		if !isWebAddress(h.URL) {
@@ -243,19 +246,18 @@ func (n *notifyConfig) check() error {
 }
 
 // registry builds the discovery of versions, or nil if none is configured.
-func (c *serverConfig) registry(log logrus.FieldLogger, found chan []registry.Found) *registry.Registry {
-	var files []registry.File
+func (c *serverConfig) registry(log *logrus.Logger) *registry.Registry {
+	o := registry.Options{Log: log}
 	for _, f := range c.FileSD {
-		files = append(files, registry.File{Files: f.Files, Refresh: cmp.Or(f.Refresh.Std(), 5*time.Minute)})
+		o.Files = append(o.Files, registry.File{Files: f.Files, Refresh: cmp.Or(f.Refresh.Std(), 5*time.Minute)})
 	}
-	var urls []registry.URL
 	for _, u := range c.HTTPSD {
-		urls = append(urls, registry.URL{URL: u.URL, Refresh: cmp.Or(u.Refresh.Std(), time.Minute), HTTP: u.HTTP})
+		o.URLs = append(o.URLs, registry.URL{URL: u.URL, Refresh: cmp.Or(u.Refresh.Std(), time.Minute), HTTP: u.HTTP})
 	}
-	if len(files)+len(urls) == 0 {
+	if len(o.Files)+len(o.URLs) == 0 {
 		return nil
 	}
-	return registry.New(log, files, urls, found)
+	return registry.New(o)
 }
 
 // notifier builds the webhook notifier, or nil if none is configured.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
-	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/xds"
 )
@@ -84,7 +83,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
 	return Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
-		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Conflict: u.conflict()}
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Conflict: c.contradiction(u)}
 }
 
 func (c *Controller) unread(name string) Service {
@@ -159,7 +158,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		}
 	}
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
-		e.Reachable = s.State.Policy.Route.Probe == policy.ProbeOff || probe.Any(ctx, v.Endpoints, s.State.Policy.Route.HealthPath)
+		e.Reachable = reachable(ctx, &s.State, v)
 	}
 	var stored <-chan struct{}
 	doErr := c.do(ctx, func() {
@@ -279,6 +278,7 @@ func (c *Controller) removed(u *unit) {
 			c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
 		}
 	}
+	c.reconcileAll()
 }
 
 // Figures are for the metrics.

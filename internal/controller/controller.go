@@ -16,7 +16,6 @@ import (
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
-	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -49,8 +48,6 @@ type Options struct {
 	Ask func(clusters []string)
 	// Fleet runs versions as containers; nil where there is no Docker.
 	Fleet *docker.Fleet
-	// Found tells of versions that others run; nil where nobody looks.
-	Found chan []registry.Found
 	// Policies are the globs of policy files.
 	Policies []string
 }
@@ -67,11 +64,11 @@ type Controller struct {
 	cutting    map[*unit]struct{} // with a cut that is neither stored nor published
 	hidden     map[*unit]struct{} // with a table that could not be published
 	leaving    []docker.Want      // containers of services that were deleted
-	labelled   chan []docker.Labelled
+	findings   findings
 	moved      bool // what is compared may have changed
 	calls      chan func()
 	evidence   chan []metrics.Evidence
-	probes     chan rollout.Probed
+	probes     chan probed
 	prober     *prober
 	writer     writer
 	events     *events
@@ -86,9 +83,6 @@ type Controller struct {
 	reloadErr   error
 	reloadedAt  time.Time
 	decisions   durations
-
-	labelledNow map[string]bool      // versions whose labelled containers run; nil: not known yet
-	goneSince   map[string]time.Time // of those whose do not
 }
 
 // unit is one service in the loop.
@@ -112,7 +106,6 @@ type unit struct {
 	rest      restEvidence
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
-	conflicts map[[2]string]string // what origins (version, origin) do not agree on
 }
 
 func newUnit(s rollout.State) *unit {
@@ -125,8 +118,8 @@ func newUnit(s rollout.State) *unit {
 func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
-		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan rollout.Probed, 64),
-		labelled: make(chan []docker.Labelled), goneSince: map[string]time.Time{}, writer: newWriter(o.Store), events: newEvents(o.Store),
+		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
+		findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
 	}
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
@@ -208,10 +201,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.probed(e)
 		case e := <-launches:
 			c.launched(e)
-		case ls := <-c.labelled:
-			c.labels(ls)
-		case found := <-c.Found:
-			c.found(found)
+		case set := <-c.findings.handed:
+			c.found(set)
 		case r := <-c.writer.done:
 			c.written(r)
 		case r := <-c.lateReading:
@@ -347,14 +338,6 @@ func (c *Controller) applied() {
 	}
 }
 
-func (c *Controller) probed(e rollout.Probed) {
-	service, version, _ := xds.SplitCluster(e.Version)
-	if u := c.units[service]; u != nil {
-		e.Version = version
-		c.must(u, e)
-	}
-}
-
 func (c *Controller) tick(now time.Time) {
 	for _, u := range c.busy {
 		c.must(u, rollout.Tick{At: now})
@@ -365,7 +348,7 @@ func (c *Controller) tick(now time.Time) {
 			c.age(u)
 		}
 	}
-	c.leave(now)
+	c.lookAgain(now)
 	c.nextTurn(now)
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now

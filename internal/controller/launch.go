@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/docker"
-	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -18,7 +18,7 @@ func (c *Controller) wantContainers() {
 	for name, u := range c.units {
 		p := &u.state.Policy
 		for _, w := range u.state.Containers() {
-			want := docker.Want{Service: name, Container: w, Probe: p.Route.Probe != policy.ProbeOff, HealthPath: p.Route.HealthPath}
+			want := docker.Want{Service: name, Container: w, Probe: probe.Of(p)}
 			if p.Docker != nil {
 				want.Spec = *p.Docker
 			}

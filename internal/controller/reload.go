@@ -76,6 +76,7 @@ func (c *Controller) reloaded(set policySet, err error, by string) error {
 		}
 	}
 	c.set = set
+	c.reconcileAll()
 	return nil
 }
 

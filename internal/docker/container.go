@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/canaryd/canaryd/internal/policy"
-	"github.com/canaryd/canaryd/internal/probe"
 )
 
 // The labels of every container that canaryd starts.
@@ -149,14 +148,14 @@ func (want Want) endpoint(ctx context.Context, in container.InspectResponse, tol
 	if endpoint, err = endpointOf(in, want.Spec); err != nil {
 		return "", "", false, err
 	}
-	if !want.Probe || slices.Contains(told, endpoint) || probe.Answers(ctx, endpoint, want.HealthPath) {
+	if want.Probe == nil || slices.Contains(told, endpoint) || want.Probe.Answers(ctx, endpoint) {
 		return endpoint, "", false, nil
 	}
 	if up, ok := upFor(in.State); ok && !want.Launched && up > want.Spec.StartWithin.Std() {
-		note = fmt.Sprintf("runs, but nothing answers at %s%s for %s (docker.start_within): does it listen on port %d of all addresses?", endpoint, want.HealthPath, want.Spec.StartWithin, want.Spec.Port)
+		note = fmt.Sprintf("runs, but nothing answers at %s%s for %s (docker.start_within): does it listen on port %d of all addresses?", endpoint, want.Probe.Path, want.Spec.StartWithin, want.Spec.Port)
 		return "", note, true, nil
 	}
-	return "", fmt.Sprintf("runs, and does not answer at %s%s yet", endpoint, want.HealthPath), false, nil
+	return "", fmt.Sprintf("runs, and does not answer at %s%s yet", endpoint, want.Probe.Path), false, nil
 }
 
 // broken says why a container will never be ready; empty: it may be.

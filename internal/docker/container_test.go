@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -87,7 +88,7 @@ func TestReadyOrNot(t *testing.T) {
 			if c.port == 0 {
 				c.port = int(here.Port())
 			}
-			want := Want{Probe: true, Container: rollout.Container{Launched: c.launched}, Spec: policy.Docker{Port: c.port, StartWithin: policy.Duration(10 * time.Second)}}
+			want := Want{Probe: &probe.Probe{}, Container: rollout.Container{Launched: c.launched}, Spec: policy.Docker{Port: c.port, StartWithin: policy.Duration(10 * time.Second)}}
 			endpoint, note, never, err := want.endpoint(context.Background(), c.in, c.told)
 			if err != nil || never != c.never || (endpoint == "") != (c.note != "") || !strings.Contains(note, c.note) {
 				t.Errorf("endpoint %q, note %q, never %v, %v", endpoint, note, never, err)

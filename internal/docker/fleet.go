@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -31,9 +32,8 @@ const (
 type Want struct {
 	Service string
 	rollout.Container
-	Spec       policy.Docker
-	Probe      bool   // containers have to answer before they get requests
-	HealthPath string // at this path; empty: a TCP connection
+	Spec  policy.Docker
+	Probe *probe.Probe // how containers have to answer before they get requests; nil: not at all
 }
 
 // Event is what became of a Want.

@@ -28,14 +28,14 @@ type Labelled struct {
 	Endpoints        []string // of those that run and are not unhealthy, sorted
 }
 
-// Look calls found with every labelled version whenever that changes, until ctx ends. A daemon that does
-// not answer changes nothing.
+// Look calls found with all labelled versions, at first, also when there are none, and whenever that
+// changes, until ctx ends. A daemon that does not answer changes nothing.
 func (f *Fleet) Look(ctx context.Context, found func([]Labelled)) error {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	var last []Labelled
 	strays := map[string]int{}
-	away := false
+	looked, away := false, false
 	for {
 		running, err := f.running(ctx)
 		switch {
@@ -45,8 +45,8 @@ func (f *Fleet) Look(ctx context.Context, found func([]Labelled)) error {
 		case err == nil:
 			away = false
 			f.tellStrays(running, strays)
-			if now := labelled(running); !slices.EqualFunc(last, now, same) {
-				last = now
+			if now := labelled(running); !looked || !slices.EqualFunc(last, now, same) {
+				looked, last = true, now
 				found(now)
 			}
 		}

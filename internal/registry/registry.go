@@ -4,170 +4,139 @@ package registry
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/config"
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/discovery"
-	"github.com/prometheus/prometheus/discovery/file"
-	"github.com/prometheus/prometheus/discovery/http"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/sirupsen/logrus"
+	slogrus "github.com/sirupsen/logrus/hooks/slog"
 )
 
-// The labels that say what a target is.
 const (
-	labelService = "service"
-	labelVersion = "version"
+	gather    = 200 * time.Millisecond // files come one by one
+	retry     = 5 * time.Second        // of an origin that cannot be looked at
+	retryMost = time.Minute
 )
 
-// Found is a version and where it runs, as one origin says.
-type Found struct {
-	Service, Version string
-	Endpoints        []string // sorted; none: the origin no longer names it
-	Origin           string
-}
-
-// File is a set of files with targets, JSON or YAML.
-type File struct {
-	Files   []string
-	Refresh time.Duration
-}
-
-// URL is an address that answers with targets.
-type URL struct {
-	URL     string
-	Refresh time.Duration
-	HTTP    config.HTTPClientConfig
+// Options say where to look.
+type Options struct {
+	Log   *logrus.Logger
+	Files []File
+	URLs  []URL
 }
 
 // Registry watches all origins.
 type Registry struct {
-	log     logrus.FieldLogger
-	origins map[string]discovery.Config
-	found   chan []Found
+	log     *logrus.Logger
+	origins []origin
+	retry   time.Duration
 }
 
-// New makes a registry; it looks at nothing before Run, and tells found what changes.
-func New(log logrus.FieldLogger, files []File, urls []URL, found chan []Found) *Registry {
-	r := &Registry{log: log, origins: map[string]discovery.Config{}, found: found}
-	for _, f := range files {
-		r.origins[fmt.Sprintf("file_sd %v", f.Files)] = &file.SDConfig{Files: f.Files, RefreshInterval: model.Duration(f.Refresh)}
+// New makes a registry; it looks at nothing before Run.
+func New(o Options) *Registry {
+	r := &Registry{log: o.Log, retry: retry}
+	for _, f := range o.Files {
+		r.origins = append(r.origins, f.origin())
 	}
-	for _, u := range urls {
-		r.origins["http_sd "+u.URL] = &http.SDConfig{URL: u.URL, RefreshInterval: model.Duration(u.Refresh), HTTPClientConfig: u.HTTP}
+	for _, u := range o.URLs {
+		r.origins = append(r.origins, u.origin())
 	}
+	r.origins = named(r.origins)
 	return r
 }
 
-// Run watches until ctx ends.
-func (r *Registry) Run(ctx context.Context) error {
-	reg := prometheus.NewRegistry() // Prometheus' own metrics of discovery; nobody asks for them here
-	refresh := discovery.NewRefreshMetrics(reg)
+// Run watches until ctx ends, and hands over all that an origin names, at first and whenever it changes.
+// What cannot be read changes nothing.
+func (r *Registry) Run(ctx context.Context, hand func(Set)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for origin, c := range r.origins {
-		d, err := c.NewDiscoverer(discovery.DiscovererOptions{Logger: slog.New(toLogrus{r.log.WithField("origin", origin)}), Metrics: c.NewDiscovererMetrics(prometheus.NewRegistry(), refresh)})
-		if err != nil {
-			return fmt.Errorf("%s: %w", origin, err)
-		}
-		groups := make(chan []*targetgroup.Group)
-		wg.Go(func() { d.Run(ctx, groups) })
-		wg.Go(func() { r.follow(ctx, origin, groups) })
+	for _, o := range r.origins {
+		wg.Go(func() { r.keep(ctx, o, hand) })
 	}
 	<-ctx.Done()
 	return nil
 }
 
-// follow merges an origin's groups and tells what changed in them.
-func (r *Registry) follow(ctx context.Context, origin string, groups <-chan []*targetgroup.Group) {
-	bySource := map[string]*targetgroup.Group{}
-	last := map[[2]string][]string{}
-	for {
+// keep watches one origin and tries again where that fails: its certificates may come later, and the
+// other origins do not depend on it.
+func (r *Registry) keep(ctx context.Context, o origin, hand func(Set)) {
+	told := ""
+	for pause := r.retry; ; pause = min(2*pause, retryMost) {
+		err := r.watch(ctx, o, hand)
+		if ctx.Err() != nil {
+			return
+		}
+		if err.Error() != told {
+			told = err.Error()
+			r.log.WithError(err).WithField("origin", o.name).Error("nothing is found there until this is mended; what was found stays as it is")
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case gs := <-groups:
+		case <-time.After(pause):
+		}
+	}
+}
+
+// watch looks at an origin until ctx ends or it cannot be looked at.
+func (r *Registry) watch(ctx context.Context, o origin, hand func(Set)) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	reg := prometheus.NewRegistry() // Prometheus' own metrics of discovery; nobody asks for them here
+	log := slogrus.NewHandler(r.log, nil).WithAttrs([]slog.Attr{slog.String("origin", o.name)})
+	d, err := o.config.NewDiscoverer(discovery.DiscovererOptions{
+		Logger:  slog.New(newHiding(log, o.hidden)),
+		Metrics: o.config.NewDiscovererMetrics(reg, discovery.NewRefreshMetrics(reg)),
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	groups := make(chan []*targetgroup.Group)
+	go func() {
+		defer close(groups)
+		d.Run(ctx, groups)
+	}()
+	follow(o.name, groups, hand)
+	return errors.New("it is no longer watched, the messages before say why")
+}
+
+// follow hands over what the groups of an origin amount to, until there are no more. The first set is
+// handed over also when it is empty: that, too, is something to know.
+func follow(name string, groups <-chan []*targetgroup.Group, hand func(Set)) {
+	bySource := map[string]*targetgroup.Group{}
+	var last *Set
+	var gathered <-chan time.Time
+	for {
+		select {
+		case gs, ok := <-groups:
+			if !ok {
+				return
+			}
 			for _, g := range gs {
-				if g != nil {
+				switch {
+				case g == nil:
+				case len(g.Targets) == 0:
+					delete(bySource, g.Source)
+				default:
 					bySource[g.Source] = g
 				}
 			}
-		}
-		now := merge(bySource)
-		changes := differences(origin, last, now)
-		last = now
-		if len(changes) == 0 {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case r.found <- changes:
-		}
-	}
-}
-
-// merge gathers the addresses by service and version; targets without both labels are somebody else's.
-func merge(groups map[string]*targetgroup.Group) map[[2]string][]string {
-	out := map[[2]string][]string{}
-	for _, g := range groups {
-		for _, t := range g.Targets {
-			labels := g.Labels.Merge(t)
-			key := [2]string{string(labels[labelService]), string(labels[labelVersion])}
-			if address := string(labels[model.AddressLabel]); key[0] != "" && key[1] != "" && address != "" {
-				out[key] = append(out[key], address)
+			if gathered == nil {
+				gathered = time.After(gather)
+			}
+		case <-gathered:
+			gathered = nil
+			if now := setOf(name, bySource); last == nil || !now.equal(*last) {
+				last = &now
+				hand(now)
 			}
 		}
 	}
-	for key, es := range out {
-		slices.Sort(es)
-		out[key] = slices.Compact(es)
-	}
-	return out
 }
-
-func differences(origin string, last, now map[[2]string][]string) []Found {
-	var out []Found
-	for key, es := range now {
-		if !slices.Equal(last[key], es) {
-			out = append(out, Found{key[0], key[1], es, origin})
-		}
-	}
-	for key := range last {
-		if now[key] == nil {
-			out = append(out, Found{key[0], key[1], nil, origin})
-		}
-	}
-	slices.SortFunc(out, func(a, b Found) int {
-		return slices.Compare([]string{a.Service, a.Version}, []string{b.Service, b.Version})
-	})
-	return out
-}
-
-// toLogrus hands the library's log on.
-type toLogrus struct{ log logrus.FieldLogger }
-
-func (h toLogrus) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
-
-func (h toLogrus) Handle(_ context.Context, rec slog.Record) error {
-	fields := logrus.Fields{}
-	rec.Attrs(func(a slog.Attr) bool { fields[a.Key] = a.Value.String(); return true })
-	h.log.WithFields(fields).Warn(rec.Message)
-	return nil
-}
-
-func (h toLogrus) WithAttrs(as []slog.Attr) slog.Handler {
-	fields := logrus.Fields{}
-	for _, a := range as {
-		fields[a.Key] = a.Value.String()
-	}
-	return toLogrus{h.log.WithFields(fields)}
-}
-
-func (h toLogrus) WithGroup(string) slog.Handler { return h }

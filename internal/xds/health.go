@@ -3,6 +3,7 @@ package xds
 import (
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	envoytype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -10,6 +11,8 @@ import (
 )
 
 // withHealth adds active checks and outlier detection to a cluster, as far as the policy wants them.
+// canaryd's own probe asks in the same way (probe.Of): a version must not be well for one and sick for the
+// other.
 func withHealth(pb *cluster.Cluster, p *policy.Policy) {
 	r := &p.Route
 	if h := r.HealthCheck; h != nil {
@@ -21,9 +24,11 @@ func withHealth(pb *cluster.Cluster, p *policy.Policy) {
 		}}
 		switch c := pb.HealthChecks[0]; {
 		case r.HealthPath != "":
-			c.HealthChecker = &core.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &core.HealthCheck_HttpHealthCheck{Path: r.HealthPath, Host: healthHost(p)}}
+			c.HealthChecker = &core.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &core.HealthCheck_HttpHealthCheck{
+				Path: r.HealthPath, Host: p.HealthHost(), ExpectedStatuses: []*envoytype.Int64Range{{Start: policy.HealthyFrom, End: policy.HealthyBelow}},
+			}}
 		case r.GRPC():
-			c.HealthChecker = &core.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &core.HealthCheck_GrpcHealthCheck{}}
+			c.HealthChecker = &core.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &core.HealthCheck_GrpcHealthCheck{Authority: p.HealthHost()}}
 		default:
 			c.HealthChecker = &core.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &core.HealthCheck_TcpHealthCheck{}}
 		}
@@ -38,13 +43,4 @@ func withHealth(pb *cluster.Cluster, p *policy.Policy) {
 			Interval:             durationpb.New(outlierSweep),
 		}
 	}
-}
-
-// healthHost is the Host of a check. Envoy's default is the cluster's name, which is no host name: its
-// slash makes many servers refuse the request.
-func healthHost(p *policy.Policy) string {
-	if d := p.Route.Domains; len(d) > 0 && d[0] != "*" {
-		return d[0]
-	}
-	return p.Service
 }
