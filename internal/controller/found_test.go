@@ -138,6 +138,7 @@ func TestWhatIsKnownCostsNoStep(t *testing.T) {
 		if _, _, err := f.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v1", Endpoints: []string{"10.0.0.2:80", "10.0.0.1:80"}, By: "ann"}); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(time.Second) // what else there is to do is done
 		before := f.service().State.Versions
 		f.names("file_sd", "v1=10.0.0.1:80,10.0.0.2:80")
 		time.Sleep(5 * time.Second)
