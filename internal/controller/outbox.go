@@ -35,11 +35,10 @@ type cut struct {
 }
 
 // shown names a table that was taken: the durable one of a decision without the cuts that were due.
-// Between two decisions that are stored that set only grows, or has a cut replaced by a newer one.
+// Between two decisions that are stored that set only grows.
 type shown struct {
 	stored uint64
 	cuts   int
-	newest uint64 // decision among the cuts
 }
 
 // Decide takes in a decision and what it cuts, and returns its number. With slow, an older write has
@@ -52,7 +51,7 @@ func (o *outbox) Decide(now time.Time, cuts []string, heir string, slow bool) ui
 			o.cuts = append(o.cuts, cut{o.decided, v, heir, now.Add(cutPatience)})
 			continue
 		}
-		o.cuts[i].decision, o.cuts[i].heir = o.decided, heir
+		o.cuts[i].decision = o.decided // its heir stays: a later one may have been promoted since, which is not stored
 	}
 	if slow {
 		o.hurry(now)
@@ -137,10 +136,7 @@ func heir(stable string, cuts []cut) string {
 
 // Take returns what is visible, when it is not what was taken last.
 func (o *outbox) Take(now time.Time) (rollout.Table, bool) {
-	next := shown{stored: o.stored}
-	for _, c := range o.dueBy(now) {
-		next.cuts, next.newest = next.cuts+1, max(next.newest, c.decision)
-	}
+	next := shown{o.stored, len(o.dueBy(now))}
 	t, ok := o.Visible(now)
 	if !ok || o.shown != nil && *o.shown == next {
 		return t, false
