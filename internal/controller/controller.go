@@ -124,9 +124,12 @@ func New(o Options) (*Controller, error) {
 	}
 	now := time.Now()
 	for name, raw := range states {
-		var s rollout.State
-		if err := json.Unmarshal(raw, &s); err != nil {
+		s, lost, err := rollout.DecodeState(raw)
+		if err != nil {
 			return nil, fmt.Errorf("stored state of %s: %w", name, err)
+		}
+		for _, what := range lost {
+			o.Log.WithField("service", name).Warn("evidence could not be read and is gathered anew: " + what)
 		}
 		u := &unit{state: rollout.Resume(s, now), verdicts: map[string]int{}}
 		if u.text, err = o.Store.Policy(s.PolicyHash); err != nil {
@@ -395,7 +398,7 @@ func (c *Controller) collect() ([]store.Write, saved) {
 	var batch []store.Write
 	defer clear(c.unsaved)
 	for name, u := range c.unsaved {
-		raw, err := json.Marshal(u.state)
+		raw, err := rollout.EncodeState(u.state)
 		if err != nil {
 			c.Log.WithError(err).WithField("service", name).Error("the state cannot be encoded")
 			continue

@@ -110,6 +110,7 @@ func (m *machine) add(e Announced, attempt int) {
 	if m.Stable == "" {
 		m.record(v, KindAnnounced, e.By, "the first version of the service: stable at 100 %% without a canary")
 		m.becomeStable(v)
+		v.Trusted = true
 		return
 	}
 	m.record(v, KindAnnounced, e.By, "announced with %s", cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")))

@@ -15,3 +15,32 @@ func Resume(s State, at time.Time) State {
 	}
 	return s
 }
+
+// moment is a time that a state holds: of something that happened, or that is planned.
+type moment struct {
+	at      *time.Time
+	planned bool
+}
+
+// eachMoment calls f for every time in the state.
+func (s *State) eachMoment(f func(moment)) {
+	past := func(ts ...*time.Time) {
+		for _, t := range ts {
+			f(moment{at: t})
+		}
+	}
+	past(&s.At, &s.Since, &s.ChangedAt, &s.SeenAt)
+	if s.Nack != nil {
+		past(&s.Nack.At)
+	}
+	if s.Watch != nil {
+		f(moment{&s.Watch.Until, true})
+	}
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		past(&v.AnnouncedAt, &v.TurnAt, &v.ImageAt, &v.LaunchedAt, &v.RequestAt, &v.FirstWeight, &v.WeightSince, &v.WarmingFrom,
+			&v.PausedAt, &v.EvidenceAt, &v.DrainedFrom, &v.EndedAt, &v.Verdict.At)
+		f(moment{&v.Until, true})
+		f(moment{&v.PinsUntil, true})
+	}
+}
