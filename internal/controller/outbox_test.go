@@ -68,7 +68,7 @@ func (d *desk) run() {
 			d.decide()
 		case k < 6:
 			if len(d.writes) == 0 && d.stored < len(d.made) {
-				d.writes, d.since = append(d.writes, len(d.made)), d.at
+				d.begin()
 			}
 		case k < 8:
 			d.end(d.next(3) > 0)
@@ -79,7 +79,7 @@ func (d *desk) run() {
 	}
 	d.end(true)
 	for d.stored < len(d.made) {
-		d.writes = []int{len(d.made)}
+		d.begin()
 		d.end(true)
 	}
 	d.look()
@@ -136,6 +136,13 @@ func (d *desk) decide() {
 	}
 }
 
+func (d *desk) begin() {
+	d.writes, d.since = []int{len(d.made)}, d.at
+	if n := d.out.Begin(); n != uint64(len(d.made)) {
+		d.t.Fatalf("%d is being written, %d are decided", n, len(d.made))
+	}
+}
+
 func (d *desk) end(well bool) {
 	if len(d.writes) == 0 {
 		return
@@ -146,7 +153,7 @@ func (d *desk) end(well bool) {
 		d.out.Failed(d.at)
 		return
 	}
-	if older := d.next(len(d.made)) + 1; older < d.stored { // a write that was given up ends after all
+	if older := d.next(len(d.made)) + 1; older < d.stored && len(d.writes) == 0 { // a write that was given up ends after all
 		d.out.Stored(d.at, uint64(older), d.made[older-1].table(uint64(older)))
 	}
 	d.stored = n

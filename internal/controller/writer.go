@@ -92,7 +92,7 @@ func (c *Controller) write(now time.Time) {
 // one that it returned.
 func (u *unit) job() job {
 	u.stale = false
-	j := job{u: u, decision: u.outbox.decided, remove: u.removing, state: u.state}
+	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
 	for _, r := range u.records {
 		j.write.Records = append(j.write.Records, r.line)
