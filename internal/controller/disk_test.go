@@ -164,6 +164,28 @@ func TestADiskThatHangsBringsNothingBack(t *testing.T) {
 	}
 }
 
+// canaryd is told to end while a cut waits behind a write that hangs: it ends when the disk answers, and
+// the cut is not forgotten.
+func TestAStopWaitsForAHangingDisk(t *testing.T) {
+	var thaw func()
+	cutUnder(t, func(b *bubble) {
+		thaw = b.disk.freeze()
+		time.Sleep(6 * time.Second) // a checkpoint hangs
+	}, func(b *bubble) {
+		begin := time.Now()
+		time.AfterFunc(time.Minute, thaw)
+		b.stop()
+		if took := time.Since(begin); took < time.Minute {
+			b.t.Errorf("it ended after %s, the disk did not answer for a minute", took)
+		}
+		b.start()
+		if v := b.version("v2"); v.Phase != rollout.Failed {
+			b.t.Errorf("after the restart v2 is %s", v.Phase)
+		}
+		b.never("v2", 10*time.Second)
+	})
+}
+
 // What went out unstored is stored when the disk takes it again, and what was raised meanwhile goes out
 // then: nothing is lost, nothing comes back.
 func TestARaiseWaitsForAHangingDisk(t *testing.T) {
