@@ -278,6 +278,9 @@ func TestTheWayBackDoesNotWaitForTheDisk(t *testing.T) {
 		if _, err := command("promote", "v2"); !errors.As(err, &unstored) {
 			t.Errorf("promoted on a disk that hangs: %v", err)
 		}
+		if _, err := command("promote", "v2"); err == nil || !strings.Contains(err.Error(), "stable already; this rests on what is decided and not stored yet (the disk has not answered") {
+			t.Errorf("promoted again: %v", err)
+		}
 		b.never("v2", time.Minute)
 		thaw()
 		time.Sleep(time.Second)
