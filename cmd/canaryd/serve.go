@@ -64,32 +64,17 @@ func (f serveFlags) config() (serverConfig, error) {
 	return c, err
 }
 
-func (f serveFlags) logger() (*logrus.Logger, error) {
-	log := logrus.New()
-	level, err := logrus.ParseLevel(f.level)
-	if err != nil {
-		return nil, fmt.Errorf("--log.level: %w", err)
-	}
-	log.SetLevel(level)
-	switch {
-	case f.format == "json" || f.format == "" && !isTerminal(os.Stderr):
-		log.SetFormatter(&logrus.JSONFormatter{})
-	case f.format != "" && f.format != "text":
-		return nil, fmt.Errorf("--log.format: %q: write text or json", f.format)
-	}
-	return log, nil
-}
-
 // serve wires the daemon: what comes later depends on what comes first.
 func serve(ctx context.Context, f serveFlags) error {
 	cfg, err := f.config()
 	if err != nil {
 		return err
 	}
-	log, err := f.logger()
+	log, flush, err := f.logger()
 	if err != nil {
 		return err
 	}
+	defer flush()
 	db, err := store.Open(cfg.Storage.Path)
 	if err != nil {
 		return err
