@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ func personCommands() []*cobra.Command {
 			var v web.Version
 			if err := cl.call(cmd.Context(), http.MethodPost, path, nil, &v); err != nil {
 				return err
+			}
+			if v.Stored != nil && !*v.Stored {
+				fmt.Fprintln(cmd.ErrOrStderr(), "carried out, but not stored yet: if canaryd is restarted before the disk answers, say it again")
 			}
 			return showVersion(cmd.OutOrStdout(), *o, args[0], v)
 		}
