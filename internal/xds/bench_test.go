@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -77,7 +78,7 @@ func (f *fleet) join(b *testing.B, ctx context.Context, conn *grpc.ClientConn, i
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "n", Cluster: "edge"}, TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}}); err != nil {
+	if err := st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: fmt.Sprint("n", i), Cluster: "edge"}, TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}}); err != nil {
 		b.Fatal(err)
 	}
 	go func() {

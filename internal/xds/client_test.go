@@ -208,9 +208,7 @@ func waitStatus(t *testing.T, h *Hub, what string, ok func(Status) bool) Status 
 	t.Helper()
 	deadline := time.Now().Add(3 * time.Second)
 	for time.Now().Before(deadline) {
-		h.mu.Lock()
-		s := h.services["shop"].status("shop")
-		h.mu.Unlock()
+		s := h.status("shop")
 		if ok(s) {
 			return s
 		}
@@ -218,6 +216,13 @@ func waitStatus(t *testing.T, h *Hub, what string, ok func(Status) bool) Status 
 	}
 	t.Fatalf("never %s", what)
 	return Status{}
+}
+
+// status is the present one of a service.
+func (h *Hub) status(service string) Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.services[service].force.Status(service)
 }
 
 // listen makes an in-memory listener and a dialer for it.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -151,15 +152,11 @@ func (c *clients) serve(ss grpc.ServerStream) error {
 }
 
 // OnStreamOpen implements the server's callbacks.
-func (c *clients) OnStreamOpen(_ context.Context, id int64, _ string) error {
-	st := newStream(c.hub)
-	st.client = true
+func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
+	st := c.hub.open(Node{Peer: peerOf(ctx), Client: true})
 	c.mu.Lock()
 	c.streams[id] = st
 	c.mu.Unlock()
-	c.hub.mu.Lock()
-	c.hub.streams[st] = struct{}{}
-	c.hub.mu.Unlock()
 	return nil
 }
 
@@ -186,8 +183,9 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 	st := c.stream(id)
 	st.hub.mu.Lock()
 	defer st.hub.mu.Unlock()
-	if req.GetNode() != nil && st.node == "" {
-		st.node, st.cluster = req.GetNode().GetId(), req.GetNode().GetCluster()
+	if req.GetNode() != nil && st.node.ID == "" {
+		st.node = nodeOf(req.GetNode(), st.node.Peer)
+		st.node.Client = true
 	}
 	if req.GetTypeUrl() != TypeRoute {
 		return nil
@@ -221,9 +219,8 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 func (st *stream) clientRefusal(items []sent, message string) {
 	st.hub.nacks[shortType(TypeRoute)]++
 	for _, it := range items {
-		if s := st.hub.services[it.name]; s != nil && s.want(st) == it.version {
-			delete(s.waiting, st)
-			s.refused[st] = message
+		if s := st.hub.services[it.name]; s != nil && s.view != nil && s.view.version == it.version {
+			s.force.Refuse(st.id, st.node, Ref{TypeRoute, it.name}, it.version, message, time.Now())
 			st.hub.changes(it.name)
 		}
 	}
@@ -244,6 +241,7 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 		for name := range ts.names {
 			if s := st.hub.services[name]; s != nil && s.view != nil && s.view.version == version {
 				items = append(items, sent{name: name, version: version})
+				s.force.Sent(st.id, version, time.Now())
 			}
 		}
 	}

@@ -151,16 +151,12 @@ func TestAGRPCClientSeesTheSameWeights(t *testing.T) {
 func clientHas(t *testing.T, hub *Hub, generation uint64) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		hub.mu.Lock()
-		st := hub.services["shop"].status("shop")
-		hub.mu.Unlock()
+		st := hub.status("shop")
 		if st.InForce && st.Generation == generation && st.Subscribers == 1 {
 			return
 		}
 	}
-	hub.mu.Lock()
-	defer hub.mu.Unlock()
-	t.Fatalf("not in force: %+v", hub.services["shop"].status("shop"))
+	t.Fatalf("not in force: %+v", hub.status("shop"))
 }
 
 // An Envoy that asks for the state of the world is told what to write instead.

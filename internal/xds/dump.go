@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Dump is a built-in xDS client: it prints what an Envoy would be given.
@@ -49,7 +50,7 @@ func (d Dump) Run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("no canaryd serves ADS at %s: %w", d.XDS, err)
 	}
-	c := dumpClient{stream: stream, found: map[string]map[string]json.RawMessage{}, node: &core.Node{Id: d.NodeID, Cluster: d.Cluster, UserAgentName: "canaryd"}}
+	c := dumpClient{stream: stream, found: map[string]map[string]json.RawMessage{}, node: d.node()}
 	for _, typ := range []string{TypeCluster, TypeListener, TypeScope} {
 		if err := c.ask(typ, nil); err != nil {
 			return err
@@ -66,6 +67,13 @@ func (d Dump) Run(ctx context.Context, w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(c.found)
+}
+
+// node says that this is no Envoy: nobody waits for what it accepts.
+func (d Dump) node() *core.Node {
+	own := &structpb.Struct{Fields: map[string]*structpb.Value{"diagnostic": structpb.NewBoolValue(true)}}
+	return &core.Node{Id: d.NodeID, Cluster: d.Cluster, UserAgentName: "canaryd",
+		Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"canaryd": structpb.NewStructValue(own)}}}
 }
 
 func (d Dump) credentials() (credentials.TransportCredentials, error) {

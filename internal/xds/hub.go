@@ -16,13 +16,15 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// LaggingAfter is how long an Envoy may neither accept nor refuse a route before it is no longer
-// waited for.
-const LaggingAfter = 30 * time.Second
+// ForgetAfter is the default of Hub.ForgetAfter.
+const ForgetAfter = time.Hour
 
 // Hub holds all resources and knows for every stream what it has, what it was sent and what it
 // accepted. One mutex guards it all: every critical section is short and does no I/O.
 type Hub struct {
+	// ForgetAfter is until when a node that is gone is remembered. Set it before the first Publish.
+	ForgetAfter time.Duration
+
 	log logrus.FieldLogger
 
 	mu       sync.Mutex
@@ -32,8 +34,10 @@ type Hub struct {
 	streams  map[*stream]struct{}
 	services map[string]*service
 	nacks    map[string]int // type: refusals so far
+	opened   uint64         // streams so far: they are numbered
 
-	held map[string]struct{} // services that are to stay as the Envoys have them
+	left map[string]time.Time // nodes that a connection was lost to: when the last one was
+	held map[string]struct{}  // services that are to stay as the Envoys have them
 
 	changed map[string]struct{} // services whose status changed
 	wake    chan struct{}
@@ -42,17 +46,14 @@ type Hub struct {
 
 // service is the book-keeping of one service's route.
 type service struct {
-	generation  uint64
-	route       *policy.Route
-	builtFrom   map[string]builtFrom // version: what its resources were built from
-	resources   map[string][]*Resource
-	routeRes    *Resource
-	view        *view // of gRPC clients; nil: none
-	subscribers map[*stream]struct{}
-	waiting     map[*stream]time.Time // sent or to be sent, neither accepted nor refused
-	lagging     map[*stream]struct{}
-	refused     map[*stream]string
-	told        Status
+	generation uint64
+	route      *policy.Route
+	builtFrom  map[string]builtFrom // version: what its resources were built from
+	resources  map[string][]*Resource
+	routeRes   *Resource
+	view       *view // of gRPC clients; nil: none
+	force      *Force
+	told       Status
 }
 
 type builtFrom struct {
@@ -60,26 +61,13 @@ type builtFrom struct {
 	route     policy.Route
 }
 
-// Status says how far a service's table is in force.
-type Status struct {
-	Service     string
-	Generation  uint64
-	InForce     bool
-	Subscribers int
-	Waiting     int
-	Lagging     []string // nodes
-	Refusals    []Refusal
-}
-
-// Refusal is a NACK of the present table.
-type Refusal struct{ Node, Message string }
-
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
-		log: log, res: map[string]map[string]*Resource{}, subs: map[string]map[string]map[*stream]struct{}{},
+		ForgetAfter: ForgetAfter,
+		log:         log, res: map[string]map[string]*Resource{}, subs: map[string]map[string]map[*stream]struct{}{},
 		wild: map[string]map[*stream]struct{}{}, streams: map[*stream]struct{}{}, services: map[string]*service{},
-		nacks: map[string]int{}, held: map[string]struct{}{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		nacks: map[string]int{}, held: map[string]struct{}{}, left: map[string]time.Time{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	h.clients = newClients(h)
 	return h
@@ -163,9 +151,7 @@ func (h *Hub) publish(t rollout.Table) error {
 	if err := h.publishView(s, t); err != nil {
 		return err
 	}
-	again := s.generation != t.Generation && len(s.refused) > 0 // another try is wanted
-	s.generation = t.Generation
-	h.putRoute(s, rds, again)
+	h.putRoute(s, rds, t)
 	if s.route == nil || !reflect.DeepEqual(*s.route, t.Policy.Route) {
 		route := t.Policy.Route
 		s.route = &route
@@ -189,26 +175,11 @@ func (h *Hub) publishView(s *service, t rollout.Table) error {
 	return nil
 }
 
-// want is the version of the route that a stream is to have.
-func (s *service) want(st *stream) string {
-	switch {
-	case !st.client && s.routeRes != nil:
-		return s.routeRes.Version
-	case st.client && s.view != nil:
-		return s.view.version
-	}
-	return ""
-}
-
 func (h *Hub) service(name string) *service {
 	s := h.services[name]
 	if s == nil {
-		s = &service{builtFrom: map[string]builtFrom{}, subscribers: map[*stream]struct{}{},
-			waiting: map[*stream]time.Time{}, lagging: map[*stream]struct{}{}, refused: map[*stream]string{}}
+		s = &service{builtFrom: map[string]builtFrom{}, force: NewForce(h.ForgetAfter)}
 		h.services[name] = s
-		for st := range h.subs[TypeRoute][name] {
-			s.subscribers[st] = struct{}{}
-		}
 	}
 	return s
 }
@@ -227,7 +198,7 @@ func (s *service) build(t rollout.Table) (map[string][]*Resource, error) {
 			return nil, err
 		}
 		for _, r := range rs {
-			r.Nodes = t.Policy.Route.Nodes
+			r.Nodes, r.services = t.Policy.Route.Nodes, []string{t.Service}
 		}
 		fresh[c.Version], s.builtFrom[c.Version] = rs, from
 	}
@@ -294,12 +265,27 @@ func (h *Hub) put(r *Resource) {
 	byName[r.Name] = r
 	if old == nil || old.Version != r.Version || !slices.Equal(old.Nodes, r.Nodes) {
 		h.mark(r.Type, r.Name)
+		h.changedContent(old, r)
 	}
 }
 
 func (h *Hub) drop(typ, name string) {
+	h.changedContent(h.res[typ][name], nil)
 	delete(h.res[typ], name)
 	h.mark(typ, name)
+}
+
+// changedContent ends the refusals of what is wanted no longer.
+func (h *Hub) changedContent(old, now *Resource) {
+	if old == nil || now != nil && now.Version == old.Version {
+		return
+	}
+	for _, name := range old.services {
+		if s := h.services[name]; s != nil {
+			s.force.Changed(Ref{old.Type, old.Name}, time.Now())
+			h.changes(name)
+		}
+	}
 }
 
 func (h *Hub) mark(typ, name string) {
@@ -311,26 +297,46 @@ func (h *Hub) mark(typ, name string) {
 	}
 }
 
-// putRoute stores the route and begins to wait for everybody who has it.
-func (h *Hub) putRoute(s *service, r *Resource, again bool) {
-	same := !again && s.routeRes != nil && s.routeRes.Version == r.Version
-	s.routeRes = r
-	if !same {
-		now := time.Now()
-		clear(s.refused)
-		clear(s.lagging)
-		for st := range s.subscribers {
-			st.renew(r)
-			if k := st.known(TypeRoute, r.Name); k.acked == s.want(st) && (st.client || k.sent == k.acked) {
-				delete(s.waiting, st)
-			} else {
-				s.waiting[st] = now
-				st.mark(TypeRoute, r.Name)
+// putRoute stores the route and begins to wait for everybody who has an older one. The same content
+// under another generation is another try for those who refused it.
+func (h *Hub) putRoute(s *service, r *Resource, t rollout.Table) {
+	now := time.Now()
+	same := s.routeRes != nil && s.routeRes.Version == r.Version
+	again := same && s.generation != t.Generation
+	s.generation, s.routeRes = t.Generation, r
+	s.force.Want(s.wanted(t), now)
+	if !same || again {
+		for st := range h.subs[TypeRoute][r.Name] {
+			if again && !s.force.refuses(st.id) {
+				continue
 			}
+			st.renew(r)
+			st.mark(TypeRoute, r.Name)
 		}
+		s.force.Changed(Ref{TypeRoute, r.Name}, now)
+	}
+	for st := range h.subs[TypeRoute][r.Name] { // a new service, or other nodes may have it
+		st.joins(s, r.Name)
 	}
 	h.put(r)
 	h.changes(r.Name)
+}
+
+// wanted is what the book compares with.
+func (s *service) wanted(t rollout.Table) Wanted {
+	w := Wanted{Generation: t.Generation, Envoys: Content{s.routeRes.Version, t.Slots}, Nodes: t.Policy.Route.Nodes}
+	if m := s.routeRes.minimal; m != nil {
+		w.Minimal = Content{m.Version, []rollout.Run{{Version: t.Stable, Count: policy.FullWeight}}}
+	}
+	if s.view != nil {
+		w.Clients = Content{s.view.version, t.Slots}
+	}
+	for _, c := range t.Clusters {
+		if c.Version != t.Stable {
+			w.Canaries = append(w.Canaries, c.Version)
+		}
+	}
+	return w
 }
 
 // changes notes that a service's status may have changed.
@@ -352,7 +358,10 @@ func (h *Hub) TakeChanges() []Status {
 	var out []Status
 	for name := range h.changed {
 		if s := h.services[name]; s != nil {
-			if now := s.status(name); !reflect.DeepEqual(now, s.told) {
+			for _, n := range s.force.TakeNotes() {
+				h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
+			}
+			if now := s.force.Status(name); !reflect.DeepEqual(now, s.told) {
 				s.told = now
 				out = append(out, now)
 			}
@@ -362,21 +371,7 @@ func (h *Hub) TakeChanges() []Status {
 	return out
 }
 
-func (s *service) status(name string) Status {
-	st := Status{Service: name, Generation: s.generation, Subscribers: len(s.subscribers), Waiting: len(s.waiting)}
-	for l := range s.lagging {
-		st.Lagging = append(st.Lagging, l.node)
-	}
-	for r, msg := range s.refused {
-		st.Refusals = append(st.Refusals, Refusal{r.node, msg})
-	}
-	slices.Sort(st.Lagging)
-	slices.SortFunc(st.Refusals, func(a, b Refusal) int { return cmp.Compare(a.Node, b.Node) })
-	st.InForce = len(s.subscribers) > len(s.lagging) && len(s.waiting) == 0 && len(s.refused) == 0
-	return st
-}
-
-// Run looks for lagging streams until ctx ends.
+// Run lets time pass in the books until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
@@ -385,31 +380,101 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-t.C:
-			h.findLagging(now)
+			h.tick(now)
 		}
 	}
 }
 
-func (h *Hub) findLagging(now time.Time) {
+func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name, s := range h.services {
-		for st, since := range s.waiting {
-			if now.Sub(since) >= LaggingAfter {
-				delete(s.waiting, st)
-				s.lagging[st] = struct{}{}
-				h.changes(name)
-				h.log.WithFields(logrus.Fields{"service": name, "node": st.node}).Warn("Envoy neither accepts nor refuses the route: no longer waited for")
+		if s.force.Tick(now) {
+			h.changes(name)
+		}
+	}
+	maps.DeleteFunc(h.left, func(_ string, at time.Time) bool { return now.Sub(at) > h.ForgetAfter })
+}
+
+// Envoys are all nodes that are connected, or that have something of a service.
+func (h *Hub) Envoys() []Envoy {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := map[[2]string]*Envoy{} // by node.id and address
+	of := func(n Node, connected bool, since time.Time) *Envoy {
+		e := found[[2]string{n.ID, n.Peer}]
+		if e == nil {
+			e = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
+			found[[2]string{n.ID, n.Peer}] = e
+		}
+		return e
+	}
+	for st := range h.streams {
+		if !st.node.Diagnostic {
+			of(st.node, true, st.since)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.services)) {
+		f := h.services[name].force
+		for m := range f.all() {
+			if !m.doubted {
+				of(m.node, m.stream != 0, m.since).add(name, f.nodeStatus(m))
 			}
 		}
 	}
+	var out []Envoy
+	for _, e := range found {
+		out = append(out, *e)
+	}
+	slices.SortFunc(out, func(a, b Envoy) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Peer, b.Peer)) })
+	return out
+}
+
+// restarted notes that a node's process is a new one.
+func (h *Hub) restarted(node string) {
+	if _, known := h.left[node]; !known {
+		return
+	}
+	delete(h.left, node)
+	for name, s := range h.services {
+		if len(s.force.nodes[node]) > 0 {
+			s.force.Restarted(node)
+			h.changes(name)
+		}
+	}
+}
+
+// Forget ends all waiting for a node, and reports whether it was known.
+func (h *Hub) Forget(node string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := false
+	for name, s := range h.services {
+		if s.force.Forget(node) {
+			known = true
+			h.changes(name)
+		}
+	}
+	return known
+}
+
+// Served is what a node's Envoy serves of a service, and since when: reports of earlier intervals are about
+// something else.
+func (h *Hub) Served(node, service string) (slots []rollout.Run, since time.Time, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.services[service]
+	if s == nil {
+		return nil, time.Time{}, false
+	}
+	return s.force.Served(node)
 }
 
 // Figures are for the metrics.
 type Figures struct {
 	Streams   int
 	Nacks     map[string]int // short type name: refusals so far
-	Unapplied map[string]int // service: nodes without the present table
+	Unapplied map[string]int // service: connected nodes without the present table, or that refuse something
 }
 
 // Figures returns the present ones.
@@ -418,7 +483,8 @@ func (h *Hub) Figures() Figures {
 	defer h.mu.Unlock()
 	f := Figures{Streams: len(h.streams), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}}
 	for name, s := range h.services {
-		f.Unapplied[name] = len(s.waiting) + len(s.lagging) + len(s.refused)
+		st := s.force.Status(name)
+		f.Unapplied[name] = len(st.Nodes) - st.Counts.Gone
 	}
 	return f
 }

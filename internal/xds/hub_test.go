@@ -26,7 +26,7 @@ func TestAWeightChangeIsOneRouteAndInForceWhenAccepted(t *testing.T) {
 	}
 	inForce(t, h, 1)
 	publish(t, h, table(2, map[string]int{"v2": 500}))
-	if s := waitStatus(t, h, "waiting", func(s Status) bool { return s.Waiting == 1 }); s.InForce {
+	if s := waitStatus(t, h, "waiting", func(s Status) bool { return s.Counts.Behind == 1 }); s.InForce {
 		t.Error("in force before the Envoy said so")
 	}
 	r := e.expect(TypeRoute)
@@ -84,8 +84,8 @@ func TestASlowEnvoyNeverHoldsUpTheOthers(t *testing.T) {
 	quick.ack(quick.expect(TypeEndpoint))
 	quick.ack(cds)
 	quick.ack(quick.expect(TypeRoute))
-	waitStatus(t, h, "one waiting", func(s Status) bool { return s.Waiting == 1 && !s.InForce })
-	h.findLagging(time.Now().Add(LaggingAfter))
+	waitStatus(t, h, "one waiting", func(s Status) bool { return s.Counts.Behind == 1 && !s.InForce })
+	h.tick(time.Now().Add(LaggingAfter))
 	s := waitStatus(t, h, "in force without the lagging one", func(s Status) bool { return s.InForce })
 	if !slices.Equal(s.Lagging, []string{"slow"}) {
 		t.Errorf("lagging %v", s.Lagging)
@@ -258,9 +258,9 @@ func TestAnOldEnvoyIsRefusedInWordsWhenItCannotRampPerUser(t *testing.T) {
 	publish(t, h, tab)
 	e := connect(t, dial(), "old", 35)
 	e.subscribe(TypeRoute, "shop")
-	s := waitStatus(t, h, "refused", func(s Status) bool { return len(s.Refusals) == 1 })
-	if want := "this Envoy is 1.35: `ramp.per: user` needs 1.36 (use_hash_policy)"; s.Refusals[0].Message != want {
-		t.Errorf("it says %q", s.Refusals[0].Message)
+	s := waitStatus(t, h, "refused", func(s Status) bool { return len(s.Nodes) == 1 })
+	if want := "this Envoy is 1.35: `ramp.per: user` needs 1.36 (use_hash_policy)"; s.Nodes[0].Why != want || s.Nodes[0].Standing != Joining {
+		t.Errorf("it says %+v", s.Nodes[0])
 	}
 	e.silence()
 }

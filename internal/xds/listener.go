@@ -82,6 +82,9 @@ func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
 		return nil, err
 	}
 	r.Nodes = nodesOf(ps)
+	for _, p := range ps {
+		r.services = append(r.services, p.Service)
+	}
 	return r, nil
 }
 
@@ -129,7 +132,7 @@ func buildScopes(p *policy.Policy) ([]*Resource, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Nodes = p.Route.Nodes
+		r.Nodes, r.services = p.Route.Nodes, []string{p.Service}
 		out = append(out, r)
 	}
 	return out, nil

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 const typePrefix = "type.googleapis.com/envoy.config."
@@ -36,14 +38,16 @@ type Resource struct {
 	Type, Name string
 	Version    string   // of the content: 16 hex digits of its SHA-256, the same on every replica
 	Nodes      []string // node clusters that may have it; none: all
+	services   []string // it belongs to
 	encoded    []byte   // field 2 of DeltaDiscoveryResponse, tagged
 
-	clusters []string  // routes: the clusters it names
-	byDNS    bool      // clusters: Envoy resolves it, there is no CLA
-	user     bool      // routes: needs use_hash_policy, so Envoy 1.36
-	minimal  *Resource // routes: stable only, for an Envoy that refuses a cut
-	cut      []string  // routes: clusters that must get nothing
-	interim  bool      // a minimal route
+	slots    []rollout.Run // routes: the weights
+	clusters []string      // routes: the clusters it names
+	byDNS    bool          // clusters: Envoy resolves it, there is no CLA
+	user     bool          // routes: needs use_hash_policy, so Envoy 1.36
+	minimal  *Resource     // routes: stable only, for an Envoy that refuses a cut
+	cut      []string      // routes: clusters that must get nothing
+	interim  bool          // a minimal route
 }
 
 func newResource(typ, name string, m proto.Message) (*Resource, error) {

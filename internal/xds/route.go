@@ -62,11 +62,16 @@ type routeBuilder struct {
 }
 
 func (b routeBuilder) resource(routes []*route.Route) (*Resource, error) {
-	return newResource(TypeRoute, b.t.Service, &route.RouteConfiguration{
+	r, err := newResource(TypeRoute, b.t.Service, &route.RouteConfiguration{
 		Name:             b.t.Service,
 		ValidateClusters: wrapperspb.Bool(true),
 		VirtualHosts:     []*route.VirtualHost{{Name: b.t.Service, Domains: []string{"*"}, Routes: routes}},
 	})
+	if err != nil {
+		return nil, err
+	}
+	r.services, r.slots = []string{b.t.Service}, b.t.Slots
+	return r, nil
 }
 
 func (b routeBuilder) routes() []*route.Route {

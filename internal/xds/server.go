@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -96,7 +98,6 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 
 // serve runs one ADS stream: this goroutine reads, another writes.
 func (h *Hub) serve(ss grpc.ServerStream) error {
-	st := newStream(h)
 	req := &discovery.DeltaDiscoveryRequest{}
 	if err := ss.RecvMsg(req); err != nil {
 		return err
@@ -104,10 +105,7 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 	if req.GetNode().GetId() == "" {
 		return status.Error(codes.InvalidArgument, "the first request carries no node.id: set node.id and node.cluster in Envoy's bootstrap")
 	}
-	st.hello(req.GetNode())
-	h.mu.Lock()
-	h.streams[st] = struct{}{}
-	h.mu.Unlock()
+	st := h.open(nodeOf(req.GetNode(), peerOf(ss.Context())))
 	defer st.close()
 	done := make(chan error, 1)
 	go func() { done <- st.write(ss) }()
@@ -125,6 +123,13 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 		default:
 		}
 	}
+}
+
+func peerOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
 }
 
 func (st *stream) write(ss grpc.ServerStream) error {

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sirupsen/logrus"
 )
@@ -21,15 +20,15 @@ const (
 
 // stream is one Envoy's ADS stream. All fields are guarded by the hub's mutex.
 type stream struct {
-	hub     *Hub
-	node    string
-	cluster string
-	envoy   [2]uint32 // major, minor; 0: not an Envoy
-	types   map[string]*typeState
-	wake    chan struct{}
-	nonce   uint64
-	closed  bool
-	client  bool // a gRPC client, served by go-control-plane
+	hub    *Hub
+	id     uint64
+	node   Node
+	since  time.Time
+	booked map[string]struct{} // services whose book may know the stream
+	types  map[string]*typeState
+	wake   chan struct{}
+	nonce  uint64
+	closed bool
 }
 
 // typeState is what the stream wants and has of one type.
@@ -58,8 +57,14 @@ type sent struct {
 	clusters      []string
 }
 
-func newStream(h *Hub) *stream {
-	return &stream{hub: h, types: map[string]*typeState{}, wake: make(chan struct{}, 1)}
+// open books a new stream.
+func (h *Hub) open(n Node) *stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.opened++
+	st := &stream{hub: h, id: h.opened, node: n, since: time.Now(), booked: map[string]struct{}{}, types: map[string]*typeState{}, wake: make(chan struct{}, 1)}
+	h.streams[st] = struct{}{}
+	return st
 }
 
 func (st *stream) typ(typ string) *typeState {
@@ -99,14 +104,6 @@ func (st *stream) renew(r *Resource) {
 	k.refused, k.minimal, k.backoff = "", false, 0
 }
 
-// hello reads who is there from the first request.
-func (st *stream) hello(n *core.Node) {
-	st.node, st.cluster = n.GetId(), n.GetCluster()
-	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
-		st.envoy = [2]uint32{v.GetMajorNumber(), v.GetMinorNumber()}
-	}
-}
-
 // receive takes one request in.
 func (st *stream) receive(req *discovery.DeltaDiscoveryRequest) {
 	h := st.hub
@@ -122,6 +119,9 @@ func (st *stream) receive(req *discovery.DeltaDiscoveryRequest) {
 		} else {
 			st.acceptance(typ, items)
 		}
+	}
+	if first && typ == TypeCluster && len(req.GetInitialResourceVersions()) == 0 && !st.node.Diagnostic {
+		h.restarted(st.node.ID)
 	}
 	for name, version := range req.GetInitialResourceVersions() {
 		k := st.known(typ, name)
@@ -160,22 +160,20 @@ func (st *stream) subscribe(typ string, names []string, first bool) {
 			byName[name] = map[*stream]struct{}{}
 		}
 		byName[name][st] = struct{}{}
-		if typ == TypeRoute {
-			st.awaits(name)
+		if s := h.services[name]; typ == TypeRoute && s != nil {
+			st.joins(s, name)
 		}
 	}
 }
 
-// awaits begins to wait for the stream's ACK of a service's route.
-func (st *stream) awaits(name string) {
-	s := st.hub.services[name]
-	if s == nil {
-		return
+// joins books that the stream asks for a service's route, and what it brought along.
+func (st *stream) joins(s *service, name string) {
+	var has Content
+	if k := st.known(TypeRoute, name); k.acked != "" {
+		has, _ = s.force.content(k.acked)
 	}
-	s.subscribers[st] = struct{}{}
-	if k := st.known(TypeRoute, name); s.routeRes != nil && k.acked != s.want(st) {
-		s.waiting[st] = time.Now()
-	}
+	st.booked[name] = struct{}{}
+	s.force.Join(st.id, st.node, has, time.Now())
 	st.hub.changes(name)
 }
 
@@ -201,10 +199,9 @@ func (st *stream) forget(typ, name string) {
 		delete(h.subs[typ], name)
 	}
 	if s := h.services[name]; typ == TypeRoute && s != nil {
-		delete(s.subscribers, st)
-		delete(s.waiting, st)
-		delete(s.lagging, st)
-		delete(s.refused, st)
+		if !st.closed {
+			s.force.Drop(st.id)
+		}
 		h.changes(name)
 	}
 }
@@ -223,6 +220,13 @@ func (st *stream) close() {
 			}
 		}
 	}
+	for name := range st.booked {
+		if s := h.services[name]; s != nil {
+			s.force.Leave(st.id, time.Now())
+			h.changes(name)
+		}
+	}
+	h.left[st.node.ID] = time.Now()
 }
 
 func (st *stream) acceptance(typ string, items []sent) {
@@ -233,11 +237,39 @@ func (st *stream) acceptance(typ string, items []sent) {
 			continue // unsubscribed meanwhile
 		}
 		k.acked, k.clusters, k.backoff = it.version, it.clusters, 0
-		if s := st.hub.services[it.name]; typ == TypeRoute && s != nil && s.routeRes != nil && s.want(st) == it.version {
-			delete(s.waiting, st)
-			delete(s.lagging, st)
-			delete(s.refused, st)
-			st.hub.changes(it.name)
+		if s := st.hub.services[it.name]; typ == TypeRoute && s != nil && it.version != "" {
+			c, _ := s.force.content(it.version)
+			s.force.Accept(st.id, c, time.Now())
+		}
+		st.took(typ, it)
+	}
+}
+
+// took ends the refusal of what was accepted now.
+func (st *stream) took(typ string, it sent) {
+	r := st.hub.res[typ][it.name]
+	if r == nil || r.Version != it.version {
+		return
+	}
+	for _, name := range r.services {
+		if s := st.hub.services[name]; s != nil {
+			s.force.Took(st.id, Ref{typ, it.name}, time.Now())
+			st.hub.changes(name)
+		}
+	}
+}
+
+// refused books a NACK of something present on the services that it belongs to.
+func (st *stream) refused(typ string, it sent, message string) {
+	r := st.hub.res[typ][it.name]
+	if r == nil || r.Version != it.version && (r.minimal == nil || r.minimal.Version != it.version) {
+		return
+	}
+	for _, name := range r.services {
+		if s := st.hub.services[name]; s != nil {
+			st.booked[name] = struct{}{}
+			s.force.Refuse(st.id, st.node, Ref{typ, it.name}, it.version, message, time.Now())
+			st.hub.changes(name)
 		}
 	}
 }
@@ -246,7 +278,7 @@ func (st *stream) acceptance(typ string, items []sent) {
 func (st *stream) refusal(typ string, items []sent, message string) {
 	h, ts := st.hub, st.typ(typ)
 	h.nacks[shortType(typ)]++
-	h.log.WithFields(logrus.Fields{"node": st.node, "type": shortType(typ), "resources": len(items)}).Warn("Envoy refused an update: " + message)
+	h.log.WithFields(logrus.Fields{"node": st.node.ID, "type": shortType(typ), "resources": len(items)}).Warn("Envoy refused an update: " + bounded(message))
 	for _, it := range items {
 		k := ts.names[it.name]
 		if k == nil || k.sent != it.version {
@@ -259,21 +291,17 @@ func (st *stream) refusal(typ string, items []sent, message string) {
 			continue
 		}
 		k.refused = it.version
+		st.refused(typ, it, message)
 		if s := h.services[it.name]; typ == TypeRoute && s != nil {
-			st.refusedRoute(s, it, k, message)
+			st.refusedRoute(s, it, k)
 		}
 	}
 }
 
-// refusedRoute reports the refusal; when it was a cut that was refused, a minimal route goes out.
-func (st *stream) refusedRoute(s *service, it sent, k *known, message string) {
+// refusedRoute sends a minimal route when it was a cut that was refused.
+func (st *stream) refusedRoute(s *service, it sent, k *known) {
 	h := st.hub
 	cur := s.routeRes
-	if cur.Version == it.version {
-		delete(s.waiting, st)
-		s.refused[st] = message
-		h.changes(it.name)
-	}
 	if cur.minimal == nil || !k.servesCut(cur) {
 		return
 	}
@@ -349,6 +377,9 @@ func (st *stream) response(typ string, ts *typeState) *raw {
 			r.add(res.encoded)
 			k.sent = res.Version
 			items = append(items, sent{name, res.Version, res.clusters})
+			if s := st.hub.services[name]; typ == TypeRoute && s != nil {
+				s.force.Sent(st.id, res.Version, time.Now())
+			}
 			st.resend(typ, name, k)
 			if res.interim && !k.minimal {
 				again = append(again, name) // the whole route follows when its clusters are warm
@@ -391,7 +422,7 @@ func (st *stream) sendable(typ, name string) (res *Resource, gone, ok bool) {
 	if res == nil && st.hub.holds(typ, name) {
 		return nil, false, false
 	}
-	if res == nil || !res.visible(st.cluster) {
+	if res == nil || !res.visible(st.node.Cluster) {
 		return nil, st.tellGone(typ, name, k), st.mayRemove(typ, name)
 	}
 	if k.minimal && res.minimal != nil {
@@ -403,7 +434,7 @@ func (st *stream) sendable(typ, name string) (res *Resource, gone, ok bool) {
 	if typ != TypeRoute {
 		return res, false, true
 	}
-	if res.user && st.envoy != [2]uint32{} && st.envoy[0] == 1 && st.envoy[1] < 36 {
+	if v := st.node.Version; res.user && v[0] == 1 && v[1] < 36 {
 		st.tooOld(name, k, res)
 		return nil, false, true
 	}
@@ -423,11 +454,8 @@ func (k *known) servesCut(r *Resource) bool {
 
 func (st *stream) tooOld(name string, k *known, res *Resource) {
 	k.refused = res.Version
-	if s := st.hub.services[name]; s != nil {
-		delete(s.waiting, st)
-		s.refused[st] = fmt.Sprintf("this Envoy is %d.%d: `ramp.per: user` needs 1.36 (use_hash_policy)", st.envoy[0], st.envoy[1])
-		st.hub.changes(name)
-	}
+	st.refused(TypeRoute, sent{name: name, version: res.Version}, fmt.Sprintf("this Envoy is %d.%d: `ramp.per: user` needs 1.36 (use_hash_policy)",
+		st.node.Version[0], st.node.Version[1]))
 }
 
 // tellGone reports whether the stream has to hear that a name does not exist. Endpoints that it has

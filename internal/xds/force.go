@@ -1,0 +1,443 @@
+package xds
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+const (
+	// LaggingAfter is how long an Envoy may neither accept nor refuse a route before weights wait for it no
+	// longer.
+	LaggingAfter = 30 * time.Second
+	// RefusingFor is how long in all an Envoy's refusals may hold up one rollout.
+	RefusingFor = 10 * time.Minute
+)
+
+// Standing is what one node has of one service.
+type Standing string
+
+// The standings. Weights wait for who is behind, and for who refuses; nobody else holds them up.
+const (
+	Joining Standing = "joining" // connected, never accepted a route of this service
+	Applied Standing = "applied" // accepted the present table
+	Behind  Standing = "behind"  // serves an older one and has not answered yet
+	Lagging Standing = "lagging" // behind for 30 s, or refusing for 10 min; until it accepts something present
+	Refused Standing = "refused" // refused something present
+	Gone    Standing = "gone"    // had accepted something, and its last connection ended
+)
+
+// Ref names a resource.
+type Ref struct{ Type, Name string }
+
+// Content is a table as a node can have it.
+type Content struct {
+	Version string // of the route; none: no route
+	Slots   []rollout.Run
+}
+
+// Wanted is the present table.
+type Wanted struct {
+	Generation uint64
+	Envoys     Content
+	Minimal    Content  // of Envoys, for those who refuse a cut
+	Clients    Content  // of gRPC clients without a proxy
+	Nodes      []string // node clusters that may have the service; none: all
+	Canaries   []string // versions beside the stable one
+}
+
+// Force is the book of one service: which node has which table, and which refuses what. It is kept by
+// node, not by stream, so an Envoy that loses its connection is not forgotten. Moments come in; nothing
+// here knows a clock, a mutex or a connection.
+type Force struct {
+	ForgetAfter time.Duration // until a node that is gone is forgotten
+
+	want    Wanted
+	nodes   map[string][]*member // by node.id; more than one where Envoys share it
+	streams map[uint64]*member   // by the live streams
+	notes   []Note
+}
+
+// member is one Envoy of the book.
+type member struct {
+	node     Node
+	stream   uint64    // 0: gone
+	since    time.Time // beginning of that stream, or the end of the last one
+	doubted  bool      // the older stream of a node that came back (see seat.go): counts for nothing
+	accepted Content   // what it serves
+	served   time.Time // since when it serves these slots
+	sent     string    // version of the route last sent and not refused
+	behind   time.Time // since when it is waited for; zero: it is not
+	waited   time.Duration
+	lagging  bool
+	heard    time.Time // its last ACK or NACK
+	refusals map[Ref]refusal
+	held     map[string]time.Duration // canary: how long it was held up
+	charged  time.Time                // until when that is counted
+}
+
+// refusal is by content: it ends when that is accepted, or when another content is wanted.
+type refusal struct {
+	version, why string
+	since        time.Time
+}
+
+// Note is something that an operator should hear of, once.
+type Note struct{ Node, Text string }
+
+// NewForce makes an empty book.
+func NewForce(forgetAfter time.Duration) *Force {
+	return &Force{ForgetAfter: forgetAfter, nodes: map[string][]*member{}, streams: map[uint64]*member{}}
+}
+
+// Want replaces the table that everybody is to have.
+func (f *Force) Want(w Wanted, at time.Time) {
+	for m := range f.all() {
+		f.charge(m, at)
+	}
+	f.want = w
+	for m := range f.all() {
+		if !f.admits(m.node) {
+			f.remove(m)
+			continue
+		}
+		maps.DeleteFunc(m.held, func(v string, _ time.Duration) bool { return !slices.Contains(f.rollouts(), v) })
+		f.settle(m, at)
+	}
+}
+
+// Changed says that another content of a resource is wanted, or that somebody asks for another try: nobody
+// has refused that yet.
+func (f *Force) Changed(r Ref, at time.Time) {
+	for m := range f.all() {
+		if _, refused := m.refusals[r]; refused {
+			f.charge(m, at)
+			delete(m.refusals, r)
+			f.settle(m, at)
+		}
+	}
+}
+
+// Join books a stream that asks for the route. has is what it brought along; none: it is a new process.
+func (f *Force) Join(stream uint64, n Node, has Content, at time.Time) {
+	if !f.admits(n) {
+		return
+	}
+	m := f.attach(stream, n, at)
+	if has.Version == "" {
+		maps.DeleteFunc(m.refusals, func(_ Ref, r refusal) bool { return r.since.Before(m.since) })
+		m.lagging, m.waited = false, 0
+	}
+	if !m.accepted.is(has.Version) {
+		m.serves(has, at)
+	}
+	m.sent = has.Version
+	f.settle(m, at)
+}
+
+// Sent books a route that is on its way.
+func (f *Force) Sent(stream uint64, version string, at time.Time) {
+	if m := f.streams[stream]; m != nil {
+		m.sent = version
+		f.settle(m, at)
+	}
+}
+
+// Accept books that a route is in force on a stream's node.
+func (f *Force) Accept(stream uint64, c Content, at time.Time) {
+	m := f.heard(stream, at)
+	if m == nil {
+		return
+	}
+	f.charge(m, at)
+	m.serves(c, at)
+	m.behind, m.waited = time.Time{}, 0
+	if m.accepted.is(f.wanted(m).Version) || m.accepted.is(f.want.Minimal.Version) {
+		m.lagging = false
+	}
+	f.settle(m, at)
+}
+
+// Took books that a resource was accepted which the stream's node may have refused before.
+func (f *Force) Took(stream uint64, r Ref, at time.Time) {
+	m := f.heard(stream, at)
+	if m == nil || len(m.refusals) == 0 {
+		return
+	}
+	f.charge(m, at)
+	if _, refused := m.refusals[r]; refused {
+		delete(m.refusals, r)
+		m.lagging = false
+	}
+	f.settle(m, at)
+}
+
+// Refuse books a NACK of something present. Who refuses the listener never asks for the route, so the
+// stream may be new to the book.
+func (f *Force) Refuse(stream uint64, n Node, r Ref, version, why string, at time.Time) {
+	if !f.admits(n) {
+		return
+	}
+	f.attach(stream, n, at)
+	m := f.heard(stream, at)
+	f.charge(m, at)
+	since := at
+	if old, ok := m.refusals[r]; ok && sameVersion(old.version, version) {
+		since = old.since
+	}
+	m.refusals[r] = refusal{version, bounded(why), since}
+	if r.Type == TypeRoute {
+		m.sent = m.accepted.Version
+	}
+	f.settle(m, at)
+}
+
+// Drop books that a stream wants the route no longer.
+func (f *Force) Drop(stream uint64) {
+	if m := f.streams[stream]; m != nil {
+		f.remove(m)
+	}
+}
+
+// Leave books the end of a stream: whoever had a route still serves it.
+func (f *Force) Leave(stream uint64, at time.Time) {
+	m := f.streams[stream]
+	if m == nil {
+		return
+	}
+	f.charge(m, at)
+	if m.doubted || m.accepted.Version == "" {
+		f.remove(m)
+		return
+	}
+	if !m.behind.IsZero() {
+		m.waited, m.behind = m.waited+at.Sub(m.behind), time.Time{}
+	}
+	delete(f.streams, stream)
+	m.stream, m.since = 0, at
+}
+
+// Restarted books that a node's process is a new one: what it had before it was gone, nobody serves.
+func (f *Force) Restarted(id string) {
+	for _, m := range slices.Clone(f.nodes[id]) {
+		if m.stream == 0 {
+			f.remove(m)
+		}
+	}
+}
+
+// Forget ends all waiting for a node: one that is gone is forgotten, one that is connected and does not have
+// the present table counts as new until it accepts something. It reports whether the node was known.
+func (f *Force) Forget(id string) bool {
+	known := len(f.nodes[id]) > 0
+	f.Restarted(id)
+	for _, m := range f.nodes[id] {
+		if f.standing(m) == Applied {
+			continue
+		}
+		m.accepted, m.lagging, m.behind, m.waited = Content{}, false, time.Time{}, 0
+		m.refusals, m.held = map[Ref]refusal{}, map[string]time.Duration{}
+	}
+	return known
+}
+
+// refuses reports whether a stream's node refuses something.
+func (f *Force) refuses(stream uint64) bool {
+	m := f.streams[stream]
+	return m != nil && len(m.refusals) > 0
+}
+
+// Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
+// reports whether a standing changed.
+func (f *Force) Tick(at time.Time) (changed bool) {
+	for m := range f.all() {
+		f.charge(m, at)
+		switch standing := f.standing(m); {
+		case m.doubted:
+			f.believe(m, at)
+		case standing == Gone && at.Sub(m.since) >= f.ForgetAfter:
+			f.remove(m)
+		case standing == Behind && m.waited+at.Sub(m.behind) >= LaggingAfter:
+			f.lag(m, "neither accepts nor refuses the route: weights wait for it no longer")
+		case standing == Refused && f.exhausted(m):
+			f.lag(m, "has held the rollout up for 10 min by what it refuses: weights wait for it no longer")
+		default:
+			continue
+		}
+		changed = true
+	}
+	return changed
+}
+
+// TakeNotes returns what operators should hear of since the last call.
+func (f *Force) TakeNotes() []Note {
+	notes := f.notes
+	f.notes = nil
+	return notes
+}
+
+// Served is what a node's Envoy serves, and since when. It is not ok where Envoys that share a node.id
+// differ, or where nothing is known.
+func (f *Force) Served(id string) (slots []rollout.Run, since time.Time, ok bool) {
+	for _, m := range f.nodes[id] {
+		if m.doubted || m.stream == 0 {
+			continue
+		}
+		if ok && !slices.Equal(slots, m.accepted.Slots) {
+			return nil, time.Time{}, false
+		}
+		slots, ok = m.accepted.Slots, true
+		if m.served.After(since) {
+			since = m.served
+		}
+	}
+	return slots, since, ok && len(slots) > 0
+}
+
+// content finds the table that a version stands for, among those that are wanted or served.
+func (f *Force) content(version string) (Content, bool) {
+	for _, c := range []Content{f.want.Envoys, f.want.Minimal, f.want.Clients} {
+		if c.is(version) {
+			return c, true
+		}
+	}
+	for m := range f.all() {
+		if m.accepted.is(version) && m.accepted.Slots != nil {
+			return m.accepted, true
+		}
+	}
+	return Content{Version: version}, false
+}
+
+func (f *Force) standing(m *member) Standing {
+	switch {
+	case m.stream == 0:
+		return Gone
+	case m.accepted.Version == "":
+		return Joining
+	case m.lagging:
+		return Lagging
+	case len(m.refusals) > 0:
+		return Refused
+	case f.settled(m):
+		return Applied
+	}
+	return Behind
+}
+
+// settled reports whether a member serves what is wanted, and nothing else is on its way to it.
+func (f *Force) settled(m *member) bool {
+	want := f.wanted(m).Version
+	return m.accepted.is(want) && sameVersion(m.sent, want)
+}
+
+func (f *Force) wanted(m *member) Content {
+	if m.node.Client {
+		return f.want.Clients
+	}
+	return f.want.Envoys
+}
+
+// settle begins or ends to wait for a member.
+func (f *Force) settle(m *member, at time.Time) {
+	switch {
+	case m.stream == 0:
+	case len(m.refusals) > 0 || m.accepted.Version == "":
+		m.behind, m.waited = time.Time{}, 0
+	case f.settled(m):
+		m.behind, m.waited, m.lagging = time.Time{}, 0, false
+	case m.behind.IsZero():
+		m.behind = at
+	}
+}
+
+func (f *Force) lag(m *member, why string) {
+	m.lagging, m.behind, m.waited = true, time.Time{}, 0
+	f.notes = append(f.notes, Note{m.node.ID, "Envoy " + m.node.ID + " " + why})
+}
+
+// rollouts are what a refusal may hold up: the canaries, or with none of them whatever is changed next.
+func (f *Force) rollouts() []string {
+	if len(f.want.Canaries) == 0 {
+		return []string{""}
+	}
+	return f.want.Canaries
+}
+
+// charge counts the time since it was last called against the rollouts that a member's refusals held up.
+func (f *Force) charge(m *member, at time.Time) {
+	if f.standing(m) == Refused && !m.doubted {
+		for _, v := range f.rollouts() {
+			m.held[v] += at.Sub(m.charged)
+		}
+	}
+	m.charged = at
+}
+
+func (f *Force) exhausted(m *member) bool {
+	return !slices.ContainsFunc(f.rollouts(), func(v string) bool { return m.held[v] < RefusingFor })
+}
+
+func (f *Force) admits(n Node) bool {
+	return !n.Diagnostic && (len(f.want.Nodes) == 0 || slices.Contains(f.want.Nodes, n.Cluster))
+}
+
+// heard notes that a stream speaks.
+func (f *Force) heard(stream uint64, at time.Time) *member {
+	m := f.streams[stream]
+	if m != nil {
+		m.heard = at
+		f.believe(m, at)
+	}
+	return m
+}
+
+// all are the members, each of which may be removed meanwhile.
+func (f *Force) all() iter.Seq[*member] {
+	return func(yield func(*member) bool) {
+		for _, ms := range f.nodes {
+			for _, m := range slices.Clone(ms) {
+				if !yield(m) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (f *Force) remove(m *member) {
+	delete(f.streams, m.stream)
+	left := slices.DeleteFunc(f.nodes[m.node.ID], func(o *member) bool { return o == m })
+	if f.nodes[m.node.ID] = left; len(left) == 0 {
+		delete(f.nodes, m.node.ID)
+	}
+}
+
+// serves notes another content. Only other slots begin a new time: a changed timeout counts no request
+// differently.
+func (m *member) serves(c Content, at time.Time) {
+	if c.Slots == nil || !slices.Equal(c.Slots, m.accepted.Slots) {
+		m.served = at
+	}
+	m.accepted = c
+}
+
+func (c Content) is(version string) bool {
+	return c.Version != "" && sameVersion(c.Version, version)
+}
+
+// sameVersion compares contents.
+func sameVersion(a, b string) bool { return a == b }
+
+// maxWhy bounds what an Envoy's refusal may say.
+const maxWhy = 1 << 10
+
+func bounded(why string) string {
+	if len(why) > maxWhy {
+		why = why[:maxWhy-len("…")] + "…"
+	}
+	return string([]rune(why)) // what was cut within a letter
+}

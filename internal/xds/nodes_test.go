@@ -1,0 +1,186 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// What the fleet has, seen through real gRPC streams.
+
+func TestALaggingEnvoyIsWaitedForOnce(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	slow, quick := connect(t, dial(), "slow", 40), connect(t, dial(), "quick", 40)
+	slow.start("shop", "shop/v1", "shop/v2")
+	quick.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	publish(t, h, table(2, map[string]int{"v2": 200}))
+	last := slow.expect(TypeRoute) // and no word from it
+	quick.ack(quick.expect(TypeRoute))
+	waitStatus(t, h, "waiting for the slow one", func(s Status) bool { return s.Counts.Behind == 1 })
+	h.tick(time.Now().Add(LaggingAfter))
+	inForce(t, h, 2)
+	publish(t, h, table(3, map[string]int{"v2": 300}))
+	last = slow.expect(TypeRoute)
+	quick.ack(quick.expect(TypeRoute))
+	s := waitStatus(t, h, "in force at once", func(s Status) bool { return s.InForce })
+	if !slices.Equal(s.Lagging, []string{"slow"}) {
+		t.Errorf("lagging %v", s.Lagging)
+	}
+	slow.ack(last)
+	waitStatus(t, h, "caught up", func(s Status) bool { return s.Counts.Applied == 2 })
+}
+
+func TestWhoMayNotHaveTheServiceIsNotWaitedFor(t *testing.T) {
+	h, _, dial := server(t)
+	tab := func(g uint64, w int) rollout.Table {
+		tab := table(g, map[string]int{"v2": w})
+		tab.Policy.Route.Nodes = []string{"edge"}
+		return tab
+	}
+	publish(t, h, tab(1, 100))
+	good := connect(t, dial(), "edge-1", 40)
+	good.start("shop", "shop/v1", "shop/v2")
+	stranger := connect(t, dial(), "x", 40)
+	stranger.node.Cluster = "somewhere-else"
+	stranger.subscribe(TypeRoute, "shop")
+	stranger.ack(stranger.expect(TypeRoute)) // told that there is none
+	publish(t, h, tab(2, 200))
+	good.ack(good.expect(TypeRoute))
+	inForce(t, h, 2)
+	if s := h.status("shop"); s.Subscribers != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestANewSilentEnvoyHoldsNothingUp(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	good := connect(t, dial(), "edge-1", 40)
+	good.start("shop", "shop/v1", "shop/v2")
+	silent := connect(t, dial(), "edge-2", 40)
+	silent.subscribe(TypeRoute, "shop")
+	waitStatus(t, h, "joining", func(s Status) bool { return s.Counts.Joining == 1 && s.InForce })
+	publish(t, h, table(2, map[string]int{"v2": 200}))
+	good.ack(good.expect(TypeRoute))
+	inForce(t, h, 2)
+}
+
+func TestAHalfOpenStreamIsNoSecondEnvoy(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	zombie := connect(t, dial(), "edge-1", 40)
+	zombie.start("shop", "shop/v1", "shop/v2")
+	alive := connect(t, dial(), "edge-1", 40)
+	alive.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	publish(t, h, table(2, map[string]int{"v2": 200}))
+	alive.ack(alive.expect(TypeRoute))
+	inForce(t, h, 2)
+	h.tick(time.Now().Add(LaggingAfter))
+	if s := h.status("shop"); !s.InForce || len(s.Lagging) > 0 || s.Subscribers != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestARefusedClusterIsTold(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, nil))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1")
+	inForce(t, h, 1)
+	publish(t, h, table(2, map[string]int{"v2": 100}))
+	e.nack(e.expect(TypeCluster), "cluster v2 is bad: "+strings.Repeat("x", 1<<20))
+	s := waitStatus(t, h, "refused", func(s Status) bool { return len(s.Refusals) == 1 })
+	if n := s.Nodes[0]; n.Node != "edge-1" || n.Type != "cluster" || n.Resource != "shop/v2" || !strings.HasPrefix(n.Why, "cluster v2 is bad") || len(n.Why) > 1<<10 {
+		t.Errorf("%+v", n)
+	}
+	publish(t, h, table(3, nil)) // v2 is wanted no longer
+	inForce(t, h, 3)
+}
+
+func TestARefusedListenerIsToldOfAllItsServices(t *testing.T) {
+	h, _, dial := server(t)
+	for _, name := range []string{"shop", "pay"} {
+		tab := table(1, nil)
+		tab.Service, tab.Policy.Service = name, name
+		tab.Policy.Route.Listener, tab.Policy.Route.Domains = "0.0.0.0:10000", []string{name + ".example.com"}
+		publish(t, h, tab)
+	}
+	e := connect(t, dial(), "edge-1", 40)
+	e.subscribe(TypeListener)
+	e.nack(e.expect(TypeListener), "cannot bind '0.0.0.0:10000': Address already in use")
+	waitStatus(t, h, "told", func(s Status) bool { return len(s.Nodes) == 1 })
+	for _, name := range []string{"shop", "pay"} {
+		if s := h.status(name); len(s.Nodes) != 1 || s.Nodes[0].Standing != Joining || s.Nodes[0].Type != "listener" || !strings.Contains(s.Nodes[0].Why, "in use") {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	if n := h.Figures().Unapplied["pay"]; n != 1 {
+		t.Errorf("%d nodes without the table", n)
+	}
+}
+
+func TestALostEnvoyIsGoneAndNotForgotten(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 5000}))
+	cutOff, there := connect(t, dial(), "edge-1", 40), connect(t, dial(), "edge-2", 40)
+	cutOff.start("shop", "shop/v1", "shop/v2")
+	there.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	cutOff.cancel()
+	waitStatus(t, h, "gone", func(s Status) bool { return s.Counts.Gone == 1 })
+	publish(t, h, table(2, nil, "v2"))
+	there.ack(there.expect(TypeRoute))
+	inForce(t, h, 2)
+	s := h.status("shop")
+	if len(s.Nodes) != 1 || s.Nodes[0].Node != "edge-1" || s.Nodes[0].Standing != Gone || !slices.Equal(s.Nodes[0].Weights, table(1, map[string]int{"v2": 5000}).Slots) {
+		t.Fatalf("%+v", s)
+	}
+	all := h.Envoys()
+	if len(all) != 2 || all[0].Node != "edge-1" || all[0].Connected || all[0].Standing != Gone || all[0].Build != "envoy 1.40.0" ||
+		!all[1].Connected || all[1].Standing != Applied || len(all[1].Services) != 1 || all[1].Services[0].Service != "shop" {
+		t.Errorf("%+v", all)
+	}
+	if !h.Forget("edge-1") || h.Forget("edge-1") {
+		t.Error("it was to be known once")
+	}
+	if s := h.status("shop"); s.Counts.Gone != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestServedIsWhatAnEnvoyAccepted(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	publish(t, h, table(2, map[string]int{"v2": 200}))
+	slots, since, ok := h.Served("edge-1", "shop")
+	if !ok || !slices.Equal(slots, table(1, map[string]int{"v2": 100}).Slots) || time.Since(since) > time.Minute {
+		t.Errorf("%v %s %v", slots, since, ok)
+	}
+	if _, _, ok := h.Served("edge-2", "shop"); ok {
+		t.Error("an unknown node serves something")
+	}
+}
+
+func TestADiagnosticClientHasNoStanding(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, nil))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1")
+	d := connect(t, dial(), "edge-1", 40) // even by the name of a real one
+	d.node = Dump{NodeID: "edge-1", Cluster: "edge"}.node()
+	d.start("shop", "shop/v1")
+	publish(t, h, table(2, map[string]int{"v1": 1}))
+	inForce(t, h, 2)
+	if s := h.status("shop"); s.Subscribers != 1 || len(h.Envoys()) != 1 {
+		t.Errorf("%+v %+v", s, h.Envoys())
+	}
+}
