@@ -103,6 +103,7 @@ type unit struct {
 	encodes   error // why its state could not be stored
 	panicked  error // what its state machine stumbled over last
 
+	fleet     xds.Status // who has the table
 	rest      restEvidence
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
@@ -326,6 +327,7 @@ func (c *Controller) applied() {
 		if u == nil {
 			continue
 		}
+		u.fleet = st
 		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})

@@ -66,6 +66,8 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("POST /api/v1/services/{service}/{verb}", a.command)
 	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
 	mux.HandleFunc("GET /api/v1/events", a.events)
+	mux.HandleFunc("GET /api/v1/envoys", a.envoys)
+	mux.HandleFunc("DELETE /api/v1/envoys/{node}", a.forgetEnvoy)
 	mux.HandleFunc("POST /api/v1/hooks/registry", a.pushed)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

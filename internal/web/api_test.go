@@ -28,6 +28,7 @@ import (
 // site is the API in front of a real daemon without Envoys.
 type site struct {
 	disk *disk
+	hub  *xds.Hub
 	*httptest.Server
 	t        *testing.T
 	dir      string
@@ -56,7 +57,7 @@ func newSiteWith(t *testing.T, o Options, policies ...string) *site {
 	}
 	hub := xds.NewHub(log)
 	src := metrics.NewEnvoy(time.Second, func() []string { return nil })
-	s.disk = &disk{Bolt: db}
+	s.disk, s.hub = &disk{Bolt: db}, hub
 	c, err := controller.New(controller.Options{Log: log, Store: s.disk, Hub: hub, Source: src, Policies: []string{filepath.Join(s.dir, "*.yml")}})
 	if err != nil {
 		t.Fatal(err)

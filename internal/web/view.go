@@ -18,7 +18,7 @@ type Service struct {
 	Versions []Version `json:"versions"`
 	Orphaned bool      `json:"orphaned,omitempty"`
 	Policy   string    `json:"policy_hash"`
-	Envoys   int       `json:"envoys"` // that subscribe to the route
+	Envoys   Envoys    `json:"envoys"` // by what they have of the service
 	Lagging  []string  `json:"lagging,omitempty"`
 	Rate     float64   `json:"requests_per_second"`
 	Warnings []string  `json:"warnings,omitempty"`
@@ -50,7 +50,7 @@ type Version struct {
 func viewService(c controller.Service) Service {
 	s := &c.State
 	v := Service{Service: c.Name, Versions: []Version{}, Orphaned: s.Orphaned, Policy: s.PolicyHash,
-		Envoys: s.Subscribers, Lagging: s.Lagging, Rate: s.Rate.PerSecond()}
+		Envoys: viewCounts(c.Fleet.Counts), Lagging: c.Fleet.Lagging, Rate: s.Rate.PerSecond()}
 	if s.Stable != "" {
 		v.Stable = &s.Stable
 	}
@@ -75,9 +75,7 @@ func warnings(c controller.Service) []string {
 	say(c.Storing, "the history is not being written: ", "")
 	say(c.Publishing, "the table cannot be published, the Envoys keep the one before: ", "")
 	say(c.Policies, "the policies were not reloaded: ", "")
-	if s.Nack != nil {
-		ws = append(ws, "Envoy "+s.Nack.Node+" refused the table: "+s.Nack.Message)
-	}
+	ws = append(ws, fleetWarnings(c)...)
 	if c.Conflict != "" {
 		ws = append(ws, c.Conflict)
 	}

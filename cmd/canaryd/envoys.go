@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/canaryd/canaryd/internal/web"
+	"github.com/canaryd/canaryd/internal/xds"
+)
+
+func envoysCommand() *cobra.Command {
+	c := &cobra.Command{Use: "envoys [SERVICE]", Short: "Show the Envoys: what they have, what they refuse, since when", Args: cobra.MaximumNArgs(1)}
+	cl, out := remote(c), output(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(*out); err != nil {
+			return err
+		}
+		nodes, err := cl.envoys(cmd.Context(), append(args, "")[0])
+		if err != nil {
+			return err
+		}
+		if *out == "json" {
+			return printJSON(cmd.OutOrStdout(), web.Nodes{Nodes: nodes})
+		}
+		return envoyTable(cmd.OutOrStdout(), nodes)
+	}
+	c.AddCommand(forgetCommand())
+	return c
+}
+
+// envoys asks for all nodes, page by page.
+func (c *client) envoys(ctx context.Context, service string) ([]web.Node, error) {
+	nodes := []web.Node{}
+	for after := ""; ; {
+		var page web.Nodes
+		q := url.Values{"service": {service}, "after": {after}}
+		if err := c.call(ctx, http.MethodGet, "/api/v1/envoys?"+q.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, page.Nodes...)
+		if after = page.Next; after == "" {
+			return nodes, nil
+		}
+	}
+}
+
+func forgetCommand() *cobra.Command {
+	c := &cobra.Command{Use: "forget NODE", Short: "Wait for an Envoy no longer: it is gone for good, or counts as new until it accepts something", Args: cobra.ExactArgs(1)}
+	cl := remote(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		return cl.call(cmd.Context(), http.MethodDelete, "/api/v1/envoys/"+url.PathEscape(args[0]), nil, nil)
+	}
+	return c
+}
+
+func envoyTable(w io.Writer, nodes []web.Node) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tCLUSTER\tBUILD\tSTANDING\tSINCE\tHAS")
+	for _, n := range nodes {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, n.Cluster, n.Build, standing(n), time.Since(n.Since).Round(time.Second), has(n))
+	}
+	return t.Flush()
+}
+
+// standing is a node's standing, or that it takes no service.
+func standing(n web.Node) string {
+	if n.Standing == "" {
+		return "-"
+	}
+	return string(n.Standing)
+}
+
+// has says in words what a node has.
+func has(n web.Node) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(n.Services)) {
+		s := n.Services[name]
+		for _, v := range slices.Sorted(maps.Keys(s.Weights)) {
+			parts = append(parts, v+" "+percent(s.Weights[v]))
+		}
+		if s.Why != "" {
+			parts = append(parts, fmt.Sprintf("refuses the %s %s: %s", s.Type, s.Resource, s.Why))
+		}
+	}
+	for _, st := range []xds.Standing{xds.Applied, xds.Joining, xds.Behind, xds.Lagging, xds.Refused, xds.Gone} {
+		if c := n.Counts[st]; c > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c, st))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,175 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/xds"
+)
+
+const (
+	mostEnvoys  = 500 // in one answer, unless a limit is named
+	namedEnvoys = 10  // in a warning
+)
+
+// Envoys are counts of nodes by standing.
+type Envoys struct {
+	Joining int `json:"joining"`
+	Applied int `json:"applied"`
+	Behind  int `json:"behind"`
+	Lagging int `json:"lagging"`
+	Refused int `json:"refused"`
+	Gone    int `json:"gone"`
+}
+
+// Nodes is the answer to GET /envoys.
+type Nodes struct {
+	Nodes []Node `json:"nodes"`
+	Next  string `json:"next,omitempty"` // send it as `after` for what follows
+}
+
+// Node is one Envoy. What it has of each service is there where one service was asked for; else it is counted.
+type Node struct {
+	Node      string                 `json:"node"`
+	Cluster   string                 `json:"cluster,omitempty"`
+	Build     string                 `json:"build,omitempty"`
+	Peer      string                 `json:"peer,omitempty"`
+	Connected bool                   `json:"connected"`
+	Since     time.Time              `json:"since"`
+	Standing  xds.Standing           `json:"standing,omitempty"` // the worst of its services'
+	Services  map[string]NodeService `json:"services,omitempty"`
+	Counts    map[xds.Standing]int   `json:"counts,omitempty"`
+}
+
+// NodeService is what a node has of a service. Weights are fractions of 1.
+type NodeService struct {
+	Standing xds.Standing       `json:"standing"`
+	Since    time.Time          `json:"since"`
+	Type     string             `json:"type,omitempty"` // of what it refuses
+	Resource string             `json:"resource,omitempty"`
+	Why      string             `json:"why,omitempty"`
+	Weights  map[string]float64 `json:"weights,omitempty"`
+}
+
+func viewCounts(c xds.Counts) Envoys { return Envoys(c) }
+
+// envoys lists the nodes, all or those of one service.
+func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit := mostEnvoys
+	if text := q.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			a.fail(w, problem(http.StatusUnprocessableEntity, "limit must be a number above 0"))
+			return
+		}
+		limit = n
+	}
+	service := q.Get("service")
+	if service != "" {
+		if _, err := a.Controller.Service(r.Context(), service); err != nil {
+			a.fail(w, err)
+			return
+		}
+	}
+	out := Nodes{Nodes: []Node{}}
+	for _, e := range a.Controller.Envoys() {
+		n, of := viewNode(e, service)
+		if !of || n.key() <= q.Get("after") {
+			continue
+		}
+		if len(out.Nodes) == limit {
+			out.Next = out.Nodes[limit-1].key()
+			break
+		}
+		out.Nodes = append(out.Nodes, n)
+	}
+	a.answer(w, http.StatusOK, out)
+}
+
+// key orders nodes: two Envoys may share a name.
+func (n Node) key() string { return n.Node + " " + n.Peer }
+
+// viewNode says what a node has of one service, or of how many it has what; of is false where it has nothing
+// of that service.
+func viewNode(e xds.Envoy, service string) (n Node, of bool) {
+	n = Node{Node: e.Node, Cluster: e.Cluster, Build: e.Build, Peer: e.Peer, Connected: e.Connected, Since: e.Since, Standing: e.Standing}
+	if service == "" {
+		for _, s := range e.Services {
+			if n.Counts == nil {
+				n.Counts = map[xds.Standing]int{}
+			}
+			n.Counts[s.Standing]++
+		}
+		return n, true
+	}
+	i := slices.IndexFunc(e.Services, func(s xds.EnvoyService) bool { return s.Service == service })
+	if i < 0 {
+		return n, false
+	}
+	s := e.Services[i]
+	n.Services = map[string]NodeService{service: {s.Standing, s.Since, s.Type, s.Resource, s.Why, shares(s.Weights)}}
+	return n, true
+}
+
+func shares(rs []rollout.Run) map[string]float64 {
+	if len(rs) == 0 {
+		return nil
+	}
+	out := map[string]float64{}
+	for _, r := range rs {
+		out[r.Version] += float64(r.Count) / policy.FullWeight
+	}
+	return out
+}
+
+func (a *api) forgetEnvoy(w http.ResponseWriter, r *http.Request) {
+	if err := a.Controller.ForgetEnvoy(r.Context(), r.PathValue("node"), by(r)); err != nil {
+		a.fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// fleetWarnings name the Envoys that refuse something, and those that may still send users to a version
+// that is to get nothing.
+func fleetWarnings(c controller.Service) []string {
+	var refuse, behind []string
+	for _, n := range c.Fleet.Nodes {
+		if n.Why != "" {
+			refuse = append(refuse, fmt.Sprintf("Envoy %s refuses the %s %s: %s", n.Node, n.Type, n.Resource, n.Why))
+		}
+		if vs := leftovers(c, n); len(vs) > 0 && n.Standing != xds.Applied {
+			behind = append(behind, fmt.Sprintf("%s (%s) may still send users to %s", n.Node, n.Standing, strings.Join(vs, ", ")))
+		}
+	}
+	if len(behind) > 0 {
+		refuse = append(refuse, "Envoy "+strings.Join(atMost(behind), "; "))
+	}
+	return atMost(refuse)
+}
+
+func atMost(list []string) []string {
+	if len(list) <= namedEnvoys {
+		return list
+	}
+	return append(slices.Clone(list[:namedEnvoys]), fmt.Sprintf("and %d more: `canaryd envoys SERVICE` lists them", len(list)-namedEnvoys))
+}
+
+// leftovers are the versions that a node gives a share and that are decided to get nothing.
+func leftovers(c controller.Service, n xds.NodeStatus) []string {
+	var out []string
+	for _, r := range n.Weights {
+		if c.State.Weight(r.Version) == 0 && !slices.Contains(out, r.Version) {
+			out = append(out, r.Version)
+		}
+	}
+	return out
+}

@@ -1,0 +1,81 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/canaryd/canaryd/internal/world"
+	"github.com/canaryd/canaryd/internal/xds"
+)
+
+// connect runs some Envoys on the site; each is stopped by its own function.
+func (s *site) connect(n int, traffic world.Traffic) (leave []func()) {
+	s.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	srv := xds.NewServer(s.hub, xds.NewLoads(time.Second, func(xds.Report) {}), nil)
+	go func() { _ = srv.Serve(l) }()
+	s.t.Cleanup(srv.Stop)
+	for i := range n {
+		conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		e := world.NewEnvoy(fmt.Sprintf("edge-%d", i), uint64(i), traffic)
+		go func() { e.Run(ctx, conn); close(done) }()
+		stop := func() { cancel(); <-done; _ = conn.Close() }
+		leave = append(leave, stop)
+		s.t.Cleanup(stop)
+	}
+	return leave
+}
+
+func (s *site) until(what string, f func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if f() {
+			return
+		}
+	}
+	s.t.Fatalf("never: %s", what)
+}
+
+// Who has what is told by node: counted in the list of services, named in that of the Envoys; one that loses
+// its connection is not forgotten until a person says so.
+func TestEnvoysAreTold(t *testing.T) {
+	s := newSite(t, "service: shop\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"127.0.0.1:1\"], stable: true}]\n")
+	leave := s.connect(3, world.Traffic{Service: "shop", PerSecond: 1, ErrorRate: func(string, time.Time) float64 { return 0 }})
+	count := func(standing string) float64 {
+		counts, _ := s.call("GET", "/api/v1/services/shop", "", 200, "Service")["envoys"].(map[string]any)
+		n, _ := counts[standing].(float64)
+		return n
+	}
+	s.until("three Envoys have the table", func() bool { return count("applied") == 3 })
+	leave[1]()
+	s.until("one is gone", func() bool { return count("applied") == 2 && count("gone") == 1 })
+	doc := s.call("GET", "/api/v1/envoys?service=shop", "", 200, "Nodes")
+	if text := fmt.Sprint(doc); strings.Count(text, "standing:applied") < 2 || !strings.Contains(text, "standing:gone") || !strings.Contains(text, "weights:map[v1:1]") {
+		t.Errorf("%s", text)
+	}
+	page := s.call("GET", "/api/v1/envoys?limit=2", "", 200, "Nodes")
+	rest := s.call("GET", "/api/v1/envoys?limit=2&after="+strings.ReplaceAll(page["next"].(string), " ", "%20"), "", 200, "Nodes")
+	if a, b := page["nodes"].([]any), rest["nodes"].([]any); len(a) != 2 || len(b) != 1 {
+		t.Errorf("%d and %d", len(a), len(b))
+	}
+	s.call("DELETE", "/api/v1/envoys/edge-1", "", 204, "")
+	s.until("it is forgotten", func() bool { return count("gone") == 0 })
+	s.call("DELETE", "/api/v1/envoys/edge-1", "", 404, "Problem")
+	s.call("GET", "/api/v1/envoys?service=nosuch", "", 404, "Problem")
+	s.call("GET", "/api/v1/envoys?limit=0", "", 422, "Problem")
+}
