@@ -7,11 +7,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -83,14 +85,23 @@ func (p *Process) Tail() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// FreeAddress returns a loopback address that was free a moment ago.
+var given sync.Map // addresses that FreeAddress returned
+
+// FreeAddress returns a loopback address that was free a moment ago, and none twice. It lies below the ports
+// that systems give to clients and to whoever asks for any: those may be taken before its user listens.
 func FreeAddress() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // a machine without a free loopback port cannot run anything here
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err != nil {
+			continue
+		}
+		addr := l.Addr().String()
+		_ = l.Close()
+		if _, again := given.LoadOrStore(addr, true); !again {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	panic("no loopback port is free") // nothing can run here
 }
 
 // WaitFor polls until f is true.
