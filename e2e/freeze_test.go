@@ -412,3 +412,48 @@ func threads(p *rig.Process) string {
 	}
 	return fmt.Sprintf("%d threads, %d of them in uninterruptible sleep", len(tasks), stuck)
 }
+
+// The endpoints that somebody announced for a version are still its own after a reload, a restart, and an edit of
+// something else in the policy.
+func TestAnnouncedEndpointsStay(t *testing.T) {
+	s := newScene(t, setting{ramp: stayAtTen})
+	first := s.versions["v1"]
+	moved, err := rig.NewService("v1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(moved.Close)
+	s.load(100)
+	v2 := s.version("v2")
+	s.run(0, s.deploy(v2)...)
+	s.run(0, s.deploy(moved)...)
+	only := func(when string) {
+		t.Helper()
+		s.until(20*time.Second, "the announced endpoints to be served "+when, func() bool {
+			v1 := s.Version("shop", "v1")
+			return v1.InForce && len(v1.Endpoints) == 1 && v1.Endpoints[0] == moved.Address && s.Version("shop", "v2").Endpoints[0] == v2.Address
+		})
+		before := first.Count().Requests
+		time.Sleep(time.Second)
+		if n := first.Count().Requests - before; n > 0 {
+			t.Errorf("%s: %d requests reached the endpoint that v1 had before", when, n)
+		}
+	}
+	only("at once")
+	if code, body := post(t, "http://"+s.Web+"/-/reload"); code != http.StatusOK {
+		t.Fatalf("%d: %s", code, body)
+	}
+	only("after a reload")
+	s.Daemon().Kill()
+	if err := s.StartDaemon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	only("after a restart")
+	if err := s.WritePolicy("shop.yml", policyText(s.front, first.Address, strings.Replace(stayAtTen, "1h", "2h", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := post(t, "http://"+s.Web+"/-/reload"); code != http.StatusOK {
+		t.Fatalf("%d: %s", code, body)
+	}
+	only("after an edit of the policy")
+}
