@@ -218,14 +218,18 @@ func fullAfterTheThaw(t *testing.T) {
 	}
 	w.abortOfWhatWasNeverStored(t)
 	w.Daemon().Kill()
-	w.startsOnWhatIsStored(t, "sidecar-2", "no space left on device")
+	w.startsOnWhatIsStored(t, "sidecar-2")
+	w.tooLong(t, http.MethodPut, "pay/versions/v3", `{"endpoints": ["127.0.0.1:1"]}`)
 	again := v2.Count()
 	t.Logf("the cut could not be stored before kill -9: afterwards v2 is %s, %d requests reached it", w.Version("shop", "v2").Phase, again.Requests-cut.Requests)
 	w.Daemon().Kill()
 	if err := w.WritePolicy("shop.yml", "service: shop\nramp: nonsense\n"); err != nil {
 		t.Fatal(err)
 	}
-	w.startsOnWhatIsStored(t, "sidecar-3", "the policies were not reloaded")
+	w.startsOnWhatIsStored(t, "sidecar-3")
+	if !w.warned("the policies were not reloaded") {
+		t.Error("status does not say that the policies are broken")
+	}
 	if _, m := get(t, "http://"+w.Web+"/metrics"); !strings.Contains(m, "canaryd_config_last_reload_successful 0") {
 		t.Error("the metric does not say that the policies are broken")
 	}
@@ -237,26 +241,32 @@ func fullAfterTheThaw(t *testing.T) {
 	w.usersSawOnly(v2)
 }
 
-// fillUp leaves no room on the disk. The database still has pages of its own, but who pauses v2 has a name so long
-// that the record does not fit into those.
+// fillUp leaves no room on the disk, nor for what v2 is told next in the pages that the database still has.
 func (w *winter) fillUp(t *testing.T) {
 	t.Helper()
 	fill(t, w.disk.dir)
-	for _, verb := range []string{"pause", "resume"} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.Web+"/api/v1/services/shop/versions/v2/"+verb, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("X-Canaryd-By", strings.Repeat("long", 100_000))
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusServiceUnavailable || !w.warned("no space left on device") {
-			t.Fatalf("%s on a full disk is answered %s", verb, resp.Status)
-		}
+	w.tooLong(t, http.MethodPost, "shop/versions/v2/pause", "")
+	w.tooLong(t, http.MethodPost, "shop/versions/v2/resume", "")
+}
+
+// tooLong asks for something on behalf of somebody whose name is so long that the record finds no room on a full disk,
+// whatever pages the database still has of its own.
+func (w *winter) tooLong(t *testing.T, method, path, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+w.Web+"/api/v1/services/"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
 	}
+	req.Header.Set("X-Canaryd-By", strings.Repeat("long", 100_000))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Fatalf("%s %s on a full disk is answered %s", method, path, resp.Status)
+	}
+	w.until(20*time.Second, "status to say that the disk is full", func() bool { return w.warned("no space left on device") })
 }
 
 // abortOfWhatWasNeverStored: a service of which nothing is stored, and that takes commands all the same.
@@ -281,7 +291,7 @@ func (w *winter) abortOfWhatWasNeverStored(t *testing.T) {
 }
 
 // startsOnWhatIsStored starts canaryd, and an Envoy that knows nothing yet.
-func (w *winter) startsOnWhatIsStored(t *testing.T, envoy, warning string) {
+func (w *winter) startsOnWhatIsStored(t *testing.T, envoy string) {
 	t.Helper()
 	begin := time.Now()
 	if err := w.StartDaemon(t.Context()); err != nil { // it waits for /-/ready
@@ -299,7 +309,6 @@ func (w *winter) startsOnWhatIsStored(t *testing.T, envoy, warning string) {
 	if stable < 10 {
 		t.Errorf("v1 answers %d of 20 requests", stable)
 	}
-	w.until(20*time.Second, "a warning: "+warning, func() bool { return w.warned(warning) })
 	if code, _ := get(t, "http://"+w.Web+"/-/ready"); code != http.StatusOK {
 		t.Errorf("/-/ready is answered %d", code)
 	}
@@ -329,7 +338,8 @@ func endAndStartWhileFrozen(t *testing.T) {
 	<-w.Daemon().Ended()
 	w.disk.forget()
 	w.disk.freeze()
-	w.startsOnWhatIsStored(t, "sidecar-2", "the disk has not answered for ")
+	w.startsOnWhatIsStored(t, "sidecar-2")
+	w.until(20*time.Second, "status to say so", func() bool { return w.warned("the disk has not answered for ") })
 	w.disk.thaw()
 	w.until(20*time.Second, "the warning to go", func() bool { return !w.warned("disk") })
 	w.stillCut(v2, cut, "at the end")

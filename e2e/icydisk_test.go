@@ -188,7 +188,7 @@ func (w *winter) restart() {
 	}
 	w.until(60*time.Second, "the Envoys to be back", func() bool {
 		svc, err := w.Service("shop")
-		return err == nil && svc.Envoys == len(w.admins)
+		return err == nil && svc.Envoys.Applied == len(w.admins)
 	})
 }
 

@@ -87,8 +87,8 @@ func TestASidecarWithItsOwnListenerFollows(t *testing.T) {
 	if share := float64(sent.ByName["v2"]) / float64(sent.Requests); share < 0.44 || share > 0.56 || sent.Failed > 0 {
 		t.Errorf("v2 got %.3f of the sidecar's requests, want 0.5: %s", share, sent)
 	}
-	if svc, err := s.Service("shop"); err != nil || svc.Envoys != 2 {
-		t.Errorf("%d Envoys subscribe, want 2 (%v)", svc.Envoys, err)
+	if svc, err := s.Service("shop"); err != nil || svc.Envoys.Applied != 2 {
+		t.Errorf("%+v Envoys, want 2 (%v)", svc.Envoys, err)
 	}
 	s.run(0, "abort", "shop")
 	s.until(5*time.Second, "the abort to be in force", func() bool { svc, _ := s.Service("shop"); return svc.Find("v1").InForce })
