@@ -34,12 +34,12 @@ const inFlightMost = 2000
 func (l *Load) Start(ctx context.Context) {
 	l.byCode, l.byName = map[int]int{}, map[string]int{}
 	if l.Timeout == 0 {
-		l.Timeout = 10 * time.Second
+		l.Timeout = 30 * time.Second // longer than Envoy's: what is late is Envoy's to say, and a busy machine is no error
 	}
 	ctx, l.cancel = context.WithCancel(ctx)
 	client := &http.Client{Timeout: l.Timeout, Transport: &http.Transport{
 		MaxIdleConns: 256, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute,
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		DialContext: (&net.Dialer{Timeout: l.Timeout}).DialContext,
 	}}
 	slots := make(chan struct{}, inFlightMost)
 	l.wg.Go(func() {
