@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -74,6 +75,7 @@ type setting struct {
 	first  string // address of v1 where the test runs it itself
 	ramp   string // YAML under `ramp:` and below
 	extra  string // more canaryd.yml
+	home   string // directory of canaryd's own files, its log too; empty: one with the others'
 }
 
 // policyText is a policy for v1 with short holds.
@@ -99,11 +101,12 @@ func newScene(t *testing.T, set setting) *scene {
 	if set.route != "" {
 		text = strings.Replace(text, "route: {", "route: {"+set.route+", ", 1)
 	}
-	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), extra, map[string]string{"shop.yml": text})
+	aside := t.TempDir()
+	s.Stage, err = rig.NewStage(cmp.Or(set.home, aside), part(t, "canaryd"), extra, map[string]string{"shop.yml": text})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Envoy, s.Prometheus = part(t, set.envoy), part(t, "prometheus")
+	s.Aside, s.Envoy, s.Prometheus = aside, part(t, set.envoy), part(t, "prometheus")
 	t.Cleanup(s.Close)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -76,9 +76,10 @@ func TestACutGoesOutWhenTheDiskIsFull(t *testing.T) {
 	})
 }
 
+// fill takes what room there is.
 func fill(t *testing.T, disk string) {
 	t.Helper()
-	f, err := os.Create(filepath.Join(disk, "filler"))
+	f, err := os.OpenFile(filepath.Join(disk, "filler"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +79,19 @@ func TestExitCodesAndStreams(t *testing.T) {
 		if code != c.code || !strings.Contains(out, c.stdout) || !strings.Contains(errOut, c.stderr) {
 			t.Errorf("canaryd %s: exit %d (want %d)\nstdout: %s\nstderr: %s", c.args, code, c.code, out, errOut)
 		}
+	}
+}
+
+// An abort that the disk did not take is carried out: exit 0, and a word to the person.
+func TestAnAbortSaysThatItIsNotStored(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, `{"version": "v2", "phase": "aborted", "stored": false}`)
+	}))
+	defer srv.Close()
+	code, out, errOut := runCLI(t, "", "abort", "shop", "v2", "--url", srv.URL)
+	if code != exitOK || !strings.Contains(out, "aborted") || !strings.Contains(errOut, "not stored yet") {
+		t.Errorf("exit %d\n%s\n%s", code, out, errOut)
 	}
 }
 

@@ -33,7 +33,7 @@ func personCommands() []*cobra.Command {
 				return err
 			}
 			if v.Stored != nil && !*v.Stored {
-				fmt.Fprintln(cmd.ErrOrStderr(), "carried out; not stored yet: the disk is slow or full, `canaryd status` says more")
+				fmt.Fprintln(cmd.ErrOrStderr(), "carried out, but not stored yet: if canaryd is restarted before the disk answers, say it again")
 			}
 			return showVersion(cmd.OutOrStdout(), *o, args[0], v)
 		}

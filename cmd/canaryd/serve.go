@@ -79,28 +79,13 @@ func (f serveFlags) config() (serverConfig, error) {
 	return c, nil
 }
 
-func (f serveFlags) logger() (*logrus.Logger, error) {
-	log := logrus.New()
-	level, err := logrus.ParseLevel(f.level)
-	if err != nil {
-		return nil, usage("--log.level: %q: write debug, info, warning or error", f.level)
-	}
-	log.SetLevel(level)
-	switch {
-	case f.format == "json" || f.format == "" && !isTerminal(os.Stderr):
-		log.SetFormatter(&logrus.JSONFormatter{})
-	case f.format != "" && f.format != "text":
-		return nil, usage("--log.format: %q: write text or json", f.format)
-	}
-	return log, nil
-}
-
 // serve wires the daemon: what comes later depends on what comes first.
 func serve(ctx context.Context, f serveFlags) error {
-	log, err := f.logger()
+	log, flush, err := f.logger()
 	if err != nil {
 		return err
 	}
+	defer flush()
 	cfg, err := f.config()
 	if err != nil {
 		return err

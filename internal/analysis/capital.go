@@ -21,11 +21,14 @@ func NewCapital(start float64) Capital {
 	return c
 }
 
-// inject releases reserve: the longer since the last update, the more.
+// inject releases reserve: the longer since the last update, the more. A clock that was set back does
+// not count: the age is never below 0, nor less than it was.
 func (c *Capital) inject(r Restarts, now float64, step bool) {
 	if r == (Restarts{}) {
 		r = DefaultRestarts()
 	}
+	c.Prev = max(c.Prev, 0)
+	now = max(now, c.Prev)
 	f := 1 - math.Pow((c.Prev+r.After)/(now+r.After), r.Power)
 	if step {
 		f += r.Step
@@ -65,7 +68,7 @@ func (c *Capital) pay(k int, l float64) { c.S[k] *= math.Exp(min(l, expLimit)) }
 // changed since the last update. (STATISTICS.md 2.3)
 func (c *Capital) Relative(cfg *Config, b Batch, m, now float64, step bool) {
 	nc, nb := b.Canary.Requests, b.Stable.Requests
-	if nc <= 0 || nb <= 0 {
+	if nc < leastRequests || nb < leastRequests {
 		return
 	}
 	c.inject(cfg.Restarts, now, step)

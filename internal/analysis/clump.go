@@ -50,7 +50,7 @@ type lately struct {
 // surely is a dispersion that the true one exceeds with a chance of about 98 %: the estimate less two
 // standard errors of a chi-square sum.
 func (l lately) surely() float64 {
-	if l.Den <= 0 || l.Dof <= 0 {
+	if l.Den <= 0 || l.Dof <= 8 { // up to 8 the two standard errors are all of the estimate
 		return 1
 	}
 	return max(1, l.Num/l.Den*(1-2*math.Sqrt(2/l.Dof)))
@@ -69,6 +69,7 @@ type history struct {
 func (d *Dispersion) Add(now float64, more []Slice) {
 	for w := range d.Open {
 		o := &d.Open[w]
+		o.Start = min(o.Start, now) // a clock that was set back makes no window longer
 		if len(o.Slices) > 0 && now-o.Start >= windowWidths[w] {
 			d.close(w, now)
 		}
@@ -125,7 +126,7 @@ func (d *Dispersion) decay(now float64) {
 func (d *Dispersion) Window(w int, s []Slice) {
 	var n, x float64
 	for _, c := range s {
-		if c.Requests <= 0 {
+		if c.Requests < leastRequests {
 			return
 		}
 		n, x = n+c.Requests, x+c.Errors
@@ -184,7 +185,7 @@ func (d *Dispersion) Phi() float64 {
 	phi := 1.0
 	for w := range d.Num {
 		if d.Den[w] > 0 {
-			phi = max(phi, d.Num[w]/d.Den[w])
+			phi = max(phi, min(d.Num[w]/d.Den[w], mostCount))
 		}
 	}
 	return phi
@@ -201,6 +202,18 @@ func (d *Dispersion) Bound() float64 {
 		m = max(m, 2)
 	}
 	return m
+}
+
+// Shift moves the dispersion's clock, where the clock that it was read from was set.
+func (d *Dispersion) Shift(by float64) {
+	if d.At != 0 {
+		d.At += by
+	}
+	for w := range d.Open {
+		if d.Open[w].Start != 0 {
+			d.Open[w].Start += by
+		}
+	}
 }
 
 // Clone returns a copy that shares nothing.

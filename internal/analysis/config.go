@@ -76,6 +76,8 @@ const (
 	holdE      = 20.0 // evidence at which the ramp freezes
 	expLimit   = 300.0
 	mostE      = 1e100 // far beyond any threshold; more could overflow when nobody acts on it
+	// leastRequests is the least part of a request on either side that is put into a ratio.
+	leastRequests = 1e-6
 	// OpenBatchLimit is the age in seconds at which a batch without requests on one side is dropped.
 	OpenBatchLimit = 300.0
 )

@@ -17,3 +17,10 @@ func (u *Usual) Add(now float64, c Counts) {
 	u.At = max(u.At, now)
 	u.Counts = u.Counts.Add(c)
 }
+
+// Shift moves the clock, where the clock that it was read from was set.
+func (u *Usual) Shift(by float64) {
+	if u.At != 0 {
+		u.At += by
+	}
+}

@@ -60,6 +60,7 @@ type Baseline struct {
 // Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and
 // reports whether a judgement followed.
 func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
+	now = max(now, 0) // the clock may have been set back; who is blind would not cut
 	if now < cfg.WarmUp {
 		return false
 	}
@@ -88,6 +89,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 // Against takes in evidence that may only speak against the canary: neither the promotion test nor
 // the ramp hears of it.
 func (j *Judge) Against(cfg *Config, b Batch, m, now float64) {
+	now = max(now, 0)
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
 	if now < cfg.WarmUp || b.Canary.Requests < 1 || b.Stable.Requests < 1 {
 		return

@@ -1,5 +1,10 @@
 package analysis
 
+import (
+	"encoding/json"
+	"fmt"
+)
+
 const (
 	recentSeconds = 30.0
 	clumpSeconds  = 60.0 // the longest time over which one cause is taken to produce errors
@@ -7,9 +12,10 @@ const (
 
 // Recent are the counts of the last minute, one bucket a second; the newest bucket always counts,
 // so that a source with longer batches still has a recent past.
+// Invariant: 0 <= Len <= len(Buckets), and the buckets before Len are in order of time.
 type Recent struct {
-	Buckets [62]bucket `json:"buckets"`
-	Len     int        `json:"len"`
+	Buckets [62]bucket
+	Len     int
 }
 
 type bucket struct {
@@ -19,6 +25,9 @@ type bucket struct {
 
 // Add takes in the counts of a tick.
 func (r *Recent) Add(now float64, b Batch) {
+	for r.Len > 0 && r.Buckets[r.Len-1].At > now {
+		r.Len-- // the clock was set back: this has not been yet
+	}
 	if r.Len > 0 && now-r.Buckets[r.Len-1].At < 1 {
 		last := &r.Buckets[r.Len-1].B
 		last.Canary, last.Stable = last.Canary.Add(b.Canary), last.Stable.Add(b.Stable)
@@ -53,4 +62,32 @@ func (r *Recent) Span(now float64) float64 {
 		}
 	}
 	return 0
+}
+
+// MarshalJSON writes the buckets that are filled.
+func (r Recent) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Buckets []bucket `json:"buckets"`
+	}{r.Buckets[:r.Len]})
+}
+
+// UnmarshalJSON also reads what was written before: all buckets, and how many of them are filled.
+func (r *Recent) UnmarshalJSON(raw []byte) error {
+	var w struct {
+		Buckets []bucket `json:"buckets"`
+		Len     *int     `json:"len"`
+	}
+	if err := json.Unmarshal(raw, &w); err != nil {
+		return err
+	}
+	n := len(w.Buckets)
+	if w.Len != nil {
+		n = *w.Len
+	}
+	if n < 0 || n > len(w.Buckets) || n > len(r.Buckets) {
+		return fmt.Errorf("recent: %d of %d buckets are filled, there are %d", n, len(w.Buckets), len(r.Buckets))
+	}
+	*r = Recent{Len: n}
+	copy(r.Buckets[:], w.Buckets[:n])
+	return nil
 }

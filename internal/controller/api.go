@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -167,9 +168,11 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 			return
 		}
 		e.At = time.Now()
-		if _, err = c.step(u, e); err == nil {
-			s, stored = c.snapshot(u), u.whenStored()
+		if _, err = c.step(u, e); err != nil {
+			err = c.honest(u, err)
+			return
 		}
+		s, stored = c.snapshot(u), u.whenStored()
 	})
 	if err = cmp.Or(doErr, err); err != nil {
 		return s, e.Version, err
@@ -179,6 +182,20 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
 	}
 	return s, e.Version, err
+}
+
+// honest has a refusal say that what it rests on, such as that a version is stable already, is not durable.
+func (c *Controller) honest(u *unit, err error) error {
+	var r *rollout.Refusal
+	if !u.outbox.Unstored() || !errors.As(err, &r) {
+		return err
+	}
+	said := *r
+	said.Message += "; this rests on what is decided and not stored yet"
+	if why := c.writer.trouble(time.Now()); why != nil {
+		said.Message += " (" + why.Error() + ")"
+	}
+	return &said
 }
 
 // untilStored lets a command answer when its decision is on disk: for two seconds at most.

@@ -170,6 +170,28 @@ func TestADiskThatHangsBringsNothingBack(t *testing.T) {
 	}
 }
 
+// canaryd is told to end while a cut waits behind a write that hangs: it ends when the disk answers, and
+// the cut is not forgotten.
+func TestAStopWaitsForAHangingDisk(t *testing.T) {
+	var thaw func()
+	cutUnder(t, func(b *bubble) {
+		thaw = b.disk.freeze()
+		time.Sleep(6 * time.Second) // a checkpoint hangs
+	}, func(b *bubble) {
+		begin := time.Now()
+		time.AfterFunc(time.Minute, thaw)
+		b.stop()
+		if took := time.Since(begin); took < time.Minute {
+			b.t.Errorf("it ended after %s, the disk did not answer for a minute", took)
+		}
+		b.start()
+		if v := b.version("v2"); v.Phase != rollout.Failed {
+			b.t.Errorf("after the restart v2 is %s", v.Phase)
+		}
+		b.never("v2", 10*time.Second)
+	})
+}
+
 // What went out unstored is stored when the disk takes it again, and what was raised meanwhile goes out
 // then: nothing is lost, nothing comes back.
 func TestARaiseWaitsForAHangingDisk(t *testing.T) {
@@ -261,6 +283,9 @@ func TestTheWayBackDoesNotWaitForTheDisk(t *testing.T) {
 		var unstored *NotStoredError
 		if _, err := command("promote", "v2"); !errors.As(err, &unstored) {
 			t.Errorf("promoted on a disk that hangs: %v", err)
+		}
+		if _, err := command("promote", "v2"); err == nil || !strings.Contains(err.Error(), "stable already; this rests on what is decided and not stored yet (the disk has not answered") {
+			t.Errorf("promoted again: %v", err)
 		}
 		b.never("v2", time.Minute)
 		thaw()

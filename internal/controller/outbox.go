@@ -22,7 +22,8 @@ type outbox struct {
 	decided uint64        // the newest decision
 	stored  uint64        // the newest one that is durable; stored <= decided
 	durable rollout.Table // of the decision stored; Policy is nil before the first
-	cuts    []cut         // not durable yet: stored < cut.decision <= decided; one per version
+	writing uint64        // the decision whose state is being written; 0: none is
+	cuts    []cut         // not durable yet, oldest first: stored < decision <= decided; of a version one up to writing, and one after
 	shown   *shown        // what was taken last; nil: nothing, or it could not be published
 }
 
@@ -30,16 +31,14 @@ type outbox struct {
 type cut struct {
 	decision uint64
 	version  string
-	heir     string    // the stable version after the decision: gets what the durable table gives to version, if that is its stable one
+	heir     string    // the stable version then: it takes the place of version, where that is the stable one of what is durable
 	due      time.Time // it goes out then, stored or not; only ever moved forward
 }
 
-// shown names a table that was taken: the durable one of a decision without the cuts that were due.
-// Between two decisions that are stored that set only grows, or has a cut replaced by a newer one.
+// shown names a table that was taken: the durable one of a decision, without what was due.
 type shown struct {
 	stored uint64
-	cuts   int
-	newest uint64 // decision among the cuts
+	due    []cut
 }
 
 // Decide takes in a decision and what it cuts, and returns its number. With slow, an older write has
@@ -47,16 +46,22 @@ type shown struct {
 func (o *outbox) Decide(now time.Time, cuts []string, heir string, slow bool) uint64 {
 	o.decided++
 	for _, v := range cuts {
-		i := slices.IndexFunc(o.cuts, func(c cut) bool { return c.version == v })
+		i := slices.IndexFunc(o.cuts, func(c cut) bool { return c.version == v && c.decision > o.writing })
 		if i < 0 {
 			o.cuts = append(o.cuts, cut{o.decided, v, heir, now.Add(cutPatience)})
 			continue
 		}
-		o.cuts[i].decision, o.cuts[i].heir = o.decided, heir
+		o.cuts[i].decision = o.decided // its heir stays: a later one may owe its place to a promotion that is not stored
 	}
 	if slow {
 		o.hurry(now)
 	}
+	return o.decided
+}
+
+// Begin takes in that everything decided so far is being written, and returns which decision is the last.
+func (o *outbox) Begin() uint64 {
+	o.writing = o.decided
 	return o.decided
 }
 
@@ -66,13 +71,26 @@ func (o *outbox) Stored(now time.Time, decision uint64, t rollout.Table) {
 	if decision < o.stored || decision > o.decided {
 		return // an older write that ended late
 	}
-	o.stored, o.durable = decision, t
+	o.stored, o.durable, o.writing = decision, t, 0
 	o.cuts = slices.DeleteFunc(o.cuts, func(c cut) bool { return c.decision <= decision })
 	o.hurry(now)
 }
 
-// Failed takes in that a write failed: there is nothing to wait for.
-func (o *outbox) Failed(now time.Time) { o.hurry(now) }
+// Failed takes in that a write failed. There is nothing to wait for, and the next write holds everything,
+// so of two cuts of a version the first one's heir and the second one's number count.
+func (o *outbox) Failed(now time.Time) {
+	o.writing = 0
+	var all []cut
+	for _, c := range o.cuts {
+		if i := slices.IndexFunc(all, func(a cut) bool { return a.version == c.version }); i >= 0 {
+			all[i].decision = c.decision
+		} else {
+			all = append(all, c)
+		}
+	}
+	o.cuts = all
+	o.hurry(now)
+}
 
 func (o *outbox) hurry(now time.Time) {
 	for i := range o.cuts {
@@ -122,6 +140,8 @@ func (o *outbox) dueBy(now time.Time) []cut {
 	return due
 }
 
+func (c cut) same(o cut) bool { return c.version == o.version && c.heir == o.heir }
+
 // heir follows the cuts from a stable version that was cut to the one that took its place, which may
 // have been cut since as well. A version that was merely promoted since is no heir: it waits for the disk.
 func heir(stable string, cuts []cut) string {
@@ -137,12 +157,9 @@ func heir(stable string, cuts []cut) string {
 
 // Take returns what is visible, when it is not what was taken last.
 func (o *outbox) Take(now time.Time) (rollout.Table, bool) {
-	next := shown{stored: o.stored}
-	for _, c := range o.dueBy(now) {
-		next.cuts, next.newest = next.cuts+1, max(next.newest, c.decision)
-	}
+	next := shown{o.stored, o.dueBy(now)}
 	t, ok := o.Visible(now)
-	if !ok || o.shown != nil && *o.shown == next {
+	if !ok || o.shown != nil && o.shown.stored == next.stored && slices.EqualFunc(o.shown.due, next.due, cut.same) {
 		return t, false
 	}
 	o.shown = &next

@@ -68,7 +68,7 @@ func (d *desk) run() {
 			d.decide()
 		case k < 6:
 			if len(d.writes) == 0 && d.stored < len(d.made) {
-				d.writes, d.since = append(d.writes, len(d.made)), d.at
+				d.begin()
 			}
 		case k < 8:
 			d.end(d.next(3) > 0)
@@ -79,7 +79,7 @@ func (d *desk) run() {
 	}
 	d.end(true)
 	for d.stored < len(d.made) {
-		d.writes = []int{len(d.made)}
+		d.begin()
 		d.end(true)
 	}
 	d.look()
@@ -136,6 +136,13 @@ func (d *desk) decide() {
 	}
 }
 
+func (d *desk) begin() {
+	d.writes, d.since = []int{len(d.made)}, d.at
+	if n := d.out.Begin(); n != uint64(len(d.made)) {
+		d.t.Fatalf("%d is being written, %d are decided", n, len(d.made))
+	}
+}
+
 func (d *desk) end(well bool) {
 	if len(d.writes) == 0 {
 		return
@@ -145,6 +152,9 @@ func (d *desk) end(well bool) {
 	if !well {
 		d.out.Failed(d.at)
 		return
+	}
+	if older := d.next(len(d.made)) + 1; older < d.stored && len(d.writes) == 0 { // a write that was given up ends after all
+		d.out.Stored(d.at, uint64(older), d.made[older-1].table(uint64(older)))
 	}
 	d.stored = n
 	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))
@@ -192,6 +202,9 @@ func (d *desk) look() {
 	if due := d.out.Due(d.at); !due.IsZero() && (due.Before(d.at) || due.After(d.at.Add(cutPatience))) {
 		d.t.Fatalf("the next cut is due in %s", due.Sub(d.at))
 	}
+	if whole := d.made[d.stored-1].table(uint64(d.stored)); t.Generation != 0 && !same(t, whole) {
+		d.t.Fatalf("generation %d is visible with other slots than it has", t.Generation)
+	}
 	if t.Generation != 0 && t.Generation != uint64(d.stored) || t.Generation == 0 && d.stored == len(d.made) {
 		d.t.Fatalf("generation %d is visible, %d of %d decisions are stored", t.Generation, d.stored, len(d.made))
 	}
@@ -225,12 +238,26 @@ func (d *desk) nothingRises(durable, visible map[string]int, t rollout.Table) {
 			d.t.Fatalf("%s gets %d, and no Envoy knows it", v, n)
 		}
 	}
-	if t.Stable != "" && t.Stable != d.made[d.stored-1].stable && !slices.ContainsFunc(d.made[d.stored:], func(m made) bool { return m.stable == t.Stable && len(m.cuts) > 0 }) {
-		d.t.Fatalf("%s is stable, and neither what is stored nor a cut made it so", t.Stable)
+	if t.Stable != "" && !d.heirs()[t.Stable] {
+		d.t.Fatalf("%s is stable, and neither what is stored nor a cut of that made it so", t.Stable)
 	}
 	if sum != policy.FullWeight && !(sum == 0 && t.Stable == "") || more > 1 {
 		d.t.Fatalf("weights add up to %d (%v), %d rose", sum, visible, more)
 	}
+}
+
+// heirs are the versions that may be stable: the durable one, those that took the place of one that was
+// cut, and where that one was cut as well before it came back, those that took its place.
+func (d *desk) heirs() map[string]bool {
+	heirs := map[string]bool{d.made[d.stored-1].stable: true}
+	for range deskVersions {
+		for _, m := range d.made[d.stored:] {
+			if slices.ContainsFunc(m.cuts, func(v string) bool { return heirs[v] }) {
+				heirs[m.stable] = true
+			}
+		}
+	}
+	return heirs
 }
 
 func same(a, b rollout.Table) bool {

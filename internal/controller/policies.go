@@ -160,7 +160,8 @@ func gitOrigin(dir string, files []string) origin {
 	ctx, cancel := context.WithTimeout(context.Background(), gitPatience)
 	defer cancel()
 	git := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...)
+		// Without its optional locks git writes nothing: on a frozen file system not even a kill would end it.
+		cmd := exec.CommandContext(ctx, "git", append([]string{"--no-optional-locks", "-C", dir}, args...)...)
 		cmd.WaitDelay = gitPatience
 		out, err := cmd.Output()
 		return strings.TrimRight(string(out), "\n"), err

@@ -1,8 +1,8 @@
 package controller
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -12,7 +12,7 @@ import (
 const (
 	writeAgain   = time.Second      // after a write that failed
 	writeHangs   = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
-	stopPatience = 10 * time.Second // for the last write
+	stopPatience = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
 )
 
@@ -92,7 +92,7 @@ func (c *Controller) write(now time.Time) {
 // one that it returned.
 func (u *unit) job() job {
 	u.stale = false
-	j := job{u: u, decision: u.outbox.decided, remove: u.removing, state: u.state}
+	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
 	for _, r := range u.records {
 		j.write.Records = append(j.write.Records, r.line)
@@ -185,27 +185,41 @@ func (c *Controller) firstWrite() {
 	}
 }
 
-// stop stores the last checkpoint, if the disk answers.
+// stop stores the last checkpoint, and with it every decision that is not stored yet. A disk that does not
+// answer is waited for: a cut that is not stored may be forgotten, and where the write under way cannot be
+// interrupted the process could not end anyway. A second signal ends it at once.
 func (c *Controller) stop() {
-	end := time.After(stopPatience)
 	for _, u := range c.units {
 		c.age(u)
 	}
 	c.writer.err, c.writer.retryAt = nil, time.Time{}
+	late := time.After(stopPatience)
 	for {
 		c.write(time.Now())
 		if c.writer.since.IsZero() {
-			break
+			return
 		}
 		select {
 		case r := <-c.writer.done:
 			c.written(r)
-		case <-end:
-			c.writer.err = errors.New("the disk does not answer")
+		case <-late:
+			c.Log.WithField("services", c.unstored()).Error("the disk does not answer: waiting for it, so that what was decided is not forgotten; a second signal ends canaryd at once")
 		}
 		if c.writer.err != nil {
 			c.Log.WithError(c.writer.err).Error("the last checkpoint was not stored")
 			return
 		}
 	}
+}
+
+// unstored are the services with decisions that are not durable.
+func (c *Controller) unstored() []string {
+	var names []string
+	for name, u := range c.units {
+		if u.outbox.Unstored() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

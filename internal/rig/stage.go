@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,7 @@ type Stage struct {
 	XDS, Web                        string // addresses
 	PrometheusURL                   string
 	TLSDir                          string   // the Envoys speak mTLS with what lies there
+	Aside                           string   // directory of all parts but canaryd, which has Dir; empty: Dir too
 	PrometheusArgs                  []string // more flags
 	Env                             []string // more of canaryd's environment
 
@@ -92,17 +94,19 @@ func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(
 	if edit != nil {
 		text = edit(text)
 	}
-	file := filepath.Join(s.Dir, name+".yaml")
+	file := filepath.Join(s.aside(), name+".yaml")
 	if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
 		return nil, "", err
 	}
-	p, err := Start(s.Dir, name, s.Envoy, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", "warning")
+	p, err := Start(s.aside(), name, s.Envoy, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", "warning")
 	if err != nil {
 		return nil, "", err
 	}
 	s.others = append(s.others, p)
 	return p, b.Admin, s.await(ctx, p, name, func() bool { return Answers("http://" + b.Admin + "/ready") })
 }
+
+func (s *Stage) aside() string { return cmp.Or(s.Aside, s.Dir) }
 
 // StartPrometheus runs a Prometheus that scrapes the given admin pages of Envoys.
 func (s *Stage) StartPrometheus(ctx context.Context, scrape time.Duration, targets ...string) (*Process, error) {
@@ -119,12 +123,12 @@ func (s *Stage) StartPrometheusAt(ctx context.Context, addr string, scrape time.
 	}
 	text := fmt.Sprintf("global: {scrape_interval: %s, scrape_timeout: %s}\nscrape_configs:\n- {job_name: envoy, metrics_path: /stats/prometheus, static_configs: [{targets: %s}]}\n",
 		scrape, min(scrape, 10*time.Second), quoted)
-	file := filepath.Join(s.Dir, "prometheus.yml")
+	file := filepath.Join(s.aside(), "prometheus.yml")
 	if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
 		return nil, err
 	}
-	args := append([]string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(s.Dir, "tsdb"), "--web.listen-address=" + addr}, s.PrometheusArgs...)
-	p, err := Start(s.Dir, "prometheus", s.Prometheus, args...)
+	args := append([]string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(s.aside(), "tsdb"), "--web.listen-address=" + addr}, s.PrometheusArgs...)
+	p, err := Start(s.aside(), "prometheus", s.Prometheus, args...)
 	if err != nil {
 		return nil, err
 	}

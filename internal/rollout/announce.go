@@ -1,9 +1,11 @@
 package rollout
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -110,6 +112,7 @@ func (m *machine) add(e Announced, attempt int) {
 	if m.Stable == "" {
 		m.record(v, KindAnnounced, e.By, "the first version of the service: stable at 100 %% without a canary")
 		m.becomeStable(v)
+		v.Trusted = true
 		return
 	}
 	m.record(v, KindAnnounced, e.By, "announced with %s", cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")))
@@ -135,15 +138,21 @@ func (m *machine) endpoints(v *Version, endpoints []string, by string) {
 	m.record(v, KindEndpoints, by, "endpoints are now %s", strings.Join(endpoints, ", "))
 }
 
+// policyChanged takes a policy in. One that says what is in force already changes nothing: it may come
+// with every reload, and its file may hold other services' policies that were edited.
 func (m *machine) policyChanged(e PolicyChanged) {
 	first := m.Policy.Service == ""
-	same := m.PolicyHash == e.Hash && !m.Orphaned
+	if !first && !m.Orphaned && samePolicy(&m.Policy, &e.Policy) {
+		m.PolicyHash = e.Hash
+		return
+	}
+	seeds := m.Policy.Versions
 	m.Policy, m.PolicyHash, m.Orphaned, m.Nack = e.Policy, e.Hash, false, nil
 	for i := range m.Versions {
 		c := &m.Versions[i].Config
 		c.Budget, c.WarmUp = e.Policy.Judge.Budget, e.Policy.Judge.WarmUp.Std().Seconds()
 	}
-	if !first && !same {
+	if !first {
 		m.touch()
 		m.record(nil, KindPolicy, e.By, "policy %s is in force", e.Hash)
 	}
@@ -151,7 +160,11 @@ func (m *machine) policyChanged(e PolicyChanged) {
 		v := m.Version(seed.Version)
 		switch {
 		case v != nil && v.Phase.Live():
-			m.endpoints(v, seed.Endpoints, e.By)
+			if !slices.ContainsFunc(seeds, func(old policy.Seed) bool {
+				return old.Version == seed.Version && slices.Equal(old.Endpoints, seed.Endpoints)
+			}) {
+				m.endpoints(v, seed.Endpoints, e.By) // a seed that is as it was does not undo what was announced since
+			}
 		case first:
 			m.seed(seed, e)
 		}
@@ -160,6 +173,13 @@ func (m *machine) policyChanged(e PolicyChanged) {
 		m.touch()
 	}
 	m.tooMany()
+}
+
+// samePolicy compares what the policies say: the hash is that of a whole file.
+func samePolicy(a, b *policy.Policy) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // seed adds a version known from the start; the stable one goes first whatever its place in the list.

@@ -9,46 +9,50 @@ import (
 )
 
 // Event is something that happened; its moment comes with it.
-type Event interface{ when() time.Time }
+type Event interface {
+	when() time.Time
+	name() string
+}
 
 // Announced says that a version exists. Secret is random: the values of the session cookies are made
 // of it, so that nobody can choose a version by guessing.
 type Announced struct {
-	At        time.Time
-	Version   string
-	Endpoints []string
-	Again     bool   // a new attempt of an ended version
-	Image     string // to be started as a container; Endpoints come when it runs
-	Paused    bool   // stays at weight 0 until `resume`: for a look by testers
-	Secret    string
-	Origin    string // what found it; empty: somebody announced it, and may always announce other endpoints
-	By        string
+	At        time.Time `json:"at"`
+	Version   string    `json:"version"`
+	Endpoints []string  `json:"endpoints,omitempty"`
+	Again     bool      `json:"again,omitempty"`  // a new attempt of an ended version
+	Image     string    `json:"image,omitempty"`  // to be started as a container; Endpoints come when it runs
+	Paused    bool      `json:"paused,omitempty"` // stays at weight 0 until `resume`: for a look by testers
+	Secret    string    `json:"secret,omitempty"`
+	Origin    string    `json:"origin,omitempty"` // what found it; empty: somebody announced it, and may always announce other endpoints
+	By        string    `json:"by,omitempty"`
 }
 
 // Commanded is a person's word. Verb is promote, abort, pause or resume.
 type Commanded struct {
-	At        time.Time
-	Verb      string
-	Version   string
-	Reachable bool // for promote: an endpoint answered just now
-	By        string
+	At        time.Time `json:"at"`
+	Verb      string    `json:"verb,omitempty"`
+	Version   string    `json:"version"`
+	Reachable bool      `json:"reachable,omitempty"` // for promote: an endpoint answered just now
+	By        string    `json:"by,omitempty"`
 }
 
 // Observed carries the evidence of one tick, or why there is none.
 type Observed struct {
-	At      time.Time
-	Cells   []Cell
-	Batch   time.Duration // how long a batch is
-	Missing *Missing
+	At      time.Time     `json:"at"`
+	Cells   []Cell        `json:"cells,omitempty"`
+	Batch   time.Duration `json:"batch,omitempty"` // how long a batch is
+	Missing *Missing      `json:"missing,omitempty"`
 }
 
 // Cell is what one proxy counted over one interval, for all versions.
 type Cell struct {
-	Slice     string // the proxy
-	Proxy     Proxy  // how it counts
-	From, To  time.Time
-	Counts    map[string]analysis.Counts
-	Endpoints map[string][]analysis.Slice // a version's counts by endpoint, where known
+	Slice     string                      `json:"slice,omitempty"` // the proxy
+	Proxy     Proxy                       `json:"proxy,omitempty"` // how it counts
+	From      time.Time                   `json:"from,omitzero"`
+	To        time.Time                   `json:"to,omitzero"`
+	Counts    map[string]analysis.Counts  `json:"counts,omitempty"`
+	Endpoints map[string][]analysis.Slice `json:"endpoints,omitempty"` // a version's counts by endpoint, where known
 }
 
 // Proxy is a kind of proxy. Kinds count differently: their counts are never put into one ratio.
@@ -80,62 +84,68 @@ func (c *Cell) Join(later Cell) {
 
 // Applied says how far the table is in force.
 type Applied struct {
-	At          time.Time
-	Generation  uint64
-	InForce     bool
-	Subscribers int
-	Lagging     []string
+	At          time.Time `json:"at"`
+	Generation  uint64    `json:"generation"`
+	InForce     bool      `json:"in_force,omitempty"`
+	Subscribers int       `json:"subscribers,omitempty"`
+	Lagging     []string  `json:"lagging,omitempty"`
 }
 
 // Rejected says that an Envoy refused the table.
 type Rejected struct {
-	At            time.Time
-	Generation    uint64
-	Node, Message string
+	At         time.Time `json:"at"`
+	Generation uint64    `json:"generation"`
+	Node       string    `json:"node,omitempty"`
+	Message    string    `json:"message,omitempty"`
 }
 
 // Launched says what becomes of a version's containers.
 type Launched struct {
-	At         time.Time
-	Version    string
-	Attempt    int
-	Image      bool     // is there
-	Pulled     bool     // by canaryd
-	Endpoints  []string // where they answer, once all of them run
-	Note       string   // what is being done, or why it failed
-	Failed     bool     // they will never run
-	Done       Goal     // Stop, Remove or Prune, when that is done
-	Containers int      // of how many
-	Logs       string   // their last lines
+	At         time.Time `json:"at"`
+	Version    string    `json:"version"`
+	Attempt    int       `json:"attempt,omitempty"`
+	Image      bool      `json:"image,omitempty"`      // is there
+	Pulled     bool      `json:"pulled,omitempty"`     // by canaryd
+	Endpoints  []string  `json:"endpoints,omitempty"`  // where they answer, once all of them run
+	Note       string    `json:"note,omitempty"`       // what is being done, or why it failed
+	Failed     bool      `json:"failed,omitempty"`     // they will never run
+	Done       Goal      `json:"done,omitempty"`       // Stop, Remove or Prune, when that is done
+	Containers int       `json:"containers,omitempty"` // of how many
+	Logs       string    `json:"logs,omitempty"`       // their last lines
 }
 
 // Left says that a version's endpoints are gone for good, says who found it.
 type Left struct {
-	At              time.Time
-	Version, Origin string
+	At      time.Time `json:"at"`
+	Version string    `json:"version"`
+	Origin  string    `json:"origin,omitempty"`
 }
 
 // Probed says that a version's endpoints answer, or that none does.
 type Probed struct {
-	At      time.Time
-	Version string
-	Up      bool
+	At      time.Time `json:"at"`
+	Version string    `json:"version"`
+	Up      bool      `json:"up,omitempty"`
 }
 
 // PolicyChanged brings the service's policy; the first one creates the service.
 type PolicyChanged struct {
-	At     time.Time
-	Policy policy.Policy
-	Hash   string
-	Secret string
-	By     string
+	At     time.Time     `json:"at"`
+	Policy policy.Policy `json:"policy"`
+	Hash   string        `json:"hash,omitempty"`
+	Secret string        `json:"secret,omitempty"`
+	By     string        `json:"by,omitempty"`
 }
 
 // Orphaned says that the policy has vanished.
-type Orphaned struct{ At time.Time }
+type Orphaned struct {
+	At time.Time `json:"at"`
+}
 
 // Tick lets time pass.
-type Tick struct{ At time.Time }
+type Tick struct {
+	At time.Time `json:"at"`
+}
 
 func (e Announced) when() time.Time     { return e.At }
 func (e Commanded) when() time.Time     { return e.At }
@@ -148,6 +158,18 @@ func (e Probed) when() time.Time        { return e.At }
 func (e PolicyChanged) when() time.Time { return e.At }
 func (e Orphaned) when() time.Time      { return e.At }
 func (e Tick) when() time.Time          { return e.At }
+
+func (e Announced) name() string     { return "announced" }
+func (e Commanded) name() string     { return "commanded" }
+func (e Observed) name() string      { return "observed" }
+func (e Applied) name() string       { return "applied" }
+func (e Rejected) name() string      { return "rejected" }
+func (e Launched) name() string      { return "launched" }
+func (e Left) name() string          { return "left" }
+func (e Probed) name() string        { return "probed" }
+func (e PolicyChanged) name() string { return "policy_changed" }
+func (e Orphaned) name() string      { return "orphaned" }
+func (e Tick) name() string          { return "tick" }
 
 // Record is one line of the history.
 type Record struct {

@@ -89,7 +89,7 @@ func (m *machine) silentFor(v *Version) time.Duration {
 func (m *machine) tick() {
 	for _, v := range m.in(Warm) {
 		if !v.Until.IsZero() && !m.at.Before(v.Until) {
-			m.endWatch()
+			m.passWatch()
 			break
 		}
 	}

@@ -171,6 +171,7 @@ func (m *machine) firstFailed(v *Version, why string) {
 			o.Wanted = ""
 			m.setWeight(o, 0)
 			m.becomeStable(o)
+			o.Trusted = true
 			m.record(o, KindStarted, System, "%s cannot run: this is the first version of the service now", v.Name)
 			return
 		}

@@ -34,7 +34,9 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	m.record(v, KindPromoted, by, format, args...)
 	switch {
 	case old == nil || old == v:
+		v.Trusted = true
 	case len(old.Endpoints) == 0:
+		v.Trusted = true // nothing else ever ran
 		m.end(old, Superseded)
 		m.record(old, KindSuperseded, System, "%s was promoted before it ran", v.Name)
 	default:
@@ -48,6 +50,7 @@ func (m *machine) keepWarm(old, v *Version, limit float64) {
 	old.Phase, old.Slots = Warm, nil
 	old.PinsUntil = m.at.Add(m.sessionLife())
 	if after.Watch <= 0 {
+		v.Trusted = true
 		m.drain(old)
 		return
 	}
@@ -67,7 +70,7 @@ func alarmLimit(v *Version) float64 {
 		return 0
 	}
 	b, mm := v.Judge.Exposure.Stable, max(v.Judge.M, 1)
-	return v.Config.R0*analysis.UpperCount(b.Errors/mm, math.Log(20))*mm/b.Requests + v.Config.D0
+	return min(1, v.Config.R0*analysis.UpperCount(b.Errors/mm, math.Log(20))*mm/b.Requests+v.Config.D0)
 }
 
 func (m *machine) sessionLife() time.Duration {
@@ -88,6 +91,14 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 			o.Judge.Rebase()
 		}
 	}
+}
+
+// passWatch ends a watch whose time is over: what raised no alarm is trusted from now on.
+func (m *machine) passWatch() {
+	if v := m.Version(m.Stable); v != nil && !v.Alarmed {
+		v.Trusted = true
+	}
+	m.endWatch()
 }
 
 func (m *machine) endWatch() {

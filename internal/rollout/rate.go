@@ -1,6 +1,11 @@
 package rollout
 
-import "math"
+import (
+	"errors"
+	"math"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
 
 // Rate is the service's traffic, forgotten with a time constant of ten seconds.
 type Rate struct {
@@ -28,4 +33,9 @@ func (r Rate) PerSecond() float64 {
 		return 0
 	}
 	return r.Requests / r.Weight
+}
+
+// sound says what makes a stored rate unusable.
+func (r *Rate) sound() error {
+	return errors.Join(analysis.Counts{Requests: r.PerSecond()}.Sound(), analysis.Counts{Requests: r.Requests, Errors: r.Weight}.Sound(), analysis.Counts{Requests: r.Seconds}.Sound())
 }

@@ -3,9 +3,13 @@ package rollout
 import "time"
 
 // Resume prepares a stored state after a restart: nothing is in force until an Envoy says so, and the
-// time in which nobody looked is no silence of the canary's.
+// time in which nobody looked is no silence of the canary's. Where the clock was set back meanwhile, all
+// that the state remembers moves back with it: a judge whose beginning lies ahead would be blind.
 func Resume(s State, at time.Time) State {
 	s = s.clone()
+	if ahead := s.At.Sub(at); ahead > 0 {
+		s.shift(-ahead)
+	}
 	s.InForce, s.Subscribers, s.Lagging = false, 0, nil
 	s.Missing = nil
 	for _, v := range s.Canaries() {
@@ -14,4 +18,46 @@ func Resume(s State, at time.Time) State {
 		}
 	}
 	return s
+}
+
+// moment is a time that a state holds: of something that happened, or that is planned.
+type moment struct {
+	at      *time.Time
+	planned bool
+}
+
+// eachMoment calls f for every time in the state. A new field is named here, or a clock that was set back
+// leaves it behind (TestEveryMomentIsShifted finds those).
+func (s *State) eachMoment(f func(moment)) {
+	past := func(ts ...*time.Time) {
+		for _, t := range ts {
+			f(moment{at: t})
+		}
+	}
+	past(&s.At, &s.Since, &s.ChangedAt, &s.SeenAt)
+	if s.Nack != nil {
+		past(&s.Nack.At)
+	}
+	if s.Watch != nil {
+		f(moment{&s.Watch.Until, true})
+	}
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		past(&v.AnnouncedAt, &v.TurnAt, &v.ImageAt, &v.LaunchedAt, &v.RequestAt, &v.FirstWeight, &v.WeightSince, &v.WarmingFrom,
+			&v.PausedAt, &v.EvidenceAt, &v.DrainedFrom, &v.EndedAt, &v.Verdict.At)
+		f(moment{&v.Until, true})
+		f(moment{&v.PinsUntil, true})
+	}
+}
+
+// shift moves every time in the state. The judges' own clocks count from their first weight, and move
+// with it.
+func (s *State) shift(by time.Duration) {
+	s.eachMoment(func(m moment) {
+		if !m.at.IsZero() {
+			*m.at = m.at.Add(by)
+		}
+	})
+	s.Dispersion.Shift(by.Seconds())
+	s.Usual.Shift(by.Seconds())
 }

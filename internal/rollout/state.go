@@ -79,7 +79,8 @@ type Version struct {
 	Late        bool             `json:"late,omitempty"`       // past its deadline
 	Held        bool             `json:"held,omitempty"`       // no evidence for too long, told
 	Alarmed     bool             `json:"alarmed,omitempty"`
-	Until       time.Time        `json:"until,omitzero"` // end of the watch, or of draining
+	Trusted     bool             `json:"trusted,omitempty"` // served 100 % and passed after_promotion.watch without an alarm, or was the first version
+	Until       time.Time        `json:"until,omitzero"`    // end of the watch, or of draining
 	DrainedFrom time.Time        `json:"drained_from,omitzero"`
 	PinsUntil   time.Time        `json:"pins_until,omitzero"`
 	EndedAt     time.Time        `json:"ended_at,omitzero"`
@@ -120,6 +121,7 @@ type State struct {
 	Versions   []Version     `json:"versions,omitempty"` // by announcement
 	Stable     string        `json:"stable,omitempty"`
 	Seq        int           `json:"seq"`
+	At         time.Time     `json:"at,omitzero"` // of the last step
 
 	Generation  uint64    `json:"generation"`     // of the table; grows with every change
 	InForce     bool      `json:"in_force"`       // this generation
@@ -230,6 +232,10 @@ func (s State) clone() State {
 	if s.Watch != nil {
 		w := *s.Watch
 		s.Watch = &w
+	}
+	if s.Nack != nil {
+		n := *s.Nack
+		s.Nack = &n
 	}
 	s.Dispersion = s.Dispersion.Clone()
 	return s

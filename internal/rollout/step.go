@@ -32,6 +32,7 @@ func Step(old State, e Event) (State, []Record, error) {
 	}
 	m.line()
 	m.forget()
+	s.At = m.at
 	m.changed(&old)
 	for i := range m.records {
 		m.records[i].After = s.Weights()
@@ -103,6 +104,7 @@ func (m *machine) end(v *Version, p Phase) {
 	m.setWeight(v, 0)
 	v.Phase, v.EndedAt, v.Until = p, m.at, at0
 	v.Judge, v.Wanted = nil, ""
+	v.Trusted = v.Trusted && p != Failed && p != Aborted
 	m.touch()
 }
 

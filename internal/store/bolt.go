@@ -45,13 +45,14 @@ const (
 )
 
 // Open opens or makes the file canaryd.db in a directory. A file that another process has open is
-// waited for, for three seconds. One that exists is not written to: a full disk keeps nobody from starting.
+// waited for, for three seconds. One that exists is not written to: a disk that is full, or hangs under
+// writes, keeps nobody from starting.
 func Open(dir string) (*Bolt, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("storage.path: %w", err)
 	}
 	path := filepath.Join(dir, "canaryd.db")
-	db, err := bbolt.Open(path, 0o640, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o640, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another canaryd has it open: stop that one, or give this one another --storage.path", path)
 	}
@@ -59,6 +60,15 @@ func Open(dir string) (*Bolt, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return &Bolt{db}, nil
+}
+
+// openFile opens a file that exists without asking for it to be made: that alone waits for a frozen file
+// system. So does looking a name up in order to write, unless it was looked up a moment ago.
+func openFile(path string, flag int, mode os.FileMode) (*os.File, error) {
+	if _, err := os.Stat(path); err == nil {
+		flag &^= os.O_CREATE
+	}
+	return os.OpenFile(path, flag, mode)
 }
 
 // Close closes the file.
