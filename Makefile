@@ -1,7 +1,13 @@
 # make demo: the main job on a real Envoy. make test: everything is tested. Go and Python are enough.
 SOURCE ?= envoy
-FUZZTIME ?= 30s
+FUZZTIME ?= 10s
+PARALLEL ?= 4
 GO ?= go
+
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+TALLY := $(CURDIR)/bin/tally.txt
+COUNT = bin/tally -into $(TALLY)
 
 .PHONY: build images demo test unit fuzz e2e figures bench-judge clean
 
@@ -17,20 +23,30 @@ demo: build
 	e2e/tools.sh envoy $(if $(filter prometheus,$(SOURCE)),prometheus)
 	bin/canaryd demo --envoy=.tools/bin/envoy --source=$(SOURCE)
 
-test: unit fuzz e2e
+# All three, whatever becomes of the others; at its end the sum of all tests that were run.
+test: bin/tally
+	@rm -f $(TALLY); failed=; \
+	for group in unit fuzz e2e; do $(MAKE) --no-print-directory $$group TALLY=$(TALLY) || failed="$$failed $$group"; done; \
+	bin/tally -sum $(TALLY) && test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
-unit:
+bin/tally: e2e/tally/main.go
+	$(GO) build -o bin/tally ./e2e/tally
+
+# The long simulations of internal/analysis are short with the race detector, and are run without it too.
+unit: bin/tally
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -json -race -timeout 20m $$($(GO) list ./... | grep -v /e2e$$) | $(COUNT) unit
+	$(GO) test -json -timeout 20m ./internal/analysis | $(COUNT) unit
 
 # Each fuzz target gets FUZZTIME beyond its seeds.
-fuzz:
-	e2e/fuzz.sh $(FUZZTIME)
+fuzz: bin/tally
+	TALLY=$(TALLY) e2e/fuzz.sh $(FUZZTIME)
 
-e2e: build
+# Tests that wait run beside each other, PARALLEL at a time; those that measure run alone, before them.
+e2e: build bin/tally
 	e2e/tools.sh envoy-newest envoy-oldest prometheus docker
-	$(GO) test -timeout 40m -count=1 -v ./e2e
+	$(GO) test -json -timeout 40m -count=1 -parallel $(PARALLEL) ./e2e | $(COUNT) -v e2e
 
 # The figures of README.md and docs/figures.md, measured anew (about half an hour).
 figures: build

@@ -11,6 +11,7 @@ import (
 
 // The script of config/ci waits for a release's fate, passes canaryd's exit code on, and says the reason as an annotation.
 func TestTheCIScript(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, setting{ramp: "ramp: {steps: [20%, 100%], hold: 1s}\njudge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 2%}}\n"})
 	s.load(300)
 	good, bad := s.version("v2"), s.version("v3")

@@ -57,9 +57,11 @@ func (w *world) down() {
 	w.run(0, "down", "-v", "-t", "2")
 }
 
-// The whole world on real Docker, as a user runs it: a version by name, one found by its labels, one that fails, one
-// that canaryd starts; evidence from Prometheus; every request of a steady load accounted for.
+// Only here canaryd runs in a container itself, beside Envoy and Prometheus in theirs: the whole world on real Docker, as a
+// user runs it: a version by name, one found by its labels, one that fails, one that canaryd starts; evidence from
+// Prometheus; every request of a steady load accounted for.
 func TestComposeWorld(t *testing.T) {
+	t.Parallel()
 	build := exec.Command("../e2e/images.sh")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -85,7 +87,7 @@ func TestComposeWorld(t *testing.T) {
 	})
 	began := time.Now()
 	w.run(0, "up", "-d", "canaryd", "envoy", "prometheus", "v1", "load")
-	if err := rig.WaitFor(t.Context(), 60*time.Second, "v1 to answer", func() bool { return rig.Answers("http://127.0.0.1:" + front + "/") }); err != nil {
+	if err := rig.WaitFor(t.Context(), patience*60*time.Second, "v1 to answer", func() bool { return rig.Answers("http://127.0.0.1:" + front + "/") }); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("the world answers after %s", time.Since(began).Round(100*time.Millisecond))
@@ -94,13 +96,13 @@ func TestComposeWorld(t *testing.T) {
 	began = time.Now()
 	w.run(0, "up", "-d", "v2")
 	w.appears("v2")
-	w.canaryd(0, "wait", "shop", "v2", "--timeout", "120s")
+	w.canaryd(0, "wait", "shop", "v2", "--timeout", "5m")
 	t.Logf("v2, found by its labels, at 100 %% after %s", time.Since(began).Round(100*time.Millisecond))
 	w.run(0, "up", "-d", "v3")
 	w.appears("v3")
-	out := w.canaryd(10, "wait", "shop", "v3", "--timeout", "60s")
+	out := w.canaryd(10, "wait", "shop", "v3", "--timeout", "5m")
 	t.Log(out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:])
-	out = w.canaryd(0, "deploy", "shop", "--image", "v4", "--wait", "--timeout", "120s")
+	out = w.canaryd(0, "deploy", "shop", "--image", "v4", "--wait", "--timeout", "5m")
 	t.Log(out)
 	w.run(0, "stop", "-t", "5", "load")
 	sent := w.run(0, "logs", "--no-color", "load")
@@ -110,7 +112,7 @@ func TestComposeWorld(t *testing.T) {
 	if m == nil || m[2] != m[3] {
 		t.Fatalf("requests failed that v3 did not fail: %q", sent)
 	}
-	if failed, _ := strconv.Atoi(m[2]); failed > 100 {
+	if failed, _ := strconv.Atoi(m[2]); failed > 1000 { // of 10 a second or so
 		t.Errorf("v3 failed %d requests before it was cut", failed)
 	}
 	if code, body := get(t, "http://127.0.0.1:"+front+"/"); code != 200 || strings.TrimSpace(body) != "v4" {
@@ -120,7 +122,7 @@ func TestComposeWorld(t *testing.T) {
 
 func (w *world) appears(version string) {
 	w.t.Helper()
-	if err := rig.WaitFor(w.t.Context(), 30*time.Second, version+" to be found", func() bool {
+	if err := rig.WaitFor(w.t.Context(), patience*30*time.Second, version+" to be found", func() bool {
 		return strings.Contains(w.canaryd(0, "status", "shop"), version)
 	}); err != nil {
 		w.t.Fatal(err)

@@ -7,8 +7,10 @@ import (
 	"testing"
 )
 
-// The README's first command, as `make demo` runs it: from the top of the repository, with relative paths.
+// Only here the README's first command is run to its end, on its own policy of real holds: as `make demo` runs it: from the
+// top of the repository, with relative paths.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	part(t, "canaryd")
 	cmd := exec.CommandContext(t.Context(), "bin/canaryd", "demo", "--envoy=.tools/bin/envoy-newest")
 	cmd.Dir = ".."

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,16 +15,18 @@ import (
 
 const yardRamp = "ramp: {steps: [10%, 100%], hold: 2s}\njudge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 2%}}\nafter_promotion: {watch: 1s}\nsessions: {cookie: sess, ttl: 3s}\n"
 
-// From a tag in a registry to 100 %, and the old container is gone; then a bad tag is cut, its container
-// stopped, and its last words stand in the history. No user sees an error of canaryd's making.
+// Only here a bad image is cut under load and its mended tag deployed again: from a tag in a registry to 100 %, and the old
+// container is gone; then a bad tag is cut, its container stopped, and its last words stand in the history. No user sees an
+// error of canaryd's making.
 func TestFromATagToProduction(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{policy: yardRamp})
 	y.push(t, "v2")
 	y.push(t, "v3", "ENV FAIL=1")
 	y.first(t)
 	l := y.load(300)
 	began := time.Now()
-	y.run(0, "deploy", "yard", "--image", y.registry+"/shop:v2", "--wait", "--timeout", "90s")
+	y.run(0, "deploy", y.service, "--image", y.registry+"/shop:v2", "--wait", "--timeout", "5m")
 	t.Logf("from the tag to 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
 	y.until(30*time.Second, "the old container to be gone", func() bool { return len(y.running("v1")) == 0 })
 	sent := l.Stop()
@@ -35,9 +38,9 @@ func TestFromATagToProduction(t *testing.T) {
 		t.Errorf("%d containers of v2", n)
 	}
 	y.load(300)
-	y.run(10, "deploy", "yard", "--image", "v3", "--wait", "--timeout", "60s")
+	y.run(10, "deploy", y.service, "--image", "v3", "--wait", "--timeout", "5m")
 	y.until(30*time.Second, "the failed container to be gone", func() bool { return len(y.running("v3")) == 0 })
-	h := y.run(0, "history", "yard")
+	h := y.run(0, "history", y.service)
 	for _, want := range []string{"launched", "runs at", "rolled_back", "stopped", "service v3 begins"} {
 		if !strings.Contains(h, want) {
 			t.Errorf("the history lacks %q:\n%s", want, h)
@@ -47,13 +50,14 @@ func TestFromATagToProduction(t *testing.T) {
 		t.Errorf("after all that the service answers %d %q", code, body)
 	}
 	y.push(t, "v3") // mended, under the same tag
-	y.run(0, "deploy", "yard", "--image", "v3", "--again", "--wait", "--timeout", "60s")
+	y.run(0, "deploy", y.service, "--image", "v3", "--again", "--wait", "--timeout", "5m")
 }
 
-// The founding story, with nobody there: a tag lands in the registry, its hook deploys it, steps [10%, 100%] by users, it
-// is promoted, the old container drains, retires and is stopped; then a bad tag is cut and stopped. Users of
-// stable who hold its cookies see no error.
+// Only here nobody gives a command: the founding story, with nobody there. A tag lands in the registry, its hook deploys it,
+// steps [10%, 100%] by users, it is promoted, the old container drains, retires and is stopped; then a bad tag is cut and
+// stopped. Users of stable who hold its cookies see no error.
 func TestTheFoundingStoryUnattended(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{tags: `^v\d+$`, policy: "ramp: {steps: [10%, 100%], hold: 2s, per: user}\njudge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 2%}}\nafter_promotion: {watch: 1s}\nsessions: {cookie: sess, ttl: 3s}\n"})
 	y.push(t, "v1")
 	y.until(30*time.Second, "v1 to be deployed by its push", func() bool { return rig.Answers("http://" + y.front + "/") })
@@ -63,11 +67,11 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 	l := y.load(300)
 	began := time.Now()
 	y.push(t, "v2")
-	y.until(60*time.Second, "v2 to be promoted", func() bool { return y.Version("yard", "v2").Phase == rollout.Stable })
+	y.until(60*time.Second, "v2 to be promoted", func() bool { return y.Version(y.service, "v2").Phase == rollout.Stable })
 	t.Logf("from the push to 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
 	holders.visit(t, nil)
 	y.until(30*time.Second, "v1 to be retired and its container gone", func() bool {
-		return y.Version("yard", "v1").Phase == rollout.Retired && len(y.running("v1")) == 0
+		return y.Version(y.service, "v1").Phase == rollout.Retired && len(y.running("v1")) == 0
 	})
 	if sent := l.Stop(); sent.Failed > 0 {
 		t.Errorf("users saw %d errors: %s", sent.Failed, sent)
@@ -79,34 +83,35 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 	y.load(300)
 	y.push(t, "v3", "ENV FAIL=1")
 	y.until(60*time.Second, "v3 to be cut and its container gone", func() bool {
-		return y.Version("yard", "v3").Phase == rollout.Failed && len(y.running("v3")) == 0
+		return y.Version(y.service, "v3").Phase == rollout.Failed && len(y.running("v3")) == 0
 	})
 	holders.visit(t, func(i int, _, now string) {
 		if now != "v2" {
 			t.Errorf("user %d is on %s", i, now)
 		}
 	})
-	if v := y.Version("yard", "latest"); v.Version != "" {
+	if v := y.Version(y.service, "latest"); v.Version != "" {
 		t.Errorf("latest was deployed: %+v", v)
 	}
-	h := y.run(0, "history", "yard")
+	h := y.run(0, "history", y.service)
 	if !strings.Contains(h, "registry "+y.registry) {
 		t.Errorf("the history does not name the registry:\n%s", h)
 	}
 }
 
-// Containers that somebody else started are found by their labels, ramped when they run, and lose their
-// traffic when they stop; canaryd never touches them.
+// Only here containers come and go by other hands (canaryd waits 30 s before it takes one for gone): they are found by their
+// labels, ramped when they run, and lose their traffic when they stop; canaryd never touches them.
 func TestContainersOfOthersAreFound(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{policy: "ramp: {steps: [20%, 100%], hold: 1h}\n"})
 	y.push(t, "v2")
 	y.first(t)
 	l := y.load(100)
 	y.docker("pull", "-q", y.registry+"/shop:v2")
-	id := y.docker("run", "-d", "--label", "canaryd.service=yard", "--label", "canaryd.version=v2", "--label", "canaryd.port=8080", y.registry+"/shop:v2")
-	y.until(20*time.Second, "v2 to be ramped", func() bool { v := y.Version("yard", "v2"); return v.InForce && v.Weight == 0.2 })
-	y.run(0, "abort", "yard", "v2")
-	y.until(10*time.Second, "the cut in force", func() bool { return y.Version("yard", "v1").InForce })
+	id := y.docker("run", "-d", "--network", y.service, "--label", "canaryd.service="+y.service, "--label", "canaryd.version=v2", "--label", "canaryd.port=8080", y.registry+"/shop:v2")
+	y.until(20*time.Second, "v2 to be ramped", func() bool { v := y.Version(y.service, "v2"); return v.InForce && v.Weight == 0.2 })
+	y.run(0, "abort", y.service, "v2")
+	y.until(10*time.Second, "the cut in force", func() bool { return y.Version(y.service, "v1").InForce })
 	time.Sleep(3 * time.Second)
 	if out := y.docker("inspect", "-f", "{{.State.Status}}", id); out != "running" {
 		t.Errorf("a container that is not canaryd's is %s after its version was aborted", out)
@@ -114,26 +119,28 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	if sent := l.Stop(); sent.Failed > 0 {
 		t.Errorf("users saw %d errors", sent.Failed)
 	}
-	id = y.docker("run", "-d", "--label", "canaryd.service=yard", "--label", "canaryd.version=v3", "--label", "canaryd.port=8080", y.registry+"/shop:v2")
-	y.until(20*time.Second, "v3 to be ramped", func() bool { return y.Version("yard", "v3").Phase == rollout.Canary })
+	id = y.docker("run", "-d", "--network", y.service, "--label", "canaryd.service="+y.service, "--label", "canaryd.version=v3", "--label", "canaryd.port=8080", y.registry+"/shop:v2")
+	y.until(20*time.Second, "v3 to be ramped", func() bool { return y.Version(y.service, "v3").Phase == rollout.Canary })
 	y.docker("rm", "-f", id)
-	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version("yard", "v3").Weight == 0 })
-	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version("yard", "v3").Phase == rollout.Aborted })
-	if h := y.run(0, "history", "yard"); !strings.Contains(h, "(by docker labels") || !strings.Contains(h, "what ran it is gone") {
+	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version(y.service, "v3").Weight == 0 })
+	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version(y.service, "v3").Phase == rollout.Aborted })
+	if h := y.run(0, "history", y.service); !strings.Contains(h, "(by docker labels") || !strings.Contains(h, "what ran it is gone") {
 		t.Errorf("the history does not say who found it, or that it left:\n%s", h)
 	}
 }
 
-// Images that cannot run are a failed version with a reason, and the traffic is untouched.
+// Only here containers end, are deaf or cannot be made; each waits for its verdict: images that cannot run are a failed
+// version with a reason, and the traffic is untouched.
 func TestImagesThatCannotRun(t *testing.T) {
-	y := newYard(t, yardSetting{policy: yardRamp})
+	t.Parallel()
+	y := newYard(t, yardSetting{policy: yardRamp, within: "10s"})
 	y.push(t, "exits", "ENV EXIT=3")
 	y.push(t, "deaf", "ENV PORT=9999")
 	y.push(t, "taken")
 	y.first(t)
 	l := y.load(200)
-	y.docker("create", "--name", "canaryd-yard.taken-1-0", y.registry+"/shop:v1")
-	t.Cleanup(func() { y.docker("rm", "-f", "canaryd-yard.taken-1-0") })
+	y.docker("create", "--name", "canaryd-"+y.service+".taken-1-0", y.registry+"/shop:v1")
+	t.Cleanup(func() { y.docker("rm", "-f", "canaryd-"+y.service+".taken-1-0") })
 	for tag, want := range map[string]string{
 		"nosuch": "cannot be pulled",
 		"exits":  "database password missing",
@@ -141,29 +148,31 @@ func TestImagesThatCannotRun(t *testing.T) {
 		"taken":  "exists already and is not canaryd's",
 	} {
 		t.Run(tag, func(t *testing.T) {
-			y.run(10, "deploy", "yard", "--image", tag, "--wait", "--timeout", "60s")
-			if v := y.Version("yard", tag); v.Phase != rollout.Failed || v.Weight != 0 || !strings.Contains(v.Verdict.Reason, want) {
+			y.run(10, "deploy", y.service, "--image", tag, "--wait", "--timeout", "5m")
+			if v := y.Version(y.service, tag); v.Phase != rollout.Failed || v.Weight != 0 || !strings.Contains(v.Verdict.Reason, want) {
 				t.Errorf("%s at %g: %+v, want %q", v.Phase, v.Weight, v.Verdict, want)
 			}
 			y.until(30*time.Second, "its container to be gone", func() bool { return len(y.running(tag)) == 0 })
 		})
 	}
-	y.run(1, "deploy", "yard", "v1", "--image", "other") // v1 is another image
+	y.run(1, "deploy", y.service, "v1", "--image", "other") // v1 is another image
 	if sent := l.Stop(); sent.Failed > 0 {
 		t.Errorf("users saw %d errors", sent.Failed)
 	}
-	if out := y.docker("inspect", "-f", "{{.State.Status}}", "canaryd-yard.taken-1-0"); out != "created" {
+	if out := y.docker("inspect", "-f", "{{.State.Status}}", "canaryd-"+y.service+".taken-1-0"); out != "created" {
 		t.Errorf("a container that is not canaryd's is %s now", out)
 	}
 }
 
-// canaryd killed in every phase and started again: nothing is orphaned, nothing runs twice.
+// Only here canaryd dies with containers half made: killed in every phase and started again: nothing is orphaned, nothing
+// runs twice.
 func TestKilledInEveryPhase(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{policy: yardRamp})
 	y.push(t, "v2")
 	y.first(t)
 	l := y.load(300)
-	y.run(0, "deploy", "yard", "--image", "v2")
+	y.run(0, "deploy", y.service, "--image", "v2")
 	kill := func(moment string) {
 		t.Helper()
 		if err := y.Daemon().Signal(syscall.SIGKILL); err != nil {
@@ -174,7 +183,7 @@ func TestKilledInEveryPhase(t *testing.T) {
 		if err := y.StartDaemon(context.WithoutCancel(t.Context())); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("killed %s: %d containers; afterwards v1 is %s, v2 is %s", moment, n, y.Version("yard", "v1").Phase, y.Version("yard", "v2").Phase)
+		t.Logf("killed %s: %d containers; afterwards v1 is %s, v2 is %s", moment, n, y.Version(y.service, "v1").Phase, y.Version(y.service, "v2").Phase)
 		if n := len(y.running("v1")) + len(y.running("v2")); n > 2 {
 			t.Errorf("%s: %d containers", moment, n)
 		}
@@ -186,16 +195,18 @@ func TestKilledInEveryPhase(t *testing.T) {
 	}{
 		{"when a container is made", func() bool { return len(y.all("v2")) > 0 }},
 		{"when its container runs", func() bool { return len(y.running("v2")) > 0 }},
-		{"in the ramp", func() bool { return y.Version("yard", "v2").Weight > 0 }},
-		{"in the ramp, in force", func() bool { v := y.Version("yard", "v2"); return v.Weight > 0 && v.InForce }},
-		{"at the promotion", func() bool { return y.Version("yard", "v2").Phase == rollout.Stable }},
-		{"when the old one drains", func() bool { return y.Version("yard", "v1").Phase == rollout.Draining }},
-		{"when the old one is stopped", func() bool { return y.Version("yard", "v1").Phase == rollout.Retired }},
+		{"in the ramp", func() bool { return y.Version(y.service, "v2").Weight > 0 }},
+		{"in the ramp, in force", func() bool { v := y.Version(y.service, "v2"); return v.Weight > 0 && v.InForce }},
+		{"at the promotion", func() bool { return y.Version(y.service, "v2").Phase == rollout.Stable }},
+		{"when the old one drains", func() bool {
+			return slices.Contains([]rollout.Phase{rollout.Draining, rollout.Retired}, y.Version(y.service, "v1").Phase)
+		}},
+		{"when the old one is stopped", func() bool { return y.Version(y.service, "v1").Phase == rollout.Retired }},
 	} {
 		y.until(60*time.Second, m.moment, m.now)
 		kill(m.moment)
 	}
-	y.run(0, "wait", "yard", "v2", "--timeout", "90s")
+	y.run(0, "wait", y.service, "v2", "--timeout", "5m")
 	y.until(30*time.Second, "v1's container to be gone", func() bool { return len(y.running("v1")) == 0 })
 	if sent := l.Stop(); sent.Failed > 0 {
 		t.Errorf("users saw %d errors: %s", sent.Failed, sent)

@@ -31,9 +31,10 @@ func newDockerd(t *testing.T, args ...string) *dockerd {
 		t.Fatal(err)
 	}
 	d := &dockerd{t: t, dir: dir, host: "unix://" + dir + "/docker.sock"}
-	bridge := fmt.Sprintf("canary%d", os.Getpid()%10000)
+	n, subnet := plot()
+	bridge := fmt.Sprintf("canary%d", n)
 	ip(t, "link", "add", "name", bridge, "type", "bridge")
-	ip(t, "addr", "add", fmt.Sprintf("10.213.%d.1/24", os.Getpid()%250), "dev", bridge)
+	ip(t, "addr", "add", subnet+".1/24", "dev", bridge)
 	ip(t, "link", "set", bridge, "up")
 	d.args = append([]string{"--host", d.host, "--data-root", dir + "/data", "--exec-root", dir + "/exec", "--pidfile", dir + "/pid",
 		"--bridge", bridge, "--iptables=false", "--ip-masq=false"}, args...)
@@ -60,7 +61,7 @@ func (d *dockerd) start() {
 	if d.proc, err = rig.Start(d.dir, "dockerd", part(d.t, "dockerd"), d.args...); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := rig.WaitFor(d.t.Context(), 30*time.Second, "dockerd", func() bool { return d.answers() }); err != nil {
+	if err := rig.WaitFor(d.t.Context(), patience*30*time.Second, "dockerd", func() bool { return d.answers() }); err != nil {
 		d.t.Fatalf("%v\n%s", err, d.proc.Tail())
 	}
 }
@@ -81,7 +82,7 @@ func (d *dockerd) stop() {
 	}
 	select {
 	case <-d.proc.Ended():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience * 30 * time.Second):
 		d.t.Fatal("dockerd does not end")
 	}
 }

@@ -40,6 +40,9 @@ func TestFigureTotalFailure(t *testing.T) {
 		{"prometheus", 0, 12 * time.Second}, {"prometheus", late, 12 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("%s after %s", c.source, c.healthy), func(t *testing.T) {
+			if runs() == 1 {
+				t.Parallel() // a guard against defects, no measurement
+			}
 			var mu sync.Mutex
 			var took []time.Duration
 			var failed []int
@@ -64,9 +67,7 @@ func TestFigureTotalFailure(t *testing.T) {
 			mid := len(took) / 2
 			t.Logf("FIGURE total failure, source %s, after %s of health, %d runs: first error to last request median %.2f s, worst %.2f s; failed requests median %d, worst %d",
 				c.source, c.healthy, len(took), took[mid].Seconds(), took[len(took)-1].Seconds(), failed[mid], failed[len(failed)-1])
-			if took[mid] > c.goal {
-				t.Errorf("median %s, goal %s", took[mid], c.goal)
-			}
+			within(t, "the median cut", took[mid], c.goal)
 		})
 	}
 }
@@ -85,6 +86,7 @@ func totalFailure(t *testing.T, source string, healthy time.Duration) (time.Dura
 		v2.Fail(1)
 	}
 	v := s.phase("v2", 60*time.Second, rollout.Failed)
+	s.until(10*time.Second, "the cut in force", func() bool { return s.Version("shop", "v1").InForce })
 	time.Sleep(300 * time.Millisecond)
 	c := v2.Count()
 	if c.Requests == 0 || v.Weight != 0 {
@@ -127,8 +129,9 @@ func TestFigureFootprint(t *testing.T) {
 	}
 	size := float64(info.Size()) / 1e6
 	t.Logf("FIGURE start to serving %.0f ms, binary %.1f MB, idle memory %.1f MB", float64(start.Milliseconds()), size, rss)
-	if start > time.Second || size > 45 || rss > 60 || rss == 0 {
-		t.Errorf("goals: < 1 s, < 45 MB, < 60 MB")
+	within(t, "the start", start, time.Second)
+	if size > 45 || rss > 60 || rss == 0 {
+		t.Errorf("goals: < 45 MB, < 60 MB")
 	}
 }
 

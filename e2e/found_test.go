@@ -17,6 +17,7 @@ import (
 // Versions are found in a file and behind a URL, in Prometheus' formats: they are ramped, they follow their targets, and a
 // contradiction is told and changes nothing.
 func TestVersionsAreFound(t *testing.T) {
+	t.Parallel()
 	var targets atomic.Value
 	targets.Store("[]")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

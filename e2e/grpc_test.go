@@ -78,7 +78,7 @@ func (c *caller) run(ctx context.Context, conn *grpc.ClientConn, perSecond int) 
 		case <-tick.C:
 		}
 		wg.Go(func() {
-			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			call, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			defer cancel()
 			_, err := client.Check(call, &grpc_health_v1.HealthCheckRequest{})
 			c.mu.Lock()
@@ -118,14 +118,16 @@ func calls(t *testing.T, target string, perSecond int, more ...grpc.DialOption) 
 	return c
 }
 
-// A gRPC failure travels as HTTP 200. It is cut as a 503 is, with both sources; a status that is no
-// error of the service (NOT_FOUND) is not.
+// Only here errors are trailers: a gRPC failure travels as HTTP 200. It is cut as a 503 is, with both sources; a status that
+// is no error of the service (NOT_FOUND) is not.
 func TestAFailingGRPCStatusIsCut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		envoy, source string
-		most          time.Duration // from the first failure to the last call
+		goal          time.Duration // from the first failure to the last call
 	}{{"envoy-oldest", "envoy", 3 * time.Second}, {"envoy-newest", "envoy", 3 * time.Second}, {"envoy-newest", "prometheus", 8 * time.Second}} {
 		t.Run(c.source+" "+c.envoy, func(t *testing.T) {
+			t.Parallel()
 			s, _ := grpcScene(t, setting{envoy: c.envoy, source: c.source, scrape: 2 * time.Second}, "")
 			load := calls(t, s.front, 300)
 			v2 := newGRPCVersion(t)
@@ -139,9 +141,7 @@ func TestAFailingGRPCStatusIsCut(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			took := time.Duration(v2.last.Load() - v2.onset.Load())
 			t.Logf("INTERNAL over HTTP 200 was cut %.2f s after the first one, %d calls failed: %s", took.Seconds(), load.count(codes.Internal), v.Verdict.Reason)
-			if took > c.most {
-				t.Errorf("the cut took %s", took)
-			}
+			within(t, "the cut", took, c.goal)
 			if n := load.count(codes.Unavailable) + load.count(codes.DeadlineExceeded) + load.count(codes.Unknown); n > 0 {
 				t.Errorf("%d calls failed for reasons of canaryd's or Envoy's", n)
 			}
@@ -151,6 +151,7 @@ func TestAFailingGRPCStatusIsCut(t *testing.T) {
 
 // Which statuses count is the policy's choice, where the source can tell them apart.
 func TestGRPCErrorsByChoice(t *testing.T) {
+	t.Parallel()
 	s, _ := grpcScene(t, setting{source: "prometheus", scrape: time.Second}, ", grpc_errors: [NOT_FOUND]")
 	calls(t, s.front, 300)
 	v2 := newGRPCVersion(t)
@@ -167,6 +168,7 @@ func TestGRPCErrorsByChoice(t *testing.T) {
 // A gRPC client without a proxy sees the same weights, and what it reports is judged, apart from what
 // Envoy reports.
 func TestAClientWithoutAProxy(t *testing.T) {
+	t.Parallel()
 	s, _ := grpcScene(t, setting{}, "")
 	build, err := xds.NewXDSResolverWithConfigForTesting(fmt.Appendf(nil, `{"xds_servers":[{"server_uri":%q,"channel_creds":[{"type":"insecure"}],"server_features":["xds_v3"]}],"node":{"id":"client-1"}}`, s.XDS))
 	if err != nil {
@@ -199,11 +201,13 @@ func TestAClientWithoutAProxy(t *testing.T) {
 	}
 }
 
-// One bad instance of three: without ejection the release is cut and the verdict names the instance;
-// with it Envoy ejects the instance and the release goes on.
+// Only here Envoy itself leaves an instance out. One bad instance of three: without ejection the release is cut and the
+// verdict names the instance; with it Envoy ejects the instance and the release goes on.
 func TestABadInstanceIsToldFromABadRelease(t *testing.T) {
-	for _, route := range []string{"", "outlier: {errors: 3, eject_for: 1m}", "health_path: /healthz, health_check: {interval: 200ms, timeout: 1s, unhealthy: 2}"} {
+	t.Parallel()
+	for _, route := range []string{"", "outlier: {errors: 3, eject_for: 1m}", "health_path: /healthz, health_check: {interval: 200ms, timeout: 10s, unhealthy: 2}"} {
 		t.Run(strings.TrimSpace(route[:strings.IndexByte(route+":", ':')]), func(t *testing.T) {
+			t.Parallel()
 			s := newScene(t, setting{route: route, ramp: "ramp: {steps: [20%, 30%, 100%], hold: 5s}\njudge: {clump: 1, budget: 100000}\n"})
 			s.load(300)
 			var at []string

@@ -32,7 +32,7 @@ type icyDisk struct {
 	bound      *time.Timer // thaws it whatever the test waits for
 }
 
-const frozenMost = 2 * time.Minute
+const frozenMost = 10 * time.Minute
 
 func newIcyDisk(t *testing.T) *icyDisk {
 	t.Helper()

@@ -13,40 +13,42 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// A version that a person took out idles, is stopped, and comes back when it is promoted; nobody sees an error. Of what has
-// ended, containers and images go but for the last one; an image that canaryd did not pull stays.
+// Only here a stopped and a pruned version come back. A version that a person took out idles, is stopped, and comes back
+// when it is promoted; nobody sees an error. Of what has ended, containers and images go but for the last one; an image that
+// canaryd did not pull stays.
 func TestIdleContainersStopAndComeBack(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{docker: ", stop_idle_after: 4s, keep: 1", policy: "ramp: {steps: [10%, 100%], hold: 1h}\nafter_promotion: {watch: 0s}\n"})
 	for _, v := range []string{"v2", "v3", "v4"} {
 		y.push(t, v)
 	}
 	y.first(t)
 	l := y.load(200)
-	y.run(0, "deploy", "yard", "--image", "v2")
-	y.until(20*time.Second, "v2 to be ramped", func() bool { v := y.Version("yard", "v2"); return v.Phase == rollout.Canary && v.InForce })
-	y.run(0, "abort", "yard", "v2")
-	time.Sleep(2 * time.Second)
-	if len(y.running("v2")) != 1 {
-		t.Error("v2 was stopped before it had been idle for 4 s")
-	}
+	y.run(0, "deploy", y.service, "--image", "v2")
+	y.until(20*time.Second, "v2 to be ramped", func() bool { v := y.Version(y.service, "v2"); return v.Phase == rollout.Canary && v.InForce })
+	aborted := time.Now()
+	y.run(0, "abort", y.service, "v2")
 	y.until(15*time.Second, "v2 to be stopped", func() bool { return len(y.running("v2")) == 0 })
+	if idle := time.Since(aborted); idle < 4*time.Second {
+		t.Errorf("v2 was stopped after %s, before it had been idle for 4 s", idle)
+	}
 	if n := len(y.all("v2")); n != 1 {
 		t.Errorf("%d containers of v2 are kept for a look", n)
 	}
 
 	began := time.Now()
-	y.run(0, "promote", "yard", "v2")
-	y.run(0, "wait", "yard", "v2", "--timeout", "30s")
+	y.run(0, "promote", y.service, "v2")
+	y.run(0, "wait", y.service, "v2", "--timeout", "5m")
 	t.Logf("a stopped version was back at 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
 	y.until(10*time.Second, "v1 to be gone", func() bool { return len(y.all("v1")) == 0 })
 	y.until(10*time.Second, "v2's old container to be gone", func() bool { return len(y.all("v2")) == 1 })
 
 	docker(t, y.host, nil, "pull", "-q", y.registry+"/shop:v3") // not by canaryd: it stays
 	for _, v := range []string{"v3", "v4"} {
-		y.run(0, "deploy", "yard", "--image", v)
-		y.until(20*time.Second, v+" to be ramped", func() bool { return y.Version("yard", v).Phase == rollout.Canary })
-		y.run(0, "promote", "yard", v)
-		y.run(0, "wait", "yard", v, "--timeout", "30s")
+		y.run(0, "deploy", y.service, "--image", v)
+		y.until(20*time.Second, v+" to be ramped", func() bool { return y.Version(y.service, v).Phase == rollout.Canary })
+		y.run(0, "promote", y.service, v)
+		y.run(0, "wait", y.service, v, "--timeout", "5m")
 	}
 	y.until(20*time.Second, "the old containers to be gone", func() bool { return len(y.all("v1"))+len(y.all("v2"))+len(y.all("v3")) == 0 })
 	images := func() string {
@@ -58,10 +60,10 @@ func TestIdleContainersStopAndComeBack(t *testing.T) {
 	}
 
 	began = time.Now()
-	y.run(0, "promote", "yard", "v1") // its image is pulled again
-	y.run(0, "wait", "yard", "v1", "--timeout", "30s")
+	y.run(0, "promote", y.service, "v1") // its image is pulled again
+	y.run(0, "wait", y.service, "v1", "--timeout", "5m")
 	t.Logf("a pruned version was back at 100 %% in %s; images: %s", time.Since(began).Round(100*time.Millisecond), images())
-	h := y.run(0, "history", "yard")
+	h := y.run(0, "history", y.service)
 	for _, want := range []string{"no request for 4s (docker.stop_idle_after)", "its containers are being started", "its image where canaryd pulled it"} {
 		if !strings.Contains(h, want) {
 			t.Errorf("the history lacks %q:\n%s", want, h)
@@ -72,24 +74,25 @@ func TestIdleContainersStopAndComeBack(t *testing.T) {
 // A container that was made and never started, as by a canaryd that was killed in between, is started; of a deleted
 // service the containers go; and what carries canaryd's labels without being in service is told and left alone.
 func TestLeftOvers(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{policy: yardRamp})
 	y.push(t, "v1")
 	ref := y.registry + "/shop:v1"
 	y.docker("pull", "-q", ref)
 	labels := func(version string) []string {
 		var args []string
-		for k, v := range map[string]string{"managed": "true", "service": "yard", "version": version, "attempt": "1", "image": ref} {
+		for k, v := range map[string]string{"managed": "true", "service": y.service, "version": version, "attempt": "1", "image": ref} {
 			args = append(args, "--label", fmt.Sprintf("canaryd.%s=%s", k, v))
 		}
 		return args
 	}
-	made := y.docker(append(append([]string{"create", "--name", "canaryd-yard.v1-1-0"}, labels("v1")...), ref)...)
-	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "30s")
+	made := y.docker(append(append([]string{"create", "--network", y.service, "--name", "canaryd-" + y.service + ".v1-1-0"}, labels("v1")...), ref)...)
+	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
 	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
 	if now := y.all("v1"); len(now) != 1 || !strings.HasPrefix(made, now[0]) {
 		t.Errorf("containers of v1: %v, made %s", now, made)
 	}
-	stray := y.docker(append(append([]string{"run", "-d"}, labels("v7")...), ref)...)
+	stray := y.docker(append(append([]string{"run", "-d", "--network", y.service}, labels("v7")...), ref)...)
 	y.until(15*time.Second, "the stray container to be told", func() bool { return strings.Contains(y.Daemon().Tail(), stray[:12]) })
 
 	y.docker("stop", "-t", "1", made) // by somebody's hand: it is wanted, so it runs again
@@ -98,8 +101,8 @@ func TestLeftOvers(t *testing.T) {
 	if err := os.Remove(filepath.Join(y.Dir, "policies/shop.yml")); err != nil {
 		t.Fatal(err)
 	}
-	y.until(15*time.Second, "the service to be orphaned", func() bool { s, err := y.Service("yard"); return err == nil && s.Orphaned })
-	req, err := http.NewRequest(http.MethodDelete, "http://"+y.Web+"/api/v1/services/yard", nil)
+	y.until(15*time.Second, "the service to be orphaned", func() bool { s, err := y.Service(y.service); return err == nil && s.Orphaned })
+	req, err := http.NewRequest(http.MethodDelete, "http://"+y.Web+"/api/v1/services/"+y.service, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,9 +120,10 @@ func TestLeftOvers(t *testing.T) {
 // More and fewer replicas of what serves, by policy: a new container gets requests when it answers, one that goes is stopped
 // when no Envoy knows it any more.
 func TestReplicasGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	y := newYard(t, yardSetting{docker: `, replicas: 1, command: [--fast], volumes: ["/tmp:/data:ro"], memory: 64MiB, cpus: 0.5`, policy: yardRamp})
 	y.push(t, "v1", "ENV SLOW=2s")
-	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "60s")
+	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
 	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
 	if got := y.docker("inspect", "-f", "{{.Config.Cmd}} {{.HostConfig.Binds}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", y.all("v1")[0]); got != "[--fast] [/tmp:/data:ro] 67108864 500000000" {
 		t.Errorf("the container runs with %s", got)
@@ -134,7 +138,7 @@ func TestReplicasGrowAndShrink(t *testing.T) {
 		if err := y.WritePolicy("shop.yml", strings.Replace(string(text), "replicas: 1", fmt.Sprintf("replicas: %d", n), 1)); err != nil {
 			t.Fatal(err)
 		}
-		y.until(30*time.Second, fmt.Sprintf("%d replicas", n), func() bool { return len(y.all("v1")) == n && len(y.Version("yard", "v1").Endpoints) == n })
+		y.until(30*time.Second, fmt.Sprintf("%d replicas", n), func() bool { return len(y.all("v1")) == n && len(y.Version(y.service, "v1").Endpoints) == n })
 		time.Sleep(time.Second)
 	}
 	if sent := l.Stop(); sent.Failed > 0 {

@@ -60,12 +60,16 @@ func talker(t *testing.T, version string) (address string) {
 	return l.Addr().String()
 }
 
-// A WebSocket and a stream that are open on a version when it is cut run to their end; with
-// max_stream_duration they end by then. New ones go elsewhere at once.
+// Only here something is under way through Envoy at the moment of the cut: a WebSocket and a stream that are open on a
+// version when it is cut run to their end; with max_stream_duration they end by then. New ones go elsewhere at once.
 func TestLongRequestsOutliveACut(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, envoy string) {
 		for _, limit := range []time.Duration{0, 3 * time.Second} {
-			t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) { longRequests(t, envoy, limit) })
+			t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
+				t.Parallel()
+				longRequests(t, envoy, limit)
+			})
 		}
 	})
 }
@@ -87,26 +91,24 @@ func longRequests(t *testing.T, envoy string, limit time.Duration) {
 		b, _ := io.ReadAll(stream)
 		body <- string(b[max(0, len(b)-4):])
 	}()
-	lived := time.Duration(0)
-	for time.Since(began) < 6*time.Second {
-		if echo(t.Context(), socket) != nil {
-			break
-		}
-		lived = time.Since(began)
+	lived, cutOff := time.Duration(0), false
+	for !cutOff && lived < 6*time.Second {
 		time.Sleep(50 * time.Millisecond)
+		cutOff = echo(t.Context(), socket) != nil
+		lived = time.Since(began)
 	}
 	end := <-body
 	t.Logf("after the cut the socket lived %s; the stream ended with %q", lived.Round(100*time.Millisecond), end)
-	if limit == 0 && (lived < 5500*time.Millisecond || end != "end\n") {
+	if limit == 0 && (cutOff || end != "end\n") {
 		t.Errorf("cut off by a cut")
 	}
-	if limit > 0 && (lived > limit+time.Second || end == "end\n") {
+	if limit > 0 && (!cutOff || end == "end\n") {
 		t.Errorf("not ended by max_stream_duration")
 	}
 }
 
 func echo(ctx context.Context, c *websocket.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	if err := c.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {
 		return err
@@ -152,6 +154,7 @@ func streamUntil(t *testing.T, s *scene, version string) io.ReadCloser {
 
 // HTTP/2 clients are served on the same listener.
 func TestHTTP2(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, envoy string) {
 		s := newScene(t, setting{envoy: envoy})
 		var p http.Protocols

@@ -15,15 +15,19 @@ const settling = 15 * time.Second
 // both runs a test on the oldest and on the newest Envoy supported.
 func both(t *testing.T, f func(t *testing.T, envoy string)) {
 	for _, envoy := range []string{"envoy-oldest", "envoy-newest"} {
-		t.Run(envoy, func(t *testing.T) { f(t, envoy) })
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			f(t, envoy)
+		})
 	}
 }
 
-// Ten thousand users, two canaries: each grows without losing a user and one goes without moving the
-// other's; the share of users is the weight.
+// Only here real Envoys spread many users over two canaries, at every weight up and down. Ten thousand users: each grows
+// without losing a user and one goes without moving the other's; the share of users is the weight.
 func TestUsersStayInTwoCanariesOnTheirWayUpAndDown(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, envoy string) {
-		s := newScene(t, setting{envoy: envoy, ramp: "ramp: {steps: [5%, 10%, 25%, 100%], hold: 1s, per: user, canaries: 2}\njudge: {clump: 1, budget: 100000}\n"})
+		s := newScene(t, setting{envoy: envoy, ramp: "ramp: {steps: [5%, 10%, 25%, 100%], hold: 5s, per: user, canaries: 2}\njudge: {clump: 1, budget: 100000}\n"})
 		s.load(300)
 		s.run(0, s.deploy(s.version("v2"))...)
 		s.run(0, s.deploy(s.version("v3"))...)
@@ -74,6 +78,7 @@ func TestUsersStayInTwoCanariesOnTheirWayUpAndDown(t *testing.T) {
 
 // An anonymous user gets a cookie with the first answer, and the second request goes where the first went.
 func TestAnonymousUsersStayFromTheFirstRequestOn(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, envoy string) {
 		s := newScene(t, setting{envoy: envoy, ramp: "ramp: {steps: [50%, 100%], hold: 1h, per: user}\n"})
 		s.run(0, s.deploy(s.version("v2"))...)
@@ -94,9 +99,10 @@ func TestAnonymousUsersStayFromTheFirstRequestOn(t *testing.T) {
 	})
 }
 
-// The founding story: steps [10%, 100%] by users, with sessions. Nobody is moved by a promotion, no new
-// session begins on what drains, nobody is left on what failed.
+// Only here pins are followed through promotion, draining, cut and retirement. The founding story: steps [10%, 100%] by
+// users, with sessions. Nobody is moved by a promotion, no new session begins on what drains, nobody is left on what failed.
 func TestTheFoundingStory(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, envoy string) {
 		s := newScene(t, setting{envoy: envoy, ramp: "ramp: {steps: [10%, 100%], hold: 2s, per: user}\njudge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 2%}}\n" +
 			"sessions: {cookie: sess, ttl: 30m}\nafter_promotion: {watch: 1s}\n"})
@@ -104,7 +110,7 @@ func TestTheFoundingStory(t *testing.T) {
 		old.visit(t, nil)
 		l := s.load(300)
 		v1, v2 := s.versions["v1"], s.version("v2")
-		s.run(0, s.deploy(v2, "--wait", "--timeout", "90s")...)
+		s.run(0, s.deploy(v2, "--wait", "--timeout", "5m")...)
 		s.phase("v1", settling, rollout.Draining)
 		s.weightsInForce()
 		l.Stop()

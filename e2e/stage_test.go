@@ -41,6 +41,23 @@ func part(t *testing.T, name string) string {
 
 func exists(p string) bool { _, err := os.Stat(p); return err == nil }
 
+// patience is by how much longer than on an idle machine a test waits for what must come: nothing but a defect may
+// exhaust it, and it costs time only then.
+const patience = 4
+
+// within judges how long something took. A busy machine may miss the goal; ten times that is a defect. `make figures`
+// wants the goal itself.
+func within(t *testing.T, what string, took, goal time.Duration) {
+	t.Helper()
+	t.Logf("%s took %.2f s, the goal is %s", what, took.Seconds(), goal)
+	if os.Getenv("FIGURES") == "" {
+		goal *= 10
+	}
+	if took > goal {
+		t.Errorf("%s took %s, at most %s will do", what, took, goal)
+	}
+}
+
 // scene is a stage with an edge Envoy on canaryd's listener and a few versions.
 type scene struct {
 	*rig.Stage
@@ -137,7 +154,7 @@ func (s *scene) version(name string) *rig.Service {
 
 func (s *scene) until(most time.Duration, what string, f func() bool) {
 	s.t.Helper()
-	if err := rig.WaitFor(s.t.Context(), most, what, f); err != nil {
+	if err := rig.WaitFor(s.t.Context(), patience*most, what, f); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -167,7 +184,7 @@ func (s *scene) deploy(v *rig.Service, more ...string) []string {
 func (s *scene) phase(version string, most time.Duration, want rollout.Phase) web.Version {
 	s.t.Helper()
 	var v web.Version
-	err := rig.WaitFor(s.t.Context(), most, fmt.Sprintf("%s to be %s", version, want), func() bool {
+	err := rig.WaitFor(s.t.Context(), patience*most, fmt.Sprintf("%s to be %s", version, want), func() bool {
 		v = s.Version("shop", version)
 		return v.Phase == want
 	})
@@ -175,6 +192,18 @@ func (s *scene) phase(version string, most time.Duration, want rollout.Phase) we
 		s.t.Fatalf("%v; it is %s at %g: %+v", err, v.Phase, v.Weight, v.Verdict)
 	}
 	return v
+}
+
+// nothingReaches checks that a version that was cut gets nothing once that is in force, which shows at another's weight.
+func (s *scene) nothingReaches(cut *rig.Service, other string) {
+	s.t.Helper()
+	s.until(10*time.Second, "the cut in force", func() bool { return s.Version("shop", other).InForce })
+	time.Sleep(time.Second) // for what was on its way
+	before := cut.Count().Requests
+	time.Sleep(time.Second)
+	if n := cut.Count().Requests - before; n > 0 {
+		s.t.Errorf("%s got %d requests after the cut was in force", cut.Version, n)
+	}
 }
 
 func get(t *testing.T, url string) (int, string) {

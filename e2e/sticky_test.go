@@ -11,12 +11,15 @@ import (
 // Sessions stay where they began, users stay in a canary while it grows, and both are accepted by the
 // oldest and the newest Envoy.
 func TestSessionsAndUsersStay(t *testing.T) {
+	t.Parallel()
 	for _, envoy := range []string{"envoy-oldest", "envoy-newest"} {
 		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
 			s := newScene(t, setting{envoy: envoy, ramp: "ramp: {steps: [20%, 60%, 100%], hold: 3s, per: user}\njudge: {clump: 1, budget: 100000}\nsessions: {cookie: sess, ttl: 30m}\n"})
 			v2 := s.version("v2")
 			s.run(0, s.deploy(v2)...)
 			s.until(10*time.Second, "v2 in force", func() bool { v := s.Version("shop", "v2"); return v.InForce && v.Weight == 0.2 })
+			s.run(0, "pause", "shop", "v2") // until everybody has come once
 			users := make([][]*http.Cookie, 400)
 			first := make([]string, len(users))
 			inV2 := 0
@@ -29,6 +32,7 @@ func TestSessionsAndUsersStay(t *testing.T) {
 			if inV2 < 48 || inV2 > 112 {
 				t.Errorf("%d of 400 users got v2 at 20 %%", inV2)
 			}
+			s.run(0, "resume", "shop", "v2")
 			l := s.load(200) // evidence for the next step
 			s.until(30*time.Second, "60 %", func() bool { v := s.Version("shop", "v2"); return v.InForce && v.Weight == 0.6 })
 			l.Stop()
@@ -71,6 +75,7 @@ func (s *scene) visit(t *testing.T, cookies []*http.Cookie) (string, []*http.Coo
 
 // An Envoy speaks mTLS to canaryd with the bootstrap as it is printed.
 func TestMutualTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeCertificates(t, dir)
 	front := rig.FreeAddress()
@@ -94,7 +99,7 @@ func TestMutualTLS(t *testing.T) {
 	if _, _, err := stage.StartEnvoy(t.Context(), "edge-1", "edge", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := rig.WaitFor(t.Context(), 10*time.Second, "an answer over mTLS", func() bool { return rig.Answers("http://" + front + "/") }); err != nil {
+	if err := rig.WaitFor(t.Context(), patience*10*time.Second, "an answer over mTLS", func() bool { return rig.Answers("http://" + front + "/") }); err != nil {
 		t.Fatal(err)
 	}
 	code, out, errOut, err := stage.Run(t.Context(), "xds", "dump", "--xds", stage.XDS, "--tls-dir", dir)

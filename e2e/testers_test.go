@@ -10,12 +10,14 @@ import (
 
 // Testers look at a release at weight 0. What they see is no evidence, and nobody else sees it.
 func TestTestersReachAVersionAtWeight0(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, envoy string) {
 		for _, way := range []struct{ name, policy, header, value string }{
 			{"header", "testers: {header: X-Canary, key: s3cret}", "X-Canary", "s3cret:v2"},
 			{"cookie", "testers: {cookie: canary}", "Cookie", "a=b; canary=v2"},
 		} {
 			t.Run(way.name, func(t *testing.T) {
+				t.Parallel()
 				s := newScene(t, setting{envoy: envoy, route: way.policy, ramp: "ramp: {steps: [50%, 100%], hold: 1h}\n"})
 				v2 := s.version("v2")
 				s.run(0, s.deploy(v2, "--paused")...)

@@ -22,8 +22,9 @@ import (
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
-// The disk is full: a cut still goes out, nothing is raised, and the status says why.
+// Only here the disk of a whole daemon is really full: a cut still goes out, nothing is raised, and the status says why.
 func TestACutGoesOutWhenTheDiskIsFull(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"); err != nil {
 		t.Fatalf("mount a small disk (the test needs root): %v", err)
@@ -58,12 +59,11 @@ func TestACutGoesOutWhenTheDiskIsFull(t *testing.T) {
 	}
 	v2.Fail(1)
 	s.phase("v2", 15*time.Second, rollout.Failed)
-	time.Sleep(500 * time.Millisecond)
-	cut := v2.Count()
-	time.Sleep(time.Second)
-	if now := v2.Count(); now.Requests != cut.Requests {
-		t.Errorf("%d requests reached v2 after the cut", now.Requests-cut.Requests)
-	}
+	s.until(15*time.Second, "v2 to get nothing more", func() bool { // what is not stored is not told to be in force
+		n := v2.Count().Requests
+		time.Sleep(time.Second)
+		return v2.Count().Requests == n
+	})
 	if !unstored() && !strings.Contains(s.run(0, "history", "shop"), "rolled_back") {
 		t.Error("the cut is not stored, and the status does not say so")
 	}
@@ -134,7 +134,7 @@ func tableOf(service, listener, host string, generation uint64, v2 int, endpoint
 }
 
 func settled(hub *xds.Hub, service string, generation uint64, most time.Duration) (xds.Status, bool) {
-	deadline := time.After(most)
+	deadline := time.After(patience * most)
 	for {
 		for _, st := range hub.TakeChanges() {
 			if st.Service == service && st.Generation == generation && (st.InForce || len(st.Refusals) > 0) {
@@ -152,6 +152,7 @@ func settled(hub *xds.Hub, service string, generation uint64, most time.Duration
 // A real Envoy refuses a route: the refusal names the node and its reason, users keep the old one,
 // and a good one is taken again.
 func TestARealEnvoyRefusesARoute(t *testing.T) {
+	t.Parallel()
 	v1, err := rig.NewService("v1", "")
 	if err != nil {
 		t.Fatal(err)
@@ -229,15 +230,14 @@ func TestFigureWeightInForceWith1000Services(t *testing.T) {
 	slices.Sort(wrote)
 	t.Logf("FIGURE weight to in force, one Envoy with 1 000 services, %d changes: p50 %.2f ms, p99 %.2f ms, max %.2f ms (durable write before it: p50 %.2f ms, max %.2f ms)", len(took),
 		ms(took[len(took)/2]), ms(took[len(took)*99/100]), ms(took[len(took)-1]), ms(wrote[len(wrote)/2]), ms(wrote[len(wrote)-1]))
-	if took[len(took)/2] > 3*time.Millisecond {
-		t.Errorf("the goal is p50 < 3 ms")
-	}
+	within(t, "the median change", took[len(took)/2], 3*time.Millisecond)
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // A wrong policy is refused with its position, by the reload too, and the running one is untouched.
 func TestAWrongReloadChangesNothing(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, setting{ramp: quickRamp})
 	before, err := s.Service("shop")
 	if err != nil {
@@ -247,7 +247,7 @@ func TestAWrongReloadChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, body := post(t, "http://"+s.Web+"/-/reload")
-	if code != 500 || !strings.Contains(body, "shop.yml:2:21: steps must rise") {
+	if code != 422 || !strings.Contains(body, "shop.yml:2:21: steps must rise") {
 		t.Errorf("reload answered %d: %s", code, body)
 	}
 	after, err := s.Service("shop")

@@ -2,13 +2,16 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,11 +34,14 @@ func docker(t *testing.T, host []string, stdin []byte, args ...string) string {
 }
 
 // yard is a registry with images of the test service, and a canaryd that may start them behind an Envoy.
+// Several yards may stand at one daemon: each has a service, a registry and a network of its own.
 type yard struct {
 	*scene
+	service  string
 	host     []string
 	registry string
 	depot    *rig.Process // the registry
+	login    string       // where `docker login` leaves what it takes to push; empty: nothing
 	binary   []byte       // a tar of the service
 }
 
@@ -43,7 +49,9 @@ type yardSetting struct {
 	tags, docker, policy string   // docker: more inside `docker: {…}`
 	host                 []string // of the daemon, with flags for the docker client; empty: the system's
 	tls                  string   // more inside canaryd.yml's `docker: {…}`
-	users                string   // an htpasswd file: who may pull
+	users                string   // an htpasswd file: who may push and pull
+	login                string   // DOCKER_CONFIG of canaryd and of who pushes
+	within               string   // start_within; empty: long enough for a busy machine
 }
 
 func newYard(t *testing.T, set yardSetting) *yard {
@@ -51,13 +59,22 @@ func newYard(t *testing.T, set yardSetting) *yard {
 	if set.host == nil {
 		set.host = []string{systemDocker}
 	}
+	n, subnet := plot()
 	s := &scene{t: t, front: rig.FreeAddress(), versions: map[string]*rig.Service{}}
-	y := &yard{scene: s, host: set.host, registry: rig.FreeAddress(), binary: serviceTar(t, 0)}
-	text := fmt.Sprintf("service: %s\nroute: {listener: %q}\ndocker: {image: %q, port: 8080, start_within: 5s, tags: %q%s}\n%s", y.service(), s.front, y.registry+"/shop", set.tags, set.docker, set.policy)
+	y := &yard{scene: s, service: fmt.Sprintf("yard-%d", n), host: set.host, registry: rig.FreeAddress(), login: set.login, binary: serviceTar(t, 0)}
+	if set.host[0] == systemDocker { // an address that one test's container gave back is not another's
+		y.docker("network", "create", "--subnet", subnet+".0/24", y.service)
+		set.docker += ", network: " + y.service
+	}
+	text := fmt.Sprintf("service: %s\nroute: {listener: %q}\ndocker: {image: %q, port: 8080, start_within: %s, tags: %q%s}\n%s",
+		y.service, s.front, y.registry+"/shop", cmp.Or(set.within, "1m"), set.tags, set.docker, set.policy)
 	var err error
 	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), fmt.Sprintf("docker: {host: %q, hook_token: s3cret%s}\n", set.host[0], set.tls), map[string]string{"shop.yml": text})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if set.login != "" {
+		s.Env = []string{"DOCKER_CONFIG=" + set.login}
 	}
 	y.depot = startRegistry(t, y.registry, "http://"+s.Web+"/api/v1/hooks/registry", set.users)
 	s.Envoy = part(t, "envoy-newest")
@@ -69,7 +86,7 @@ func newYard(t *testing.T, set yardSetting) *yard {
 		if set.host[0] != systemDocker {
 			return // it goes with all that is in it
 		}
-		for _, id := range strings.Fields(y.docker("ps", "-aq", "--filter", "label=canaryd.service="+y.service())) {
+		for _, id := range strings.Fields(y.docker("ps", "-aq", "--filter", "label=canaryd.service="+y.service)) {
 			y.docker("rm", "-f", id)
 		}
 		images := strings.Fields(y.docker("images", "-q", y.registry+"/shop"))
@@ -77,6 +94,7 @@ func newYard(t *testing.T, set yardSetting) *yard {
 		for _, image := range slices.Compact(images) {
 			y.docker("rmi", "-f", image)
 		}
+		y.docker("network", "rm", y.service)
 	})
 	if err := s.StartDaemon(t.Context()); err != nil {
 		t.Fatal(err)
@@ -86,8 +104,6 @@ func newYard(t *testing.T, set yardSetting) *yard {
 	}
 	return y
 }
-
-func (y *yard) service() string { return "yard" }
 
 func (y *yard) docker(args ...string) string { y.t.Helper(); return docker(y.t, y.host, nil, args...) }
 
@@ -100,6 +116,9 @@ func (y *yard) push(t *testing.T, tag string, changes ...string) {
 		args = append(args, "--change", c)
 	}
 	here := []string{systemDocker}
+	if y.login != "" {
+		here = append(here, "--config", y.login)
+	}
 	docker(t, here, y.binary, append(args, "-", ref)...)
 	docker(t, here, nil, "push", "-q", ref)
 	docker(t, here, nil, "rmi", "-f", ref) // by force: the hook may be quicker
@@ -109,19 +128,19 @@ func (y *yard) push(t *testing.T, tag string, changes ...string) {
 func (y *yard) first(t *testing.T) {
 	t.Helper()
 	y.push(t, "v1")
-	y.run(0, "deploy", "yard", "--image", "v1", "--wait", "--timeout", "60s")
+	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
 	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
 }
 
 // running are a version's containers that run, all those that there are.
 func (y *yard) running(version string) []string {
 	y.t.Helper()
-	return strings.Fields(y.docker("ps", "-q", "--filter", "label=canaryd.service="+y.service(), "--filter", "label=canaryd.version="+version))
+	return strings.Fields(y.docker("ps", "-q", "--filter", "label=canaryd.service="+y.service, "--filter", "label=canaryd.version="+version))
 }
 
 func (y *yard) all(version string) []string {
 	y.t.Helper()
-	return strings.Fields(y.docker("ps", "-aq", "--filter", "label=canaryd.service="+y.service(), "--filter", "label=canaryd.version="+version))
+	return strings.Fields(y.docker("ps", "-aq", "--filter", "label=canaryd.service="+y.service, "--filter", "label=canaryd.version="+version))
 }
 
 // startRegistry runs a real registry that tells of every push; with users only they may pull.
@@ -142,20 +161,43 @@ func startRegistry(t *testing.T, addr, hook, users string) *rig.Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
-	if err := rig.WaitFor(t.Context(), 10*time.Second, "the registry", func() bool { return rig.Answers("http://" + addr + "/") }); err != nil {
+	if err := rig.WaitFor(t.Context(), patience*10*time.Second, "the registry", func() bool { return rig.Answers("http://" + addr + "/") }); err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
+// buildService builds the service of the containers, once for all tests.
+var buildService = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "service")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", dir+"/service", "./service")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(dir + "/service")
+})
+
+// plot is a number that no other test on this machine has, and the begin of the addresses that go with it.
+func plot() (n int, subnet string) {
+	n = int(netip.MustParseAddrPort(rig.FreeAddress()).Port())
+	return n, fmt.Sprintf("10.%d.%d", 200+n%10000/250, n%250)
+}
+
 // serviceTar is a file system with the service in it and as much that no compression makes smaller.
 func serviceTar(t *testing.T, more int) []byte {
 	t.Helper()
+	binary, err := buildService()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "service"), "./service")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := os.WriteFile(filepath.Join(dir, "service"), binary, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	ballast := make([]byte, more)
 	_, _ = rand.Read(ballast) // never fails

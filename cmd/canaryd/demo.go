@@ -134,7 +134,7 @@ func (d *demo) release(ctx context.Context, index int, errorRate float64, want i
 	begin := time.Now()
 	go func() {
 		var r result
-		r.code, r.out, r.errOut, r.err = d.stage.Run(ctx, "deploy", "shop", s.Version, "--endpoint", s.Address, "--wait", "--timeout", "100s")
+		r.code, r.out, r.errOut, r.err = d.stage.Run(ctx, "deploy", "shop", s.Version, "--endpoint", s.Address, "--wait", "--timeout", "5m")
 		done <- r
 	}()
 	view := liveView{out: d.out}

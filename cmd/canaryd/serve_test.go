@@ -48,7 +48,7 @@ func startDaemon(t *testing.T, config string) string {
 			t.Errorf("the daemon ended with %d: %s", code, &out)
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if code, _, _ := runCLI(t, "", "healthcheck", "--url", "http://"+addr); code == exitOK {
 			return addr
 		}

@@ -17,12 +17,12 @@ func sub(a, b *big.Float) *big.Float { return new(big.Float).SetPrec(precision).
 func mul(a, b *big.Float) *big.Float { return new(big.Float).SetPrec(precision).Mul(a, b) }
 func quo(a, b *big.Float) *big.Float { return new(big.Float).SetPrec(precision).Quo(a, b) }
 
-// bigExp is Taylor's series after halving the argument.
+// bigExp is Taylor's series after halving the argument until it is below 2^-8: the 20th term is below 2^-213.
 func bigExp(x *big.Float) *big.Float {
 	halvings := max(x.MantExp(nil)+8, 0)
 	y := new(big.Float).SetPrec(precision).SetMantExp(x, -halvings)
 	sum, term := bf(1), bf(1)
-	for i := 1.0; i < 30; i++ {
+	for i := 1.0; i <= 20; i++ {
 		term = quo(mul(term, y), bf(i))
 		sum = add(sum, term)
 	}
@@ -32,13 +32,13 @@ func bigExp(x *big.Float) *big.Float {
 	return sum
 }
 
-// bigLog is Newton's method on exp, from the float64 logarithm.
+// bigLog is Newton's method on exp, from the float64 logarithm: each of two rounds doubles its 53 bits.
 func bigLog(x *big.Float) *big.Float {
 	mantissa := new(big.Float)
 	exponent := x.MantExp(mantissa)
 	m, _ := mantissa.Float64()
 	y := bf(math.Log(m) + float64(exponent)*math.Ln2)
-	for range 4 {
+	for range 2 {
 		y = add(y, sub(quo(x, bigExp(y)), bf(1)))
 	}
 	return y
@@ -117,7 +117,11 @@ func (t *twin) lnE() float64 {
 }
 
 func FuzzTheTwinAgrees(f *testing.F) {
-	for s := range uint64(20) {
+	seeds := uint64(20)
+	if raced {
+		seeds = 3
+	}
+	for s := range seeds {
 		f.Add(s, 0.01, 0.05, 100.0)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, p, w, rate float64) {
@@ -147,7 +151,10 @@ func FuzzTheTwinAgrees(f *testing.F) {
 // so that the agreement is also one about evidence that grows.
 func TestAWeekAndABillionRequestsLeaveTheTwinsEqual(t *testing.T) {
 	began := time.Now()
-	const week = 7 * 24 * 3600
+	week := 7 * 24 * 3600
+	if raced {
+		week /= 50
+	}
 	cfg := defaults()
 	cfg.Restarts = DefaultRestarts()
 	r := rand.New(rand.NewPCG(7, 7))
@@ -168,7 +175,7 @@ func TestAWeekAndABillionRequestsLeaveTheTwinsEqual(t *testing.T) {
 		}
 	}
 	t.Logf("%g requests in %d ticks: ln E = %.6f, the largest difference to 200 bits was %.2g (%s)", requests, week, math.Log(c.E), worst, time.Since(began).Round(time.Millisecond))
-	if requests < 1e9 || worst > 1e-7 {
+	if !raced && requests < 1e9 || worst > 1e-7 {
 		t.Errorf("the float64 judge drifted by %g nats", worst)
 	}
 	if c.E < 1 {

@@ -185,7 +185,8 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// One of many endpoints is enough, and all the others together cost no more than a second.
+// One of many endpoints is enough, and all the others together cost no more than a second: asked one after the other they
+// would take minutes. A busy machine has several tries to find the one at once.
 func TestAnyOfMany(t *testing.T) {
 	up := serve(t, func(http.ResponseWriter, *http.Request) {})
 	hanging := deaf(t)
@@ -203,13 +204,21 @@ func TestAnyOfMany(t *testing.T) {
 		want      bool
 		most      time.Duration
 	}{
-		{"none", nil, false, 100 * time.Millisecond},
-		{"the one that answers is found at once", append(some, up), true, 500 * time.Millisecond},
-		{"a thousand that hang", many, false, 1500 * time.Millisecond},
+		{"none", nil, false, timeout / 2},
+		{"the one that answers is found at once", append(some, up), true, timeout / 2},
+		{"a thousand that hang", many, false, 10 * timeout},
 	} {
-		begin := time.Now()
-		if got := p.Any(t.Context(), c.endpoints); got != c.want || time.Since(begin) > c.most {
-			t.Errorf("%s: %v after %s", c.name, got, time.Since(begin))
+		for try := 1; ; try++ {
+			begin := time.Now()
+			got := p.Any(t.Context(), c.endpoints)
+			took := time.Since(begin)
+			if got == c.want && took <= c.most {
+				break
+			}
+			if try == 10 {
+				t.Errorf("%s: %v after %s", c.name, got, took)
+				break
+			}
 		}
 	}
 }
@@ -218,7 +227,7 @@ func TestAnyOfMany(t *testing.T) {
 func TestASlowResolver(t *testing.T) {
 	for _, p := range []*Probe{{Path: "/", Host: "shop"}, {GRPC: true, Host: "shop"}, {}} {
 		begin := time.Now()
-		if p.Any(t.Context(), []string{"shop.test:80", "www.shop.test:80"}) || time.Since(begin) > 1500*time.Millisecond {
+		if p.Any(t.Context(), []string{"shop.test:80", "www.shop.test:80"}) || time.Since(begin) > 10*timeout {
 			t.Errorf("%+v: took %s", p, time.Since(begin))
 		}
 	}

@@ -51,7 +51,7 @@ func watch(t *testing.T, o Options) *watching {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run does not end")
 		}
 	})
@@ -64,7 +64,7 @@ func (w *watching) next() (origin, versions string) {
 	select {
 	case s := <-w.sets:
 		return s.Origin, said(s)
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatalf("no set is handed over; logged: %s", w.logged())
 		return "", ""
 	}
@@ -97,7 +97,7 @@ func (w *watching) logged() string {
 
 func (w *watching) untilLogged(text string) {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(w.logged(), text); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(w.logged(), text); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("%q is not logged, but %s", text, w.logged())
 		}
@@ -181,7 +181,7 @@ func (s *server) say(status int, body string) {
 // askedAgain waits until the server was asked twice more: what it said before is known by then.
 func (s *server) askedAgain(t *testing.T) {
 	t.Helper()
-	for n, end := s.asked.Load()+2, time.Now().Add(5*time.Second); s.asked.Load() < n; time.Sleep(5 * time.Millisecond) {
+	for n, end := s.asked.Load()+2, time.Now().Add(time.Minute); s.asked.Load() < n; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("nobody asks")
 		}
@@ -287,7 +287,7 @@ func TestManyStarts(t *testing.T) {
 			select {
 			case err := <-done:
 				ends[i] = err == nil && ctx.Err() != nil
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 			}
 		})
 	}

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Load sends requests at a steady rate, each on time whether or not earlier ones have been answered.
+// Load sends requests at a steady rate, each on time whether or not earlier ones have been answered. When the machine held
+// it up, it goes on at its rate: what it missed is counted and not sent, for no users come back all at once.
 type Load struct {
 	URL     string
 	Host    string
@@ -21,25 +22,28 @@ type Load struct {
 	sent   int
 	byCode map[int]int
 	byName map[string]int // version that answered
-	errors []string       // transport errors, the first few
+	errors []string       // transport errors and Envoy's own answers, the first few
 	broken int
 	late   int // requests that could not be sent on time
 	wg     sync.WaitGroup
 	cancel context.CancelFunc
 }
 
-const inFlightMost = 2000
+const (
+	inFlightMost = 2000
+	heldUp       = 100 * time.Millisecond // longer than that is missed
+)
 
 // Start begins to send.
 func (l *Load) Start(ctx context.Context) {
 	l.byCode, l.byName = map[int]int{}, map[string]int{}
 	if l.Timeout == 0 {
-		l.Timeout = 10 * time.Second
+		l.Timeout = 30 * time.Second // longer than Envoy's: what is late is Envoy's to say, and a busy machine is no error
 	}
 	ctx, l.cancel = context.WithCancel(ctx)
 	client := &http.Client{Timeout: l.Timeout, Transport: &http.Transport{
 		MaxIdleConns: 256, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute,
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		DialContext: (&net.Dialer{Timeout: l.Timeout}).DialContext,
 	}}
 	slots := make(chan struct{}, inFlightMost)
 	l.wg.Go(func() {
@@ -54,17 +58,25 @@ func (l *Load) Start(ctx context.Context) {
 				}
 			} else if ctx.Err() != nil {
 				return
+			} else if d < -heldUp {
+				missed := int(-d.Seconds() * float64(l.Rate))
+				l.miss(missed)
+				n += missed
 			}
 			select {
 			case slots <- struct{}{}:
 				l.wg.Go(func() { l.one(client); <-slots })
 			default:
-				l.mu.Lock()
-				l.late++
-				l.mu.Unlock()
+				l.miss(1)
 			}
 		}
 	})
+}
+
+func (l *Load) miss(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late += n
 }
 
 func (l *Load) one(client *http.Client) {
@@ -79,9 +91,25 @@ func (l *Load) one(client *http.Client) {
 		l.note(0, "", err)
 		return
 	}
-	_, err = io.Copy(io.Discard, resp.Body)
+	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	l.note(resp.StatusCode, resp.Header.Get("X-Version"), err)
+	version := resp.Header.Get("X-Version")
+	if resp.StatusCode >= 500 && version == "" {
+		l.remember(fmt.Sprintf("%d %s", resp.StatusCode, body))
+	}
+	l.note(resp.StatusCode, version, err)
+}
+
+func (l *Load) remember(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rememberLocked(what)
+}
+
+func (l *Load) rememberLocked(what string) {
+	if len(l.errors) < 5 {
+		l.errors = append(l.errors, what)
+	}
 }
 
 func (l *Load) note(code int, version string, err error) {
@@ -90,9 +118,7 @@ func (l *Load) note(code int, version string, err error) {
 	l.sent++
 	if err != nil {
 		l.broken++
-		if len(l.errors) < 5 {
-			l.errors = append(l.errors, err.Error())
-		}
+		l.rememberLocked(err.Error())
 		return
 	}
 	l.byCode[code]++

@@ -28,13 +28,18 @@ type Process struct {
 
 // Start runs a program; its output goes to <dir>/<name>.log.
 func Start(dir, name, bin string, args ...string) (*Process, error) {
+	return startWith(nil, dir, name, bin, args...)
+}
+
+// startWith is Start with more in the environment.
+func startWith(env []string, dir, name, bin string, args ...string) (*Process, error) {
 	log := filepath.Join(dir, name+".log")
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", name, err)
 	}
 	cmd := exec.Command(bin, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, f, f
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = dir, f, f, append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // none outlives the test
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -85,23 +90,41 @@ func (p *Process) Tail() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-var given sync.Map // addresses that FreeAddress returned
+// The ports that FreeAddress gives out lie below those that the kernel gives to connections and to
+// listeners on port 0: nobody takes one by chance before its program listens there.
+const firstPort, ports = 20000, 10000
 
-// FreeAddress returns a loopback address that was free a moment ago, and none twice. It lies below the ports
-// that systems give to clients and to whoever asks for any: those may be taken before its user listens.
+var given struct {
+	sync.Mutex
+	next  int
+	marks []net.Listener
+}
+
+// FreeAddress returns a free loopback address that no other call gets, here or in another process, as
+// long as this process lives: its mark is a socket in the kernel's abstract name space, which ends with it.
 func FreeAddress() string {
-	for range 1000 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+	given.Lock()
+	defer given.Unlock()
+	if given.next == 0 {
+		given.next = rand.IntN(ports)
+	}
+	for range ports {
+		given.next++
+		port := firstPort + given.next%ports
+		mark, err := net.Listen("unix", fmt.Sprintf("@canaryd-rig-%d", port))
 		if err != nil {
+			continue // given already
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			_ = mark.Close() // a stranger's port is his own matter
 			continue
 		}
-		addr := l.Addr().String()
-		_ = l.Close()
-		if _, again := given.LoadOrStore(addr, true); !again {
-			return addr
-		}
+		_ = l.Close() // nothing was accepted
+		given.marks = append(given.marks, mark)
+		return l.Addr().String()
 	}
-	panic("no loopback port is free") // nothing can run here
+	panic("no loopback port is free") // such a machine cannot run anything here
 }
 
 // WaitFor polls until f is true.
@@ -122,7 +145,7 @@ func WaitFor(ctx context.Context, most time.Duration, what string, f func() bool
 
 // Answers reports whether a GET of the URL gives 200.
 func Answers(url string) bool {
-	c := http.Client{Timeout: time.Second}
+	c := http.Client{Timeout: 5 * time.Second}
 	resp, err := c.Get(url)
 	if err != nil {
 		return false

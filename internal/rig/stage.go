@@ -27,6 +27,7 @@ type Stage struct {
 	TLSDir                          string   // the Envoys speak mTLS with what lies there
 	Aside                           string   // directory of all parts but canaryd, which has Dir; empty: Dir too
 	PrometheusArgs                  []string // more flags
+	Env                             []string // more of canaryd's environment
 
 	daemon *Process
 	others []*Process
@@ -61,7 +62,7 @@ func (s *Stage) WritePolicy(name, text string) error {
 
 // StartDaemon runs `canaryd serve` and waits until it is ready.
 func (s *Stage) StartDaemon(ctx context.Context) error {
-	p, err := Start(s.Dir, "canaryd", s.Canaryd, "serve", "--config.file="+filepath.Join(s.Dir, "canaryd.yml"))
+	p, err := startWith(s.Env, s.Dir, "canaryd", s.Canaryd, "serve", "--config.file="+filepath.Join(s.Dir, "canaryd.yml"))
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (s *Stage) StartPrometheusAt(ctx context.Context, addr string, scrape time.
 }
 
 func (s *Stage) await(ctx context.Context, p *Process, what string, f func() bool) error {
-	err := WaitFor(ctx, 40*time.Second, what, func() bool {
+	err := WaitFor(ctx, 2*time.Minute, what, func() bool {
 		select {
 		case <-p.Ended():
 			return true

@@ -166,7 +166,7 @@ func TestTheAPIAnswersAsItsDocumentSays(t *testing.T) {
 	s.call("PUT", v+"v1", where, 200, "Version")
 	s.call("PUT", v+"v2", where, 201, "Version")
 	s.call("GET", "/api/v1/services/shop", "", 200, "Service")
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for s.call("PUT", v+"v2", where, 200, "Version")["phase"] != "canary" && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
 	}

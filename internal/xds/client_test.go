@@ -109,7 +109,7 @@ func (e *envoy) expect(typ string) *discovery.DeltaDiscoveryResponse {
 			e.t.Fatalf("got %s %v, want %s", shortType(r.TypeUrl), names(r), shortType(typ))
 		}
 		return r
-	case <-time.After(3 * time.Second):
+	case <-time.After(time.Minute):
 		e.t.Fatalf("no %s came", shortType(typ))
 	}
 	return nil
@@ -206,7 +206,7 @@ func inForce(t *testing.T, h *Hub, generation uint64) {
 
 func waitStatus(t *testing.T, h *Hub, what string, ok func(Status) bool) Status {
 	t.Helper()
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		s := h.status("shop")
 		if ok(s) {
