@@ -155,6 +155,7 @@ func (d *desk) end(well bool) {
 	}
 	if older := d.next(len(d.made)) + 1; older < d.stored && len(d.writes) == 0 { // a write that was given up ends after all
 		d.out.Stored(d.at, uint64(older), d.made[older-1].table(uint64(older)))
+		d.look()
 	}
 	d.stored = n
 	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))
@@ -246,16 +247,18 @@ func (d *desk) nothingRises(durable, visible map[string]int, t rollout.Table) {
 	}
 }
 
-// heirs are the versions that may be stable: the durable one, those that took the place of one that was
-// cut, and where that one was cut as well before it came back, those that took its place.
+// heirs are the versions that may be stable: the durable one, what took its place when it was first cut
+// since, and where that one was cut as well, what took that one's place.
 func (d *desk) heirs() map[string]bool {
-	heirs := map[string]bool{d.made[d.stored-1].stable: true}
+	stable := d.made[d.stored-1].stable
+	heirs := map[string]bool{stable: true}
 	for range deskVersions {
-		for _, m := range d.made[d.stored:] {
-			if slices.ContainsFunc(m.cuts, func(v string) bool { return heirs[v] }) {
-				heirs[m.stable] = true
-			}
+		i := slices.IndexFunc(d.made[d.stored:], func(m made) bool { return slices.Contains(m.cuts, stable) })
+		if i < 0 {
+			break
 		}
+		stable = d.made[d.stored:][i].stable
+		heirs[stable] = true
 	}
 	return heirs
 }
