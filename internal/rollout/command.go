@@ -35,6 +35,9 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 		m.revive(v, e.By)
 		return nil
 	}
+	if len(v.Endpoints) == 0 {
+		return refuse("version %s runs nowhere, and the policy of %s has no `docker:` to start %s with: announce where it runs", v.Name, m.Policy.Service, v.Image)
+	}
 	if !e.Reachable {
 		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)
 	}
