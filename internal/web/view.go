@@ -56,8 +56,8 @@ func viewService(c controller.Service) Service {
 	switch {
 	case c.StoreError != nil:
 		v.Warning = "the history is not being written: " + c.StoreError.Error()
-	case s.Nack != nil:
-		v.Warning = "Envoy " + s.Nack.Node + " refused the table: " + s.Nack.Message
+	case s.Nack() != nil:
+		v.Warning = "Envoy " + s.Nack().Node + " refused the table: " + s.Nack().Message
 	case c.Conflict != "":
 		v.Warning = c.Conflict
 	case s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0:
