@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -108,7 +107,6 @@ func (m *machine) add(e Announced, attempt int) {
 		Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 	})
 	v := &m.Versions[len(m.Versions)-1]
-	m.Nack = nil // new content: worth another try
 	if m.Stable == "" {
 		m.record(v, KindAnnounced, e.By, "the first version of the service: stable at 100 %% without a canary")
 		m.becomeStable(v)
@@ -126,7 +124,6 @@ func (m *machine) becomeStable(v *Version) {
 	v.Slots, v.Phase, v.Judge, v.Reachable = nil, Stable, nil, true
 	v.WeightSince, v.PausedAt, v.Until, v.EndedAt = at0, at0, at0, at0
 	m.Stable = v.Name
-	m.touch()
 }
 
 func (m *machine) endpoints(v *Version, endpoints []string, by string) {
@@ -134,7 +131,6 @@ func (m *machine) endpoints(v *Version, endpoints []string, by string) {
 		return
 	}
 	v.Endpoints = slices.Clone(endpoints)
-	m.touch()
 	m.record(v, KindEndpoints, by, "endpoints are now %s", strings.Join(endpoints, ", "))
 }
 
@@ -142,18 +138,18 @@ func (m *machine) endpoints(v *Version, endpoints []string, by string) {
 // with every reload, and its file may hold other services' policies that were edited.
 func (m *machine) policyChanged(e PolicyChanged) {
 	first := m.Policy.Service == ""
-	if !first && !m.Orphaned && samePolicy(&m.Policy, &e.Policy) {
+	says := says(&e.Policy)
+	if !first && !m.Orphaned && says == m.says && says != "" {
 		m.PolicyHash = e.Hash
 		return
 	}
 	seeds := m.Policy.Versions
-	m.Policy, m.PolicyHash, m.Orphaned, m.Nack = e.Policy, e.Hash, false, nil
+	m.Policy, m.PolicyHash, m.Orphaned, m.says = e.Policy, e.Hash, false, says
 	for i := range m.Versions {
 		c := &m.Versions[i].Config
 		c.Budget, c.WarmUp = e.Policy.Judge.Budget, e.Policy.Judge.WarmUp.Std().Seconds()
 	}
 	if !first {
-		m.touch()
 		m.record(nil, KindPolicy, e.By, "policy %s is in force", e.Hash)
 	}
 	for _, seed := range e.Policy.Versions {
@@ -169,17 +165,17 @@ func (m *machine) policyChanged(e PolicyChanged) {
 			m.seed(seed, e)
 		}
 	}
-	if first {
-		m.touch()
-	}
 	m.tooMany()
 }
 
-// samePolicy compares what the policies say: the hash is that of a whole file.
-func samePolicy(a, b *policy.Policy) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
+// says is a hash of what a policy says. The one that comes with it is that of a whole file.
+func says(p *policy.Policy) string {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return "" // a number that JSON does not know: never the same
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:12])
 }
 
 // seed adds a version known from the start; the stable one goes first whatever its place in the list.
@@ -213,7 +209,6 @@ func (m *machine) tooMany() {
 func (m *machine) requeue(v *Version, format string, args ...any) {
 	m.setWeight(v, 0)
 	v.Phase = Queued
-	m.touch()
 	m.record(v, KindQueued, System, "back in line: "+format, args...)
 }
 

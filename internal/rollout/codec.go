@@ -42,6 +42,12 @@ func DecodeState(raw []byte) (s State, lost []string, err error) {
 		return State{}, nil, fmt.Errorf("the state of %s cannot be read: %w", head.Policy.Service, err)
 	}
 	s, lost = d.salvage()
+	s.says = says(&s.Policy)
+	if d.Serving != nil {
+		s.Serving = *d.Serving
+	} else {
+		s.Serving = d.flags.serving(&s)
+	}
 	if d.Format < 2 {
 		s.fromFormat1()
 	}
@@ -49,19 +55,6 @@ func DecodeState(raw []byte) (s State, lost []string, err error) {
 		return State{}, nil, fmt.Errorf("the state of %s contradicts itself: %w: restore the storage from before, or delete the service and announce it anew", head.Policy.Service, err)
 	}
 	return s, lost, nil
-}
-
-// fromFormat1 fills in what states did not say before there were formats.
-func (s *State) fromFormat1() {
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		v.Trusted = v.Phase == Stable && s.Watch == nil || v.Phase == Warm
-	}
-	s.eachMoment(func(m moment) {
-		if !m.planned && m.at.After(s.At) {
-			s.At = *m.at
-		}
-	})
 }
 
 // eventFormat is the format of the events that this build writes.

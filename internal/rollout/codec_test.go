@@ -3,6 +3,7 @@ package rollout
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 func goldens(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "codec", dir, "*.json"))
-	if err != nil || len(files) < 8 {
+	if err != nil || len(files) == 0 {
 		t.Fatalf("%d goldens in %s (%v)", len(files), dir, err)
 	}
 	all := map[string][]byte{}
@@ -65,7 +66,7 @@ func TestStatesOfFormat1AreConverted(t *testing.T) {
 	want := goldens(t, "format2")
 	for name, got := range converted {
 		if !bytes.Equal(got, want[name]) {
-			t.Errorf("%s is converted to\n%s\nnot to\n%s", name, got, want[name])
+			t.Errorf("%s is converted to something else: %s", name, difference(want[name], got))
 		}
 	}
 }
@@ -73,9 +74,29 @@ func TestStatesOfFormat1AreConverted(t *testing.T) {
 func TestStatesOfThisFormatAreWrittenAsTheyWereRead(t *testing.T) {
 	for name, raw := range goldens(t, "format2") {
 		if again := mustEncode(t, mustDecode(t, raw)); !bytes.Equal(again, raw) {
-			t.Errorf("%s\nwas: %s\nnow: %s", name, raw, again)
+			t.Errorf("%s: %s", name, difference(raw, again))
 		}
 	}
+}
+
+// Format 2 first said of the Envoys what format 1 did.
+func TestFlagsBecomeServing(t *testing.T) {
+	want := goldens(t, "format2")
+	for name, raw := range goldens(t, "flags") {
+		if got := mustEncode(t, mustDecode(t, raw)); !bytes.Equal(got, want[name]) {
+			t.Errorf("%s: %s", name, difference(want[name], got))
+		}
+	}
+}
+
+// difference shows where two texts part.
+func difference(was, is []byte) string {
+	i := 0
+	for i < len(was) && i < len(is) && was[i] == is[i] {
+		i++
+	}
+	from := max(0, i-80)
+	return fmt.Sprintf("at %d\nwas: …%s\nnow: …%s", i, was[min(from, len(was)):min(i+160, len(was))], is[min(from, len(is)):min(i+160, len(is))])
 }
 
 // What a state of format 1 does not say: who is trusted, and when it was last stepped.

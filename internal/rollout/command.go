@@ -35,10 +35,12 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 		m.revive(v, e.By)
 		return nil
 	}
+	if len(v.Endpoints) == 0 {
+		return refuse("version %s runs nowhere, and the policy of %s has no `docker:` to start %s with: announce where it runs", v.Name, m.Policy.Service, v.Image)
+	}
 	if !e.Reachable {
 		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)
 	}
-	m.Nack = nil
 	m.verdict(v, analysis.Pass, analysis.Passed, "promoted by hand")
 	m.promote(v, e.By, "promoted by hand")
 	return nil
@@ -47,7 +49,6 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 func (m *machine) abort(v *Version, e Commanded) error {
 	switch {
 	case v.Phase.Waiting():
-		m.Nack = nil
 		m.end(v, Aborted)
 		m.record(v, KindAborted, e.By, "aborted by hand")
 		return nil
@@ -56,7 +57,6 @@ func (m *machine) abort(v *Version, e Commanded) error {
 		if len(warm) == 0 {
 			return refuse("version %s is stable and there is no warm version to go back to: promote another one", v.Name)
 		}
-		m.Nack = nil
 		m.goBack(v, warm[len(warm)-1], Aborted)
 		m.record(v, KindAborted, e.By, "stable aborted by hand: everything goes back to %s", m.Stable)
 		return nil
@@ -77,9 +77,8 @@ func (m *machine) pause(v *Version, e Commanded) error {
 }
 
 func (m *machine) resume(v *Version, e Commanded) error {
-	if m.Nack != nil {
-		m.Nack = nil // a person asks for another try
-		m.touch()
+	if m.Nack() != nil {
+		m.forgive()
 	} else if v.Phase != Paused {
 		return m.wrongPhase(v, "resume", "paused")
 	}

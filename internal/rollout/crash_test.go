@@ -212,7 +212,7 @@ func TestARunFromWrittenEventsIsTheSame(t *testing.T) {
 			s, all = next, append(all, records...)
 		}
 		if a, b := mustEncode(t, whole.s), mustEncode(t, s); !bytes.Equal(a, b) {
-			t.Errorf("the run ended with\n%s\nand from its written events with\n%s", a, b)
+			t.Errorf("from its written events the run ends otherwise: %s", difference(a, b))
 		}
 		if !slices.EqualFunc(all, whole.log, func(a, b Record) bool { return a.Kind == b.Kind && a.Reason == b.Reason && a.At.Equal(b.At) }) {
 			t.Errorf("%d records, and %d from the written events", len(whole.log), len(all))

@@ -89,6 +89,7 @@ type Applied struct {
 	InForce     bool      `json:"in_force,omitempty"`
 	Subscribers int       `json:"subscribers,omitempty"`
 	Lagging     []string  `json:"lagging,omitempty"`
+	Accepted    []string  `json:"accepted,omitempty"` // nodes that have it, where known
 }
 
 // Rejected says that an Envoy refused the table.
@@ -96,6 +97,8 @@ type Rejected struct {
 	At         time.Time `json:"at"`
 	Generation uint64    `json:"generation"`
 	Node       string    `json:"node,omitempty"`
+	Type       string    `json:"type,omitempty"`     // of the resource that is refused, where known
+	Resource   string    `json:"resource,omitempty"` // its name, where known
 	Message    string    `json:"message,omitempty"`
 }
 

@@ -7,54 +7,6 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-// applied notes how far the table is in force. Intervals of evidence begin here.
-func (m *machine) applied(e Applied) {
-	if e.Generation != m.Generation {
-		return
-	}
-	m.Subscribers, m.Lagging = e.Subscribers, e.Lagging
-	was := m.InForce
-	m.InForce = e.InForce
-	if !e.InForce || was {
-		return
-	}
-	if m.Nack == nil {
-		m.Accepted = m.runs()
-	}
-	started := m.Since.IsZero()
-	for i := range m.Versions {
-		v := &m.Versions[i]
-		if m.Weight(v.Name) == 0 || !v.WeightSince.IsZero() || !m.InForceAt(v.Name) {
-			continue
-		}
-		v.WeightSince, started = m.at, true
-		if v.FirstWeight.IsZero() {
-			v.FirstWeight = m.at
-		}
-		if v.Phase == Canary {
-			m.verdict(v, analysis.Wait, analysis.Dwell, "%s is in force", share(m.Weight(v.Name)))
-		}
-	}
-	if started || m.Judging != m.Generation {
-		m.Since, m.Judging = m.at, m.Generation
-	}
-}
-
-// rejected stops the ramp: the last table that all accepted is served, minus what was cut since.
-func (m *machine) rejected(e Rejected) {
-	if e.Generation != m.Generation || m.Nack != nil {
-		return
-	}
-	m.Nack = &Nack{At: e.At, Node: e.Node, Message: e.Message, Served: m.Accepted}
-	if m.Accepted != nil {
-		m.touch()
-	}
-	m.record(nil, KindNack, e.Node, "Envoy %s refused the table: %s; the ramp stops and the last accepted table is served", e.Node, e.Message)
-	for _, v := range m.Canaries() {
-		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", e.Node, e.Message)
-	}
-}
-
 // probed notes whether a version's endpoints answer. A canary of which none answers gets nothing.
 func (m *machine) probed(e Probed) {
 	v := m.Version(e.Version)
@@ -70,7 +22,6 @@ func (m *machine) probed(e Probed) {
 	}
 	m.setWeight(v, 0)
 	v.Phase, v.WarmingFrom = Warming, m.at
-	m.touch()
 	m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until one does")
 	m.record(v, KindUnreachable, System, "%s", v.Verdict.Reason)
 }

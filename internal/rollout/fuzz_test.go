@@ -36,12 +36,16 @@ type walk struct {
 	names int
 	steps int
 
-	fresh map[string]bool // evidence judged under the present weight, seen from outside
-	cut   map[string]int  // attempt at which a version was cut
+	fleet *envoys
+	cut   map[string]int // attempt at which a version was cut
+	ramp  bool           // the stable version was promoted by canaryd itself: a refusal may hold that back
+
+	accepted []Run  // what was in force last
+	stable   string // and who was stable in it
 }
 
 func newWalk(t *testing.T, b []byte) *walk {
-	return &walk{t: t, b: b, at: time.Unix(1_700_000_000, 0), fresh: map[string]bool{}, cut: map[string]int{}}
+	return &walk{t: t, b: b, at: time.Unix(1_700_000_000, 0), fleet: newEnvoys(), cut: map[string]int{}}
 }
 
 func (w *walk) next() int {
@@ -72,8 +76,26 @@ func (w *walk) policy() policy.Policy {
 func (w *walk) run() {
 	w.step(PolicyChanged{At: w.at, Policy: w.policy(), Hash: "0"})
 	for len(w.b) > 0 {
-		w.step(w.event())
+		if e := w.event(); e != nil {
+			w.step(e)
+		}
+		w.hear()
 	}
+}
+
+// hear tells the state what the hub says of the Envoys.
+func (w *walk) hear() {
+	for _, e := range w.fleet.status(w.at) {
+		w.step(e)
+	}
+	w.served()
+}
+
+// restart ends canaryd and starts it again on what is stored.
+func (w *walk) restart() {
+	w.s = Resume(mustDecode(w.t, mustEncode(w.t, w.s)), w.at)
+	w.fleet.restart(&w.s)
+	w.step(PolicyChanged{At: w.at, Policy: w.s.Policy, Hash: w.s.PolicyHash})
 }
 
 func (w *walk) event() Event {
@@ -85,7 +107,11 @@ func (w *walk) event() Event {
 		}
 		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0}
 	case k < 5:
-		return Probed{At: w.at, Version: w.pick(), Up: w.next()%4 > 0}
+		up := w.next()%4 > 0
+		if !up && w.next()%2 == 0 { // trouble seldom comes alone
+			w.fleet.all[w.next()%3].most = -1
+		}
+		return Probed{At: w.at, Version: w.pick(), Up: up}
 	case k < 6:
 		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, By: "a person"}
 	case k < 7 && w.next()%2 == 0:
@@ -101,10 +127,16 @@ func (w *walk) event() Event {
 		return e
 	case k < 7 && w.next()%2 == 0:
 		return Left{At: w.at, Version: w.pick()}
+	case k < 7 && w.next()%2 == 0:
+		return PolicyChanged{At: w.at, Policy: w.s.Policy, Hash: strconv.Itoa(w.next())}
 	case k < 7:
 		return PolicyChanged{At: w.at, Policy: w.policy(), Hash: strconv.Itoa(w.next())}
-	case k < 8:
-		return Rejected{At: w.at, Generation: w.s.Generation, Node: "n", Message: "no"}
+	case k < 8 && w.next()%8 == 0:
+		w.restart()
+		return nil
+	case k < 9:
+		w.fleet.change(w.fleet.all[w.next()%3], w.next())
+		return nil
 	case k < 10:
 		w.at = w.at.Add(time.Duration(w.next()) * time.Second / 4)
 		return Tick{At: w.at}
@@ -112,7 +144,13 @@ func (w *walk) event() Event {
 		return Observed{At: w.at, Missing: &Missing{analysis.SourceUnreachable, "away"}}
 	case k < 17:
 		w.at = w.at.Add(time.Millisecond)
-		return Applied{At: w.at, Generation: w.s.Generation, InForce: w.next()%8 > 0, Subscribers: 1}
+		w.fleet.publish(&w.s)
+		for _, e := range w.fleet.all {
+			if w.next()%8 > 0 {
+				w.fleet.answer(e)
+			}
+		}
+		return nil
 	}
 	return w.evidence()
 }
@@ -155,6 +193,13 @@ func (w *walk) step(e Event) {
 		return
 	}
 	w.s = next
+	w.generations(old)
+	for _, r := range records {
+		if r.Kind == KindPromoted {
+			w.ramp = r.By == System
+		}
+	}
+	w.ramp = w.ramp && (old.Stable == w.s.Stable || len(records) > 0 && slices.ContainsFunc(records, func(r Record) bool { return r.Kind == KindPromoted }))
 	if thorough {
 		w.survivesRestart()
 	}
@@ -206,6 +251,54 @@ func (w *walk) sums() {
 	}
 	if w.s.Stable == "" && (total != 0 || slots != 0) {
 		w.t.Fatalf("no stable version, but weights %d, slots %d", total, slots)
+	}
+}
+
+// What an Envoy sees changes only with the generation.
+func (w *walk) generations(old State) {
+	if w.s.Generation == old.Generation && old.Generation > 0 && seen(old.Table()) != seen(w.s.Table()) {
+		w.t.Fatalf("generation %d was %s and is %s", old.Generation, seen(old.Table()), seen(w.s.Table()))
+	}
+	if w.s.Generation < old.Generation {
+		w.t.Fatalf("generation %d came after %d", w.s.Generation, old.Generation)
+	}
+}
+
+// What is called in force is what every connected Envoy serves that is not lagging, and a refusal is
+// known; it holds back nobody's fall, and nothing that a person or a cut decided.
+func (w *walk) served() {
+	table := w.s.Table()
+	for i := range w.s.Versions {
+		v := &w.s.Versions[i]
+		decided, given := w.s.Weight(v.Name), slotsOf(table.Slots, v.Name)
+		for _, e := range w.fleet.all {
+			if n := slotsOf(e.serves, v.Name); w.s.InForceAt(v.Name) && e.connected && !e.lagging && n != decided {
+				w.t.Fatalf("%d is said to be in force for %s, and %s serves %d", decided, v.Name, e.name, n)
+			}
+			if e.refused && w.fleet.generation == w.s.Generation && w.s.Nack() == nil {
+				w.t.Fatalf("%s refuses generation %d, and nobody knows", e.name, w.s.Generation)
+			}
+		}
+		switch {
+		case v.Phase != Stable && v.Phase != Warm && given > decided:
+			w.t.Fatalf("%s is %s at %d and is given %d", v.Name, v.Phase, decided, given)
+		case v.Phase == Warm && !w.ramp && given > decided:
+			w.t.Fatalf("%s was promoted by hand, or everything went back to it, and the old %s is given %d", w.s.Stable, v.Name, given)
+		}
+	}
+	if v := w.s.Version(w.stable); w.s.Nack() != nil && w.ramp && w.stable != w.s.Stable && v != nil && v.Phase == Warm {
+		if given := slotsOf(table.Slots, w.s.Stable); given > slotsOf(w.accepted, w.s.Stable) {
+			w.t.Fatalf("the promotion of %s is refused, it had %v, and is given %d", w.s.Stable, w.accepted, given)
+		}
+	}
+	if w.s.InForce {
+		w.accepted = table.Slots
+		if w.s.Nack() == nil {
+			w.stable = w.s.Stable
+		}
+	}
+	if w.s.Nack() == nil && seen(table) != seen(w.s.decided()) {
+		w.t.Fatalf("nobody refuses %s, and %s is given", seen(w.s.decided()), seen(table))
 	}
 }
 
@@ -299,10 +392,7 @@ func (w *walk) raises(old State, e Event, records []Record) {
 
 // A stored state means the same after it was read again.
 func (w *walk) survivesRestart() {
-	var again State
-	if err := json.Unmarshal(w.encode(w.s), &again); err != nil {
-		w.t.Fatal(err)
-	}
+	again := mustDecode(w.t, mustEncode(w.t, w.s))
 	a, _ := json.Marshal(again.Table())
 	b, _ := json.Marshal(w.s.Table())
 	if string(a) != string(b) {

@@ -132,7 +132,6 @@ func (m *machine) running(v *Version, endpoints []string) {
 		return
 	}
 	v.Endpoints = slices.Clone(endpoints)
-	m.touch()
 	if first {
 		m.record(v, KindLaunched, System, "runs at %s", strings.Join(v.Endpoints, ", "))
 	} else {
@@ -210,7 +209,6 @@ func (m *machine) stopIdle() {
 			continue
 		}
 		v.Idle, v.Endpoints, v.Reachable = true, nil, m.Policy.Route.Probe == policy.ProbeOff
-		m.touch()
 		m.record(v, KindIdle, System, "no request for %s (docker.stop_idle_after): its containers are stopped until it is wanted", after)
 	}
 }
@@ -219,7 +217,6 @@ func (m *machine) stopIdle() {
 func (m *machine) wake(v *Version) {
 	v.Idle, v.Done, v.LaunchedAt, v.ImageAt = false, Leave, at0, at0
 	v.Endpoints, v.Reachable = nil, m.Policy.Route.Probe == policy.ProbeOff
-	m.touch()
 }
 
 // revive starts the containers of a version that a person wants at 100 %; it is promoted when it answers.

@@ -128,9 +128,12 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 			continue
 		}
 		starts := v.FromZero && !onItsWay && c.From.Before(v.WeightSince) && c.To.After(v.WeightSince)
-		if starts || onItsWay && !c.From.Before(m.ChangedAt) {
+		if starts || onItsWay && !c.From.Before(m.GivenAt) {
 			b.Canary, b.Stable = b.Canary.Add(c.Counts[v.Name]), b.Stable.Add(c.Counts[m.Stable])
 		}
+	}
+	if b.Canary.Requests >= 1 && b.Stable.Requests >= 1 {
+		v.EvidenceAt, v.Held = m.at, false
 	}
 	v.Judge.Against(&v.Config, b, m.clumpBound(v), v.seconds(m.at))
 }
@@ -244,13 +247,14 @@ func (m *machine) decide(v *Version, fresh bool) {
 		return
 	}
 	now := v.seconds(m.at)
+	nack := m.Nack()
 	switch {
 	case v.Phase == Paused && m.Weight(v.Name) == 0:
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at 0%%")
 	case m.deadline(v), m.noEvidence(v), m.starved(v, now):
-	case m.Nack != nil:
-		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", m.Nack.Node, m.Nack.Message)
-	case !m.InForceAt(v.Name) || v.WeightSince.IsZero():
+	case nack != nil:
+		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", nack.Node, nack.Message)
+	case m.moved || !m.InForceAt(v.Name) || v.WeightSince.IsZero():
 		m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is not in force: %s", share(m.Weight(v.Name)), m.whyNotInForce())
 	case m.Missing != nil:
 		m.verdict(v, analysis.Wait, m.Missing.Code, "%s", m.Missing.Reason)

@@ -41,7 +41,7 @@ func TestAPolicyThatSaysTheSameChangesNothing(t *testing.T) {
 	same := PolicyChanged{At: r.s.At, Policy: mustDecode(t, before).Policy, Hash: r.s.PolicyHash, By: "reload"}
 	r.step(same)
 	if after := mustEncode(t, r.s); !bytes.Equal(before, after) {
-		t.Errorf("the same policy changed\n%s\nto\n%s", before, after)
+		t.Errorf("the same policy changed the state %s", difference(before, after))
 	}
 	same.Hash = "another"
 	r.step(same)
@@ -50,7 +50,7 @@ func TestAPolicyThatSaysTheSameChangesNothing(t *testing.T) {
 	}
 	r.s.PolicyHash = mustDecode(t, before).PolicyHash
 	if after := mustEncode(t, r.s); !bytes.Equal(before, after) || len(r.log) != n {
-		t.Errorf("another policy of the same file was edited, and it changed\n%s\nto\n%s\n%v", before, after, r.log[n:])
+		t.Errorf("another policy of the same file was edited: %v, and the state changed %s", r.log[n:], difference(before, after))
 	}
 	same.Policy.Ramp.Hold *= 2
 	r.step(same)

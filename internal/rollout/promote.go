@@ -17,6 +17,10 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	m.setWeight(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
 	v.EvidenceAt, v.Wanted = m.at, ""
+	if by != System { // no refusal holds back what a person wants
+		m.forgive()
+		m.Base = v.Name
+	}
 	if v.FirstWeight.IsZero() {
 		v.FirstWeight = m.at
 	}

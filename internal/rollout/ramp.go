@@ -56,7 +56,6 @@ func (m *machine) line() {
 		if v.Idle {
 			m.wake(v)
 		}
-		m.touch()
 	}
 	for _, v := range m.in(Warming) {
 		if v.Phase == Warming { // nobody was promoted before its turn came

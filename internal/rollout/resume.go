@@ -17,6 +17,8 @@ func Resume(s State, at time.Time) State {
 			v.EvidenceAt = at
 		}
 	}
+	m := &machine{State: &s, at: at}
+	m.give() // another build may see another table in the same state
 	return s
 }
 
@@ -34,9 +36,9 @@ func (s *State) eachMoment(f func(moment)) {
 			f(moment{at: t})
 		}
 	}
-	past(&s.At, &s.Since, &s.ChangedAt, &s.SeenAt)
-	if s.Nack != nil {
-		past(&s.Nack.At)
+	past(&s.At, &s.Since, &s.GivenAt, &s.SeenAt)
+	for i := range s.Refused {
+		past(&s.Refused[i].At)
 	}
 	if s.Watch != nil {
 		f(moment{&s.Watch.Until, true})

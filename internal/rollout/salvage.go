@@ -12,6 +12,8 @@ import (
 type storedState struct {
 	Format int `json:"format"`
 	State
+	flags
+	Serving    *Serving        `json:"serving"`
 	Versions   []storedVersion `json:"versions"`
 	Dispersion json.RawMessage `json:"dispersion"`
 	Usual      json.RawMessage `json:"usual"`

@@ -105,7 +105,22 @@ func (s *State) setWeight(v *Version, n int) {
 		v.Judge.Step()
 	}
 	v.WeightSince, v.FromZero = at0, had == 0
-	s.touch()
+}
+
+func (m *machine) setWeight(v *Version, n int) {
+	m.moved = m.moved || size(v.Slots) != n
+	m.State.setWeight(v, n)
+}
+
+// slotsOf is how many slots a version has.
+func slotsOf(runs []Run, version string) int {
+	n := 0
+	for _, r := range runs {
+		if r.Version == version {
+			n += r.Count
+		}
+	}
+	return n
 }
 
 // runs writes the slot map run-length encoded, rotated by a hash of the service, so that the same

@@ -43,7 +43,22 @@ func (s *State) sound() error {
 	if s.Stable == "" && len(taken) > 0 {
 		return fmt.Errorf("there is no stable version, and others hold slots")
 	}
-	return soundSlots(taken)
+	return errors.Join(soundSlots(taken), soundRuns(s.Given), soundRuns(s.Accepted))
+}
+
+// soundRuns refuses a table that is neither empty nor whole.
+func soundRuns(runs []Run) error {
+	left := policy.FullWeight
+	for _, r := range runs {
+		if r.Count <= 0 || r.Count > left {
+			return fmt.Errorf("%d slots of version %q are not there", r.Count, r.Version)
+		}
+		left -= r.Count
+	}
+	if len(runs) > 0 && left > 0 {
+		return fmt.Errorf("%d slots belong to nobody", left)
+	}
+	return nil
 }
 
 func (v *Version) sound() error {

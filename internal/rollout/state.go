@@ -87,14 +87,6 @@ type Version struct {
 	Verdict     analysis.Verdict `json:"verdict"`
 }
 
-// Nack is a refusal by an Envoy that stopped the ramp.
-type Nack struct {
-	At      time.Time `json:"at"`
-	Node    string    `json:"node"`
-	Message string    `json:"message"`
-	Served  []Run     `json:"served,omitempty"` // the last table that all had accepted
-}
-
 // Missing says why there is no evidence.
 type Missing struct {
 	Code   analysis.Code `json:"code"`
@@ -122,16 +114,9 @@ type State struct {
 	Stable     string        `json:"stable,omitempty"`
 	Seq        int           `json:"seq"`
 	At         time.Time     `json:"at,omitzero"` // of the last step
+	says       string        // hash of what the policy says
 
-	Generation  uint64    `json:"generation"`     // of the table; grows with every change
-	InForce     bool      `json:"in_force"`       // this generation
-	Since       time.Time `json:"since,omitzero"` // evidence counts from here
-	Judging     uint64    `json:"judging"`        // generation that Since belongs to
-	Subscribers int       `json:"subscribers"`
-	Lagging     []string  `json:"lagging,omitempty"`
-	ChangedAt   time.Time `json:"changed_at,omitzero"` // of the generation
-	Accepted    []Run     `json:"accepted,omitempty"`  // the last table in force
-	Nack        *Nack     `json:"nack,omitempty"`
+	Serving `json:"serving"`
 
 	Watch      *Watch              `json:"watch,omitempty"`
 	Dispersion analysis.Dispersion `json:"dispersion"`
@@ -195,23 +180,6 @@ func (s *State) Weights() map[string]int {
 	return w
 }
 
-// InForceAt reports whether the version's decided weight is what the Envoys serve.
-func (s *State) InForceAt(name string) bool {
-	if !s.InForce {
-		return false
-	}
-	if s.Nack == nil || s.Nack.Served == nil {
-		return s.Nack == nil
-	}
-	served := 0
-	for _, r := range s.Table().Slots {
-		if r.Version == name {
-			served += r.Count
-		}
-	}
-	return served == s.Weight(name)
-}
-
 // Busy reports whether time or evidence can change anything: quiet services cost nothing.
 func (s *State) Busy() bool {
 	return s.Watch != nil || slices.ContainsFunc(s.Versions, func(v Version) bool {
@@ -233,10 +201,7 @@ func (s State) clone() State {
 		w := *s.Watch
 		s.Watch = &w
 	}
-	if s.Nack != nil {
-		n := *s.Nack
-		s.Nack = &n
-	}
+	s.Refused = slices.Clone(s.Refused)
 	s.Dispersion = s.Dispersion.Clone()
 	return s
 }

@@ -21,6 +21,8 @@ type machine struct {
 	at      time.Time
 	records []Record
 	before  map[string]int
+	moved   bool // a weight has changed in this step: what else rests on what is in force waits for the next
+	retry   bool // what is given is to be sent again, though it is the same
 }
 
 // Step takes one event in. On a Refusal the state is returned unchanged.
@@ -32,8 +34,11 @@ func Step(old State, e Event) (State, []Record, error) {
 	}
 	m.line()
 	m.forget()
+	if len(s.Refused) > 0 || len(old.Refused) > 0 || !s.looksLike(&old) {
+		m.give()
+	}
+	m.startClocks()
 	s.At = m.at
-	m.changed(&old)
 	for i := range m.records {
 		m.records[i].After = s.Weights()
 	}
@@ -86,26 +91,12 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 	m.records = append(m.records, r)
 }
 
-// touch makes a new table; it is in force nowhere yet.
-func (s *State) touch() {
-	s.Generation++
-	s.InForce = false
-}
-
-// changed notes when the table changed last.
-func (m *machine) changed(old *State) {
-	if m.Generation != old.Generation {
-		m.ChangedAt = m.at
-	}
-}
-
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.
 func (m *machine) end(v *Version, p Phase) {
 	m.setWeight(v, 0)
 	v.Phase, v.EndedAt, v.Until = p, m.at, at0
 	v.Judge, v.Wanted = nil, ""
 	v.Trusted = v.Trusted && p != Failed && p != Aborted
-	m.touch()
 }
 
 // fail cuts a version that was judged.

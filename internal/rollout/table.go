@@ -1,7 +1,10 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
+	"strconv"
 
 	"github.com/canaryd/canaryd/internal/policy"
 )
@@ -25,8 +28,18 @@ type Cluster struct {
 	Pin       string // value of their cookie
 }
 
-// Table builds the routing table of the present state.
+// Table is the routing table that the Envoys are to have: what is decided or, while an Envoy refuses
+// that, the fall-back.
 func (s *State) Table() Table {
+	t := s.decided()
+	if len(s.Refused) > 0 && s.refuses(t.content(s.says)) {
+		t = s.fallBack(t)
+	}
+	return t
+}
+
+// decided is the table of what is decided.
+func (s *State) decided() Table {
 	t := Table{Service: s.Policy.Service, Generation: s.Generation, Policy: &s.Policy, Stable: s.Stable, Slots: s.runs()}
 	for i := range s.Versions {
 		v := &s.Versions[i]
@@ -39,9 +52,6 @@ func (s *State) Table() Table {
 			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, pinned, v.Pin})
 		}
 	}
-	if s.Nack != nil && s.Nack.Served != nil {
-		t.Slots = t.repair(s.Nack.Served)
-	}
 	if v := s.Version(s.Stable); v == nil || len(v.Endpoints) == 0 {
 		t.Slots, t.Stable = nil, "" // the first version's containers do not run yet
 	}
@@ -53,6 +63,36 @@ func (t Table) Knows(versions ...string) bool {
 	known := func(v string) bool { return slices.Contains(versions, v) }
 	return slices.ContainsFunc(t.Slots, func(r Run) bool { return known(r.Version) }) ||
 		slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return known(c.Version) })
+}
+
+// looksLike reports whether the decided table of another state is certainly the same: it compares what
+// decided reads. Most steps change nothing that an Envoy can see.
+func (s *State) looksLike(o *State) bool {
+	return s.says == o.says && s.Stable == o.Stable && slices.EqualFunc(s.Versions, o.Versions, func(a, b Version) bool {
+		return a.Name == b.Name && a.Phase == b.Phase && a.Pin == b.Pin && a.Reachable == b.Reachable && a.FirstWeight.IsZero() == b.FirstWeight.IsZero() &&
+			slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Slots, b.Slots)
+	})
+}
+
+// knows reports whether a version is a cluster of the table.
+func (t *Table) knows(version string) bool {
+	return slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return c.Version == version })
+}
+
+// content is a hash of all that an Envoy can see of the table; says is what the policy says.
+func (t *Table) content(says string) string {
+	b := strconv.AppendQuote([]byte(says), t.Stable)
+	for _, r := range t.Slots {
+		b = strconv.AppendInt(strconv.AppendQuote(b, r.Version), int64(r.Count), 10)
+	}
+	for _, c := range t.Clusters {
+		b = strconv.AppendBool(strconv.AppendQuote(strconv.AppendQuote(b, c.Version), c.Pin), c.Pinned)
+		for _, e := range c.Endpoints {
+			b = strconv.AppendQuote(b, e)
+		}
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:12])
 }
 
 // Without is the table with some versions cut, for the time in which a newer table is not stored yet.
@@ -76,7 +116,7 @@ func (t Table) Without(versions []string, heir string) Table {
 func (t Table) repair(rs []Run) []Run {
 	rs = slices.Clone(rs)
 	for i := range rs {
-		if !slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return c.Version == rs[i].Version }) {
+		if !t.knows(rs[i].Version) {
 			rs[i].Version = t.Stable
 		}
 	}

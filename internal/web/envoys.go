@@ -11,7 +11,6 @@ import (
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
-	"github.com/canaryd/canaryd/internal/xds"
 )
 
 const (
@@ -43,14 +42,14 @@ type Node struct {
 	Peer      string                 `json:"peer,omitempty"`
 	Connected bool                   `json:"connected"`
 	Since     time.Time              `json:"since"`
-	Standing  xds.Standing           `json:"standing,omitempty"` // the worst of its services'
+	Standing  controller.Standing           `json:"standing,omitempty"` // the worst of its services'
 	Services  map[string]NodeService `json:"services,omitempty"`
-	Counts    map[xds.Standing]int   `json:"counts,omitempty"`
+	Counts    map[controller.Standing]int   `json:"counts,omitempty"`
 }
 
 // NodeService is what a node has of a service. Weights are fractions of 1.
 type NodeService struct {
-	Standing xds.Standing       `json:"standing"`
+	Standing controller.Standing       `json:"standing"`
 	Since    time.Time          `json:"since"`
 	Type     string             `json:"type,omitempty"` // of what it refuses
 	Resource string             `json:"resource,omitempty"`
@@ -58,7 +57,7 @@ type NodeService struct {
 	Weights  map[string]float64 `json:"weights,omitempty"`
 }
 
-func viewCounts(c xds.Counts) Envoys { return Envoys(c) }
+func viewCounts(c controller.NodeCounts) Envoys { return Envoys(c) }
 
 // envoys lists the nodes, all or those of one service.
 func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
@@ -99,18 +98,18 @@ func (n Node) key() string { return n.Node + " " + n.Peer }
 
 // viewNode says what a node has of one service, or of how many it has what; of is false where it has nothing
 // of that service.
-func viewNode(e xds.Envoy, service string) (n Node, of bool) {
+func viewNode(e controller.Envoy, service string) (n Node, of bool) {
 	n = Node{Node: e.Node, Cluster: e.Cluster, Build: e.Build, Peer: e.Peer, Connected: e.Connected, Since: e.Since, Standing: e.Standing}
 	if service == "" {
 		for _, s := range e.Services {
 			if n.Counts == nil {
-				n.Counts = map[xds.Standing]int{}
+				n.Counts = map[controller.Standing]int{}
 			}
 			n.Counts[s.Standing]++
 		}
 		return n, true
 	}
-	i := slices.IndexFunc(e.Services, func(s xds.EnvoyService) bool { return s.Service == service })
+	i := slices.IndexFunc(e.Services, func(s controller.EnvoyService) bool { return s.Service == service })
 	if i < 0 {
 		return n, false
 	}
@@ -146,9 +145,12 @@ func fleetWarnings(c controller.Service) []string {
 		if n.Why != "" {
 			refuse = append(refuse, fmt.Sprintf("Envoy %s refuses the %s %s: %s", n.Node, n.Type, n.Resource, n.Why))
 		}
-		if vs := leftovers(c, n); len(vs) > 0 && n.Standing != xds.Applied {
+		if vs := leftovers(c, n); len(vs) > 0 {
 			behind = append(behind, fmt.Sprintf("%s (%s) may still send users to %s", n.Node, n.Standing, strings.Join(vs, ", ")))
 		}
+	}
+	if n := c.State.Nack(); len(refuse) == 0 && n != nil { // from before a restart, or of an Envoy that is away
+		refuse = append(refuse, fmt.Sprintf("Envoy %s refused the table: %s", n.Node, n.Message))
 	}
 	if len(behind) > 0 {
 		refuse = append(refuse, "Envoy "+strings.Join(atMost(behind), "; "))
@@ -164,7 +166,7 @@ func atMost(list []string) []string {
 }
 
 // leftovers are the versions that a node gives a share and that are decided to get nothing.
-func leftovers(c controller.Service, n xds.NodeStatus) []string {
+func leftovers(c controller.Service, n controller.NodeStatus) []string {
 	var out []string
 	for _, r := range n.Weights {
 		if c.State.Weight(r.Version) == 0 && !slices.Contains(out, r.Version) {

@@ -1,0 +1,129 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// envoys model a fleet and the hub that serves it: who is connected, what each one serves, and what it
+// refuses. The hub may be behind the state, because a decision is stored before it is published.
+type envoys struct {
+	all        []*envoy
+	generation uint64
+	table      Table
+	told       string // the status that the state heard last
+}
+
+type envoy struct {
+	name      string
+	connected bool
+	lagging   bool
+	serves    []Run
+	has       string // what it accepted last
+	refused   bool   // the present table
+	most      int    // it refuses tables that give more than this to others than the stable version; -1: all
+}
+
+const healthy = 10000
+
+func newEnvoys() *envoys {
+	f := &envoys{}
+	for _, name := range []string{"edge-1", "edge-2", "edge-3"} {
+		f.all = append(f.all, &envoy{name: name, connected: true, most: healthy})
+	}
+	return f
+}
+
+// seen is all that an Envoy sees of a table.
+func seen(t Table) string { return fmt.Sprint(t.Stable, t.Slots, t.Clusters) }
+
+// publish gives the table of a state to the Envoys. They answer later.
+func (f *envoys) publish(s *State) {
+	t := s.Table()
+	if f.generation == t.Generation {
+		return
+	}
+	refused := slices.ContainsFunc(f.all, func(e *envoy) bool { return e.refused })
+	if refused || seen(t) != seen(f.table) {
+		for _, e := range f.all {
+			e.refused, e.lagging = false, false
+		}
+	}
+	f.generation, f.table = t.Generation, t
+}
+
+// answer lets an Envoy accept or refuse what it is offered.
+func (f *envoys) answer(e *envoy) {
+	if !e.connected || e.refused || e.has == seen(f.table) || f.generation == 0 {
+		return
+	}
+	others := 0
+	for _, r := range f.table.Slots {
+		if r.Version != f.table.Stable {
+			others += r.Count
+		}
+	}
+	if others > e.most {
+		e.refused, e.lagging = true, false
+		return
+	}
+	e.has, e.serves, e.lagging = seen(f.table), f.table.Slots, false
+}
+
+// change lets something happen to an Envoy.
+func (f *envoys) change(e *envoy, what int) {
+	switch what % 10 {
+	case 0:
+		e.connected, e.refused, e.lagging = false, false, false
+	case 1, 2:
+		e.connected = true
+	case 3: // a new process
+		*e = envoy{name: e.name, connected: true, most: e.most}
+	case 4:
+		e.lagging = e.connected && !e.refused && e.has != seen(f.table)
+	case 5, 6, 7:
+		e.most = []int{-1, 0, 100, 1000, 4000}[what/10%5]
+	default:
+		e.most = healthy
+	}
+}
+
+// restart is what a restart of canaryd is to them.
+func (f *envoys) restart(s *State) {
+	for _, e := range f.all {
+		e.connected, e.refused, e.lagging = false, false, false
+	}
+	f.generation, f.told = 0, ""
+	f.publish(s)
+}
+
+// status is what the hub tells, when there is something new.
+func (f *envoys) status(at time.Time) []Event {
+	a := Applied{At: at, Generation: f.generation}
+	var events []Event
+	waiting, refused := 0, 0
+	for _, e := range f.all {
+		switch {
+		case !e.connected:
+			continue
+		case e.refused:
+			refused++
+			events = append(events, Rejected{At: at, Generation: f.generation, Node: e.name, Message: "no"})
+		case e.lagging:
+			a.Lagging = append(a.Lagging, e.name)
+		case e.has != seen(f.table):
+			waiting++
+		default:
+			a.Accepted = append(a.Accepted, e.name)
+		}
+		a.Subscribers++
+	}
+	a.InForce = a.Subscribers > len(a.Lagging) && waiting == 0 && refused == 0
+	told := fmt.Sprint(a.Generation, a.InForce, a.Subscribers, a.Lagging, waiting, events)
+	if told == f.told {
+		return nil
+	}
+	f.told = told
+	return append(events, a)
+}

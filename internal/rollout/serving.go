@@ -1,0 +1,176 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// Serving is what the Envoys have of the service: what they are given, what they took of it, and what
+// they refuse. It holds at the end of every step that
+//   - Given are the slots of State.Table, and Content is a hash of all that an Envoy can see of it;
+//     Generation grows whenever that changes, and when a person asks for another try;
+//   - if InForce, then Accepted is Given: what every Envoy serves that is connected and not lagging;
+//   - Refused is empty, or one of it refuses what is decided. Then Given is the fall-back: no version but
+//     the base gets more than it had in Accepted, nor more than is decided.
+type Serving struct {
+	Generation uint64    `json:"generation"`
+	Content    string    `json:"content,omitempty"`
+	Given      []Run     `json:"given,omitempty"`
+	GivenAt    time.Time `json:"given_at,omitzero"`
+
+	InForce     bool      `json:"in_force"`
+	Accepted    []Run     `json:"accepted,omitempty"` // slots of the last table that was in force
+	Taken       uint64    `json:"taken"`              // generation of Accepted
+	Since       time.Time `json:"since,omitzero"`     // first in force: evidence counts from here
+	Base        string    `json:"base,omitempty"`     // has what others may not have while a table is refused: who was stable in Accepted, or whom a person made stable since
+	Subscribers int       `json:"subscribers"`
+	Lagging     []string  `json:"lagging,omitempty"`
+
+	Refused []Nack `json:"refused,omitempty"`
+}
+
+// Nack is the refusal of a table by an Envoy. It is remembered by the table's content: over a reload and
+// a restart, until something else is decided, a person asks for another try, or the Envoy accepts it. It
+// holds the ramp; it never holds back a cut, or what a person promotes.
+type Nack struct {
+	Content  string    `json:"content"`
+	Node     string    `json:"node"`
+	Type     string    `json:"type,omitempty"`     // of the resource, where known
+	Resource string    `json:"resource,omitempty"` // its name, where known
+	Message  string    `json:"message"`
+	At       time.Time `json:"at"`
+}
+
+// Nack is the first refusal of what is decided, nil when nobody refuses it.
+func (s *State) Nack() *Nack {
+	if len(s.Refused) == 0 {
+		return nil
+	}
+	return &s.Refused[0]
+}
+
+// InForceAt reports whether the version's decided weight is what the Envoys serve.
+func (s *State) InForceAt(name string) bool {
+	return s.InForce && slotsOf(s.Accepted, name) == s.Weight(name)
+}
+
+// refuses reports whether an Envoy refused a table of this content.
+func (s *Serving) refuses(content string) bool {
+	return slices.ContainsFunc(s.Refused, func(n Nack) bool { return n.Content == content })
+}
+
+// forgive lets what was refused be sent again.
+func (m *machine) forgive() {
+	m.retry = len(m.Refused) > 0
+	m.Refused = nil
+}
+
+// give brings what the Envoys are given up to date with what is decided.
+func (m *machine) give() {
+	t := m.decided()
+	content := t.content(m.says)
+	if m.refuses(content) {
+		t = m.fallBack(t)
+		given := t.content(m.says)
+		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(n Nack) bool { return n.Content != content && n.Content != given })
+		content = given
+	} else {
+		m.Refused = nil
+	}
+	if content != m.Content || m.retry {
+		m.Generation++
+		m.Content, m.Given, m.GivenAt, m.InForce = content, t.Slots, m.at, false
+	}
+}
+
+// fallBack is the table to serve while what is decided is refused. A slot stays with the version that had
+// it in the last accepted table where that is decided as well; the base gets the others.
+func (s *State) fallBack(t Table) Table {
+	if len(s.Accepted) == 0 || len(t.Slots) == 0 {
+		return t
+	}
+	base := t.Stable
+	if v := s.Version(s.Base); v != nil && v.Phase == Warm && t.knows(v.Name) {
+		base = v.Name
+	}
+	t.Slots = common(s.Accepted, t.Slots, base)
+	return t
+}
+
+// common keeps the owner of each slot on which two tables agree, and gives the others to the base.
+func common(a, b []Run, base string) []Run {
+	a, b = slices.Clone(a), slices.Clone(b)
+	var out []Run
+	for len(a) > 0 && len(b) > 0 {
+		n := min(a[0].Count, b[0].Count)
+		owner := base
+		if a[0].Version == b[0].Version {
+			owner = a[0].Version
+		}
+		out = append(out, Run{owner, n})
+		if a[0].Count -= n; a[0].Count == 0 {
+			a = a[1:]
+		}
+		if b[0].Count -= n; b[0].Count == 0 {
+			b = b[1:]
+		}
+	}
+	return mergeRuns(out)
+}
+
+// applied notes how far the table is in force.
+func (m *machine) applied(e Applied) {
+	if e.Generation != m.Generation {
+		return
+	}
+	m.Subscribers, m.Lagging, m.InForce = e.Subscribers, e.Lagging, e.InForce
+	m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(n Nack) bool {
+		return n.Content == m.Content && (e.InForce || slices.Contains(e.Accepted, n.Node))
+	})
+	if !e.InForce {
+		return
+	}
+	if m.Taken != m.Generation {
+		m.Accepted, m.Taken, m.Since = m.Given, m.Generation, m.at
+	}
+	if m.Nack() == nil { // else the fall-back is in force, with the base that it had
+		m.Base = m.Stable
+	}
+	m.startClocks()
+}
+
+// startClocks begins the time of weights that are in force now. Evidence counts from here.
+func (m *machine) startClocks() {
+	for i := range m.Versions {
+		v := &m.Versions[i]
+		if m.Weight(v.Name) == 0 || !v.WeightSince.IsZero() || !m.InForceAt(v.Name) {
+			continue
+		}
+		v.WeightSince, m.Since = m.at, m.at
+		if v.FirstWeight.IsZero() {
+			v.FirstWeight = m.at
+		}
+		if v.Phase == Canary {
+			m.verdict(v, analysis.Wait, analysis.Dwell, "%s is in force", share(m.Weight(v.Name)))
+		}
+	}
+}
+
+// rejected stops the ramp: what all had accepted is served, minus what was cut since.
+func (m *machine) rejected(e Rejected) {
+	if e.Generation != m.Generation || slices.ContainsFunc(m.Refused, func(n Nack) bool { return n.Content == m.Content && n.Node == e.Node }) {
+		return
+	}
+	first := !m.refuses(m.Content)
+	m.InForce = false
+	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, e.At})
+	if !first {
+		return
+	}
+	m.record(nil, KindNack, e.Node, "Envoy %s refused the table: %s; the ramp stops and the last accepted table is served", e.Node, e.Message)
+	for _, v := range m.Canaries() {
+		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", e.Node, e.Message)
+	}
+}
