@@ -225,6 +225,17 @@ func (h *Hub) status(service string) Status {
 	return h.services[service].force.Status(service)
 }
 
+// versions are what an Envoy that is up to date would bring along.
+func versions(h *Hub, typ string) map[string]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]string{}
+	for name := range h.cat.names[typ] {
+		out[name] = h.cat.resources[Ref{typ, name}].Version
+	}
+	return out
+}
+
 // listen makes an in-memory listener and a dialer for it.
 func listen(t testing.TB) (*bufconn.Listener, func() *grpc.ClientConn) {
 	t.Helper()

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -36,12 +35,21 @@ type clients struct {
 	caches map[string]*cache.LinearCache
 	server sotw.Server
 
-	mu      sync.Mutex
-	streams map[int64]*stream
+	mu      sync.Mutex // of the map; what is in it is guarded by the hub's
+	streams map[int64]*client
+}
+
+// client is one client's stream.
+type client struct {
+	id     uint64
+	node   Node
+	routes map[string]struct{}           // asked for
+	sent   map[string]map[string]Content // nonce, service: unanswered
+	booked map[string]struct{}           // services whose book may know the stream
 }
 
 func newClients(h *Hub) *clients {
-	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*stream{}}
+	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*client{}}
 	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, Caches: map[string]cache.Cache{}}
 	for _, typ := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
 		c.caches[typ] = cache.NewLinearCache(typ)
@@ -153,9 +161,13 @@ func (c *clients) serve(ss grpc.ServerStream) error {
 
 // OnStreamOpen implements the server's callbacks.
 func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
-	st := c.hub.open(Node{Peer: peerOf(ctx), Client: true})
+	cl := &client{node: Node{Peer: peerOf(ctx), Client: true}, routes: map[string]struct{}{},
+		sent: map[string]map[string]Content{}, booked: map[string]struct{}{}}
+	c.hub.mu.Lock()
+	cl.id = c.hub.connect(cl.node)
+	c.hub.mu.Unlock()
 	c.mu.Lock()
-	c.streams[id] = st
+	c.streams[id] = cl
 	c.mu.Unlock()
 	return nil
 }
@@ -163,13 +175,15 @@ func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
 // OnStreamClosed implements the server's callbacks.
 func (c *clients) OnStreamClosed(id int64, _ *core.Node) {
 	c.mu.Lock()
-	st := c.streams[id]
+	cl := c.streams[id]
 	delete(c.streams, id)
 	c.mu.Unlock()
-	st.close()
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
+	c.hub.disconnect(cl.id, cl.node, cl.booked)
 }
 
-func (c *clients) stream(id int64) *stream {
+func (c *clients) stream(id int64) *client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.streams[id]
@@ -180,48 +194,86 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 	if req.GetNode().GetUserAgentName() == "envoy" {
 		return status.Error(codes.InvalidArgument, "an Envoy has to ask for deltas: write `api_type: DELTA_GRPC` in its ads_config (`canaryd bootstrap` prints one)")
 	}
-	st := c.stream(id)
-	st.hub.mu.Lock()
-	defer st.hub.mu.Unlock()
-	if req.GetNode() != nil && st.node.ID == "" {
-		st.node = nodeOf(req.GetNode(), st.node.Peer)
-		st.node.Client = true
+	cl, h := c.stream(id), c.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if req.GetNode() != nil && cl.node.ID == "" {
+		cl.node = nodeOf(req.GetNode(), cl.node.Peer)
+		cl.node.Client = true
+		h.peers[cl.id] = peering{cl.node, h.peers[cl.id].since}
 	}
-	if req.GetTypeUrl() != TypeRoute {
-		return nil
+	if req.GetTypeUrl() == TypeRoute {
+		c.answer(cl, req)
+		c.asks(cl, req.GetResourceNames())
 	}
-	ts := st.typ(TypeRoute)
-	if items, ok := ts.inflight[req.GetResponseNonce()]; ok {
-		delete(ts.inflight, req.GetResponseNonce())
-		if d := req.GetErrorDetail(); d != nil {
-			st.clientRefusal(items, d.GetMessage())
-		} else {
-			st.acceptance(TypeRoute, items)
-		}
-	}
-	var gone, more []string
-	for name, k := range ts.names {
-		if k.subscribed && !slices.Contains(req.GetResourceNames(), name) {
-			gone = append(gone, name)
-		}
-	}
-	for _, name := range req.GetResourceNames() {
-		if !st.known(TypeRoute, name).subscribed {
-			more = append(more, name)
-		}
-	}
-	st.unsubscribe(TypeRoute, gone)
-	st.subscribe(TypeRoute, more, false)
 	return nil
 }
 
-// clientRefusal books a NACK; go-control-plane does not send the same again.
-func (st *stream) clientRefusal(items []sent, message string) {
-	st.hub.nacks[shortType(TypeRoute)]++
-	for _, it := range items {
-		if s := st.hub.services[it.name]; s != nil && s.view != nil && s.view.version == it.version {
-			s.force.Refuse(st.id, st.node, Ref{TypeRoute, it.name}, it.version, message, time.Now())
-			st.hub.changes(it.name)
+// answer books an ACK or a NACK. go-control-plane sends nothing again that was refused.
+func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
+	h := c.hub
+	sent, ok := cl.sent[req.GetResponseNonce()]
+	if !ok {
+		return
+	}
+	delete(cl.sent, req.GetResponseNonce())
+	d := req.GetErrorDetail()
+	if d != nil {
+		h.nacks[shortType(TypeRoute)]++
+	}
+	for name, content := range sent {
+		s := h.services[name]
+		if s == nil {
+			continue
+		}
+		r, present := Ref{TypeRoute, name}, s.edition.view != nil && s.edition.view.version == content.Version
+		switch {
+		case d == nil:
+			s.force.Accept(cl.id, content, present, h.now())
+			s.force.Took(cl.id, r, content.Version, h.now())
+		case present:
+			s.force.Refuse(cl.id, cl.node, r, content.Version, d.GetMessage(), h.now())
+		}
+		h.changes(name)
+	}
+}
+
+// asks books which routes a client wants now.
+func (c *clients) asks(cl *client, names []string) {
+	for name := range cl.routes {
+		if slices.Contains(names, name) {
+			continue
+		}
+		delete(cl.routes, name)
+		if s := c.hub.services[name]; s != nil {
+			s.force.Drop(cl.id)
+			c.hub.changes(name)
+		}
+	}
+	for _, name := range names {
+		if _, had := cl.routes[name]; had {
+			continue
+		}
+		cl.routes[name] = struct{}{}
+		if s := c.hub.services[name]; s != nil {
+			c.joins(cl, name, s)
+		}
+	}
+}
+
+func (c *clients) joins(cl *client, name string, s *service) {
+	cl.booked[name] = struct{}{}
+	s.force.Join(cl.id, cl.node, Content{}, c.hub.now())
+	c.hub.changes(name)
+}
+
+// join books the clients that asked for a route before there was one.
+func (c *clients) join(name string, s *service) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cl := range c.streams {
+		if _, wants := cl.routes[name]; wants {
+			c.joins(cl, name, s)
 		}
 	}
 }
@@ -231,23 +283,22 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 	if resp.GetTypeUrl() != TypeRoute {
 		return
 	}
-	st := c.stream(id)
-	st.hub.mu.Lock()
-	defer st.hub.mu.Unlock()
-	ts := st.typ(TypeRoute)
-	var items []sent
+	cl, h := c.stream(id), c.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sent := map[string]Content{}
 	for _, any := range resp.GetResources() {
 		version := contentVersion(any.GetValue())
-		for name := range ts.names {
-			if s := st.hub.services[name]; s != nil && s.view != nil && s.view.version == version {
-				items = append(items, sent{name: name, version: version})
-				s.force.Sent(st.id, version, time.Now())
+		for name := range cl.routes {
+			if s := h.services[name]; s != nil && s.edition.view != nil && s.edition.view.version == version {
+				sent[name] = s.wanted().Clients
+				s.force.Sent(cl.id, version, h.now())
 			}
 		}
 	}
-	ts.inflight[resp.GetNonce()] = items
-	if len(ts.inflight) > routeWindow { // a client that never answers
+	cl.sent[resp.GetNonce()] = sent
+	if len(cl.sent) > routeWindow { // a client that never answers
 		n, _ := strconv.Atoi(resp.GetNonce())
-		delete(ts.inflight, strconv.Itoa(n-routeWindow))
+		delete(cl.sent, strconv.Itoa(n-routeWindow))
 	}
 }

@@ -43,7 +43,6 @@ type Content struct {
 type Wanted struct {
 	Generation uint64
 	Envoys     Content
-	Minimal    Content  // of Envoys, for those who refuse a cut
 	Clients    Content  // of gRPC clients without a proxy
 	Nodes      []string // node clusters that may have the service; none: all
 	Canaries   []string // versions beside the stable one
@@ -69,6 +68,7 @@ type member struct {
 	doubted  bool      // the older stream of a node that came back (see seat.go): counts for nothing
 	accepted Content   // what it serves
 	served   time.Time // since when it serves these slots
+	asked    bool      // for the route, on that stream
 	sent     string    // version of the route last sent and not refused
 	behind   time.Time // since when it is waited for; zero: it is not
 	waited   time.Duration
@@ -127,6 +127,10 @@ func (f *Force) Join(stream uint64, n Node, has Content, at time.Time) {
 		return
 	}
 	m := f.attach(stream, n, at)
+	if m.asked {
+		return
+	}
+	m.asked = true
 	if has.Version == "" {
 		maps.DeleteFunc(m.refusals, func(_ Ref, r refusal) bool { return r.since.Before(m.since) })
 		m.lagging, m.waited = false, 0
@@ -146,8 +150,9 @@ func (f *Force) Sent(stream uint64, version string, at time.Time) {
 	}
 }
 
-// Accept books that a route is in force on a stream's node.
-func (f *Force) Accept(stream uint64, c Content, at time.Time) {
+// Accept books that a route is in force on a stream's node; present says that it is a form of the present
+// table.
+func (f *Force) Accept(stream uint64, c Content, present bool, at time.Time) {
 	m := f.heard(stream, at)
 	if m == nil {
 		return
@@ -155,20 +160,18 @@ func (f *Force) Accept(stream uint64, c Content, at time.Time) {
 	f.charge(m, at)
 	m.serves(c, at)
 	m.behind, m.waited = time.Time{}, 0
-	if m.accepted.is(f.wanted(m).Version) || m.accepted.is(f.want.Minimal.Version) {
-		m.lagging = false
-	}
+	m.lagging = m.lagging && !present
 	f.settle(m, at)
 }
 
-// Took books that a resource was accepted which the stream's node may have refused before.
-func (f *Force) Took(stream uint64, r Ref, at time.Time) {
+// Took books that a content was accepted which the stream's node may have refused before.
+func (f *Force) Took(stream uint64, r Ref, version string, at time.Time) {
 	m := f.heard(stream, at)
 	if m == nil || len(m.refusals) == 0 {
 		return
 	}
 	f.charge(m, at)
-	if _, refused := m.refusals[r]; refused {
+	if old, refused := m.refusals[r]; refused && sameVersion(old.version, version) {
 		delete(m.refusals, r)
 		m.lagging = false
 	}
@@ -244,12 +247,6 @@ func (f *Force) Forget(id string) bool {
 	return known
 }
 
-// refuses reports whether a stream's node refuses something.
-func (f *Force) refuses(stream uint64) bool {
-	m := f.streams[stream]
-	return m != nil && len(m.refusals) > 0
-}
-
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {
@@ -297,19 +294,34 @@ func (f *Force) Served(id string) (slots []rollout.Run, since time.Time, ok bool
 	return slots, since, ok && len(slots) > 0
 }
 
-// content finds the table that a version stands for, among those that are wanted or served.
-func (f *Force) content(version string) (Content, bool) {
-	for _, c := range []Content{f.want.Envoys, f.want.Minimal, f.want.Clients} {
-		if c.is(version) {
-			return c, true
-		}
-	}
+// used are the versions of routes that somebody serves, or is about to.
+func (f *Force) used() map[string]struct{} {
+	out := map[string]struct{}{}
 	for m := range f.all() {
-		if m.accepted.is(version) && m.accepted.Slots != nil {
-			return m.accepted, true
+		out[m.accepted.Version], out[m.sent] = struct{}{}, struct{}{}
+	}
+	return out
+}
+
+// remembers reports whether a node refused a content on an earlier connection of the same process.
+func (f *Force) remembers(n Node, r Ref, version string) bool {
+	return slices.ContainsFunc(f.nodes[n.ID], func(m *member) bool {
+		old, ok := m.refusals[r]
+		return ok && m.node.Build == n.Build && sameVersion(old.version, version)
+	})
+}
+
+// refusing are the streams that refuse something, by what it is.
+func (f *Force) refusing() map[Ref][]uint64 {
+	out := map[Ref][]uint64{}
+	for m := range f.all() {
+		for r := range m.refusals {
+			if m.stream != 0 {
+				out[r] = append(out[r], m.stream)
+			}
 		}
 	}
-	return Content{Version: version}, false
+	return out
 }
 
 func (f *Force) standing(m *member) Standing {

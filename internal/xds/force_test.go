@@ -49,14 +49,14 @@ func (b *book) leave(stream string) {
 }
 
 func (b *book) want(v int) {
-	b.Want(Wanted{Generation: uint64(v), Envoys: content(v), Minimal: Content{"min", []rollout.Run{{Version: "v1", Count: 10000}}}, Canaries: []string{"v2"}}, b.at)
+	b.Want(Wanted{Generation: uint64(v), Envoys: content(v), Canaries: []string{"v2"}}, b.at)
 	b.Changed(Ref{TypeRoute, "shop"}, b.at)
 }
 
 func (b *book) accept(stream string, v int) {
 	b.Sent(b.streams[stream], content(v).Version, b.at)
-	b.Accept(b.streams[stream], content(v), b.at)
-	b.Took(b.streams[stream], Ref{TypeRoute, "shop"}, b.at)
+	b.Accept(b.streams[stream], content(v), content(v).Version == b.Force.want.Envoys.Version, b.at)
+	b.Took(b.streams[stream], Ref{TypeRoute, "shop"}, content(v).Version, b.at)
 }
 
 func (b *book) refuse(stream, typ, name, version string) {
@@ -154,7 +154,7 @@ func TestStandings(t *testing.T) {
 			b.join("a", 0)
 			b.accept("a", 1)
 			b.refuse("a", TypeCluster, cluster, "c")
-			b.Took(b.streams["a"], Ref{TypeCluster, cluster}, b.at)
+			b.Took(b.streams["a"], Ref{TypeCluster, cluster}, "c", b.at)
 		}, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
 		{"or not wanted", func(b *book) {
 			b.join("a", 0)
@@ -373,7 +373,7 @@ func TestServedSaysSinceWhen(t *testing.T) {
 	}
 	check("accepted", 1, begun)
 	b.pass(time.Minute)
-	b.Accept(b.streams["a"], Content{"other timeout", content(1).Slots}, b.at)
+	b.Accept(b.streams["a"], Content{"other timeout", content(1).Slots}, true, b.at)
 	check("the same weights", 1, begun)
 	b.accept("a", 1)
 	b.leave("a")

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -19,55 +18,69 @@ import (
 // ForgetAfter is the default of Hub.ForgetAfter.
 const ForgetAfter = time.Hour
 
-// Hub holds all resources and knows for every stream what it has, what it was sent and what it
-// accepted. One mutex guards it all: every critical section is short and does no I/O.
+// Hub serves tables to Envoys. It ties together what there is (the catalogue), what each stream has
+// (sessions), and who has what of each service (the books). One mutex guards it all: no critical section does
+// I/O.
 type Hub struct {
 	// ForgetAfter is until when a node that is gone is remembered. Set it before the first Publish.
 	ForgetAfter time.Duration
 
 	log logrus.FieldLogger
+	now func() time.Time
 
 	mu       sync.Mutex
-	res      map[string]map[string]*Resource            // type, name
-	subs     map[string]map[string]map[*stream]struct{} // type, name: who asked for it by name
-	wild     map[string]map[*stream]struct{}            // type: who wants all
-	streams  map[*stream]struct{}
+	cat      *Catalog
 	services map[string]*service
-	nacks    map[string]int // type: refusals so far
-	opened   uint64         // streams so far: they are numbered
-
-	left map[string]time.Time // nodes that a connection was lost to: when the last one was
-	held map[string]struct{}  // services that are to stay as the Envoys have them
-
-	changed map[string]struct{} // services whose status changed
-	wake    chan struct{}
-	clients *clients
+	sessions map[uint64]*session
+	subs     map[Ref]map[*session]struct{}    // who asked for it by name
+	wild     map[string]map[*session]struct{} // type: who wants all
+	opened   uint64                           // streams so far: they are numbered
+	peers    map[uint64]peering               // all streams, those of gRPC clients too
+	left     map[string]time.Time             // nodes that a connection was lost to: when the last one was
+	nacks    map[string]int                   // type: refusals so far
+	changed  map[string]struct{}              // services whose status changed
+	wake     chan struct{}
+	clients  *clients
 }
 
-// service is the book-keeping of one service's route.
+// service is what is served of one service.
 type service struct {
-	generation uint64
-	route      *policy.Route
-	builtFrom  map[string]builtFrom // version: what its resources were built from
-	resources  map[string][]*Resource
-	routeRes   *Resource
-	view       *view // of gRPC clients; nil: none
-	force      *Force
-	told       Status
+	edition *edition
+	force   *Force
+	told    Status
 }
 
-type builtFrom struct {
+// peering is one stream.
+type peering struct {
+	node  Node
+	since time.Time
+}
+
+// edition is one table, built.
+type edition struct {
+	forms    *forms
+	route    policy.Route
+	versions map[string]built
+	view     *view // of gRPC clients; nil: none
+}
+
+// built is what was made for a version, and of what.
+type built struct {
 	endpoints []string
 	route     policy.Route
+	resources []*Resource
 }
 
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
-		ForgetAfter: ForgetAfter,
-		log:         log, res: map[string]map[string]*Resource{}, subs: map[string]map[string]map[*stream]struct{}{},
-		wild: map[string]map[*stream]struct{}{}, streams: map[*stream]struct{}{}, services: map[string]*service{},
-		nacks: map[string]int{}, held: map[string]struct{}{}, left: map[string]time.Time{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		ForgetAfter: ForgetAfter, log: log, now: time.Now,
+		cat: newCatalog(), services: map[string]*service{}, sessions: map[uint64]*session{},
+		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
+		left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+	}
+	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
+		h.nacks[shortType(typ)] = 0
 	}
 	h.clients = newClients(h)
 	return h
@@ -78,7 +91,159 @@ func NewHub(log logrus.FieldLogger) *Hub {
 func (h *Hub) Publish(t rollout.Table) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.publish(t)
+	var old *edition
+	if s := h.services[t.Service]; s != nil {
+		old = s.edition
+	}
+	e, err := build(t, old, h.log)
+	if err != nil {
+		return fmt.Errorf("service %s: %w", t.Service, err)
+	}
+	return h.install(e)
+}
+
+// build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as
+// built before all of it is.
+func build(t rollout.Table, old *edition, log logrus.FieldLogger) (*edition, error) {
+	e := &edition{route: t.Policy.Route, versions: map[string]built{}}
+	for _, c := range t.Clusters {
+		b := built{slices.Clone(c.Endpoints), t.Policy.Route, nil}
+		if old != nil {
+			if was, ok := old.versions[c.Version]; ok && slices.Equal(was.endpoints, b.endpoints) && reflect.DeepEqual(was.route, b.route) {
+				e.versions[c.Version] = was
+				continue
+			}
+		}
+		var err error
+		if b.resources, err = buildCluster(t.Policy, t.Service, c); err != nil {
+			return nil, err
+		}
+		for _, r := range b.resources {
+			r.Nodes, r.services = t.Policy.Route.Nodes, []string{t.Service}
+		}
+		e.versions[c.Version] = b
+	}
+	var err error
+	if e.forms, err = buildRoute(t); err != nil {
+		return nil, err
+	}
+	// A table that gRPC clients cannot have is not served to them; Envoys do not suffer for it.
+	if e.view, err = newView(t); err != nil {
+		log.WithField("service", t.Service).Warn("not served to gRPC clients: " + err.Error())
+	}
+	return e, nil
+}
+
+// install serves an edition in place of the last one.
+func (h *Hub) install(e *edition) error {
+	name := e.forms.table.Service
+	h.unhold(name)
+	s, old := h.services[name], (*edition)(nil)
+	if s == nil {
+		s = &service{force: NewForce(h.ForgetAfter)}
+		h.services[name] = s
+	} else {
+		old = s.edition
+	}
+	s.edition = e
+	for ref := range old.refs() {
+		if _, stays := e.refs()[ref]; !stays {
+			h.drop(ref)
+		}
+	}
+	for _, r := range e.refs() {
+		h.put(r)
+	}
+	if err := h.clients.publish(old.clientView(), e.view); err != nil {
+		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
+	}
+	h.putRoute(name, s, old)
+	if old == nil || !reflect.DeepEqual(old.route, e.route) {
+		return h.listeners()
+	}
+	return nil
+}
+
+// refs are the clusters and endpoints of an edition.
+func (e *edition) refs() map[Ref]*Resource {
+	out := map[Ref]*Resource{}
+	if e != nil {
+		for _, b := range e.versions {
+			for _, r := range b.resources {
+				out[r.ref()] = r
+			}
+		}
+	}
+	return out
+}
+
+func (e *edition) clientView() *view {
+	if e == nil {
+		return nil
+	}
+	return e.view
+}
+
+// putRoute stores the route and begins to wait for everybody who has an older one. The same content under
+// another generation is another try for those who refused it.
+func (h *Hub) putRoute(name string, s *service, old *edition) {
+	f := s.edition.forms
+	f.succeed(old.routes(), s.force.used())
+	h.cat.routes[name] = f
+	s.force.Want(s.wanted(), h.now())
+	if old == nil || !slices.Equal(old.route.Nodes, s.edition.route.Nodes) {
+		h.join(name, s)
+	}
+	if old != nil && sameVersion(old.forms.whole.Version, f.whole.Version) && old.forms.table.Generation != f.table.Generation {
+		h.again(s, Ref{TypeRoute, name})
+	}
+	h.put(f.whole)
+	h.changes(name)
+}
+
+func (e *edition) routes() *forms {
+	if e == nil {
+		return nil
+	}
+	return e.forms
+}
+
+// wanted is what the book compares with.
+func (s *service) wanted() Wanted {
+	t := s.edition.forms.table
+	w := Wanted{Generation: t.Generation, Envoys: Content{s.edition.forms.whole.Version, t.Slots}, Nodes: t.Policy.Route.Nodes}
+	if v := s.edition.view; v != nil {
+		w.Clients = Content{v.version, t.Slots}
+	}
+	for _, c := range t.Clusters {
+		if c.Version != t.Stable {
+			w.Canaries = append(w.Canaries, c.Version)
+		}
+	}
+	return w
+}
+
+// Retry sends again what was refused of a service: a person asks for it.
+func (h *Hub) Retry(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.services[name]; s != nil {
+		for r := range s.force.refusing() {
+			h.again(s, r)
+		}
+		h.changes(name)
+	}
+}
+
+// again forgets who refused a resource, so that it is sent to them once more.
+func (h *Hub) again(s *service, r Ref) {
+	for _, id := range s.force.refusing()[r] {
+		if st := h.sessions[id]; st != nil {
+			st.inv.renew(r)
+			st.poke()
+		}
+	}
+	s.force.Changed(r, h.now())
 }
 
 // Hold leaves a service as the Envoys have it, until it is published or removed: nothing of it is sent,
@@ -86,123 +251,19 @@ func (h *Hub) Publish(t rollout.Table) error {
 func (h *Hub) Hold(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.held[name] = struct{}{}
-}
-
-// holds reports whether a resource that the hub does not have may belong to a service that is held. Which
-// listeners and scopes are that service's is not known, so all of them stay.
-func (h *Hub) holds(typ, name string) bool {
-	if len(h.held) == 0 {
-		return false
-	}
-	service := name
-	switch typ {
-	case TypeListener, TypeScope:
-		return true
-	case TypeCluster, TypeEndpoint:
-		service, _, _ = SplitCluster(name)
-	}
-	_, held := h.held[service]
-	return held
+	h.cat.held[name] = struct{}{}
 }
 
 // unhold ends a Hold; what was kept back is looked at again.
 func (h *Hub) unhold(name string) {
-	if _, ok := h.held[name]; !ok {
+	if _, ok := h.cat.held[name]; !ok {
 		return
 	}
-	delete(h.held, name)
-	for st := range h.streams {
-		st.poke()
+	delete(h.cat.held, name)
+	for _, s := range h.sessions {
+		s.inv.stirAll()
+		s.poke()
 	}
-}
-
-func (h *Hub) publish(t rollout.Table) error {
-	h.unhold(t.Service)
-	s := h.service(t.Service)
-	fresh, err := s.build(t)
-	if err != nil {
-		return fmt.Errorf("service %s: %w", t.Service, err)
-	}
-	rds, err := buildRoute(t)
-	if err != nil {
-		return fmt.Errorf("service %s: %w", t.Service, err)
-	}
-	for v, rs := range s.resources {
-		if fresh[v] == nil {
-			delete(s.builtFrom, v)
-			for _, r := range rs {
-				h.drop(r.Type, r.Name)
-			}
-			continue
-		}
-		for _, r := range rs { // endpoints that Envoy now resolves itself, or testers that there are no longer
-			if !slices.ContainsFunc(fresh[v], func(o *Resource) bool { return o.Type == r.Type && o.Name == r.Name }) {
-				h.drop(r.Type, r.Name)
-			}
-		}
-	}
-	s.resources = fresh
-	for _, rs := range fresh {
-		for _, r := range rs {
-			h.put(r)
-		}
-	}
-	if err := h.publishView(s, t); err != nil {
-		return err
-	}
-	h.putRoute(s, rds, t)
-	if s.route == nil || !reflect.DeepEqual(*s.route, t.Policy.Route) {
-		route := t.Policy.Route
-		s.route = &route
-		return h.listeners()
-	}
-	return nil
-}
-
-// publishView serves the table to gRPC clients too. One whose endpoints they cannot resolve is not
-// served to them; Envoys do not suffer for it.
-func (h *Hub) publishView(s *service, t rollout.Table) error {
-	now, err := newView(t)
-	if err != nil {
-		h.log.WithField("service", t.Service).Warn("not served to gRPC clients: " + err.Error())
-	}
-	old := s.view
-	s.view = now
-	if err := h.clients.publish(old, now); err != nil {
-		return fmt.Errorf("service %s, for gRPC clients: %w", t.Service, err)
-	}
-	return nil
-}
-
-func (h *Hub) service(name string) *service {
-	s := h.services[name]
-	if s == nil {
-		s = &service{builtFrom: map[string]builtFrom{}, force: NewForce(h.ForgetAfter)}
-		h.services[name] = s
-	}
-	return s
-}
-
-// build makes the clusters of a table, keeping those whose endpoints did not change.
-func (s *service) build(t rollout.Table) (map[string][]*Resource, error) {
-	fresh := map[string][]*Resource{}
-	for _, c := range t.Clusters {
-		from := builtFrom{slices.Clone(c.Endpoints), t.Policy.Route}
-		if old, ok := s.builtFrom[c.Version]; ok && reflect.DeepEqual(old, from) {
-			fresh[c.Version] = s.resources[c.Version]
-			continue
-		}
-		rs, err := buildCluster(t.Policy, t.Service, c)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range rs {
-			r.Nodes, r.services = t.Policy.Route.Nodes, []string{t.Service}
-		}
-		fresh[c.Version], s.builtFrom[c.Version] = rs, from
-	}
-	return fresh, nil
 }
 
 // Remove takes a service away with everything that belongs to it.
@@ -215,14 +276,13 @@ func (h *Hub) Remove(name string) error {
 		return nil
 	}
 	delete(h.services, name)
-	if err := h.clients.publish(s.view, nil); err != nil {
+	delete(h.cat.routes, name)
+	if err := h.clients.publish(s.edition.view, nil); err != nil {
 		return err
 	}
-	h.drop(TypeRoute, name)
-	for _, rs := range s.resources {
-		for _, r := range rs {
-			h.drop(r.Type, r.Name)
-		}
+	h.drop(Ref{TypeRoute, name})
+	for r := range s.edition.refs() {
+		h.drop(r)
 	}
 	return h.listeners()
 }
@@ -231,23 +291,21 @@ func (h *Hub) Remove(name string) error {
 func (h *Hub) listeners() error {
 	var ps []*policy.Policy
 	for _, name := range slices.Sorted(maps.Keys(h.services)) {
-		if s := h.services[name]; s.route != nil {
-			ps = append(ps, &policy.Policy{Service: name, Route: *s.route})
-		}
+		ps = append(ps, &policy.Policy{Service: name, Route: h.services[name].edition.route})
 	}
 	rs, err := buildListeners(ps)
 	if err != nil {
 		return err
 	}
-	keep := map[string]bool{}
+	keep := map[Ref]bool{}
 	for _, r := range rs {
-		keep[r.Type+r.Name] = true
+		keep[r.ref()] = true
 		h.put(r)
 	}
 	for _, typ := range []string{TypeListener, TypeScope} {
-		for name := range h.res[typ] {
-			if !keep[typ+name] {
-				h.drop(typ, name)
+		for name := range h.cat.names[typ] {
+			if r := (Ref{typ, name}); !keep[r] {
+				h.drop(r)
 			}
 		}
 	}
@@ -256,119 +314,51 @@ func (h *Hub) listeners() error {
 
 // put stores a resource and marks it for the streams that want it.
 func (h *Hub) put(r *Resource) {
-	byName := h.res[r.Type]
-	if byName == nil {
-		byName = map[string]*Resource{}
-		h.res[r.Type] = byName
-	}
-	old := byName[r.Name]
-	byName[r.Name] = r
-	if old == nil || old.Version != r.Version || !slices.Equal(old.Nodes, r.Nodes) {
-		h.mark(r.Type, r.Name)
-		h.changedContent(old, r)
+	old := h.cat.put(r)
+	if old == nil || !sameVersion(old.Version, r.Version) || !slices.Equal(old.Nodes, r.Nodes) {
+		h.mark(r.ref())
+		h.outdated(old, r)
 	}
 }
 
-func (h *Hub) drop(typ, name string) {
-	h.changedContent(h.res[typ][name], nil)
-	delete(h.res[typ], name)
-	h.mark(typ, name)
+func (h *Hub) drop(r Ref) {
+	old := h.cat.drop(r)
+	h.mark(r)
+	h.outdated(old, nil)
 }
 
-// changedContent ends the refusals of what is wanted no longer.
-func (h *Hub) changedContent(old, now *Resource) {
-	if old == nil || now != nil && now.Version == old.Version {
-		return
-	}
-	for _, name := range old.services {
-		if s := h.services[name]; s != nil {
-			s.force.Changed(Ref{old.Type, old.Name}, time.Now())
-			h.changes(name)
+func (h *Hub) mark(r Ref) {
+	for _, sessions := range []map[*session]struct{}{h.subs[r], h.wild[r.Type]} {
+		for s := range sessions {
+			s.inv.renew(r)
+			s.poke()
 		}
 	}
 }
 
-func (h *Hub) mark(typ, name string) {
-	for st := range h.subs[typ][name] {
-		st.mark(typ, name)
+// subscribe notes who asked for a resource.
+func (h *Hub) subscribe(s *session, r Ref) {
+	if h.subs[r] == nil {
+		h.subs[r] = map[*session]struct{}{}
 	}
-	for st := range h.wild[typ] {
-		st.mark(typ, name)
-	}
-}
-
-// putRoute stores the route and begins to wait for everybody who has an older one. The same content
-// under another generation is another try for those who refused it.
-func (h *Hub) putRoute(s *service, r *Resource, t rollout.Table) {
-	now := time.Now()
-	same := s.routeRes != nil && s.routeRes.Version == r.Version
-	again := same && s.generation != t.Generation
-	s.generation, s.routeRes = t.Generation, r
-	s.force.Want(s.wanted(t), now)
-	if !same || again {
-		for st := range h.subs[TypeRoute][r.Name] {
-			if again && !s.force.refuses(st.id) {
-				continue
-			}
-			st.renew(r)
-			st.mark(TypeRoute, r.Name)
-		}
-		s.force.Changed(Ref{TypeRoute, r.Name}, now)
-	}
-	for st := range h.subs[TypeRoute][r.Name] { // a new service, or other nodes may have it
-		st.joins(s, r.Name)
-	}
-	h.put(r)
-	h.changes(r.Name)
-}
-
-// wanted is what the book compares with.
-func (s *service) wanted(t rollout.Table) Wanted {
-	w := Wanted{Generation: t.Generation, Envoys: Content{s.routeRes.Version, t.Slots}, Nodes: t.Policy.Route.Nodes}
-	if m := s.routeRes.minimal; m != nil {
-		w.Minimal = Content{m.Version, []rollout.Run{{Version: t.Stable, Count: policy.FullWeight}}}
-	}
-	if s.view != nil {
-		w.Clients = Content{s.view.version, t.Slots}
-	}
-	for _, c := range t.Clusters {
-		if c.Version != t.Stable {
-			w.Canaries = append(w.Canaries, c.Version)
-		}
-	}
-	return w
-}
-
-// changes notes that a service's status may have changed.
-func (h *Hub) changes(name string) {
-	h.changed[name] = struct{}{}
-	select {
-	case h.wake <- struct{}{}:
-	default:
+	h.subs[r][s] = struct{}{}
+	if svc := h.services[r.Name]; svc != nil && r.Type == TypeRoute {
+		h.joins(s, r.Name, svc)
 	}
 }
 
-// Changes is signalled when TakeChanges has something to say.
-func (h *Hub) Changes() <-chan struct{} { return h.wake }
-
-// TakeChanges returns the status of every service whose status changed since the last call.
-func (h *Hub) TakeChanges() []Status {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var out []Status
-	for name := range h.changed {
-		if s := h.services[name]; s != nil {
-			for _, n := range s.force.TakeNotes() {
-				h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
-			}
-			if now := s.force.Status(name); !reflect.DeepEqual(now, s.told) {
-				s.told = now
-				out = append(out, now)
-			}
-		}
+func (h *Hub) subscribeAll(s *session, typ string) {
+	if h.wild[typ] == nil {
+		h.wild[typ] = map[*session]struct{}{}
 	}
-	clear(h.changed)
-	return out
+	h.wild[typ][s] = struct{}{}
+}
+
+func (h *Hub) unsubscribe(s *session, r Ref) {
+	delete(h.subs[r], s)
+	if len(h.subs[r]) == 0 {
+		delete(h.subs, r)
+	}
 }
 
 // Run lets time pass in the books until ctx ends.
@@ -394,97 +384,4 @@ func (h *Hub) tick(now time.Time) {
 		}
 	}
 	maps.DeleteFunc(h.left, func(_ string, at time.Time) bool { return now.Sub(at) > h.ForgetAfter })
-}
-
-// Envoys are all nodes that are connected, or that have something of a service.
-func (h *Hub) Envoys() []Envoy {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	found := map[[2]string]*Envoy{} // by node.id and address
-	of := func(n Node, connected bool, since time.Time) *Envoy {
-		e := found[[2]string{n.ID, n.Peer}]
-		if e == nil {
-			e = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
-			found[[2]string{n.ID, n.Peer}] = e
-		}
-		return e
-	}
-	for st := range h.streams {
-		if !st.node.Diagnostic {
-			of(st.node, true, st.since)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(h.services)) {
-		f := h.services[name].force
-		for m := range f.all() {
-			if !m.doubted {
-				of(m.node, m.stream != 0, m.since).add(name, f.nodeStatus(m))
-			}
-		}
-	}
-	var out []Envoy
-	for _, e := range found {
-		out = append(out, *e)
-	}
-	slices.SortFunc(out, func(a, b Envoy) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Peer, b.Peer)) })
-	return out
-}
-
-// restarted notes that a node's process is a new one.
-func (h *Hub) restarted(node string) {
-	if _, known := h.left[node]; !known {
-		return
-	}
-	delete(h.left, node)
-	for name, s := range h.services {
-		if len(s.force.nodes[node]) > 0 {
-			s.force.Restarted(node)
-			h.changes(name)
-		}
-	}
-}
-
-// Forget ends all waiting for a node, and reports whether it was known.
-func (h *Hub) Forget(node string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	known := false
-	for name, s := range h.services {
-		if s.force.Forget(node) {
-			known = true
-			h.changes(name)
-		}
-	}
-	return known
-}
-
-// Served is what a node's Envoy serves of a service, and since when: reports of earlier intervals are about
-// something else.
-func (h *Hub) Served(node, service string) (slots []rollout.Run, since time.Time, ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.services[service]
-	if s == nil {
-		return nil, time.Time{}, false
-	}
-	return s.force.Served(node)
-}
-
-// Figures are for the metrics.
-type Figures struct {
-	Streams   int
-	Nacks     map[string]int // short type name: refusals so far
-	Unapplied map[string]int // service: connected nodes without the present table, or that refuse something
-}
-
-// Figures returns the present ones.
-func (h *Hub) Figures() Figures {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	f := Figures{Streams: len(h.streams), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}}
-	for name, s := range h.services {
-		st := s.force.Status(name)
-		f.Unapplied[name] = len(st.Nodes) - st.Counts.Gone
-	}
-	return f
 }

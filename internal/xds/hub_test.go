@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -164,6 +165,9 @@ func TestARefusedCutIsFollowedByAMinimalRoute(t *testing.T) {
 		t.Errorf("then it was sent %v", got)
 	}
 	e.ack(again)
+	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"shop/v2"}) {
+		t.Errorf("removed %v", r.RemovedResources)
+	}
 	e.silence()
 }
 
@@ -181,6 +185,9 @@ func TestACutDoesNotWaitForAnotherVersionsCluster(t *testing.T) {
 	}
 	cds := e.expect(TypeCluster)
 	e.ack(rds)
+	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"shop/v2"}) {
+		t.Errorf("removed %v", r.RemovedResources)
+	}
 	e.subscribe(TypeEndpoint, "shop/v3")
 	e.ack(e.expect(TypeEndpoint))
 	e.ack(cds)
@@ -213,12 +220,7 @@ func TestAReconnectedEnvoyIsToldNothingNew(t *testing.T) {
 	first := connect(t, dial(), "edge-1", 40)
 	rds := first.start("shop", "shop/v1", "shop/v2")
 	have := map[string]string{rds.Resources[0].Name: rds.Resources[0].Version}
-	h.mu.Lock()
-	clusters := map[string]string{}
-	for n, r := range h.res[TypeCluster] {
-		clusters[n] = r.Version
-	}
-	h.mu.Unlock()
+	clusters := versions(h, TypeCluster)
 	first.cancel()
 	waitStatus(t, h, "gone", func(s Status) bool { return s.Subscribers == 0 })
 
@@ -230,10 +232,7 @@ func TestAReconnectedEnvoyIsToldNothingNew(t *testing.T) {
 	again.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: have})
 	again.silence()
 	inForce(t, h, 1)
-	publish(t, h, table(2, map[string]int{"v2": 200}))
-	// The clusters it kept count as warm once their endpoints are known.
-	again.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"shop/v1", "shop/v2"}})
-	again.ack(again.expect(TypeEndpoint))
+	publish(t, h, table(2, map[string]int{"v2": 200})) // the clusters that its route names are warm
 	if got := shares(t, again.expect(TypeRoute)); got["shop/v2"] != 200 {
 		t.Errorf("weights %v", got)
 	}
@@ -242,11 +241,28 @@ func TestAReconnectedEnvoyIsToldNothingNew(t *testing.T) {
 func TestUnknownNamesAreAnsweredAtOnce(t *testing.T) {
 	_, _, dial := server(t)
 	e := connect(t, dial(), "edge-1", 40)
-	for _, typ := range []string{TypeRoute, TypeEndpoint, typePrefix + "nobody.v3.Knows"} {
+	for _, typ := range []string{TypeRoute, TypeEndpoint, TypeCluster} {
 		e.subscribe(typ, "ghost")
 		if r := e.expect(typ); !slices.Equal(r.RemovedResources, []string{"ghost"}) {
 			t.Errorf("%s: removed %v", typ, r.RemovedResources)
 		}
+	}
+}
+
+// Of types that nobody serves nothing is remembered, on the stream or after it.
+func TestUnknownTypesAreIgnored(t *testing.T) {
+	h, _, dial := server(t)
+	e := connect(t, dial(), "edge-1", 40)
+	for i := range 100 {
+		e.subscribe(fmt.Sprint("type", i), "name")
+	}
+	e.silence()
+	e.subscribe(TypeCluster)
+	e.expect(TypeCluster)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.subs) != 0 || len(h.wild) != 1 || len(h.sessions[1].inv.kinds) != 1 {
+		t.Errorf("%d names, %d wildcards", len(h.subs), len(h.wild))
 	}
 }
 
@@ -321,11 +337,11 @@ func TestTheSameTableHasTheSameBytesEverywhere(t *testing.T) {
 	}
 	for range 20 {
 		b, err := buildRoute(tab)
-		if err != nil || a.Version != b.Version || string(a.encoded) != string(b.encoded) {
-			t.Fatalf("%s %s %v", a.Version, b.Version, err)
+		if err != nil || a.whole.Version != b.whole.Version || string(a.whole.encoded) != string(b.whole.encoded) {
+			t.Fatalf("%s %s %v", a.whole.Version, b.whole.Version, err)
 		}
 	}
-	if b, _ := buildRoute(table(1, map[string]int{"v2": 101, "v3": 200})); b.Version == a.Version {
+	if b, _ := buildRoute(table(1, map[string]int{"v2": 101, "v3": 200})); b.whole.Version == a.whole.Version {
 		t.Error("another weight has the same version")
 	}
 }

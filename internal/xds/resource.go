@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -27,12 +28,6 @@ const (
 	TypeEndpoint = typePrefix + "endpoint.v3.ClusterLoadAssignment"
 )
 
-// sendOrder is the order in which one flush sends the types: a cut first, and what is new before
-// what names it.
-func sendOrder() []string {
-	return []string{TypeRoute, TypeCluster, TypeEndpoint, TypeListener, TypeScope}
-}
-
 // Resource is one resource, encoded once for all streams.
 type Resource struct {
 	Type, Name string
@@ -45,9 +40,15 @@ type Resource struct {
 	clusters []string      // routes: the clusters it names
 	byDNS    bool          // clusters: Envoy resolves it, there is no CLA
 	user     bool          // routes: needs use_hash_policy, so Envoy 1.36
-	minimal  *Resource     // routes: stable only, for an Envoy that refuses a cut
 	cut      []string      // routes: clusters that must get nothing
-	interim  bool          // a minimal route
+	unknown  bool          // an Envoy brought it along, and nobody here knows what is in it
+}
+
+func (r *Resource) ref() Ref { return Ref{r.Type, r.Name} }
+
+// names reports whether a route may send requests to a cluster.
+func (r *Resource) names(cluster string) bool {
+	return r.unknown || slices.Contains(r.clusters, cluster)
 }
 
 func newResource(typ, name string, m proto.Message) (*Resource, error) {
@@ -76,10 +77,22 @@ func (r *Resource) visible(nodeCluster string) bool {
 	if len(r.Nodes) == 0 {
 		return true
 	}
-	for _, n := range r.Nodes {
-		if n == nodeCluster {
-			return true
-		}
+	return slices.Contains(r.Nodes, nodeCluster)
+}
+
+// shortType is the name of a type in messages.
+func shortType(typ string) string {
+	switch typ {
+	case TypeListener:
+		return "listener"
+	case TypeScope:
+		return "scope"
+	case TypeRoute:
+		return "route"
+	case TypeCluster:
+		return "cluster"
+	case TypeEndpoint:
+		return "endpoint"
 	}
-	return false
+	return "other"
 }

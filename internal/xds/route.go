@@ -2,7 +2,9 @@ package xds
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,44 +18,63 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// buildRoute makes the one resource that changes in a rollout.
-func buildRoute(t rollout.Table) (*Resource, error) {
+// buildRoute makes the one resource that changes in a rollout, in its forms.
+func buildRoute(t rollout.Table) (*forms, error) {
 	rb := routeBuilder{t: t, p: t.Policy}
-	r, err := rb.resource(rb.routes())
+	f := &forms{table: t, parts: map[string]*Resource{}, older: map[string]*Resource{}}
+	var err error
+	if f.whole, err = rb.whole(); err != nil {
+		return nil, err
+	}
+	for _, v := range t.Cut {
+		f.whole.cut = append(f.whole.cut, ClusterName(t.Service, v), TestersCluster(t.Service, v))
+	}
+	if t.Stable != "" {
+		f.minimal, err = rb.minimal()
+	}
+	return f, err
+}
+
+// whole is the table as it stands.
+func (b routeBuilder) whole() (*Resource, error) {
+	r, err := b.resource(b.routes())
 	if err != nil {
 		return nil, err
 	}
-	r.Nodes = t.Policy.Route.Nodes
-	r.user = t.Policy.Ramp.Per == policy.PerUser
-	seen := map[string]bool{}
-	for _, run := range t.Slots {
-		seen[ClusterName(t.Service, run.Version)] = true
-	}
-	for _, c := range t.Clusters {
-		if c.Pinned {
-			seen[ClusterName(t.Service, c.Version)] = true
-		}
-	}
-	if t.Policy.Route.Testers != nil {
-		for _, c := range t.Clusters {
-			seen[TestersCluster(t.Service, c.Version)] = true
-		}
-	}
-	for name := range seen {
-		r.clusters = append(r.clusters, name)
-	}
-	for _, v := range t.Cut {
-		r.cut = append(r.cut, ClusterName(t.Service, v), TestersCluster(t.Service, v))
-	}
-	if t.Stable != "" {
-		plain := rb
-		plain.t.Slots = []rollout.Run{{Version: t.Stable, Count: policy.FullWeight}}
-		if r.minimal, err = rb.resource([]*route.Route{plain.plainRoute()}); err != nil {
-			return nil, err
-		}
-		r.minimal.interim, r.minimal.clusters = true, []string{ClusterName(t.Service, t.Stable)}
-	}
+	r.user = b.p.Ramp.Per == policy.PerUser
+	r.clusters = b.clusters()
 	return r, nil
+}
+
+// minimal is stable only, no pins.
+func (b routeBuilder) minimal() (*Resource, error) {
+	b.t.Slots = []rollout.Run{{Version: b.t.Stable, Count: policy.FullWeight}}
+	r, err := b.resource([]*route.Route{b.plainRoute()})
+	if err != nil {
+		return nil, err
+	}
+	r.clusters = []string{ClusterName(b.t.Service, b.t.Stable)}
+	return r, nil
+}
+
+// clusters are those that the route names, in order.
+func (b routeBuilder) clusters() []string {
+	seen := map[string]bool{}
+	for _, run := range b.t.Slots {
+		seen[ClusterName(b.t.Service, run.Version)] = true
+	}
+	for _, c := range b.t.Clusters {
+		if c.Pinned {
+			seen[ClusterName(b.t.Service, c.Version)] = true
+		}
+		if b.p.Route.Testers != nil {
+			seen[TestersCluster(b.t.Service, c.Version)] = true
+		}
+	}
+	if len(b.t.Slots) == 0 { // no version: nothing is routed
+		return nil
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 type routeBuilder struct {
@@ -70,7 +91,7 @@ func (b routeBuilder) resource(routes []*route.Route) (*Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.services, r.slots = []string{b.t.Service}, b.t.Slots
+	r.Nodes, r.services, r.slots = b.t.Policy.Route.Nodes, []string{b.t.Service}, b.t.Slots
 	return r, nil
 }
 

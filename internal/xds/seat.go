@@ -30,7 +30,7 @@ func (f *Force) attach(stream uint64, n Node, at time.Time) *member {
 	if m.node.Build != n.Build { // another build may accept what this one refused
 		clear(m.refusals)
 	}
-	m.node, m.stream, m.since, m.charged = n, stream, at, at
+	m.node, m.stream, m.since, m.charged, m.asked = n, stream, at, at, false
 	f.streams[stream] = m
 	return m
 }

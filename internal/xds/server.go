@@ -27,7 +27,19 @@ type raw struct {
 	removed []string
 }
 
-func (r *raw) add(encoded []byte) { r.parts = append(r.parts, mem.SliceBuffer(encoded)) }
+// encode makes a response for the wire.
+func encode(r reply, nonce string) *raw {
+	out := &raw{}
+	for _, p := range r.parcels {
+		if p.res == nil {
+			out.removed = append(out.removed, p.ref.Name)
+		} else {
+			out.parts = append(out.parts, mem.SliceBuffer(p.res.encoded))
+		}
+	}
+	out.finish(r.typ, nonce)
+	return out
+}
 
 // finish appends the fields of DeltaDiscoveryResponse that differ from stream to stream.
 func (r *raw) finish(typ, nonce string) {
@@ -105,12 +117,12 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 	if req.GetNode().GetId() == "" {
 		return status.Error(codes.InvalidArgument, "the first request carries no node.id: set node.id and node.cluster in Envoy's bootstrap")
 	}
-	st := h.open(nodeOf(req.GetNode(), peerOf(ss.Context())))
-	defer st.close()
+	s := h.open(nodeOf(req.GetNode(), peerOf(ss.Context())))
+	defer s.close()
 	done := make(chan error, 1)
-	go func() { done <- st.write(ss) }()
+	go func() { done <- s.write(ss) }()
 	for {
-		st.receive(req)
+		s.receive(req)
 		req = &discovery.DeltaDiscoveryRequest{}
 		if err := ss.RecvMsg(req); errors.Is(err, io.EOF) {
 			return nil
@@ -130,19 +142,4 @@ func peerOf(ctx context.Context) string {
 		return p.Addr.String()
 	}
 	return ""
-}
-
-func (st *stream) write(ss grpc.ServerStream) error {
-	for {
-		select {
-		case <-ss.Context().Done():
-			return ss.Context().Err()
-		case <-st.wake:
-		}
-		for r := st.next(); r != nil; r = st.next() {
-			if err := ss.SendMsg(r); err != nil {
-				return err
-			}
-		}
-	}
 }

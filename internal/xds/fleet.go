@@ -1,0 +1,259 @@
+package xds
+
+import (
+	"cmp"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// What happens on streams, booked in the services' books; and what the books say.
+
+// connect numbers a new stream.
+func (h *Hub) connect(n Node) uint64 {
+	h.opened++
+	h.peers[h.opened] = peering{n, h.now()}
+	return h.opened
+}
+
+// disconnect books the end of a stream in the books that may know it.
+func (h *Hub) disconnect(id uint64, n Node, booked map[string]struct{}) {
+	delete(h.peers, id)
+	for name := range booked {
+		if s := h.services[name]; s != nil {
+			s.force.Leave(id, h.now())
+			h.changes(name)
+		}
+	}
+	h.left[n.ID] = h.now()
+}
+
+// join books everybody who asked for a route before there was one, or before they were admitted.
+func (h *Hub) join(name string, svc *service) {
+	for s := range h.subs[Ref{TypeRoute, name}] {
+		h.joins(s, name, svc)
+	}
+	h.clients.join(name, svc)
+}
+
+// joins books that a stream asks for a service's route, and what it has of it.
+func (h *Hub) joins(s *session, name string, svc *service) {
+	var has Content
+	it := s.inv.item(Ref{TypeRoute, name})
+	if it != nil && it.acked != nil {
+		has = Content{it.acked.Version, it.acked.slots}
+	}
+	s.booked[name] = struct{}{}
+	svc.force.Join(s.id, s.node, has, h.now())
+	if it != nil && it.sent != nil {
+		svc.force.Sent(s.id, it.sent.Version, h.now())
+	}
+	h.changes(name)
+}
+
+// dropped books that a stream wants a route no longer.
+func (h *Hub) dropped(s *session, name string) {
+	if svc := h.services[name]; svc != nil {
+		svc.force.Drop(s.id)
+		h.changes(name)
+	}
+}
+
+// sent books what goes out.
+func (h *Hub) sent(s *session, r reply) {
+	for _, p := range r.parcels {
+		if svc := h.services[p.ref.Name]; r.typ == TypeRoute && svc != nil && p.res != nil {
+			svc.force.Sent(s.id, p.res.Version, h.now())
+		}
+	}
+	for ref, why := range r.unfit {
+		h.refused(s, parcel{ref: ref, res: h.cat.resources[ref]}, why)
+	}
+}
+
+// accepted books an ACK.
+func (h *Hub) accepted(s *session, p parcel) {
+	if p.res == nil {
+		return
+	}
+	if f := h.cat.routes[p.ref.Name]; p.ref.Type == TypeRoute && f != nil {
+		h.services[p.ref.Name].force.Accept(s.id, Content{p.res.Version, p.res.slots}, f.present(p.res.Version), h.now())
+	}
+	for _, name := range p.res.services {
+		if svc := h.services[name]; svc != nil {
+			svc.force.Took(s.id, p.ref, p.res.Version, h.now())
+			h.changes(name)
+		}
+	}
+}
+
+// refused books the NACK of something present on the services that it belongs to. All forms of a route are
+// one content.
+func (h *Hub) refused(s *session, p parcel, why string) {
+	res := h.cat.resources[p.ref]
+	f := h.cat.routes[p.ref.Name]
+	if res == nil || !sameVersion(res.Version, p.res.Version) && (p.ref.Type != TypeRoute || f == nil || !f.present(p.res.Version)) {
+		return
+	}
+	for _, name := range res.services {
+		if svc := h.services[name]; svc != nil {
+			s.booked[name] = struct{}{}
+			svc.force.Refuse(s.id, s.node, p.ref, res.Version, why, h.now())
+			h.changes(name)
+		}
+	}
+}
+
+// remembers is the version of a resource that a node refused on an earlier connection of the same process.
+func (h *Hub) remembers(n Node, res *Resource) string {
+	for _, name := range res.services {
+		if svc := h.services[name]; svc != nil && svc.force.remembers(n, res.ref(), res.Version) {
+			return res.Version
+		}
+	}
+	return ""
+}
+
+// outdated ends the refusals of what is wanted no longer.
+func (h *Hub) outdated(old, now *Resource) {
+	if old == nil || now != nil && sameVersion(now.Version, old.Version) {
+		return
+	}
+	for _, name := range old.services {
+		if s := h.services[name]; s != nil {
+			s.force.Changed(old.ref(), h.now())
+			h.changes(name)
+		}
+	}
+}
+
+// restarted notes that a node's process is a new one.
+func (h *Hub) restarted(node string) {
+	if _, known := h.left[node]; !known {
+		return
+	}
+	delete(h.left, node)
+	for name, s := range h.services {
+		if len(s.force.nodes[node]) > 0 {
+			s.force.Restarted(node)
+			h.changes(name)
+		}
+	}
+}
+
+// changes notes that a service's status may have changed.
+func (h *Hub) changes(name string) {
+	h.changed[name] = struct{}{}
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Changes is signalled when TakeChanges has something to say.
+func (h *Hub) Changes() <-chan struct{} { return h.wake }
+
+// TakeChanges returns the status of every service whose status changed since the last call.
+func (h *Hub) TakeChanges() []Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []Status
+	for name := range h.changed {
+		s := h.services[name]
+		if s == nil {
+			continue
+		}
+		for _, n := range s.force.TakeNotes() {
+			h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
+		}
+		if now := s.force.Status(name); !reflect.DeepEqual(now, s.told) {
+			s.told = now
+			out = append(out, now)
+		}
+	}
+	clear(h.changed)
+	return out
+}
+
+// Envoys are all nodes that are connected, or that have something of a service.
+func (h *Hub) Envoys() []Envoy {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := map[[2]string]*Envoy{} // by node.id and address
+	of := func(n Node, connected bool, since time.Time) *Envoy {
+		key := [2]string{n.ID, n.Peer}
+		if found[key] == nil {
+			found[key] = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
+		}
+		return found[key]
+	}
+	for _, p := range h.peers {
+		if !p.node.Diagnostic && p.node.ID != "" {
+			of(p.node, true, p.since)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.services)) {
+		f := h.services[name].force
+		for m := range f.all() {
+			if !m.doubted {
+				of(m.node, m.stream != 0, m.since).add(name, f.nodeStatus(m))
+			}
+		}
+	}
+	var out []Envoy
+	for _, e := range found {
+		out = append(out, *e)
+	}
+	slices.SortFunc(out, func(a, b Envoy) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Peer, b.Peer)) })
+	return out
+}
+
+// Forget ends all waiting for a node, and reports whether it was known.
+func (h *Hub) Forget(node string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := false
+	for name, s := range h.services {
+		if s.force.Forget(node) {
+			known = true
+			h.changes(name)
+		}
+	}
+	return known
+}
+
+// Served is what a node's Envoy serves of a service, and since when: reports of earlier intervals are about
+// something else.
+func (h *Hub) Served(node, service string) (slots []rollout.Run, since time.Time, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.services[service]
+	if s == nil {
+		return nil, time.Time{}, false
+	}
+	return s.force.Served(node)
+}
+
+// Figures are for the metrics.
+type Figures struct {
+	Streams   int
+	Nacks     map[string]int // short type name: refusals so far
+	Unapplied map[string]int // service: connected nodes without the present table, or that refuse something
+}
+
+// Figures returns the present ones.
+func (h *Hub) Figures() Figures {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := Figures{Streams: len(h.peers), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}}
+	for name, s := range h.services {
+		st := s.force.Status(name)
+		f.Unapplied[name] = len(st.Nodes) - st.Counts.Gone
+	}
+	return f
+}

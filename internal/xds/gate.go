@@ -1,0 +1,328 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	window      = 8   // responses in flight per type
+	routeWindow = 64  // of routes; a cut does not count
+	perResponse = 500 // resources in one response
+)
+
+// gate decides what goes out next on a stream. It does no I/O and knows no clock.
+type gate struct {
+	inv  *Inventory
+	cat  *Catalog
+	node Node
+	at   time.Time
+}
+
+// move is what is to be done about one resource.
+type move struct {
+	send   *Resource
+	remove bool
+	urgent bool   // takes a version out of the route: before everything else, and past the window
+	more   bool   // something of it is still to come
+	wait   bool   // not yet: for something else of its service
+	unfit  string // this node can never accept it
+}
+
+// reply is one response, and what this node can never accept.
+type reply struct {
+	typ     string
+	parcels []parcel
+	unfit   map[Ref]string
+	silent  bool // nothing is sent
+}
+
+// sendOrder is the order of types in one flush: a cut first (see next), and what is new before what names
+// it.
+func sendOrder() []string {
+	return []string{TypeRoute, TypeCluster, TypeEndpoint, TypeListener, TypeScope}
+}
+
+// next is the response that goes out next; ok is false when there is none. It is asked before each send, so
+// that a cut overtakes whatever else is waiting: a window that is full, a cluster that is not warm, and every
+// other type.
+func (g gate) next() (r reply, ok bool) {
+	if r, ok = g.gather(TypeRoute, true); ok {
+		return r, true
+	}
+	for _, typ := range sendOrder() {
+		limit := window
+		if typ == TypeRoute {
+			limit = routeWindow
+		}
+		if k := g.inv.kinds[typ]; k == nil || k.inflight >= limit {
+			continue
+		}
+		if r, ok = g.gather(typ, false); ok {
+			return r, true
+		}
+	}
+	return r, false
+}
+
+// gather fills a response of one type.
+func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
+	k := g.inv.kinds[typ]
+	if k == nil {
+		return r, false
+	}
+	r = reply{typ: typ, unfit: map[Ref]string{}}
+	for name := range k.dirty {
+		_, alone := k.alone[name]
+		if alone && len(r.parcels) > 0 {
+			continue
+		}
+		m := g.decide(Ref{typ, name})
+		if urgent && !m.urgent {
+			continue
+		}
+		g.take(&r, k, name, m)
+		if len(r.parcels) >= perResponse || alone && len(r.parcels) > 0 {
+			break
+		}
+	}
+	if len(r.parcels) > 0 || !urgent && k.wildcard && !k.answered {
+		g.inv.sends(typ, r.parcels)
+		return r, true
+	}
+	r.silent = true
+	return r, len(r.unfit) > 0
+}
+
+// take carries a decision out.
+func (g gate) take(r *reply, k *kind, name string, m move) {
+	ref := Ref{r.typ, name}
+	delete(k.dirty, name)
+	if m.wait || m.more {
+		g.inv.park(ref)
+	}
+	switch {
+	case m.unfit != "":
+		k.has(name).refused = append(k.has(name).refused, g.cat.resources[ref].Version)
+		r.unfit[ref] = m.unfit
+	case m.send != nil:
+		r.parcels = append(r.parcels, parcel{ref, m.send, k.has(name)})
+		g.warmsAnew(ref)
+	case m.remove:
+		r.parcels = append(r.parcels, parcel{ref, nil, k.has(name)})
+	case !m.wait:
+		delete(k.alone, name)
+	}
+}
+
+// warmsAnew sends the endpoints again with a cluster that changes. xds_protocol.rst: "Warming of Cluster is
+// completed only when a new ClusterLoadAssignment response is supplied by management server even though
+// there is no change in endpoints."
+func (g gate) warmsAnew(r Ref) {
+	eds := Ref{TypeEndpoint, r.Name}
+	if it := g.inv.item(r); r.Type != TypeCluster || it == nil || it.acked == nil {
+		return
+	}
+	if it := g.inv.item(eds); it != nil && g.cat.visible(eds, g.node) != nil {
+		it.again = true
+		k, _ := g.inv.kind(TypeEndpoint)
+		k.dirty[r.Name] = struct{}{}
+	}
+}
+
+// decide is the whole rule for one resource.
+func (g gate) decide(r Ref) move {
+	it := g.inv.item(r)
+	if it == nil {
+		it = &item{}
+	}
+	res := g.cat.visible(r, g.node)
+	switch {
+	case res == nil && g.cat.holds(r):
+		return move{wait: true}
+	case res == nil:
+		return g.removal(r, it)
+	case r.Type == TypeRoute:
+		return g.route(r.Name, it, res)
+	case it.has(res, g.at):
+		return move{}
+	}
+	return move{send: res}
+}
+
+// has reports whether there is nothing to say about a resource: it was sent last, or it was refused.
+func (it *item) has(r *Resource, at time.Time) bool {
+	return !it.again && (it.sent != nil && sameVersion(it.sent.Version, r.Version) || it.hasRefused(r.Version, at))
+}
+
+// route decides which form of the table goes out. The whole one waits until this Envoy has every cluster that
+// it names; what must not wait is that a version is taken out of the route, and that an Envoy has any route.
+func (g gate) route(service string, it *item, whole *Resource) move {
+	f := g.cat.routes[service]
+	if why := g.tooOld(whole); why != "" {
+		if it.hasRefused(whole.Version, g.at) {
+			return move{}
+		}
+		return move{unfit: why}
+	}
+	want := whole
+	if it.wantsMinimal(f) {
+		want = f.minimal
+	}
+	if it.has(want, g.at) {
+		return move{}
+	}
+	urgent := it.takesAway(want)
+	if g.all(want.clusters, g.warm) {
+		return move{send: want, urgent: urgent}
+	}
+	part := g.part(f, it, urgent)
+	if part == nil || it.has(part, g.at) {
+		return move{wait: true}
+	}
+	return move{send: part, urgent: urgent, more: true}
+}
+
+// part is what an Envoy may have of a table before all its clusters are warm: where a version is taken out,
+// the table without the versions that it does not have; on a stream without a route what needs stable's
+// clusters only.
+func (g gate) part(f *forms, it *item, urgent bool) *Resource {
+	stable := f.table.Stable
+	can, has := func(string) bool { return false }, g.warm
+	switch {
+	case urgent || it.again:
+		has = g.brought
+		can = func(v string) bool { return g.all(f.clustersOf(v), has) }
+	case it.sent != nil || it.acked != nil:
+		return nil
+	}
+	switch {
+	case f.minimal == nil || !has(ClusterName(f.table.Service, stable)):
+		return nil
+	case !g.all(f.clustersOf(stable), has):
+		return f.minimal
+	}
+	return f.part(can)
+}
+
+// recognise finds what an unknown version of a route may be: a part that an earlier process built for the
+// clusters that this Envoy had.
+func (g gate) recognise(service, version string) *Resource {
+	f := g.cat.routes[service]
+	if f == nil || f.minimal == nil {
+		return nil
+	}
+	brought := func(v string) bool { return g.all(f.clustersOf(v), g.brought) }
+	for _, r := range []*Resource{f.part(func(string) bool { return false }), f.part(brought)} {
+		if sameVersion(r.Version, version) {
+			return r
+		}
+	}
+	return nil
+}
+
+// clustersOf are the clusters by way of which the table reaches a version.
+func (f *forms) clustersOf(version string) []string {
+	out := []string{ClusterName(f.table.Service, version)}
+	if f.table.Policy.Route.Testers != nil {
+		out = append(out, TestersCluster(f.table.Service, version))
+	}
+	return out
+}
+
+// takesAway reports whether a route takes a cluster away that this Envoy sends requests to, or will when it
+// has accepted what is on its way. Of a route that nobody knows that must be assumed.
+func (it *item) takesAway(r *Resource) bool {
+	return it.serves(func(had *Resource) bool {
+		return had.unknown || slices.ContainsFunc(had.clusters, func(c string) bool { return !r.names(c) })
+	})
+}
+
+func (g gate) all(clusters []string, has func(string) bool) bool {
+	return !slices.ContainsFunc(clusters, func(c string) bool { return !has(c) })
+}
+
+// warm reports whether this Envoy has a cluster with its endpoints, so that a route may name it without an
+// error for a user. In steady state Envoy holds back the ACK of a cluster until it is warm, during its start
+// it does not: so the endpoints' ACK counts as well. What the accepted route names was warm then.
+func (g gate) warm(cluster string) bool {
+	if g.inv.kinds[TypeCluster] == nil {
+		return true // its clusters come from elsewhere
+	}
+	service, _, _ := SplitCluster(cluster)
+	if it := g.inv.item(Ref{TypeRoute, service}); it != nil && it.acked != nil && !it.acked.unknown && it.acked.names(cluster) {
+		return true
+	}
+	it := g.inv.item(Ref{TypeCluster, cluster})
+	if it == nil || it.acked == nil {
+		return false
+	}
+	if it.acked.byDNS {
+		return true
+	}
+	if cur := g.cat.resources[Ref{TypeCluster, cluster}]; it.acked.unknown && cur != nil && cur.byDNS {
+		return true
+	}
+	eds := g.inv.item(Ref{TypeEndpoint, cluster})
+	return eds != nil && eds.acked != nil
+}
+
+// brought reports whether a cluster is warm, or one that the Envoy had before it came back.
+func (g gate) brought(cluster string) bool {
+	if g.warm(cluster) {
+		return true
+	}
+	it := g.inv.item(Ref{TypeCluster, cluster})
+	return it != nil && it.presented && it.acked != nil
+}
+
+// removal decides how something leaves: listeners and scopes first, then routes, then clusters; those of an
+// Envoy that came back only when it has said which routes it has. Endpoints that an Envoy has are left alone:
+// it ignores their removal, and unsubscribes when their cluster goes.
+func (g gate) removal(r Ref, it *item) move {
+	switch {
+	case r.Type == TypeEndpoint && it.acked != nil && !it.again:
+		return move{}
+	case it.sent == nil && it.acked == nil && !it.again && (it.answered || !it.subscribed):
+		return move{}
+	case it.sent == nil && it.acked != nil && !it.again:
+		return move{} // it was told, and has not answered yet
+	case r.Type == TypeRoute && g.listenersLeave(), r.Type == TypeCluster && (g.routed(r.Name) || it.presented && g.inv.kinds[TypeRoute] == nil):
+		return move{wait: true}
+	}
+	return move{remove: true}
+}
+
+// listenersLeave reports whether a listener or scope of this Envoy is still to be removed.
+func (g gate) listenersLeave() bool {
+	for _, typ := range []string{TypeListener, TypeScope} {
+		k := g.inv.kinds[typ]
+		if k == nil {
+			continue
+		}
+		for name, it := range k.items {
+			r := Ref{typ, name}
+			if (it.acked != nil || len(it.flying) > 0) && g.cat.visible(r, g.node) == nil && !g.cat.holds(r) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// routed reports whether this Envoy may still route to a cluster: it leaves only when a route without it was
+// accepted.
+func (g gate) routed(cluster string) bool {
+	service, _, _ := SplitCluster(cluster)
+	it := g.inv.item(Ref{TypeRoute, service})
+	return it != nil && it.serves(func(r *Resource) bool { return r.names(cluster) })
+}
+
+// tooOld says why this Envoy cannot have the route.
+func (g gate) tooOld(r *Resource) string {
+	if v := g.node.Version; r.user && v[0] == 1 && v[1] < 36 {
+		return fmt.Sprintf("this Envoy is %d.%d: `ramp.per: user` needs 1.36 (use_hash_policy)", v[0], v[1])
+	}
+	return ""
+}

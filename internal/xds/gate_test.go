@@ -1,0 +1,287 @@
+package xds
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// What goes out next, seen through real gRPC streams.
+
+// comeBack ends an Envoy's stream and begins another one on which it presents all that it had.
+func comeBack(t *testing.T, h *Hub, e *envoy, dial func() *grpc.ClientConn, route string) *envoy {
+	t.Helper()
+	clusters, endpoints := versions(h, TypeCluster), versions(h, TypeEndpoint)
+	e.cancel()
+	waitStatus(t, h, "gone", func(s Status) bool { return s.Counts.Gone == 1 })
+	again := connect(t, dial(), "edge-1", 40)
+	again.presents(clusters, endpoints, route)
+	return again
+}
+
+func (e *envoy) presents(clusters, endpoints map[string]string, route string) {
+	e.t.Helper()
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: clusters})
+	e.ack(e.expect(TypeCluster))
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: slices.Collect(maps.Keys(endpoints)), InitialResourceVersions: endpoints})
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": route}})
+}
+
+// routes checks the weights of a route.
+func (e *envoy) routes(r *discovery.DeltaDiscoveryResponse, want map[string]uint32) {
+	e.t.Helper()
+	if got := shares(e.t, r); !maps.Equal(got, want) {
+		e.t.Fatalf("weights %v, want %v", got, want)
+	}
+}
+
+func TestACutAfterAReconnectIsNotHeldBack(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 5000}))
+	first := connect(t, dial(), "edge-1", 40)
+	rds := first.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	e := comeBack(t, h, first, dial, rds.Resources[0].Version)
+	inForce(t, h, 1)
+	e.silence()
+	publish(t, h, table(2, map[string]int{"v3": 100}, "v2"))
+	cut := e.expect(TypeRoute)
+	e.routes(cut, map[string]uint32{"shop/v1": 10000})
+	e.nack(e.expect(TypeCluster), "v3 is bad")
+	e.ack(cut)
+	e.expect(TypeCluster) // v2 goes
+	e.silence()
+}
+
+func TestACutRefusedAfterAReconnectIsFollowedByTheMinimalRoute(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 5000, "v3": 1000}))
+	first := connect(t, dial(), "edge-1", 40)
+	rds := first.start("shop", "shop/v1", "shop/v2", "shop/v3")
+	inForce(t, h, 1)
+	e := comeBack(t, h, first, dial, rds.Resources[0].Version)
+	inForce(t, h, 1)
+	publish(t, h, table(2, map[string]int{"v3": 1000}, "v2"))
+	e.nack(e.expect(TypeRoute), "no")
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 10000})
+}
+
+// The Envoy refused the cut, was sent the minimal route, and lost its connection before it answered.
+func TestARefusedCutIsRememberedOverAReconnect(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 5000, "v3": 1000}))
+	first := connect(t, dial(), "edge-1", 40)
+	rds := first.start("shop", "shop/v1", "shop/v2", "shop/v3")
+	inForce(t, h, 1)
+	clusters, endpoints := versions(h, TypeCluster), versions(h, TypeEndpoint)
+	publish(t, h, table(2, map[string]int{"v3": 1000}, "v2"))
+	first.nack(first.expect(TypeRoute), "no")
+	waitStatus(t, h, "refused", func(s Status) bool { return s.Counts.Refused == 1 })
+	first.cancel()
+	waitStatus(t, h, "gone", func(s Status) bool { return s.Counts.Gone == 1 })
+	e := connect(t, dial(), "edge-1", 40)
+	e.presents(clusters, endpoints, rds.Resources[0].Version)
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 10000}) // not the refused one again
+}
+
+// What an Envoy serves that nobody here knows may be a version that was cut: so what it has decides what it
+// gets at once.
+func TestAnUnknownRouteIsReplacedAtOnce(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100, "v3": 200}))
+	e := connect(t, dial(), "edge-1", 40)
+	have := map[string]string{"shop/v1": "old", "shop/v2": "older", "shop/v0": "oldest"}
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: have})
+	cds := e.expect(TypeCluster)
+	if len(cds.Resources) != 3 || len(cds.RemovedResources) > 0 {
+		t.Fatalf("clusters %v, removed %v before the route is another one", names(cds), cds.RemovedResources)
+	}
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": "unknown"}})
+	rds := e.expect(TypeRoute)
+	e.routes(rds, map[string]uint32{"shop/v1": 9900, "shop/v2": 100})
+	e.ack(rds)
+	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"shop/v0"}) {
+		t.Errorf("removed %v", r.RemovedResources)
+	}
+	e.subscribe(TypeEndpoint, "shop/v1", "shop/v2", "shop/v3")
+	e.ack(e.expect(TypeEndpoint))
+	e.ack(cds)
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 9700, "shop/v2": 100, "shop/v3": 200})
+}
+
+func TestANewEnvoyIsServedStableWhateverTheCanaryDoes(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	e := connect(t, dial(), "new-edge", 40)
+	e.subscribe(TypeCluster)
+	e.nack(e.expect(TypeCluster), "one is bad")
+	for range 2 {
+		if r := e.expect(TypeCluster); r.Resources[0].Name == "shop/v2" {
+			e.nack(r, "this one")
+		} else {
+			e.ack(r)
+		}
+	}
+	e.subscribe(TypeEndpoint, "shop/v1")
+	e.ack(e.expect(TypeEndpoint))
+	e.subscribe(TypeRoute, "shop")
+	rds := e.expect(TypeRoute)
+	e.routes(rds, map[string]uint32{"shop/v1": 10000})
+	e.ack(rds)
+	e.silence()
+	s := waitStatus(t, h, "refused", func(s Status) bool { return s.Counts.Refused == 1 })
+	if s.Nodes[0].Resource != "shop/v2" || s.Nodes[0].Why != "this one" {
+		t.Errorf("%+v", s.Nodes)
+	}
+}
+
+// A cut goes out although more routes are unanswered than any window holds.
+func TestACutDoesNotCountAgainstTheWindow(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 1}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	for i := range routeWindow {
+		publish(t, h, table(uint64(2+i), map[string]int{"v2": 2 + i}))
+		e.expect(TypeRoute)
+	}
+	publish(t, h, table(500, map[string]int{"v2": 5000}))
+	e.silence() // the window is full
+	publish(t, h, table(501, nil, "v2"))
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 10000})
+}
+
+func TestSubscribingAgainIsAnswered(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, nil))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1")
+	inForce(t, h, 1)
+	for typ, name := range map[string]string{TypeEndpoint: "shop/v1", TypeRoute: "shop", TypeCluster: "shop/v1"} {
+		e.subscribe(typ, name)
+		if r := e.expect(typ); !slices.Equal(names(r), []string{name}) {
+			t.Errorf("%v was sent", names(r))
+		} else {
+			e.ack(r)
+		}
+		if typ == TypeCluster { // it may have warmed anew
+			e.ack(e.expect(TypeEndpoint))
+		}
+		e.silence()
+	}
+	inForce(t, h, 1)
+}
+
+func TestUnsubscribingUnderAWildcardIsAnswered(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.subscribe(TypeCluster, "*", "shop/v2")
+	e.ack(e.expect(TypeCluster))
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"shop/v2"}})
+	r := e.expect(TypeCluster)
+	if !slices.Equal(names(r), []string{"shop/v2"}) {
+		t.Errorf("%v was sent", names(r))
+	}
+	e.ack(r)
+	publish(t, h, table(2, nil, "v2"))
+	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"shop/v2"}) {
+		t.Errorf("removed %v", r.RemovedResources)
+	}
+}
+
+func TestOnlyListenersClustersAndScopesHaveAWildcard(t *testing.T) {
+	h, _, dial := server(t)
+	tab := table(1, map[string]int{"v2": 100})
+	tab.Policy.Route.Testers = &policy.Testers{Header: "x-canary", Key: "s3cret"}
+	publish(t, h, tab)
+	e := connect(t, dial(), "anybody", 40)
+	for _, typ := range []string{TypeRoute, TypeEndpoint} {
+		e.subscribe(typ)
+		e.subscribe(typ, "*")
+	}
+	e.silence()
+}
+
+func TestADeletedServiceLosesItsListenerFirst(t *testing.T) {
+	h, _, dial := server(t)
+	tab := table(1, nil)
+	tab.Policy.Route.Listener = "0.0.0.0:10000"
+	publish(t, h, tab)
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1")
+	e.subscribe(TypeListener)
+	e.ack(e.expect(TypeListener))
+	inForce(t, h, 1)
+	if err := h.Remove("shop"); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ typ, name string }{{TypeListener, "0.0.0.0:10000"}, {TypeRoute, "shop"}, {TypeCluster, "shop/v1"}} {
+		r := e.expect(step.typ)
+		if !slices.Equal(r.RemovedResources, []string{step.name}) {
+			t.Errorf("removed %v", r.RemovedResources)
+		}
+		e.silence()
+		e.ack(r)
+	}
+}
+
+// What is held is neither sent nor removed, and goes on when it is published.
+func TestAHeldServiceStays(t *testing.T) {
+	h, _, dial := server(t)
+	h.Hold("shop")
+	e := connect(t, dial(), "edge-1", 40)
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{"shop/v1": "old", "gone/v1": "old"}})
+	e.ack(e.expect(TypeCluster))
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": "old"}})
+	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"gone/v1"}) {
+		t.Errorf("removed %v", r.RemovedResources)
+	}
+	e.silence()
+	publish(t, h, table(1, nil))
+	if got := shares(t, e.expect(TypeRoute)); got["shop/v1"] != 10000 {
+		t.Errorf("weights %v", got)
+	}
+}
+
+func TestRefusedClustersAreSentAgain(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, nil))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1")
+	publish(t, h, table(2, map[string]int{"v2": 100}))
+	later := time.Now()
+	h.mu.Lock()
+	h.now = func() time.Time { return later }
+	h.mu.Unlock()
+	for i, wait := range []time.Duration{time.Minute, 2 * time.Minute} {
+		e.nack(e.expect(TypeCluster), "not now")
+		waitStatus(t, h, "refused", func(s Status) bool { return s.Counts.Refused == 1 && h.Figures().Nacks["cluster"] == i+1 })
+		e.silence()
+		h.mu.Lock()
+		later = later.Add(wait - time.Second)
+		h.sessions[1].poke()
+		h.mu.Unlock()
+		e.silence()
+		h.mu.Lock()
+		later = later.Add(time.Second)
+		h.sessions[1].poke()
+		h.mu.Unlock()
+	}
+	e.nack(e.expect(TypeCluster), "not now")
+	waitStatus(t, h, "refused", func(s Status) bool { return s.Counts.Refused == 1 && h.Figures().Nacks["cluster"] == 3 })
+	h.Retry("shop") // a person asks
+	cds := e.expect(TypeCluster)
+	e.subscribe(TypeEndpoint, "shop/v2")
+	e.ack(e.expect(TypeEndpoint))
+	e.ack(cds)
+	e.ack(e.expect(TypeRoute))
+	inForce(t, h, 2)
+}

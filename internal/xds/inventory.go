@@ -1,0 +1,351 @@
+package xds
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+const (
+	retryMinimal   = time.Second // a refused minimal route is sent again after that, then after twice as long …
+	retryMinimalAt = 30 * time.Second
+	retryRefused   = time.Minute // and other types
+	retryRefusedAt = time.Hour
+)
+
+// Inventory is what one stream asked for, was sent, accepted and refused. It is data: what goes out next is
+// decided in gate.go.
+type Inventory struct {
+	kinds  map[string]*kind
+	parked map[string]map[Ref]struct{} // by service: what waits until something else of the service happens
+	failed map[Ref]struct{}            // what is sent again when its time has come
+}
+
+// kind is one type.
+type kind struct {
+	wildcard bool
+	answered bool // an Envoy waits for the first answer to a wildcard, even an empty one
+	items    map[string]*item
+	dirty    map[string]struct{} // to be looked at
+	alone    map[string]struct{} // to be sent one per response, to find what is refused
+	inflight int                 // responses
+}
+
+// item is one resource.
+type item struct {
+	subscribed bool // by name
+	presented  bool // the Envoy brought it along when it came back
+	answered   bool // something was said of it
+	again      bool // something must be said of it, even if nothing is new
+	sent       *Resource
+	acked      *Resource
+	flying     []*Resource // sent and not answered yet, the oldest first; nil: its removal
+	refused    []string    // versions of the present content, in its forms
+	retry      time.Time   // when it is sent again all the same; zero: never
+	backoff    time.Duration
+}
+
+// parcel is a resource on its way, or its removal.
+type parcel struct {
+	ref  Ref
+	res  *Resource // nil: removed
+	item *item
+}
+
+func newInventory() *Inventory {
+	return &Inventory{kinds: map[string]*kind{}, parked: map[string]map[Ref]struct{}{}, failed: map[Ref]struct{}{}}
+}
+
+// kind is what the stream has of a type; first reports that it never asked for it before.
+func (inv *Inventory) kind(typ string) (k *kind, first bool) {
+	k = inv.kinds[typ]
+	if k != nil {
+		return k, false
+	}
+	k = &kind{items: map[string]*item{}, dirty: map[string]struct{}{}, alone: map[string]struct{}{}}
+	inv.kinds[typ] = k
+	return k, true
+}
+
+// item finds what the stream has of a resource; nil: nothing.
+func (inv *Inventory) item(r Ref) *item {
+	if k := inv.kinds[r.Type]; k != nil {
+		return k.items[r.Name]
+	}
+	return nil
+}
+
+// has makes the item of a resource.
+func (k *kind) has(name string) *item {
+	it := k.items[name]
+	if it == nil {
+		it = &item{}
+		k.items[name] = it
+	}
+	return it
+}
+
+// mayWildcard are the types whose first request may ask for everything. xds_protocol.rst: "For Listener and
+// Cluster resource types, there is also a "wildcard" subscription"; Envoy asks for scopes in the same way.
+func mayWildcard(typ string) bool {
+	return typ == TypeListener || typ == TypeCluster || typ == TypeScope
+}
+
+// present takes in what an Envoy brought along.
+func (inv *Inventory) present(r Ref, res *Resource) {
+	k, _ := inv.kind(r.Type)
+	it := k.has(r.Name)
+	it.sent, it.acked, it.presented, it.answered = res, res, true, true
+	k.dirty[r.Name] = struct{}{}
+}
+
+// wild begins a wildcard subscription.
+func (inv *Inventory) wild(typ string, all map[string]struct{}) {
+	k, _ := inv.kind(typ)
+	k.wildcard = true
+	for name := range all {
+		k.dirty[name] = struct{}{}
+	}
+}
+
+// subscribe adds a name. discovery.proto: "The server must respond with all resources listed in
+// resource_names_subscribe, even if it believes the client has the most recent version of them. The reason:
+// the client may have dropped them, but then regained interest before it had a chance to send the
+// unsubscribe message." With initial_resource_versions it says itself what it has.
+func (inv *Inventory) subscribe(r Ref, presented bool) {
+	k, _ := inv.kind(r.Type)
+	it := k.has(r.Name)
+	it.again = it.again || !presented && (it.subscribed || it.sent != nil || it.acked != nil)
+	it.subscribed = true
+	k.dirty[r.Name] = struct{}{}
+}
+
+// unsubscribe drops a name. Under a wildcard xds_protocol.rst says that "the client cannot unsubscribe from
+// those resources individually": it is told what there is of the name, and goes on hearing of it.
+func (inv *Inventory) unsubscribe(r Ref) {
+	k, _ := inv.kind(r.Type)
+	if it := k.items[r.Name]; it != nil && k.wildcard {
+		it.again, it.subscribed = it.again || it.subscribed, false
+		k.dirty[r.Name] = struct{}{}
+		return
+	}
+	inv.forget(r)
+}
+
+// tame ends a wildcard subscription; names that were asked for stay.
+func (inv *Inventory) tame(typ string) {
+	k, _ := inv.kind(typ)
+	k.wildcard = false
+	for name, it := range k.items {
+		if !it.subscribed {
+			inv.forget(Ref{typ, name})
+		}
+	}
+}
+
+func (inv *Inventory) forget(r Ref) {
+	k, _ := inv.kind(r.Type)
+	delete(k.items, r.Name)
+	delete(k.dirty, r.Name)
+	delete(k.alone, r.Name)
+	delete(inv.failed, r)
+	inv.stir(serviceOf(r))
+}
+
+// renew marks what has other content now, or that somebody asks for another try of: nothing of it was
+// refused yet.
+func (inv *Inventory) renew(r Ref) {
+	k, _ := inv.kind(r.Type)
+	if it := k.items[r.Name]; it != nil {
+		it.refused, it.retry, it.backoff = nil, time.Time{}, 0
+		delete(inv.failed, r)
+	}
+	k.dirty[r.Name] = struct{}{}
+	inv.stir(serviceOf(r))
+}
+
+// park puts a resource aside until something of its service happens.
+func (inv *Inventory) park(r Ref) {
+	k, _ := inv.kind(r.Type)
+	delete(k.dirty, r.Name)
+	service := serviceOf(r)
+	if inv.parked[service] == nil {
+		inv.parked[service] = map[Ref]struct{}{}
+	}
+	inv.parked[service][r] = struct{}{}
+}
+
+// stir looks again at what is parked of a service.
+func (inv *Inventory) stir(service string) {
+	for r := range inv.parked[service] {
+		k, _ := inv.kind(r.Type)
+		k.dirty[r.Name] = struct{}{}
+	}
+	delete(inv.parked, service)
+}
+
+func (inv *Inventory) stirAll() {
+	for _, service := range slices.Collect(maps.Keys(inv.parked)) {
+		inv.stir(service)
+	}
+}
+
+// due is when something that was refused is sent again; false: nothing is.
+func (inv *Inventory) due() (at time.Time, ok bool) {
+	for r := range inv.failed {
+		if it := inv.item(r); it != nil && (!ok || it.retry.Before(at)) {
+			at, ok = it.retry, true
+		}
+	}
+	return at, ok
+}
+
+// wake marks what is to be sent again by now.
+func (inv *Inventory) wake(at time.Time) {
+	for r := range inv.failed {
+		if it := inv.item(r); it == nil || !at.Before(it.retry) {
+			delete(inv.failed, r)
+			if k, _ := inv.kind(r.Type); it != nil {
+				k.dirty[r.Name] = struct{}{}
+			}
+		}
+	}
+}
+
+// sends books a response that goes out.
+func (inv *Inventory) sends(typ string, parcels []parcel) {
+	k, _ := inv.kind(typ)
+	k.answered = true
+	k.inflight++
+	for _, p := range parcels {
+		p.item.sent, p.item.answered, p.item.again = p.res, true, false
+		delete(k.alone, p.ref.Name)
+		p.item.flying = append(p.item.flying, p.res)
+	}
+}
+
+// accept books an ACK.
+func (inv *Inventory) accept(typ string, parcels []parcel) {
+	k, _ := inv.kind(typ)
+	k.inflight--
+	for _, p := range parcels {
+		it := p.item
+		it.landed(p.res)
+		inv.happened(p.ref)
+		if k.items[p.ref.Name] != it {
+			continue // unsubscribed meanwhile
+		}
+		if p.res == nil {
+			inv.gone(k, p)
+		} else {
+			it.acked, it.presented, it.retry, it.backoff = p.res, false, time.Time{}, 0
+			delete(inv.failed, p.ref)
+			it.refused = slices.DeleteFunc(it.refused, func(v string) bool { return sameVersion(v, p.res.Version) })
+		}
+	}
+}
+
+// landed books that something was answered.
+func (it *item) landed(r *Resource) {
+	if i := slices.Index(it.flying, r); i >= 0 {
+		it.flying = slices.Delete(it.flying, i, i+1)
+	}
+}
+
+// serves reports whether the Envoy has a content, or is about to have one, of which is holds.
+func (it *item) serves(is func(*Resource) bool) bool {
+	return it.acked != nil && is(it.acked) || slices.ContainsFunc(it.flying, func(r *Resource) bool { return r != nil && is(r) })
+}
+
+// gone books that a removal was taken in.
+func (inv *Inventory) gone(k *kind, p parcel) {
+	p.item.acked = nil
+	if p.item.sent == nil && !p.item.subscribed {
+		delete(k.items, p.ref.Name)
+	}
+}
+
+// happened looks again at what may have waited for an answer about a resource.
+func (inv *Inventory) happened(r Ref) {
+	if service := serviceOf(r); service != "" {
+		inv.stir(service)
+	} else {
+		inv.stirAll() // routes wait for the removal of listeners and scopes
+	}
+}
+
+// refuse books a NACK, and returns the one resource that is to blame. Of several each is sent again on its
+// own, to find the culprit: Envoy applies those that are good, and names none in its refusal of routes.
+func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time.Time) (culprit *parcel) {
+	k, _ := inv.kind(typ)
+	k.inflight--
+	for i, p := range parcels {
+		it := p.item
+		it.landed(p.res)
+		inv.happened(p.ref)
+		switch {
+		case k.items[p.ref.Name] != it || it.sent != p.res: // something newer is on its way
+			continue
+		case p.res == nil: // Envoy refuses no removal: it refused what came with it
+			inv.gone(k, p)
+			continue
+		}
+		it.sent = it.acked
+		k.dirty[p.ref.Name] = struct{}{}
+		if len(parcels) > 1 {
+			k.alone[p.ref.Name] = struct{}{}
+			continue
+		}
+		it.refused = append(it.refused, p.res.Version)
+		inv.again(p, cat, at)
+		culprit = &parcels[i]
+	}
+	return culprit
+}
+
+// again decides when what was refused is sent again unchanged.
+func (inv *Inventory) again(p parcel, cat *Catalog, at time.Time) {
+	it := p.item
+	least, most := retryRefused, retryRefusedAt
+	switch p.ref.Type {
+	case TypeScope:
+		return
+	case TypeRoute:
+		f := cat.routes[p.ref.Name]
+		if f == nil || !it.wantsMinimal(f) || !sameVersion(p.res.Version, f.minimal.Version) {
+			return
+		}
+		least, most = retryMinimal, retryMinimalAt
+	}
+	it.backoff = min(max(2*it.backoff, least), most)
+	it.retry = at.Add(it.backoff)
+	inv.failed[p.ref] = struct{}{}
+}
+
+// remember takes over a refusal from an earlier connection of the same process.
+func (inv *Inventory) remember(r Ref, version string, at time.Time) {
+	it := inv.item(r)
+	if it == nil {
+		k, _ := inv.kind(r.Type)
+		it = k.has(r.Name)
+	}
+	it.refused = append(it.refused, version)
+	if r.Type != TypeRoute && r.Type != TypeScope {
+		it.backoff, it.retry = retryRefused, at.Add(retryRefused)
+		inv.failed[r] = struct{}{}
+	}
+}
+
+// wantsMinimal reports whether this Envoy has refused the table while the route that it accepted still sends
+// requests to a version that was cut.
+func (it *item) wantsMinimal(f *forms) bool {
+	return f.minimal != nil && len(it.refused) > 0 && it.acked != nil && slices.ContainsFunc(f.whole.cut, it.acked.names)
+}
+
+// hasRefused reports whether a version is not to be sent now.
+func (it *item) hasRefused(version string, at time.Time) bool {
+	if !slices.ContainsFunc(it.refused, func(v string) bool { return sameVersion(v, version) }) {
+		return false
+	}
+	return it.retry.IsZero() || at.Before(it.retry)
+}

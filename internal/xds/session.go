@@ -1,0 +1,229 @@
+package xds
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+)
+
+// session is one Envoy's delta ADS stream: its nonces, and reading and writing. What the Envoy has is in the
+// inventory, what goes out next is decided by the gate, and who has what is booked in the services' Force.
+// Guarded by the hub's mutex, but for wake.
+type session struct {
+	hub    *Hub
+	id     uint64
+	node   Node
+	inv    *Inventory
+	nonce  uint64
+	sent   map[string]response // by nonce, unanswered
+	booked map[string]struct{} // services whose book may know the stream
+	wake   chan struct{}
+}
+
+type response struct {
+	typ     string
+	parcels []parcel
+}
+
+// open books a new stream.
+func (h *Hub) open(n Node) *session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &session{hub: h, id: h.connect(n), node: n, inv: newInventory(), sent: map[string]response{},
+		booked: map[string]struct{}{}, wake: make(chan struct{}, 1)}
+	h.sessions[s.id] = s
+	return s
+}
+
+// close books its end.
+func (s *session) close() {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sessions, s.id)
+	for typ, k := range s.inv.kinds {
+		delete(h.wild[typ], s)
+		for name := range k.items {
+			h.unsubscribe(s, Ref{typ, name})
+		}
+	}
+	h.disconnect(s.id, s.node, s.booked)
+}
+
+// served are the types that there are. Others are not answered: nothing of them is remembered either.
+func served(typ string) bool { return slices.Contains(sendOrder(), typ) }
+
+// receive takes one request in.
+func (s *session) receive(req *discovery.DeltaDiscoveryRequest) {
+	typ := req.GetTypeUrl()
+	if !served(typ) {
+		return
+	}
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.answer(typ, req)
+	_, first := s.inv.kind(typ)
+	brought := req.GetInitialResourceVersions()
+	if first {
+		s.begin(typ, brought)
+	}
+	s.subscribe(typ, first, req.GetResourceNamesSubscribe(), brought)
+	s.unsubscribe(typ, req.GetResourceNamesUnsubscribe())
+	if first && len(brought) > 0 {
+		s.remember(typ)
+	}
+	s.poke()
+}
+
+// answer takes an ACK or a NACK in. xds_protocol.rst: "The nonce may be used to correlate an ack/nack with a
+// server response, but should not be used to reject stale requests": the rest of the request counts anyhow.
+func (s *session) answer(typ string, req *discovery.DeltaDiscoveryRequest) {
+	r, ok := s.sent[req.GetResponseNonce()]
+	if !ok || r.typ != typ {
+		return
+	}
+	delete(s.sent, req.GetResponseNonce())
+	d := req.GetErrorDetail()
+	if d == nil {
+		s.inv.accept(typ, r.parcels)
+		for _, p := range r.parcels {
+			s.hub.accepted(s, p)
+		}
+		return
+	}
+	s.hub.nacks[shortType(typ)]++
+	s.hub.log.WithFields(logrus.Fields{"node": s.node.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + bounded(d.GetMessage()))
+	if p := s.inv.refuse(typ, r.parcels, s.hub.cat, s.hub.now()); p != nil {
+		s.hub.refused(s, *p, d.GetMessage())
+	}
+}
+
+// begin takes in what an Envoy says of a type for the first time on this stream: what it has, or that it is a
+// new process. discovery.proto: initial_resource_versions "will not be populated in the very first stream of a
+// session, since the client will not yet have any resources".
+func (s *session) begin(typ string, brought map[string]string) {
+	if typ == TypeCluster && len(brought) == 0 && !s.node.Diagnostic {
+		s.hub.restarted(s.node.ID)
+	}
+	for name, version := range brought {
+		r := Ref{typ, name}
+		res := s.hub.cat.known(r, version)
+		if res.unknown && typ == TypeRoute {
+			if part := s.gate().recognise(name, version); part != nil {
+				res = part
+			}
+		}
+		s.inv.present(r, res)
+	}
+	s.inv.stirAll()
+}
+
+func (s *session) subscribe(typ string, first bool, names []string, brought map[string]string) {
+	wild := first && len(names) == 0 || slices.Contains(names, "*")
+	if wild && mayWildcard(typ) {
+		s.inv.wild(typ, s.hub.cat.names[typ])
+		s.hub.subscribeAll(s, typ)
+	}
+	for _, name := range names {
+		if name == "*" {
+			continue
+		}
+		_, presented := brought[name]
+		s.inv.subscribe(Ref{typ, name}, presented)
+		s.hub.subscribe(s, Ref{typ, name})
+	}
+}
+
+func (s *session) unsubscribe(typ string, names []string) {
+	for _, name := range names {
+		if name == "*" {
+			s.inv.tame(typ)
+			delete(s.hub.wild[typ], s)
+			continue
+		}
+		s.inv.unsubscribe(Ref{typ, name})
+		s.hub.unsubscribe(s, Ref{typ, name})
+		if typ == TypeRoute {
+			s.hub.dropped(s, name)
+		}
+	}
+}
+
+// remember takes over what the same process refused on an earlier stream.
+func (s *session) remember(typ string) {
+	k, _ := s.inv.kind(typ)
+	for name := range maps.Clone(k.dirty) {
+		r := Ref{typ, name}
+		if res := s.hub.cat.visible(r, s.node); res != nil {
+			if v := s.hub.remembers(s.node, res); v != "" {
+				s.inv.remember(r, v, s.hub.now())
+			}
+		}
+	}
+}
+
+// next is the response that goes out next; nil: none.
+func (s *session) next() *raw {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.inv.wake(s.hub.now())
+	for {
+		r, ok := s.gate().next()
+		if !ok {
+			return nil
+		}
+		s.hub.sent(s, r)
+		if r.silent {
+			continue
+		}
+		s.nonce++
+		nonce := strconv.FormatUint(s.nonce, 10)
+		s.sent[nonce] = response{r.typ, r.parcels}
+		return encode(r, nonce)
+	}
+}
+
+func (s *session) gate() gate { return gate{s.inv, s.hub.cat, s.node, s.hub.now()} }
+
+func (s *session) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due is in how long something is sent again that was refused.
+func (s *session) due() time.Duration {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	at, ok := s.inv.due()
+	if !ok {
+		return time.Hour
+	}
+	return max(0, at.Sub(s.hub.now()))
+}
+
+// write sends until the stream ends.
+func (s *session) write(ss grpc.ServerStream) error {
+	for {
+		again := time.NewTimer(s.due())
+		select {
+		case <-ss.Context().Done():
+			again.Stop()
+			return ss.Context().Err()
+		case <-s.wake:
+		case <-again.C:
+		}
+		again.Stop()
+		for r := s.next(); r != nil; r = s.next() {
+			if err := ss.SendMsg(r); err != nil {
+				return err
+			}
+		}
+	}
+}
