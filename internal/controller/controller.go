@@ -159,6 +159,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	u.outbox.durable = u.state.Table()
 	c.units[name] = u
 	c.publish(u, now)
+	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
 	return nil
 }
@@ -332,7 +333,7 @@ func (c *Controller) applied() {
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
-		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging})
+		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging, Crowds: st.Crowds})
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}

@@ -13,6 +13,7 @@ type envoys struct {
 	generation uint64
 	table      Table
 	told       string // the status that the state heard last
+	heard      bool   // and nothing has happened since
 }
 
 type envoy struct {
@@ -20,6 +21,7 @@ type envoy struct {
 	connected bool
 	lagging   bool
 	serves    []Run
+	reaches   []string // versions that it may send users to: by slots, or by a pin
 	has       string // what it accepted last
 	refused   bool   // the present table
 	most      int    // it refuses tables that give more than this to others than the stable version; -1: all
@@ -55,6 +57,7 @@ func (f *envoys) publish(s *State) {
 
 // answer lets an Envoy accept or refuse what it is offered.
 func (f *envoys) answer(e *envoy) {
+	f.heard = false
 	if !e.connected || e.refused || e.has == seen(f.table) || f.generation == 0 {
 		return
 	}
@@ -68,11 +71,20 @@ func (f *envoys) answer(e *envoy) {
 		e.refused, e.lagging = true, false
 		return
 	}
-	e.has, e.serves, e.lagging = seen(f.table), f.table.Slots, false
+	e.has, e.serves, e.lagging, e.reaches = seen(f.table), f.table.Slots, false, nil
+	for _, r := range f.table.Slots {
+		e.reaches = append(e.reaches, r.Version)
+	}
+	for _, c := range f.table.Clusters {
+		if c.Pinned {
+			e.reaches = append(e.reaches, c.Version)
+		}
+	}
 }
 
 // change lets something happen to an Envoy.
 func (f *envoys) change(e *envoy, what int) {
+	f.heard = false
 	switch what % 10 {
 	case 0:
 		e.connected, e.refused, e.lagging = false, false, false
@@ -104,6 +116,9 @@ func (f *envoys) status(at time.Time) []Event {
 	var events []Event
 	waiting, refused := 0, 0
 	for _, e := range f.all {
+		if e.has != "" {
+			a.Crowds = append(a.Crowds, Crowd{Version: e.has, Has: e.serves, Present: e.has == seen(f.table), Nodes: []string{e.name}})
+		}
 		switch {
 		case !e.connected:
 			continue
@@ -120,10 +135,11 @@ func (f *envoys) status(at time.Time) []Event {
 		a.Subscribers++
 	}
 	a.InForce = a.Subscribers > len(a.Lagging) && waiting == 0 && refused == 0
-	told := fmt.Sprint(a.Generation, a.InForce, a.Subscribers, a.Lagging, waiting, events)
+	told := fmt.Sprint(a.Generation, a.InForce, a.Subscribers, a.Lagging, a.Crowds, waiting, events)
+	f.heard = true
 	if told == f.told {
 		return nil
 	}
-	f.told = told
+	f.told, f.heard = told, true
 	return append(events, a)
 }

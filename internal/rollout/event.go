@@ -90,6 +90,15 @@ type Applied struct {
 	Subscribers int       `json:"subscribers,omitempty"`
 	Lagging     []string  `json:"lagging,omitempty"`
 	Accepted    []string  `json:"accepted,omitempty"` // nodes that have it, where known
+	Crowds      []Crowd   `json:"crowds,omitempty"`   // who serves what, Envoys that are away included
+}
+
+// Crowd are Envoys that serve the same table.
+type Crowd struct {
+	Version string   `json:"version"`           // of the route
+	Has     []Run    `json:"has"`               // null: not known
+	Present bool     `json:"present,omitempty"` // it is the table of this generation
+	Nodes   []string `json:"nodes"`
 }
 
 // Rejected says that an Envoy refused the table.

@@ -16,9 +16,9 @@ import (
 // FuzzStep drives the state machine with events made from the bytes and checks the invariants of the
 // design after each of them.
 func FuzzStep(f *testing.F) {
-	for seed := range uint64(60) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		b := make([]byte, 250)
+		b := make([]byte, 600)
 		for i := range b {
 			b[i] = byte(r.Uint32())
 		}
@@ -151,8 +151,22 @@ func (w *walk) event() Event {
 			}
 		}
 		return nil
+	case k > 29:
+		if v := w.startable(); v != nil {
+			return Launched{At: w.at, Version: v.Name, Attempt: v.Attempt, Image: true, Endpoints: []string{"172.17.0.9:8080"}}
+		}
 	}
 	return w.evidence()
+}
+
+// startable is a version whose containers are to run and do not yet.
+func (w *walk) startable() *Version {
+	for _, c := range w.s.Containers() {
+		if v := w.s.Version(c.Version); c.Goal == Start && len(v.Endpoints) == 0 {
+			return v
+		}
+	}
+	return nil
 }
 
 func (w *walk) pick() string {
@@ -346,6 +360,11 @@ func (w *walk) containers() {
 		}
 		if w.s.Weight(c.Version) > 0 || c.Version == w.s.Stable || slices.ContainsFunc(t.Clusters, func(k Cluster) bool { return k.Version == c.Version }) {
 			w.t.Fatalf("%s is to be stopped and is served: %+v", c.Version, w.s.Version(c.Version))
+		}
+		for _, e := range w.fleet.all {
+			if slices.Contains(e.reaches, c.Version) && w.fleet.heard {
+				w.t.Fatalf("%s is to be stopped (%s), and %s, connected: %v, may send users to it: %+v", c.Version, c.Goal, e.name, e.connected, w.s.Crowds)
+			}
 		}
 		if w.s.Subscribers > 0 && !w.s.InForce {
 			w.t.Fatalf("%s is to be stopped before its end is in force", c.Version)

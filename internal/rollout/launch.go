@@ -53,7 +53,7 @@ func (s *State) Containers() []Container {
 		if g == Leave && v.LaunchedAt.IsZero() || g >= Stop && v.Done >= g {
 			continue
 		}
-		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled(), v.Pulled && !s.shared(v)})
+		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled() && !s.strayed(v.Name), v.Pulled && !s.shared(v)})
 	}
 	slices.Reverse(cs)
 	return cs
@@ -76,7 +76,7 @@ func (s *State) goal(v *Version, old bool) Goal {
 		return Leave
 	case live && !v.Idle && (v.Phase != Queued || !v.LaunchedAt.IsZero()):
 		return Start
-	case !s.settled() || live && !v.Idle:
+	case !s.settled() || s.strayed(v.Name) || live && !v.Idle:
 		return Leave
 	case live:
 		return Stop

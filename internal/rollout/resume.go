@@ -11,6 +11,7 @@ func Resume(s State, at time.Time) State {
 		s.shift(-ahead)
 	}
 	s.InForce, s.Subscribers, s.Lagging = false, 0, nil
+	s.outdate()
 	s.Missing = nil
 	for _, v := range s.Canaries() {
 		if v.PausedAt.IsZero() && !v.FirstWeight.IsZero() {

@@ -29,6 +29,24 @@ type Serving struct {
 	Lagging     []string  `json:"lagging,omitempty"`
 
 	Refused []Nack `json:"refused,omitempty"`
+
+	Crowds []Crowd `json:"crowds,omitempty"` // who serves what, Envoys that are away included: nothing that one of them has is stopped
+}
+
+// strayed reports whether an Envoy without the present table may still send users to a version: because it
+// gives it slots, or because nobody knows what it has, or because its table may pin sessions.
+func (s *State) strayed(version string) bool {
+	return slices.ContainsFunc(s.Crowds, func(c Crowd) bool {
+		return !c.Present && (slotsOf(c.Has, version) > 0 || c.Has == nil || s.Policy.Sessions != nil)
+	})
+}
+
+// outdate notes that nobody has the present table yet.
+func (s *Serving) outdate() {
+	s.Crowds = slices.Clone(s.Crowds)
+	for i := range s.Crowds {
+		s.Crowds[i].Present = false
+	}
 }
 
 // Nack is the refusal of a table by an Envoy. It is remembered by the table's content: over a reload and
@@ -82,6 +100,7 @@ func (m *machine) give() {
 	if content != m.Content || m.retry {
 		m.Generation++
 		m.Content, m.Given, m.GivenAt, m.InForce = content, t.Slots, m.at, false
+		m.outdate()
 	}
 }
 
@@ -122,7 +141,9 @@ func common(a, b []Run, base string) []Run {
 
 // applied notes how far the table is in force.
 func (m *machine) applied(e Applied) {
+	m.Crowds = e.Crowds
 	if e.Generation != m.Generation {
+		m.outdate()
 		return
 	}
 	m.Subscribers, m.Lagging, m.InForce = e.Subscribers, e.Lagging, e.InForce

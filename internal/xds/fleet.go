@@ -171,7 +171,9 @@ func (h *Hub) TakeChanges() []Status {
 		for _, n := range s.force.TakeNotes() {
 			h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
 		}
-		if now := s.force.Status(name); !reflect.DeepEqual(now, s.told) {
+		now := s.force.Status(name)
+		now.Crowds = s.force.crowds(h.now())
+		if !reflect.DeepEqual(now, s.told) {
 			s.told = now
 			out = append(out, now)
 		}

@@ -14,7 +14,8 @@ type Status struct {
 	Service    string
 	Generation uint64
 	Counts     Counts
-	Nodes      []NodeStatus // those that do not have the table, or refuse something; in order
+	Crowds     []rollout.Crowd // who serves what
+	Nodes      []NodeStatus    // those that do not have the table, or refuse something; in order
 
 	// The rest follows from what is above.
 

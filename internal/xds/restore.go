@@ -1,0 +1,63 @@
+package xds
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// crowds are the nodes that serve a table of this service, by what they serve: what has to be remembered
+// over a restart, so that nothing is stopped that one of them still sends users to. An Envoy that lags and
+// has not been heard of for so long that it would be forgotten, were it gone, is left out.
+func (f *Force) crowds(at time.Time) []rollout.Crowd {
+	var cs []rollout.Crowd
+	for m := range f.all() {
+		if m.doubted || m.accepted.Version == "" || f.overdue(m, at) {
+			continue
+		}
+		c := rollout.Crowd{Version: m.accepted.Version, Has: m.accepted.Slots, Present: m.accepted.is(f.wanted(m).Version)}
+		if m.stream == 0 && m.sent != "" && !sameVersion(m.sent, m.accepted.Version) { // its answer was lost with its connection
+			c = rollout.Crowd{Version: m.sent}
+		}
+		i := slices.IndexFunc(cs, func(o rollout.Crowd) bool { return o.Version == c.Version && (o.Has == nil) == (c.Has == nil) })
+		if i < 0 {
+			i = len(cs)
+			cs = append(cs, c)
+		}
+		if !slices.Contains(cs[i].Nodes, m.node.ID) {
+			cs[i].Nodes = append(cs[i].Nodes, m.node.ID)
+		}
+	}
+	for _, c := range cs {
+		slices.Sort(c.Nodes)
+	}
+	slices.SortFunc(cs, func(a, b rollout.Crowd) int { return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(len(a.Has), len(b.Has))) })
+	return cs
+}
+
+// overdue reports whether an Envoy has lagged for so long that nothing waits for it any more.
+func (f *Force) overdue(m *member, at time.Time) bool {
+	return f.standing(m) == Lagging && at.Sub(m.heard) >= f.ForgetAfter
+}
+
+// Restore books nodes that served a table before a restart of canaryd: they are gone since then.
+func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
+	for _, c := range cs {
+		for _, id := range c.Nodes {
+			m := &member{node: Node{ID: id}, since: at, charged: at, accepted: Content{c.Version, c.Has}, refusals: map[Ref]refusal{}, held: map[string]time.Duration{}}
+			f.nodes[id] = append(f.nodes[id], m)
+		}
+	}
+}
+
+// Restore books what is stored of a service's nodes, before the first of them is answered.
+func (h *Hub) Restore(service string, cs []rollout.Crowd) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.services[service]; s != nil {
+		s.force.Restore(cs, h.now())
+	}
+	h.changes(service)
+}
