@@ -22,9 +22,9 @@ type envoy struct {
 	lagging   bool
 	serves    []Run
 	reaches   []string // versions that it may send users to: by slots, or by a pin
-	has       string // what it accepted last
-	refused   bool   // the present table
-	most      int    // it refuses tables that give more than this to others than the stable version; -1: all
+	has       string   // what it accepted last
+	refused   bool     // the present table
+	most      int      // it refuses tables that give more than this to others than the stable version; -1: all
 }
 
 const healthy = 10000

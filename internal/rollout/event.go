@@ -53,6 +53,8 @@ type Cell struct {
 	To        time.Time                   `json:"to,omitzero"`
 	Counts    map[string]analysis.Counts  `json:"counts,omitempty"`
 	Endpoints map[string][]analysis.Slice `json:"endpoints,omitempty"` // a version's counts by endpoint, where known
+	Has       []Run                       `json:"has,omitempty"`       // what the proxy served at the end; none: not known
+	HasSince  time.Time                   `json:"has_since,omitzero"`  // and since when
 }
 
 // Proxy is a kind of proxy. Kinds count differently: their counts are never put into one ratio.

@@ -99,11 +99,19 @@ func (s *State) RequestShare(name string) float64 {
 	return own / sum
 }
 
-// valid sums the cells that lie wholly within the time in which the present table was in force, from
-// Envoys that have it.
+// full reports whether a cell lies wholly within the time in which the present table was in force, and its
+// proxy had it.
+func (m *machine) full(c Cell) bool {
+	if m.Since.IsZero() || c.From.Before(m.Since) || slices.Contains(m.Lagging, c.Slice) {
+		return false
+	}
+	return c.Has == nil || slices.Equal(c.Has, m.Accepted) && !c.From.Before(c.HasSince)
+}
+
+// valid sums the cells that count for everything: a step up and a promotion rest on them.
 func (m *machine) valid(cells []Cell) (counts [proxies]map[string]analysis.Counts) {
 	for _, c := range cells {
-		if m.Since.IsZero() || c.From.Before(m.Since) || slices.Contains(m.Lagging, c.Slice) {
+		if !m.full(c) {
 			continue
 		}
 		if counts[c.Proxy] == nil {
@@ -116,19 +124,29 @@ func (m *machine) valid(cells []Cell) (counts [proxies]map[string]analysis.Count
 	return counts
 }
 
-// judgeAgainst uses cells that the full judgement may not: they can only speak against the canary.
-// A canary's start from weight 0: all its requests in a straddling cell came after the start; stable's
-// part is longer, which is harmless for a rate, and one batch cannot cut. And a weight that is long on
-// its way, because an Envoy or the disk is slow: what is served meanwhile is judged all the same.
-func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
+// against reports whether a cell that does not count for everything may at least speak against a canary:
+//   - its proxy serves a table that names the canary, whatever the others have (one that lags, or is ahead);
+//   - the canary's start from weight 0: all its requests in a straddling cell came after the start; stable's
+//     part is longer, which is harmless for a rate, and one batch cannot cut;
+//   - a weight that is long on its way, because an Envoy or the disk is slow.
+func (m *machine) against(v *Version, c Cell) bool {
 	onItsWay := v.WeightSince.IsZero()
+	switch {
+	case !onItsWay && m.full(c):
+		return false
+	case slotsOf(c.Has, v.Name) > 0 && !c.From.Before(c.HasSince):
+		return true
+	case onItsWay:
+		return !c.From.Before(m.GivenAt)
+	}
+	return v.FromZero && c.From.Before(v.WeightSince) && c.To.After(v.WeightSince)
+}
+
+// judgeAgainst uses the cells that the full judgement may not.
+func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	var b analysis.Batch
 	for _, c := range cells {
-		if c.Proxy != kind {
-			continue
-		}
-		starts := v.FromZero && !onItsWay && c.From.Before(v.WeightSince) && c.To.After(v.WeightSince)
-		if starts || onItsWay && !c.From.Before(m.GivenAt) {
+		if c.Proxy == kind && m.against(v, c) {
 			b.Canary, b.Stable = b.Canary.Add(c.Counts[v.Name]), b.Stable.Add(c.Counts[m.Stable])
 		}
 	}

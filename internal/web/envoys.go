@@ -36,25 +36,25 @@ type Nodes struct {
 
 // Node is one Envoy. What it has of each service is there where one service was asked for; else it is counted.
 type Node struct {
-	Node      string                 `json:"node"`
-	Cluster   string                 `json:"cluster,omitempty"`
-	Build     string                 `json:"build,omitempty"`
-	Peer      string                 `json:"peer,omitempty"`
-	Connected bool                   `json:"connected"`
-	Since     time.Time              `json:"since"`
-	Standing  controller.Standing           `json:"standing,omitempty"` // the worst of its services'
-	Services  map[string]NodeService `json:"services,omitempty"`
-	Counts    map[controller.Standing]int   `json:"counts,omitempty"`
+	Node      string                      `json:"node"`
+	Cluster   string                      `json:"cluster,omitempty"`
+	Build     string                      `json:"build,omitempty"`
+	Peer      string                      `json:"peer,omitempty"`
+	Connected bool                        `json:"connected"`
+	Since     time.Time                   `json:"since"`
+	Standing  controller.Standing         `json:"standing,omitempty"` // the worst of its services'
+	Services  map[string]NodeService      `json:"services,omitempty"`
+	Counts    map[controller.Standing]int `json:"counts,omitempty"`
 }
 
 // NodeService is what a node has of a service. Weights are fractions of 1.
 type NodeService struct {
-	Standing controller.Standing       `json:"standing"`
-	Since    time.Time          `json:"since"`
-	Type     string             `json:"type,omitempty"` // of what it refuses
-	Resource string             `json:"resource,omitempty"`
-	Why      string             `json:"why,omitempty"`
-	Weights  map[string]float64 `json:"weights,omitempty"`
+	Standing controller.Standing `json:"standing"`
+	Since    time.Time           `json:"since"`
+	Type     string              `json:"type,omitempty"` // of what it refuses
+	Resource string              `json:"resource,omitempty"`
+	Why      string              `json:"why,omitempty"`
+	Weights  map[string]float64  `json:"weights,omitempty"`
 }
 
 func viewCounts(c controller.NodeCounts) Envoys { return Envoys(c) }

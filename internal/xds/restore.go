@@ -33,7 +33,9 @@ func (f *Force) crowds(at time.Time) []rollout.Crowd {
 	for _, c := range cs {
 		slices.Sort(c.Nodes)
 	}
-	slices.SortFunc(cs, func(a, b rollout.Crowd) int { return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(len(a.Has), len(b.Has))) })
+	slices.SortFunc(cs, func(a, b rollout.Crowd) int {
+		return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(len(a.Has), len(b.Has)))
+	})
 	return cs
 }
 

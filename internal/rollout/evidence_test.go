@@ -1,0 +1,92 @@
+package rollout
+
+import (
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// tenPercent is a service whose canary has 10 %, in force since now.
+func tenPercent(t *testing.T) (State, time.Time) {
+	t.Helper()
+	docs, fs := policy.Parse("test", []byte("service: shop\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\nramp: {steps: [1%, 10%, 50%, 100%], hold: 5s}\njudge: {clump: 1, budget: 10000}\n"))
+	if len(fs.Errors()) > 0 {
+		t.Fatal(fs)
+	}
+	at := time.Unix(1_700_000_000, 0)
+	var s State
+	take := func(e Event) {
+		t.Helper()
+		next, _, err := Step(s, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = next
+	}
+	take(PolicyChanged{At: at, Policy: docs[0].Policy, Hash: "1"})
+	take(Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 2})
+	take(Announced{At: at, Version: "v2", Endpoints: []string{"10.0.0.2:80"}})
+	for range 60 {
+		if s.Weight("v2") == 1000 && s.InForce {
+			return s, at
+		}
+		take(Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 2})
+		at = at.Add(time.Second)
+		take(cellOf(at, "edge-1", s.Accepted, 0))
+	}
+	t.Fatalf("v2 has %d", s.Weight("v2"))
+	return s, at
+}
+
+// cellOf is what one Envoy counted in a second, with so many failed requests of v2's hundred.
+func cellOf(at time.Time, node string, has []Run, failed float64) Observed {
+	return Observed{At: at, Batch: time.Second, Cells: []Cell{{Slice: node, From: at.Add(-time.Second), To: at, Has: has, HasSince: at.Add(-time.Hour),
+		Counts: map[string]analysis.Counts{"v1": {Requests: 900}, "v2": {Requests: 100, Errors: failed}}}}}
+}
+
+// An Envoy that lags still serves the canary: what fails there cuts it.
+func TestALaggingEnvoySpeaksAgainstACanary(t *testing.T) {
+	for name, known := range map[string]bool{"known to serve it": true, "not known to": false} {
+		t.Run(name, func(t *testing.T) {
+			s, at := tenPercent(t)
+			s, _, _ = Step(s, Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 2, Lagging: []string{"edge-2"}})
+			var has []Run
+			if known {
+				has = []Run{{"v1", 9900}, {"v2", 100}}
+			}
+			for range 5 {
+				at = at.Add(time.Second)
+				s, _, _ = Step(s, cellOf(at, "edge-2", has, 90))
+			}
+			if cut := s.Version("v2").Phase == Failed; cut != known {
+				t.Errorf("cut: %v: %+v", cut, s.Version("v2").Verdict)
+			}
+		})
+	}
+}
+
+// An Envoy that came back with an older table says nothing for a step up: what it counts was not counted
+// under the present weight.
+func TestAnOlderTableRaisesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		has    []Run
+		raised bool
+	}{"the present table": {nil, true}, "an older one": {[]Run{{"v1", 9900}, {"v2", 100}}, false}} {
+		t.Run(name, func(t *testing.T) {
+			s, at := tenPercent(t)
+			has := c.has
+			if has == nil {
+				has = s.Accepted
+			}
+			for range 60 {
+				at = at.Add(time.Second)
+				s, _, _ = Step(s, cellOf(at, "edge-1", has, 0))
+			}
+			if raised := s.Weight("v2") > 1000; raised != c.raised {
+				t.Errorf("v2 has %d: %+v", s.Weight("v2"), s.Version("v2").Verdict)
+			}
+		})
+	}
+}
