@@ -92,6 +92,7 @@ type Applied struct {
 	Subscribers int       `json:"subscribers,omitempty"`
 	Lagging     []string  `json:"lagging,omitempty"`
 	Accepted    []string  `json:"accepted,omitempty"` // nodes that have it, where known
+	Gone        int       `json:"gone,omitempty"`     // nodes that had a table and are not connected
 	Crowds      []Crowd   `json:"crowds,omitempty"`   // who serves what, Envoys that are away included
 }
 

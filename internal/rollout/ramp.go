@@ -87,6 +87,10 @@ func (m *machine) start(v *Version) {
 		}
 		return
 	}
+	if m.returning() {
+		m.verdict(v, analysis.Wait, analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+		return
+	}
 	waited := m.at.Sub(v.WarmingFrom)
 	if m.Policy.Ramp.Auto() && m.Rate.Seconds < rateWait.Seconds() && waited < rateWaitMax {
 		m.verdict(v, analysis.Wait, analysis.Dwell, "measuring stable's traffic before the first step")
@@ -132,6 +136,10 @@ func (m *machine) reaction() float64 { return 2*max(m.Batch.Seconds(), 0.1) + 1 
 // advance raises the weight of a canary, or promotes it. It is called only when fresh evidence under
 // the present weight has just been judged.
 func (m *machine) advance(v *Version) {
+	if m.returning() {
+		m.verdict(v, analysis.Wait, analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+		return
+	}
 	held := m.at.Sub(v.WeightSince)
 	hold := m.Policy.Ramp.Hold.Std()
 	w := m.Weight(v.Name)

@@ -12,6 +12,10 @@ func Resume(s State, at time.Time) State {
 	}
 	s.InForce, s.Subscribers, s.Lagging = false, 0, nil
 	s.outdate()
+	s.ResumedAt, s.Gone = at, 0
+	for _, c := range s.Crowds {
+		s.Gone += len(c.Nodes)
+	}
 	s.Missing = nil
 	for _, v := range s.Canaries() {
 		if v.PausedAt.IsZero() && !v.FirstWeight.IsZero() {
@@ -37,7 +41,7 @@ func (s *State) eachMoment(f func(moment)) {
 			f(moment{at: t})
 		}
 	}
-	past(&s.At, &s.Since, &s.GivenAt, &s.SeenAt)
+	past(&s.At, &s.ResumedAt, &s.Since, &s.GivenAt, &s.SeenAt)
 	for i := range s.Refused {
 		past(&s.Refused[i].At)
 	}

@@ -7,6 +7,9 @@ import (
 	"github.com/canaryd/canaryd/internal/analysis"
 )
 
+// returnWithin is how long weights wait after a restart for the Envoys from before it.
+const returnWithin = 30 * time.Second
+
 // Serving is what the Envoys have of the service: what they are given, what they took of it, and what
 // they refuse. It holds at the end of every step that
 //   - Given are the slots of State.Table, and Content is a hash of all that an Envoy can see of it;
@@ -30,6 +33,9 @@ type Serving struct {
 
 	Refused []Nack `json:"refused,omitempty"`
 
+	Gone      int       `json:"gone,omitempty"`      // nodes that had a table and are not connected
+	ResumedAt time.Time `json:"resumed_at,omitzero"` // the last start of canaryd
+
 	Crowds []Crowd `json:"crowds,omitempty"` // who serves what, Envoys that are away included: nothing that one of them has is stopped
 }
 
@@ -39,6 +45,12 @@ func (s *State) strayed(version string) bool {
 	return slices.ContainsFunc(s.Crowds, func(c Crowd) bool {
 		return !c.Present && (slotsOf(c.Has, version) > 0 || c.Has == nil || s.Policy.Sessions != nil)
 	})
+}
+
+// returning reports whether Envoys from before a restart of canaryd are still waited for: their weights and
+// what they refuse are not known yet.
+func (m *machine) returning() bool {
+	return m.Gone > 0 && !m.ResumedAt.IsZero() && m.at.Sub(m.ResumedAt) < returnWithin
 }
 
 // outdate notes that nobody has the present table yet.
@@ -141,7 +153,7 @@ func common(a, b []Run, base string) []Run {
 
 // applied notes how far the table is in force.
 func (m *machine) applied(e Applied) {
-	m.Crowds = e.Crowds
+	m.Crowds, m.Gone = e.Crowds, e.Gone
 	if e.Generation != m.Generation {
 		m.outdate()
 		return
