@@ -93,7 +93,7 @@ func TestAnOlderTableRaisesNothing(t *testing.T) {
 
 // After a restart nothing rises before the Envoys from before it are back, or half a minute has passed.
 func TestAfterARestartTheEnvoysAreWaitedFor(t *testing.T) {
-	for gone, want := range map[int]time.Duration{0: 6 * time.Second, 1: 30 * time.Second} {
+	for gone, earliest := range map[int]time.Duration{0: 0, 1: 30 * time.Second} {
 		s, at := tenPercent(t)
 		s, _, _ = Step(s, Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 2, Crowds: []Crowd{{"r", s.Accepted, true, []string{"edge-1", "edge-2"}}}})
 		restart := at
@@ -106,8 +106,8 @@ func TestAfterARestartTheEnvoysAreWaitedFor(t *testing.T) {
 			at = at.Add(time.Second)
 			s, _, _ = Step(s, cellOf(at, "edge-1", s.Accepted, 0))
 		}
-		if took := at.Sub(restart); took < want-time.Second || took > want+3*time.Second {
-			t.Errorf("with %d away v2 rose after %s, want %s", gone, took, want)
+		if took := at.Sub(restart); took < earliest || took > earliest+10*time.Second {
+			t.Errorf("with %d away v2 rose after %s, not before %s", gone, took, earliest)
 		}
 	}
 }
