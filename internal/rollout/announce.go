@@ -198,11 +198,11 @@ func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
 // tooMany sends the youngest canaries back into the line when the policy now allows fewer.
 func (m *machine) tooMany() {
 	for {
-		judged := m.in(Warming, Canary, Paused)
-		if len(judged) <= m.Policy.Ramp.Canaries {
+		places := m.with(counted)
+		if len(places) <= m.Policy.Ramp.Canaries {
 			return
 		}
-		m.requeue(judged[len(judged)-1], "the policy now judges %d at once", m.Policy.Ramp.Canaries)
+		m.requeue(places[len(places)-1], "the policy now judges %d at once", m.Policy.Ramp.Canaries)
 	}
 }
 

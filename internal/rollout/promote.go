@@ -90,7 +90,7 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.setWeight(warm, 0)
 	m.becomeStable(warm)
 	m.end(bad, p)
-	for _, o := range m.in(Canary, Paused, Queued, Warming) {
+	for _, o := range m.with(open) {
 		if o.Judge != nil {
 			o.Judge.Rebase()
 		}
