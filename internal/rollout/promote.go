@@ -12,7 +12,7 @@ import (
 // ones keep their weight and their evidence.
 func (m *machine) promote(v *Version, by, format string, args ...any) {
 	old := m.Version(m.Stable)
-	m.endWatch()
+	m.endWatch(v)
 	limit := alarmLimit(v)
 	m.setWeight(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
@@ -102,16 +102,19 @@ func (m *machine) passWatch() {
 	if v := m.Version(m.Stable); v != nil && !v.Alarmed {
 		v.Trusted = true
 	}
-	m.endWatch()
+	m.endWatch(nil)
 }
 
-func (m *machine) endWatch() {
+// endWatch lets the warm versions go, but for one that is being promoted.
+func (m *machine) endWatch(promoted *Version) {
 	m.Watch = nil
 	if v := m.Version(m.Stable); v != nil {
 		v.Judge = nil
 	}
 	for _, v := range m.in(Warm) {
-		m.drain(v)
+		if v != promoted {
+			m.drain(v)
+		}
 	}
 }
 
