@@ -218,7 +218,10 @@ func (v *Version) elapsed(at time.Time) time.Duration {
 		return 0
 	}
 	if !v.PausedAt.IsZero() {
-		at = v.PausedAt
+		at = latest(v.PausedAt, v.FirstWeight)
 	}
 	return at.Sub(v.FirstWeight) - v.PausedFor
 }
+
+// latest of some moments.
+func latest(moments ...time.Time) time.Time { return slices.MaxFunc(moments, time.Time.Compare) }

@@ -205,7 +205,7 @@ func (m *machine) stopIdle() {
 			now = m.SeenAt
 		}
 		after := m.Policy.Docker.StopIdleAfter
-		if latest := slices.MaxFunc([]time.Time{v.LaunchedAt, v.RequestAt, v.EndedAt}, time.Time.Compare); now.Sub(latest) < after.Std() {
+		if now.Sub(latest(v.LaunchedAt, v.RequestAt, v.EndedAt)) < after.Std() {
 			continue
 		}
 		v.Idle, v.Endpoints, v.Reachable = true, nil, m.Policy.Route.Probe == policy.ProbeOff

@@ -279,20 +279,12 @@ func (m *machine) whyNotInForce() string {
 }
 
 func (m *machine) lastEvidence(v *Version) time.Time {
-	last := v.EvidenceAt
-	if last.Before(v.FirstWeight) {
-		last = v.FirstWeight
-	}
-	return last
+	return latest(v.EvidenceAt, v.FirstWeight)
 }
 
 // quiet reports that nothing was judged for three batches or a minute.
 func (m *machine) quiet(v *Version) bool {
-	since := m.lastEvidence(v)
-	if since.Before(v.WeightSince) {
-		since = v.WeightSince
-	}
-	return m.at.Sub(since) >= max(3*m.Batch, time.Minute)
+	return m.at.Sub(latest(m.lastEvidence(v), v.WeightSince)) >= max(3*m.Batch, time.Minute)
 }
 
 // deadline handles a canary undecided for too long; true when it was cut.
