@@ -31,8 +31,8 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		case o.Seq < v.Seq:
 			m.end(o, Superseded)
 			m.record(o, KindSuperseded, System, "%s was promoted first", v.Name)
-		case o.Judge != nil:
-			o.Judge.Rebase()
+		default:
+			o.rebase()
 		}
 	}
 	m.record(v, KindPromoted, by, format, args...)
@@ -91,9 +91,16 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.becomeStable(warm)
 	m.end(bad, p)
 	for _, o := range m.with(open) {
-		if o.Judge != nil {
-			o.Judge.Rebase()
-		}
+		o.rebase()
+	}
+}
+
+// rebase compares a version under test with another stable version from now on. It keeps its weight and
+// the evidence against it; what speaks for it is gathered anew, from when that is in force.
+func (v *Version) rebase() {
+	v.WeightSince, v.FromZero = at0, false
+	if v.Judge != nil {
+		v.Judge.Rebase()
 	}
 }
 
