@@ -440,7 +440,7 @@ func (c *Controller) retarget() {
 		}
 		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy(), Statuses: u.state.Policy.GRPCStatuses()}
 		for _, v := range u.state.Versions {
-			if v.Phase.Judged() || v.Phase == rollout.Warm || v.Phase == rollout.Stable || v.Phase == rollout.Draining {
+			if v.Reported() {
 				t.Versions = append(t.Versions, v.Name)
 				clusters = append(clusters, xds.ClusterName(name, v.Name))
 			}

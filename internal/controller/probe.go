@@ -53,7 +53,7 @@ func (p *prober) set(service string, s rollout.State) {
 	old, next := p.targets[service], map[string]*watched{}
 	how := probe.Of(&s.Policy)
 	for _, v := range s.Versions {
-		if how == nil || !v.Phase.Judged() {
+		if how == nil || !v.Probed() {
 			continue
 		}
 		w := old[v.Name]

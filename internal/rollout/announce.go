@@ -198,11 +198,11 @@ func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
 // tooMany sends the youngest canaries back into the line when the policy now allows fewer.
 func (m *machine) tooMany() {
 	for {
-		judged := m.in(Warming, Canary, Paused)
-		if len(judged) <= m.Policy.Ramp.Canaries {
+		places := m.with(counted)
+		if len(places) <= m.Policy.Ramp.Canaries {
 			return
 		}
-		m.requeue(judged[len(judged)-1], "the policy now judges %d at once", m.Policy.Ramp.Canaries)
+		m.requeue(places[len(places)-1], "the policy now judges %d at once", m.Policy.Ramp.Canaries)
 	}
 }
 
@@ -218,7 +218,10 @@ func (v *Version) elapsed(at time.Time) time.Duration {
 		return 0
 	}
 	if !v.PausedAt.IsZero() {
-		at = v.PausedAt
+		at = latest(v.PausedAt, v.FirstWeight)
 	}
 	return at.Sub(v.FirstWeight) - v.PausedFor
 }
+
+// latest of some moments.
+func latest(moments ...time.Time) time.Time { return slices.MaxFunc(moments, time.Time.Compare) }

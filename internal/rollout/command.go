@@ -93,11 +93,16 @@ func (m *machine) resume(v *Version, e Commanded) error {
 	return nil
 }
 
+// unpause ends a pause. The clocks, which begin with the first weight, stood still since then at most;
+// evidence may have come meanwhile.
 func (m *machine) unpause(v *Version) {
-	gone := m.at.Sub(v.PausedAt)
-	v.PausedFor += gone
-	if !v.EvidenceAt.IsZero() {
-		v.EvidenceAt = v.EvidenceAt.Add(gone)
+	if from := latest(v.PausedAt, v.FirstWeight); !v.FirstWeight.IsZero() {
+		v.PausedFor += m.at.Sub(from)
+		if v.EvidenceAt = m.lastEvidence(v); v.EvidenceAt.Before(from) {
+			v.EvidenceAt = v.EvidenceAt.Add(m.at.Sub(from))
+		} else {
+			v.EvidenceAt = m.at
+		}
 	}
 	v.PausedAt = at0
 }

@@ -17,7 +17,7 @@ func (m *machine) probed(e Probed) {
 	if e.Up {
 		return // the line goes on by itself
 	}
-	if v.Phase != Canary && v.Phase != Paused {
+	if !v.is(ramped) {
 		return
 	}
 	m.setWeight(v, 0)

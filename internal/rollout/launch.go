@@ -74,7 +74,7 @@ func (s *State) goal(v *Version, old bool) Goal {
 	switch live := v.Phase.Live(); {
 	case s.Policy.Docker == nil: // the policy says no longer how to run it
 		return Leave
-	case live && !v.Idle && (v.Phase != Queued || !v.LaunchedAt.IsZero()):
+	case live && !v.Idle && (v.is(launched) || !v.LaunchedAt.IsZero()):
 		return Start
 	case !s.settled() || s.strayed(v.Name) || live && !v.Idle:
 		return Leave
@@ -82,9 +82,9 @@ func (s *State) goal(v *Version, old bool) Goal {
 		return Stop
 	case old:
 		return Prune
-	case (v.Phase == Aborted || v.Phase == Superseded) && !v.Idle && !v.LaunchedAt.IsZero():
+	case v.is(spare) && !v.Idle && !v.LaunchedAt.IsZero():
 		return Start // somebody may want it back: it goes when it has been idle
-	case v.Phase == Retired:
+	case v.is(swept):
 		return Remove
 	}
 	return Stop
@@ -189,7 +189,7 @@ func (m *machine) startedTooSlowly(v *Version) {
 
 // mayIdle reports whether the version's containers run though it is out of service.
 func (v *Version) mayIdle() bool {
-	return v.Image != "" && !v.Idle && !v.LaunchedAt.IsZero() && (v.Phase == Queued || v.Phase == Aborted || v.Phase == Superseded)
+	return v.Image != "" && !v.Idle && !v.LaunchedAt.IsZero() && v.is(spare)
 }
 
 // stopIdle has the containers stopped of versions that nobody asked for so long. Sessions may still
@@ -201,11 +201,11 @@ func (m *machine) stopIdle() {
 			continue
 		}
 		now := m.at
-		if v.Phase == Queued && !v.FirstWeight.IsZero() {
+		if v.is(live) && !v.FirstWeight.IsZero() {
 			now = m.SeenAt
 		}
 		after := m.Policy.Docker.StopIdleAfter
-		if latest := slices.MaxFunc([]time.Time{v.LaunchedAt, v.RequestAt, v.EndedAt}, time.Time.Compare); now.Sub(latest) < after.Std() {
+		if now.Sub(latest(v.LaunchedAt, v.RequestAt, v.EndedAt)) < after.Std() {
 			continue
 		}
 		v.Idle, v.Endpoints, v.Reachable = true, nil, m.Policy.Route.Probe == policy.ProbeOff

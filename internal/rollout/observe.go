@@ -21,7 +21,7 @@ func (m *machine) observed(e Observed) {
 	m.tally(e.Cells)
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
-	for _, v := range m.Canaries() {
+	for _, v := range m.with(judged) {
 		for kind := range proxies {
 			m.judgeAgainst(v, kind, e.Cells)
 			if m.judge(v, kind, counts[kind]) {
@@ -76,7 +76,7 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 		v.forgetInstances(seconds)
 		for _, c := range cells {
 			v.Lately += c.Counts[v.Name].Requests
-			if v.Phase.Judged() && len(v.Endpoints) > 1 {
+			if v.is(counted) && len(v.Endpoints) > 1 {
 				v.Instances = analysis.Join(v.Instances, c.Endpoints[v.Name])
 			}
 		}
@@ -261,7 +261,7 @@ func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1
 // decide writes the verdict on one canary and, on fresh evidence, moves it. The order is that of
 // STATISTICS.md 2.8; the cut came before.
 func (m *machine) decide(v *Version, fresh bool) {
-	if v.Phase != Canary && v.Phase != Paused {
+	if !v.is(ramped) {
 		return
 	}
 	now := v.seconds(m.at)
@@ -297,20 +297,12 @@ func (m *machine) whyNotInForce() string {
 }
 
 func (m *machine) lastEvidence(v *Version) time.Time {
-	last := v.EvidenceAt
-	if last.Before(v.FirstWeight) {
-		last = v.FirstWeight
-	}
-	return last
+	return latest(v.EvidenceAt, v.FirstWeight)
 }
 
 // quiet reports that nothing was judged for three batches or a minute.
 func (m *machine) quiet(v *Version) bool {
-	since := m.lastEvidence(v)
-	if since.Before(v.WeightSince) {
-		since = v.WeightSince
-	}
-	return m.at.Sub(since) >= max(3*m.Batch, time.Minute)
+	return m.at.Sub(latest(m.lastEvidence(v), v.WeightSince)) >= max(3*m.Batch, time.Minute)
 }
 
 // deadline handles a canary undecided for too long; true when it was cut.

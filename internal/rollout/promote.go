@@ -12,7 +12,7 @@ import (
 // ones keep their weight and their evidence.
 func (m *machine) promote(v *Version, by, format string, args ...any) {
 	old := m.Version(m.Stable)
-	m.endWatch()
+	m.endWatch(v)
 	limit := alarmLimit(v)
 	m.setWeight(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
@@ -31,8 +31,8 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		case o.Seq < v.Seq:
 			m.end(o, Superseded)
 			m.record(o, KindSuperseded, System, "%s was promoted first", v.Name)
-		case o.Judge != nil:
-			o.Judge.Rebase()
+		default:
+			o.rebase()
 		}
 	}
 	m.record(v, KindPromoted, by, format, args...)
@@ -90,10 +90,17 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.setWeight(warm, 0)
 	m.becomeStable(warm)
 	m.end(bad, p)
-	for _, o := range m.in(Canary, Paused, Queued, Warming) {
-		if o.Judge != nil {
-			o.Judge.Rebase()
-		}
+	for _, o := range m.with(open) {
+		o.rebase()
+	}
+}
+
+// rebase compares a version under test with another stable version from now on. It keeps its weight and
+// the evidence against it; what speaks for it is gathered anew, from when that is in force.
+func (v *Version) rebase() {
+	v.WeightSince, v.FromZero = at0, false
+	if v.Judge != nil {
+		v.Judge.Rebase()
 	}
 }
 
@@ -102,16 +109,19 @@ func (m *machine) passWatch() {
 	if v := m.Version(m.Stable); v != nil && !v.Alarmed {
 		v.Trusted = true
 	}
-	m.endWatch()
+	m.endWatch(nil)
 }
 
-func (m *machine) endWatch() {
+// endWatch lets the warm versions go, but for one that is being promoted.
+func (m *machine) endWatch(promoted *Version) {
 	m.Watch = nil
 	if v := m.Version(m.Stable); v != nil {
 		v.Judge = nil
 	}
 	for _, v := range m.in(Warm) {
-		m.drain(v)
+		if v != promoted {
+			m.drain(v)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func (m *machine) line() {
 		return
 	}
 	for _, v := range m.in(Queued) {
-		if len(m.in(Warming, Canary, Paused)) >= m.Policy.Ramp.Canaries {
+		if len(m.with(counted)) >= m.Policy.Ramp.Canaries {
 			break
 		}
 		if m.room() < min(m.Policy.Ramp.First(), m.cap(v)) {

@@ -69,14 +69,10 @@ func (v *Version) sound() error {
 		return fmt.Errorf("there is no phase %q", v.Phase)
 	case v.Done < Leave || v.Done > Prune:
 		return fmt.Errorf("there is no goal %d for its containers", v.Done)
-	case len(v.Slots) > 0 && v.Phase != Canary && v.Phase != Paused && v.Phase != Warm:
+	case len(v.Slots) > 0 && !v.is(weighted):
 		return fmt.Errorf("it is %s and holds slots", v.Phase)
 	}
 	return nil
-}
-
-func phases() []Phase {
-	return []Phase{Queued, Warming, Canary, Paused, Stable, Warm, Draining, Retired, Failed, Aborted, Superseded}
 }
 
 // soundSlots refuses segments outside of the 10 000 slots, and those that overlap.

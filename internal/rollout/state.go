@@ -11,33 +11,6 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-// Phase is where a version stands in its life.
-type Phase string
-
-// The phases of a version.
-const (
-	Queued     Phase = "queued"     // waits in line
-	Warming    Phase = "warming"    // known to Envoy, gets nothing yet
-	Canary     Phase = "canary"     // judged, with a weight
-	Paused     Phase = "paused"     // weight frozen by a person; still cut when worse
-	Stable     Phase = "stable"     // the trusted one
-	Warm       Phase = "warm"       // was stable, kept for the way back
-	Draining   Phase = "draining"   // pinned sessions only
-	Retired    Phase = "retired"    // gone after a good life
-	Failed     Phase = "failed"     // judged worse
-	Aborted    Phase = "aborted"    // cut by a person
-	Superseded Phase = "superseded" // a newer one was promoted first
-)
-
-// Live reports whether Envoy may still know the version.
-func (p Phase) Live() bool { return !slices.Contains([]Phase{Retired, Failed, Aborted, Superseded}, p) }
-
-// Judged reports whether the version counts towards `ramp.canaries`.
-func (p Phase) Judged() bool { return p == Warming || p == Canary || p == Paused }
-
-// Waiting reports whether the version's fate is still open.
-func (p Phase) Waiting() bool { return p == Queued || p.Judged() }
-
 // Version is one release of the service.
 type Version struct {
 	Name        string    `json:"name"`
@@ -141,19 +114,6 @@ func (s *State) Version(name string) *Version {
 	return nil
 }
 
-// Canaries are the versions that have or had a weight and are being judged, oldest first.
-func (s *State) Canaries() []*Version { return s.in(Canary, Paused) }
-
-func (s *State) in(phases ...Phase) []*Version {
-	var vs []*Version
-	for i := range s.Versions {
-		if slices.Contains(phases, s.Versions[i].Phase) {
-			vs = append(vs, &s.Versions[i])
-		}
-	}
-	return vs
-}
-
 // Weight is the decided weight of a version in parts of 10 000.
 func (s *State) Weight(name string) int {
 	if name == s.Stable && name != "" {
@@ -183,7 +143,7 @@ func (s *State) Weights() map[string]int {
 // Busy reports whether time or evidence can change anything: quiet services cost nothing.
 func (s *State) Busy() bool {
 	return s.Watch != nil || slices.ContainsFunc(s.Versions, func(v Version) bool {
-		return v.Phase.Waiting() || v.Phase == Warm || v.Phase == Draining || v.mayIdle()
+		return v.is(timed) || v.mayIdle()
 	})
 }
 

@@ -96,7 +96,7 @@ func (m *machine) end(v *Version, p Phase) {
 	m.setWeight(v, 0)
 	v.Phase, v.EndedAt, v.Until = p, m.at, at0
 	v.Judge, v.Wanted = nil, ""
-	v.Trusted = v.Trusted && p != Failed && p != Aborted
+	v.Trusted = v.Trusted && !p.is(cut)
 }
 
 // fail cuts a version that was judged.

@@ -44,12 +44,11 @@ func (s *State) decided() Table {
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		switch {
-		case v.Phase == Failed || v.Phase == Aborted:
+		case v.is(cut):
 			t.Cut = append(t.Cut, v.Name)
-		case len(v.Endpoints) == 0 || !v.Phase.Live() || v.Phase == Queued && v.FirstWeight.IsZero():
-		default:
-			pinned := s.Policy.Sessions != nil && (v.Phase != Warming) && v.Reachable
-			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, pinned, v.Pin})
+		case len(v.Endpoints) > 0 && v.is(routable):
+			honoured := s.Policy.Sessions != nil && v.is(pinned) && v.Reachable
+			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, honoured, v.Pin})
 		}
 	}
 	if v := s.Version(s.Stable); v == nil || len(v.Endpoints) == 0 {

@@ -1,0 +1,128 @@
+package rollout
+
+// Phase is where a version stands in its life.
+type Phase string
+
+// The phases of a version.
+const (
+	Queued     Phase = "queued"     // waits in line
+	Warming    Phase = "warming"    // known to Envoy, gets nothing yet
+	Canary     Phase = "canary"     // judged, with a weight
+	Paused     Phase = "paused"     // weight frozen by a person; still cut when worse
+	Stable     Phase = "stable"     // the trusted one
+	Warm       Phase = "warm"       // was stable, kept for the way back
+	Draining   Phase = "draining"   // pinned sessions only
+	Retired    Phase = "retired"    // gone after a good life
+	Failed     Phase = "failed"     // judged worse
+	Aborted    Phase = "aborted"    // cut by a person
+	Superseded Phase = "superseded" // a newer one was promoted first
+)
+
+// trait is what a phase means to one who asks. Only the transitions, from one phase to the next, name
+// phases; everything else asks for a trait, so that a new phase is a new row below.
+type trait uint
+
+const (
+	live     trait = 1 << iota // has not ended. Commands, announcements and what finds versions ask
+	open                       // its fate is open: it may be aborted, superseded, and ended by those who found it
+	counted                    // takes one of the places of ramp.canaries
+	ramped                     // goes up the steps: the ramp and its clocks ask. It takes a weight, or had one
+	weighted                   // may hold slots of its own
+	timed                      // time or evidence may change it: a service with none costs nothing
+
+	routable // Envoy is told where it is
+	pinned   // sessions on it are honoured, if it answers
+	probed   // asked every second whether it answers
+	reported // Envoys, or Prometheus, are asked for its counts
+	judged   // evidence against it cuts it, whatever else is the matter
+	cut      // must get nothing, whatever happens: the table names it
+
+	launched // its containers are started
+	spare    // containers that it has go on until they are idle
+	swept    // its containers are removed: nobody will want to look at them
+)
+
+// traits of a phase; 0 for one that there is not.
+func (p Phase) traits() trait {
+	const (
+		waits  = live | open | timed
+		tested = waits | counted | routable | probed | reported | launched
+		served = live | routable | pinned | reported | launched
+	)
+	switch p {
+	case Queued:
+		return waits | spare
+	case Warming:
+		return tested
+	case Canary, Paused:
+		return tested | ramped | weighted | pinned | judged
+	case Stable:
+		return served
+	case Warm:
+		return served | timed | weighted
+	case Draining:
+		return served | timed
+	case Retired:
+		return swept
+	case Failed:
+		return cut
+	case Aborted:
+		return cut | spare
+	case Superseded:
+		return spare
+	}
+	return 0
+}
+
+func phases() []Phase {
+	return []Phase{Queued, Warming, Canary, Paused, Stable, Warm, Draining, Retired, Failed, Aborted, Superseded}
+}
+
+// is reports whether the phase has one of the traits.
+func (p Phase) is(t trait) bool { return p.traits()&t != 0 }
+
+// Live reports whether the version has not ended.
+func (p Phase) Live() bool { return p.is(live) }
+
+// Waiting reports whether the version's fate is still open.
+func (p Phase) Waiting() bool { return p.is(open) }
+
+// is reports whether the version has one of the traits: its phase's, and those of a version that is known to Envoy
+// though it was sent back into the line.
+func (v *Version) is(t trait) bool {
+	if v.Phase == Queued && !v.FirstWeight.IsZero() && (routable|pinned)&t != 0 {
+		return true
+	}
+	return v.Phase.is(t)
+}
+
+// Probed reports whether the version's endpoints are to be asked whether they answer.
+func (v *Version) Probed() bool { return v.is(probed) }
+
+// Reported reports whether the version's requests and errors are to be counted.
+func (v *Version) Reported() bool { return v.is(reported) }
+
+// Canaries are the versions that have or had a weight and are being judged, oldest first.
+func (s *State) Canaries() []*Version { return s.with(ramped) }
+
+// with are the versions that have one of the traits, oldest first.
+func (s *State) with(t trait) []*Version {
+	var vs []*Version
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.is(t) {
+			vs = append(vs, v)
+		}
+	}
+	return vs
+}
+
+// in are the versions in a phase, oldest first: those that may leave it.
+func (s *State) in(p Phase) []*Version {
+	var vs []*Version
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.Phase == p {
+			vs = append(vs, v)
+		}
+	}
+	return vs
+}
