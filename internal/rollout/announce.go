@@ -122,7 +122,7 @@ func (m *machine) add(e Announced, attempt int) {
 // becomeStable gives a version everything that no other version holds.
 func (m *machine) becomeStable(v *Version) {
 	v.Slots, v.Phase, v.Judge, v.Reachable = nil, Stable, nil, true
-	v.WeightSince, v.PausedAt, v.Until, v.EndedAt = at0, at0, at0, at0
+	v.WeightSince, v.PausedAt, v.Until, v.EndedAt, v.PinsUntil = at0, at0, at0, at0, at0
 	m.Stable = v.Name
 }
 
@@ -206,10 +206,36 @@ func (m *machine) tooMany() {
 	}
 }
 
+// requeue takes a version's weight and its place. Sessions on it live on where it answers; until they
+// have ended it is asked, counted and judged. Without any it is asked anew when its turn comes.
 func (m *machine) requeue(v *Version, format string, args ...any) {
+	if v.PinsUntil.IsZero() && v.is(pinned) && v.Reachable && !v.FirstWeight.IsZero() {
+		v.PinsUntil = m.at.Add(m.sessionLife())
+	}
 	m.setWeight(v, 0)
 	v.Phase = Queued
+	if !v.PinsUntil.After(m.at) {
+		m.endSessions(v)
+	}
 	m.record(v, KindQueued, System, "back in line: "+format, args...)
+}
+
+// endSessions sends those who are pinned to a version in line elsewhere. What was known of one that
+// nobody asks from now on is forgotten.
+func (m *machine) endSessions(v *Version) {
+	v.PinsUntil = at0
+	if !v.is(probed) {
+		v.Reachable = m.Policy.Route.Probe == policy.ProbeOff
+	}
+}
+
+// expire ends the sessions on versions in line whose time is over.
+func (m *machine) expire() {
+	for _, v := range m.with(inLine) {
+		if !v.PinsUntil.IsZero() && (!m.at.Before(v.PinsUntil) || m.Policy.Sessions == nil) {
+			m.endSessions(v)
+		}
+	}
 }
 
 // elapsed is the time since the first weight in force, without pauses.

@@ -43,6 +43,9 @@ func DecodeState(raw []byte) (s State, lost []string, err error) {
 	}
 	s, lost = d.salvage()
 	s.says = says(&s.Policy)
+	if d.Format < 2 {
+		s.lineFromFormat1() // before it is asked for its table
+	}
 	if d.Serving != nil {
 		s.Serving = *d.Serving
 	} else {

@@ -26,17 +26,27 @@ func record(t *testing.T, text string, tell func(r *recorded)) *recorded {
 	return r
 }
 
-// tell takes an event in, and what the Envoys answer.
+// tell takes an event in, and what the Envoys and the versions answer.
 func (r *recorded) tell(e Event) {
 	r.t.Helper()
-	r.events = append(r.events, e)
-	r.step(e)
-	for !r.s.InForce {
+	for ; e != nil; e = answer(&r.s, r.at) {
+		r.events = append(r.events, e)
+		r.step(e)
 		r.at = r.at.Add(time.Millisecond)
-		a := Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 1}
-		r.events = append(r.events, a)
-		r.step(a)
 	}
+}
+
+// answer is what an Envoy says next, or a version that is asked; nil when all is said.
+func answer(s *State, at time.Time) Event {
+	if !s.InForce {
+		return Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1}
+	}
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.Probed() && !v.Reachable {
+			return Probed{At: at, Version: v.Name, Up: true}
+		}
+	}
+	return nil
 }
 
 // serve lets time pass in which the users get what the table says, and each version fails as it does.
@@ -58,7 +68,6 @@ func (r *recorded) serve(seconds int, fails map[string]float64) {
 func (r *recorded) deploy(version string) {
 	r.t.Helper()
 	r.tell(Announced{At: r.at, Version: version, Endpoints: []string{"10.0.0." + version[1:] + ":80"}, Secret: "s", By: "ci"})
-	r.tell(Probed{At: r.at, Version: version, Up: true})
 }
 
 func cleanRelease(t *testing.T) *recorded {
@@ -128,13 +137,14 @@ func fates(s State) string {
 	return b.String()
 }
 
-// crashAfter takes the events in, and restarts after the one with index i. The Envoys' answers are made
+// crashAfter takes the events in, and restarts after the one with index i. Answers are made
 // anew; a later judgement may come a tick later than it did.
 func crashAfter(t *testing.T, events []Event, i int) State {
 	t.Helper()
 	r := &survivor{run: &run{t: t}, cut: map[string]int{}}
 	for k, e := range events {
-		if _, answer := e.(Applied); answer {
+		switch e.(type) {
+		case Applied, Probed:
 			continue
 		}
 		r.take(e)
@@ -143,8 +153,8 @@ func crashAfter(t *testing.T, events []Event, i int) State {
 			r.s = Resume(mustDecode(t, mustEncode(t, r.s)), e.when())
 			r.judged = nil // nothing is known of the present weights until it was judged anew
 		}
-		for !r.s.InForce {
-			r.take(Applied{At: e.when(), Generation: r.s.Generation, InForce: true, Subscribers: 1})
+		for a := answer(&r.s, r.at); a != nil; a = answer(&r.s, r.at) {
+			r.take(a)
 		}
 	}
 	return r.s

@@ -7,22 +7,29 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-// probed notes whether a version's endpoints answer. A canary of which none answers gets nothing.
+// probed notes whether a version's endpoints answer. A canary of which none answers gets nothing, and
+// sessions on a version in line end. What comes late, of a version that nobody asks now, does not count.
 func (m *machine) probed(e Probed) {
 	v := m.Version(e.Version)
-	if v == nil || v.Reachable == e.Up || m.Policy.Route.Probe == policy.ProbeOff {
+	if v == nil || !v.is(probed) || v.Reachable == e.Up || m.Policy.Route.Probe == policy.ProbeOff {
 		return
 	}
 	v.Reachable = e.Up
 	if e.Up {
 		return // the line goes on by itself
 	}
-	if !v.is(ramped) {
+	hadSessions := !v.PinsUntil.IsZero()
+	m.endSessions(v)
+	switch {
+	case v.is(ramped):
+		m.setWeight(v, 0)
+		v.Phase, v.WarmingFrom = Warming, m.at
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until one does")
+	case hadSessions:
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: the sessions on it end")
+	default:
 		return
 	}
-	m.setWeight(v, 0)
-	v.Phase, v.WarmingFrom = Warming, m.at
-	m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until one does")
 	m.record(v, KindUnreachable, System, "%s", v.Verdict.Reason)
 }
 

@@ -5,6 +5,19 @@ import (
 	"time"
 )
 
+// lineFromFormat1 says until when sessions live on versions that were sent back into the line, and forgets
+// whether the others answered: nobody asked them.
+func (s *State) lineFromFormat1() {
+	m := &machine{State: s}
+	for _, v := range s.in(Queued) {
+		if life := m.sessionLife(); life > 0 && v.Reachable && !v.FirstWeight.IsZero() {
+			v.PinsUntil = latest(s.SeenAt, v.FirstWeight, v.Verdict.At).Add(life)
+		} else {
+			m.endSessions(v)
+		}
+	}
+}
+
 // fromFormat1 fills in what states did not say before there were formats.
 func (s *State) fromFormat1() {
 	for i := range s.Versions {

@@ -218,6 +218,7 @@ func (w *walk) step(e Event) {
 		w.survivesRestart()
 	}
 	w.sums()
+	w.watched()
 	w.cuts(e, records)
 	w.containers()
 	w.raises(old, e, records)
@@ -265,6 +266,27 @@ func (w *walk) sums() {
 	}
 	if w.s.Stable == "" && (total != 0 || slots != 0) {
 		w.t.Fatalf("no stable version, but weights %d, slots %d", total, slots)
+	}
+}
+
+// Whatever can receive a request is counted; and while it is under test, it is asked and judged.
+func (w *walk) watched() {
+	t := w.s.Table()
+	gets := func(v *Version) bool {
+		return slotsOf(t.Slots, v.Name) > 0 || slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return c.Version == v.Name && c.Pinned })
+	}
+	suspects := w.s.with(judged)
+	for i := range w.s.Versions {
+		v := &w.s.Versions[i]
+		if gets(v) && !v.Reported() {
+			w.t.Fatalf("%s is %s, gets requests, and nobody counts them", v.Name, v.Phase)
+		}
+		if gets(v) && v.Phase.Waiting() && (!v.Probed() || v.Judge == nil || !slices.Contains(suspects, v)) {
+			w.t.Fatalf("%s is %s, gets requests, and is not asked or not judged", v.Name, v.Phase)
+		}
+		if v.Phase.is(inLine) && !v.PinsUntil.IsZero() && !gets(v) {
+			w.t.Fatalf("%s is %s, and sessions on it until %s are not honoured", v.Name, v.Phase, v.PinsUntil)
+		}
 	}
 }
 

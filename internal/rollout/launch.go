@@ -187,25 +187,20 @@ func (m *machine) startedTooSlowly(v *Version) {
 		strings.Join(v.Endpoints, ", "), d.StartWithin, d.Port)
 }
 
-// mayIdle reports whether the version's containers run though it is out of service.
+// mayIdle reports whether the version's containers run though it is out of service: no session on it lives.
 func (v *Version) mayIdle() bool {
-	return v.Image != "" && !v.Idle && !v.LaunchedAt.IsZero() && v.is(spare)
+	return v.Image != "" && !v.Idle && !v.LaunchedAt.IsZero() && v.is(spare) && !v.is(routable)
 }
 
-// stopIdle has the containers stopped of versions that nobody asked for so long. Sessions may still
-// be pinned to a version that was sent back into the line; without evidence nobody is silent.
+// stopIdle has the containers stopped of versions that have been out of service for so long.
 func (m *machine) stopIdle() {
 	for i := range m.Versions {
 		v := &m.Versions[i]
 		if m.Policy.Docker == nil || !v.mayIdle() {
 			continue
 		}
-		now := m.at
-		if v.is(live) && !v.FirstWeight.IsZero() {
-			now = m.SeenAt
-		}
 		after := m.Policy.Docker.StopIdleAfter
-		if now.Sub(latest(v.LaunchedAt, v.RequestAt, v.EndedAt)) < after.Std() {
+		if m.at.Sub(latest(v.LaunchedAt, v.RequestAt, v.EndedAt)) < after.Std() {
 			continue
 		}
 		v.Idle, v.Endpoints, v.Reachable = true, nil, m.Policy.Route.Probe == policy.ProbeOff
@@ -230,7 +225,7 @@ func (m *machine) revive(v *Version, by string) {
 	m.setWeight(v, 0)
 	j := analysis.NewJudge()
 	v.Phase, v.WarmingFrom, v.Judge, v.Wanted = Warming, m.at, &j, by
-	v.FirstWeight, v.EndedAt, v.PausedAt = at0, at0, at0
+	v.FirstWeight, v.EndedAt, v.PausedAt, v.PinsUntil = at0, at0, at0, at0
 	m.verdict(v, analysis.Wait, analysis.Unreachable, "promoted by hand: its containers are being started, and get everything when they answer")
 	m.record(v, KindReviving, by, "%s", v.Verdict.Reason)
 }

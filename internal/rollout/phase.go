@@ -25,6 +25,7 @@ type trait uint
 const (
 	live     trait = 1 << iota // has not ended. Commands, announcements and what finds versions ask
 	open                       // its fate is open: it may be aborted, superseded, and ended by those who found it
+	inLine                     // waits for its turn, or for a weight: sessions from before may live on meanwhile
 	counted                    // takes one of the places of ramp.canaries
 	ramped                     // goes up the steps: the ramp and its clocks ask. It takes a weight, or had one
 	weighted                   // may hold slots of its own
@@ -45,15 +46,14 @@ const (
 // traits of a phase; 0 for one that there is not.
 func (p Phase) traits() trait {
 	const (
-		waits  = live | open | timed
-		tested = waits | counted | routable | probed | reported | launched
+		tested = live | open | timed | counted | routable | probed | reported | launched
 		served = live | routable | pinned | reported | launched
 	)
 	switch p {
 	case Queued:
-		return waits | spare
+		return live | open | timed | inLine | spare
 	case Warming:
-		return tested
+		return tested | inLine
 	case Canary, Paused:
 		return tested | ramped | weighted | pinned | judged
 	case Stable:
@@ -87,13 +87,14 @@ func (p Phase) Live() bool { return p.is(live) }
 // Waiting reports whether the version's fate is still open.
 func (p Phase) Waiting() bool { return p.is(open) }
 
-// is reports whether the version has one of the traits: its phase's, and those of a version that is known to Envoy
-// though it was sent back into the line.
+// is reports whether the version has one of the traits: its phase's and, while sessions on it live on in
+// line, all that goes with getting requests.
 func (v *Version) is(t trait) bool {
-	if v.Phase == Queued && !v.FirstWeight.IsZero() && (routable|pinned)&t != 0 {
-		return true
+	ts := v.Phase.traits()
+	if ts&inLine != 0 && !v.PinsUntil.IsZero() {
+		ts |= routable | pinned | probed | reported | judged
 	}
-	return v.Phase.is(t)
+	return ts&t != 0
 }
 
 // Probed reports whether the version's endpoints are to be asked whether they answer.

@@ -107,6 +107,7 @@ func (m *machine) start(v *Version) {
 	if !v.PausedAt.IsZero() {
 		v.Phase = Paused
 	}
+	v.PinsUntil = at0 // there will be new sessions
 	m.setWeight(v, w)
 	m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is on its way to the Envoys", share(w))
 	m.record(v, KindStarted, System, "first step: %s", share(w))

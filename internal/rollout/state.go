@@ -55,7 +55,7 @@ type Version struct {
 	Trusted     bool             `json:"trusted,omitempty"` // served 100 % and passed after_promotion.watch without an alarm, or was the first version
 	Until       time.Time        `json:"until,omitzero"`    // end of the watch, or of draining
 	DrainedFrom time.Time        `json:"drained_from,omitzero"`
-	PinsUntil   time.Time        `json:"pins_until,omitzero"`
+	PinsUntil   time.Time        `json:"pins_until,omitzero"` // end of the last session on it. In line it is zero where none is honoured, and else the version answers
 	EndedAt     time.Time        `json:"ended_at,omitzero"`
 	Verdict     analysis.Verdict `json:"verdict"`
 }

@@ -32,6 +32,7 @@ func Step(old State, e Event) (State, []Record, error) {
 	if err := m.take(e); err != nil {
 		return old, nil, err
 	}
+	m.expire()
 	m.line()
 	m.forget()
 	if len(s.Refused) > 0 || len(old.Refused) > 0 || !s.looksLike(&old) {
@@ -94,7 +95,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.
 func (m *machine) end(v *Version, p Phase) {
 	m.setWeight(v, 0)
-	v.Phase, v.EndedAt, v.Until = p, m.at, at0
+	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
 	v.Judge, v.Wanted = nil, ""
 	v.Trusted = v.Trusted && !p.is(cut)
 }

@@ -22,7 +22,8 @@ var update = flag.Bool("update", false, "rewrite the stories in testdata")
 type story struct {
 	s     State
 	at    time.Time
-	fleet bool // the Envoys accept every table at once
+	fleet bool            // the Envoys accept every table at once
+	up    map[string]bool // whether an announced version answers when it is asked; of the others `probe` tells
 }
 
 func TestStories(t *testing.T) {
@@ -59,7 +60,7 @@ func firstDifference(want, got string) string {
 }
 
 func runStory(t *testing.T, text string) string {
-	st := &story{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), fleet: true}
+	st := &story{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), fleet: true, up: map[string]bool{}}
 	var out strings.Builder
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); {
@@ -95,10 +96,8 @@ func (st *story) run(t *testing.T, line, body string) string {
 		}
 		st.step(&out, PolicyChanged{At: st.at, Policy: docs[0].Policy, Hash: docs[0].Hash, By: "story"})
 	case "announce":
+		st.up[f[1]] = len(f) < 3
 		st.step(&out, Announced{At: st.at, Version: f[1], Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", Paused: len(f) > 2 && f[2] == "paused", By: "ci"})
-		if v := st.s.Version(f[1]); v != nil && len(f) < 3 {
-			st.step(&out, Probed{At: st.at, Version: f[1], Up: true})
-		}
 	case "image":
 		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], By: "ci"})
 	case "docker":
@@ -106,6 +105,10 @@ func (st *story) run(t *testing.T, line, body string) string {
 	case "containers":
 		for _, c := range st.s.Containers() {
 			fmt.Fprintf(&out, "container %s, attempt %d: %s\n", c.Version, c.Attempt, c.Goal)
+		}
+	case "clusters":
+		for _, c := range st.s.Table().Clusters {
+			fmt.Fprintf(&out, "cluster %s, sessions %v\n", c.Version, c.Pinned)
 		}
 	case "promote", "abort", "pause", "resume":
 		st.step(&out, Commanded{At: st.at, Verb: f[0], Version: f[1], Reachable: true, By: "ann"})
@@ -121,6 +124,9 @@ func (st *story) run(t *testing.T, line, body string) string {
 	case "refuse":
 		st.step(&out, Rejected{At: st.at, Generation: st.s.Generation, Node: f[1], Message: strings.Join(f[2:], " ")})
 	case "probe":
+		if _, asked := st.up[f[1]]; asked {
+			st.up[f[1]] = f[2] == "up"
+		}
 		st.step(&out, Probed{At: st.at, Version: f[1], Up: f[2] == "up"})
 	case "tick":
 		d, err := time.ParseDuration(f[1])
@@ -158,7 +164,20 @@ func (st *story) docker(out *strings.Builder, version, what, words string) {
 	st.step(out, e)
 }
 
+// step takes an event in, and what Envoys and versions answer.
 func (st *story) step(out *strings.Builder, e Event) {
+	st.take(out, e)
+	if st.fleet && !st.s.InForce {
+		st.accept(out)
+	}
+	for _, v := range st.s.Versions {
+		if v.Probed() && !v.Reachable && st.up[v.Name] {
+			st.step(out, Probed{At: st.at, Version: v.Name, Up: true})
+		}
+	}
+}
+
+func (st *story) take(out *strings.Builder, e Event) {
 	next, records, err := Step(st.s, e)
 	var r *Refusal
 	if errors.As(err, &r) {
@@ -169,16 +188,11 @@ func (st *story) step(out *strings.Builder, e Event) {
 	for _, r := range records {
 		fmt.Fprintf(out, "* %s %s: %s (by %s)\n", r.Kind, r.Version, r.Reason, r.By)
 	}
-	if st.fleet && !st.s.InForce {
-		st.accept(out)
-	}
 }
 
 func (st *story) accept(out *strings.Builder) {
 	st.at = st.at.Add(time.Millisecond)
-	st.fleet = false // no recursion
-	st.step(out, Applied{At: st.at, Generation: st.s.Generation, InForce: true, Subscribers: 1})
-	st.fleet = true
+	st.take(out, Applied{At: st.at, Generation: st.s.Generation, InForce: true, Subscribers: 1})
 }
 
 // observe v1=1000/1 v2=50/0 [for=30s] [every=1s]: that many requests and errors every second.

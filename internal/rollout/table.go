@@ -68,7 +68,7 @@ func (t Table) Knows(versions ...string) bool {
 // decided reads. Most steps change nothing that an Envoy can see.
 func (s *State) looksLike(o *State) bool {
 	return s.says == o.says && s.Stable == o.Stable && slices.EqualFunc(s.Versions, o.Versions, func(a, b Version) bool {
-		return a.Name == b.Name && a.Phase == b.Phase && a.Pin == b.Pin && a.Reachable == b.Reachable && a.FirstWeight.IsZero() == b.FirstWeight.IsZero() &&
+		return a.Name == b.Name && a.Phase == b.Phase && a.Pin == b.Pin && a.Reachable == b.Reachable && a.PinsUntil.IsZero() == b.PinsUntil.IsZero() &&
 			slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Slots, b.Slots)
 	})
 }
