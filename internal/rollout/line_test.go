@@ -149,3 +149,38 @@ func TestSessionsInLineOfFormat1(t *testing.T) {
 		t.Errorf("sessions on v3 end at %s, not at %s", v.PinsUntil, until)
 	}
 }
+
+// The time in line, and that in which nobody answered, is no silence of the version's.
+func TestTimeWithoutAWeightIsNoSilence(t *testing.T) {
+	const judge = "judge: {clump: 1, no_evidence: {for: 10m, then: rollback}, deadline: {after: 100h}}\n"
+	for name, away := range map[string]func(r *run){
+		"in line": func(r *run) {
+			r.policy(seedV1 + judge + "ramp: {steps: [10%, 100%], hold: 1h, canaries: 1}\n")
+			r.pass(5 * time.Minute)
+			r.observe(1, counts("v1", 900, 0, "v2", 100, 0))
+			r.pass(8 * time.Minute)
+			r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
+		},
+		"unreachable": func(r *run) {
+			r.step(Probed{At: r.at, Version: "v3", Up: false})
+			r.pass(5 * time.Minute)
+			r.observe(1, counts("v1", 900, 0, "v2", 100, 0))
+			r.pass(8 * time.Minute)
+		},
+	} {
+		r := newRun(t, seedV1+judge+"ramp: {steps: [10%, 100%], hold: 1h, canaries: 2}\n")
+		r.announce("v2", "10.0.0.2:80")
+		r.announce("v3", "10.0.0.3:80")
+		r.observe(5, counts("v1", 800, 0, "v2", 100, 0, "v3", 100, 0))
+		away(r)
+		r.step(Probed{At: r.at, Version: "v3", Up: true})
+		r.pass(9 * time.Minute)
+		if v := r.s.Version("v3"); v.Phase != Canary || r.s.Weight("v3") != 1000 {
+			t.Errorf("%s: v3 is %s at %d: %s", name, v.Phase, r.s.Weight("v3"), v.Verdict.Reason)
+		}
+		r.pass(2 * time.Minute)
+		if v := r.s.Version("v3"); v.Phase != Failed {
+			t.Errorf("%s: after 11 min without evidence v3 is %s", name, v.Phase)
+		}
+	}
+}

@@ -108,6 +108,9 @@ func (m *machine) start(v *Version) {
 		v.Phase = Paused
 	}
 	v.PinsUntil = at0 // there will be new sessions
+	if !v.FirstWeight.IsZero() {
+		v.EvidenceAt = m.at // without a weight it was not silent
+	}
 	m.setWeight(v, w)
 	m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is on its way to the Envoys", share(w))
 	m.record(v, KindStarted, System, "first step: %s", share(w))
