@@ -1,0 +1,76 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// overdue reports that a target has had no cell for three scrapes.
+func (p *Prometheus) overdue(t Target, now time.Time) bool {
+	pr := p.progress[t.Service]
+	last := pr.fresh
+	if last.Before(pr.since) {
+		last = pr.since
+	}
+	return now.Sub(last) > max(3*p.scrape+2*p.interval, 5*time.Second)
+}
+
+// silence finds out why targets without an error have no samples.
+func (p *Prometheus) silence(ctx context.Context, now time.Time, targets []Target) []Evidence {
+	p.queries.Add(1)
+	up := map[string]bool{}
+	v, _, _, err := p.api.Query(ctx, p.matched(&parser.VectorSelector{Name: "up"}).String(), now)
+	if vec, ok := v.(model.Vector); err == nil && ok {
+		for _, s := range vec {
+			up[string(s.Metric["job"])+"/"+string(s.Metric["instance"])] = s.Value == 1
+		}
+	}
+	var out []Evidence
+	for _, t := range targets {
+		out = append(out, Evidence{Service: t.Service, Batch: p.scrape, Missing: p.whySilent(t, up, now)})
+	}
+	return out
+}
+
+func (p *Prometheus) whySilent(t Target, up map[string]bool, now time.Time) *rollout.Missing {
+	pr := p.progress[t.Service]
+	if len(pr.refs) == 0 {
+		return &rollout.Missing{Code: analysis.NoSeries, Reason: fmt.Sprintf("Prometheus has no series of %s/%s: does it scrape the Envoys, and do their statistics include the cluster?", t.Service, policy.WireName(t.Stable))}
+	}
+	var down []string
+	var newest time.Time
+	for instance, ref := range pr.refs {
+		if !up[instance] {
+			down = append(down, instance)
+		}
+		if ref.at.After(newest) {
+			newest = ref.at
+		}
+	}
+	if len(down) == len(pr.refs) {
+		slices.Sort(down)
+		return &rollout.Missing{Code: analysis.TargetDown, Reason: "Prometheus cannot scrape " + strings.Join(down, ", ")}
+	}
+	return &rollout.Missing{Code: analysis.Stale, Reason: fmt.Sprintf("the newest sample of %s is %s old", t.Service, now.Sub(newest).Round(time.Second))}
+}
+
+// failureOf tells a wrong query from a Prometheus that is away.
+func failureOf(err error) *rollout.Missing {
+	var pe *promv1.Error
+	if errors.As(err, &pe) && (pe.Type == promv1.ErrBadData || pe.Type == promv1.ErrExec || pe.Type == promv1.ErrClient) {
+		return &rollout.Missing{Code: analysis.QueryError, Reason: "Prometheus refused the query: " + pe.Msg}
+	}
+	return &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "Prometheus does not answer: " + err.Error()}
+}
