@@ -1,85 +1,129 @@
 package metrics
 
 import (
+	"fmt"
 	"maps"
-	"math"
 	"slices"
+	"time"
 
 	"github.com/prometheus/common/model"
 
-	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// gather sums a series into the samples of its instance; NaN is no sample.
-func gather(into map[string]map[string]map[int64]sample, service, version string, part int, s *model.SampleStream) {
-	instance := string(s.Metric["job"]) + "/" + string(s.Metric["instance"])
-	byInstance := into[service]
-	if byInstance == nil {
-		byInstance = map[string]map[int64]sample{}
-		into[service] = byInstance
+// progress is how far a service's counters were read.
+type progress struct {
+	instances map[string]*instance // by their labels
+	names     map[string]bool      // of them
+	scope     *scope
+	tags      map[model.LabelName]bool
+	fresh     time.Time // newest cell
+	since     time.Time
+	said      []string // what is wrong with its labels
+
+	atRest bool
+}
+
+func newProgress(now time.Time) *progress {
+	return &progress{instances: map[string]*instance{}, names: map[string]bool{}, scope: &scope{}, tags: map[model.LabelName]bool{}, since: now}
+}
+
+// read takes in what a query answered, and returns what may be counted.
+func (pr *progress) read(t Target, streams []stream) []rollout.Cell {
+	if sc := scopeOf(t); !sc.equal(pr.scope) {
+		pr.scope = sc
 	}
-	byTime := byInstance[instance]
-	if byTime == nil {
-		byTime = map[int64]sample{}
-		byInstance[instance] = byTime
+	own := ownOfQueries
+	if t.Queries == nil {
+		maps.Copy(pr.tags, tags(streams))
+		own = ownOfEnvoys(pr.tags)
 	}
-	for _, pair := range s.Values {
-		v := float64(pair.Value)
-		if math.IsNaN(v) {
+	steps := map[*instance][]step{}
+	found := expositions(streams, own, pr.scope)
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		in := pr.instance(key, found[key].labels)
+		if at := found[key].torn(); at.After(in.torn) {
+			in.torn = at
+		}
+		steps[in] = in.take(found[key].readings, t.Stable)
+	}
+	pr.forget(steps)
+	return pr.count(steps)
+}
+
+func scopeOf(t Target) *scope {
+	sc := &scope{versions: slices.Clone(t.Versions), what: fmt.Sprint(t.Statuses)}
+	if t.Queries != nil {
+		sc.what = t.Queries.Requests + "\n" + t.Queries.Errors
+	}
+	return sc
+}
+
+func (pr *progress) instance(key string, labels model.LabelSet) *instance {
+	in := pr.instances[key]
+	if in == nil {
+		in = &instance{labels: labels, named: named(labels), name: nameOf(labels, pr.names)}
+		pr.instances[key], pr.names[in.name] = in, true
+	}
+	return in
+}
+
+func (pr *progress) all() []*instance {
+	all := make([]*instance, 0, len(pr.instances))
+	for _, key := range slices.Sorted(maps.Keys(pr.instances)) {
+		all = append(all, pr.instances[key])
+	}
+	return all
+}
+
+// newest is the moment of the newest reading of all.
+func (pr *progress) newest() (at time.Time) {
+	for _, in := range pr.instances {
+		if in.last != nil && in.last.at.After(at) {
+			at = in.last.at
+		}
+	}
+	return at
+}
+
+// forget drops instances that are gone while others are there.
+func (pr *progress) forget(heard map[*instance][]step) {
+	newest := pr.newest()
+	for key, in := range pr.instances {
+		if _, there := heard[in]; there || in.last != nil && newest.Sub(in.last.at) <= longestGap {
 			continue
 		}
-		t := int64(pair.Timestamp)
-		sm, ok := byTime[t]
-		if !ok {
-			sm = sample{at: pair.Timestamp.Time(), versions: map[string]parts{}}
-			byTime[t] = sm
+		delete(pr.instances, key)
+		delete(pr.names, in.name)
+		for _, o := range pr.instances {
+			delete(o.apart, in)
 		}
-		parts := sm.versions[version]
-		parts[part] += v
-		sm.versions[version] = parts
 	}
 }
 
-// cells turns samples into increments. A scrape counts only when it shows stable's total; what else
-// is absent from it is 0. A decrease of anything drops the cell for every version.
-func (p *Prometheus) cells(t Target, byInstance map[string]map[int64]sample) []rollout.Cell {
-	pr := p.progress[t.Service]
-	var out []rollout.Cell
-	for _, instance := range slices.Sorted(maps.Keys(byInstance)) {
-		byTime := byInstance[instance]
-		for _, ts := range slices.Sorted(maps.Keys(byTime)) {
-			s := byTime[ts]
-			ref, known := pr.refs[instance]
-			if _, ok := s.versions[t.Stable]; !ok || known && !s.at.After(ref.at) {
-				continue
-			}
-			pr.refs[instance] = s
-			if !known || s.at.Sub(ref.at) > longestGap {
-				continue
-			}
-			p.scrape = max(p.scrape-p.scrape/64, s.at.Sub(ref.at))
-			if c, ok := increment(t, instance, ref, s); ok {
-				out = append(out, c)
-				pr.fresh = s.at
-				p.saw(s.at)
+// count makes cells of steps, each Envoy's once.
+func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
+	pr.said = nil
+	for _, envoy := range twins(pr.all()) {
+		in, mine := count(envoy, steps)
+		if len(envoy) > 1 {
+			pr.said = append(pr.said, twice(envoy, in))
+		}
+		for _, s := range mine {
+			cells = append(cells, rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()})
+			if s.to.at.After(pr.fresh) {
+				pr.fresh = s.to.at
 			}
 		}
 	}
-	return out
+	return cells
 }
 
-func increment(t Target, instance string, from, to sample) (rollout.Cell, bool) {
-	c := rollout.Cell{Slice: instance, From: from.at, To: to.at, Counts: map[string]analysis.Counts{}}
-	for _, v := range t.Versions {
-		a, b := from.versions[v], to.versions[v]
-		for i := range a {
-			if b[i] < a[i] {
-				return c, false
-			}
-			b[i] -= a[i]
-		}
-		c.Counts[v] = analysis.Counts{Requests: b[0] + b[1], Errors: min(b[2]+b[3]+b[4], b[0]+b[1])}
+// scrape is the interval in which the service's Envoys are scraped, the longest of them; 0 while none is
+// known.
+func (pr *progress) scrape() (d time.Duration) {
+	for _, in := range pr.instances {
+		d = max(d, in.distances.median())
 	}
-	return c, true
+	return d
 }

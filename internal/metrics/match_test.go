@@ -87,7 +87,7 @@ func TestEveryQueryCarriesTheMatchers(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := time.Now().Add(-10 * time.Minute)
-	r := &recorded{series: []series{counter(completed, "shop/v1", "", base, 1, 2, 3)}}
+	r := &recorded{series: []series{scraped(completed, "shop/v1", "", base, 1, 2, 3)}}
 	p := source(t, r)
 	p.match = match
 	p.Round(t.Context(), []Target{shop})

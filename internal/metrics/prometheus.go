@@ -13,18 +13,9 @@ import (
 )
 
 const (
-	longestGap   = 5 * time.Minute // counters further apart tell too little
 	queryTimeout = 10 * time.Second
 	restRound    = 30 * time.Second // how often services at rest are asked about
 )
-
-// The parts of a version's two counters, in Envoy's own metrics.
-var envoyParts = map[string]int{
-	"envoy_cluster_upstream_rq_completed":       0,
-	"envoy_cluster_retry_upstream_rq_completed": 1,
-	"envoy_cluster_upstream_rq_xx":              2,
-	"envoy_cluster_retry_upstream_rq_xx":        3,
-}
 
 // Prometheus is the source of evidence that reads counters, sample by sample, from a Prometheus
 // server that scrapes the Envoys.
@@ -41,24 +32,6 @@ type Prometheus struct {
 	scrape   time.Duration        // longest distance of two samples seen lately
 	asked    time.Time            // last round that worked
 	restedAt time.Time            // last round with services at rest
-}
-
-// progress is how far a service's counters were read.
-type progress struct {
-	refs  map[string]sample // by instance
-	fresh time.Time         // newest cell
-	since time.Time
-
-	atRest bool
-}
-
-// parts are the counters of one version: requests, retried ones, errors, retried errors, gRPC errors.
-type parts [5]float64
-
-// sample are the counters of all versions in one scrape of one instance.
-type sample struct {
-	at       time.Time
-	versions map[string]parts
 }
 
 // NewPrometheus makes the source. The transport carries auth and TLS; every query carries the matchers.
@@ -102,37 +75,50 @@ func (p *Prometheus) Round(ctx context.Context, targets []Target) []Evidence {
 	defer cancel()
 	now := time.Now()
 	p.keep(targets, now)
+	for _, pr := range p.progress {
+		p.scrape = max(p.scrape, pr.scrape())
+	}
 	window := p.window(now)
 	targets, window = p.withRest(targets, window, now)
-	failures := map[string]error{}
-	samples := map[string]map[string]map[int64]sample{} // service, instance, time
-	p.envoyCounters(ctx, now, window, targets, samples, failures)
-	p.ownCounters(ctx, now, window, targets, samples, failures)
+	told := answers{streams: map[string][]stream{}, failures: map[string]error{}}
+	p.envoyCounters(ctx, now, window, targets, &told)
+	for _, t := range targets {
+		if t.Queries != nil {
+			p.ownCounters(ctx, now, window, t, &told)
+		}
+	}
 	var out []Evidence
 	var silent []Target
 	for _, t := range targets {
 		ev := Evidence{Service: t.Service}
-		if err := failures[t.Service]; err != nil && t.AtRest {
+		if err := told.failures[t.Service]; err != nil && t.AtRest {
 			continue
 		} else if err != nil {
 			ev.Missing = failureOf(err)
 			out = append(out, ev)
 			continue
 		}
-		ev.Cells = p.cells(t, samples[t.Service])
+		pr := p.progress[t.Service]
+		ev.Cells = pr.read(t, told.streams[t.Service])
+		for _, c := range ev.Cells {
+			p.saw(c.To)
+		}
 		if t.AtRest && len(ev.Cells) == 0 {
 			continue
 		}
-		if len(ev.Cells) == 0 && p.overdue(t, now) {
+		if !t.AtRest {
+			ev.Missing, ev.Warnings = pr.unclear(t.Service), pr.remarks()
+		}
+		if len(ev.Cells) == 0 && ev.Missing == nil && p.overdue(t, now) {
 			silent = append(silent, t)
 			continue
 		}
-		if len(ev.Cells) > 0 {
-			ev.Batch = p.scrape
+		if len(ev.Cells) > 0 || ev.Missing != nil {
+			ev.Batch = pr.scrape()
 			out = append(out, ev)
 		}
 	}
-	if len(failures) == 0 {
+	if len(told.failures) == 0 {
 		p.asked = now
 	}
 	if len(silent) > 0 {
@@ -145,7 +131,7 @@ func (p *Prometheus) keep(targets []Target, now time.Time) {
 	next := map[string]*progress{}
 	for _, t := range targets {
 		if next[t.Service] = p.progress[t.Service]; next[t.Service] == nil {
-			next[t.Service] = &progress{refs: map[string]sample{}, since: now}
+			next[t.Service] = newProgress(now)
 		}
 		if pr := next[t.Service]; pr.atRest != t.AtRest {
 			pr.atRest, pr.since = t.AtRest, now
@@ -167,7 +153,7 @@ func (p *Prometheus) withRest(targets []Target, window time.Duration, now time.T
 // window reaches back to the samples of the last round, five minutes at most.
 func (p *Prometheus) window(now time.Time) time.Duration {
 	for _, pr := range p.progress {
-		if len(pr.refs) == 0 && !pr.atRest {
+		if len(pr.instances) == 0 && !pr.atRest {
 			return longestGap
 		}
 	}

@@ -9,9 +9,12 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/model"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
@@ -62,6 +65,27 @@ func (r *recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 	return answer(200, string(data)), err
 }
 
+// streamsOf are series as a query's answer shows them.
+func streamsOf(t Target, list ...series) (out []stream) {
+	for _, s := range list {
+		st := stream{errors: s.labels["envoy_response_code_class"] != "", labels: model.Metric{}}
+		for k, v := range s.labels {
+			st.labels[model.LabelName(k)] = model.LabelValue(v)
+		}
+		for _, v := range t.Versions {
+			if s.labels["envoy_cluster_name"] == t.Service+"/"+policy.WireName(v) {
+				st.version = v
+			}
+		}
+		for _, v := range s.values {
+			x, _ := strconv.ParseFloat(v[1].(string), 64)
+			st.samples = append(st.samples, model.SamplePair{Timestamp: model.Time(1000 * v[0].(float64)), Value: model.SampleValue(x)})
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
 // selects understands as much of a selector as the source writes.
 func selects(query string) func(labels map[string]string) bool {
 	res := map[string]*regexp.Regexp{}
@@ -85,7 +109,7 @@ func answer(status int, body string) *http.Response {
 	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewBufferString(body))}
 }
 
-func counter(name, cluster, class string, base time.Time, values ...any) series {
+func scraped(name, cluster, class string, base time.Time, values ...any) series {
 	s := series{labels: map[string]string{"__name__": name, "job": "envoy", "instance": "a", "envoy_cluster_name": cluster}}
 	if class != "" {
 		s.labels["envoy_response_code_class"] = class
@@ -124,29 +148,38 @@ func TestCountersBecomeCells(t *testing.T) {
 		want   string // per cell: requests/errors of v1 and of v1.2
 	}{
 		{"plain", []series{
-			counter(completed, "shop/v1", "", base, 100, 200, 300), counter(completed, "shop/v1_2", "", base, 10, 20, 40),
-			counter(byClass, "shop/v1", "5", base, 1, 2, 2), counter(byClass, "shop/v1_2", "5", base, 0, 5, 5),
+			scraped(completed, "shop/v1", "", base, 100, 200, 300), scraped(completed, "shop/v1_2", "", base, 10, 20, 40),
+			scraped(byClass, "shop/v1", "5", base, 1, 2, 2), scraped(byClass, "shop/v1_2", "5", base, 0, 5, 5),
 		}, "100/1 10/5; 100/0 20/0"},
 		{"retries count, other classes do not", []series{
-			counter(completed, "shop/v1", "", base, 100, 200), counter(completed, "shop/v1_2", "", base, 10, 20), counter(retried, "shop/v1_2", "", base, 0, 4),
-			counter(retriedBy, "shop/v1_2", "5", base, 0, 4), counter(byClass, "shop/v1_2", "2", base, 10, 20), counter(byClass, "shop/v1_2", "4", base, 0, 3),
+			scraped(completed, "shop/v1", "", base, 100, 200), scraped(completed, "shop/v1_2", "", base, 10, 20), scraped(retried, "shop/v1_2", "", base, 0, 4),
+			scraped(retriedBy, "shop/v1_2", "5", base, 0, 4), scraped(byClass, "shop/v1_2", "2", base, 10, 20), scraped(byClass, "shop/v1_2", "4", base, 0, 3),
 		}, "100/0 14/4"},
 		{"a series that is not there yet is 0", []series{
-			counter(completed, "shop/v1", "", base, 100, 200, 300), counter(completed, "shop/v1_2", "", base, nil, 7, 9), counter(byClass, "shop/v1_2", "5", base, nil, nil, 2),
+			scraped(completed, "shop/v1", "", base, 100, 200, 300), scraped(completed, "shop/v1_2", "", base, nil, 7, 9), scraped(byClass, "shop/v1_2", "5", base, nil, nil, 2),
 		}, "100/0 7/0; 100/0 2/2"},
 		{"a reset drops the cell for both", []series{
-			counter(completed, "shop/v1", "", base, 100, 50, 150), counter(completed, "shop/v1_2", "", base, 10, 20, 30),
-		}, "100/0 10/0"},
+			scraped(completed, "shop/v1", "", base, 100, 50, 90), scraped(completed, "shop/v1_2", "", base, 10, 2, 7),
+		}, "40/0 5/0"},
+		{"nor is the way back counted to where it fell from", []series{
+			scraped(completed, "shop/v1", "", base, 100, 50, 150, 170), scraped(completed, "shop/v1_2", "", base, 10, 2, 12, 13),
+		}, "20/0 1/0"},
+		{"a series that was away did not begin at 0", []series{
+			scraped(completed, "shop/v1", "", base, 100, 110, 120, 130), scraped(completed, "shop/v1_2", "", base, 5000, nil, 5010, 5011),
+		}, "10/0 1/0"},
+		{"the newest scrape may not be there as a whole yet", []series{
+			scraped(completed, "shop/v1", "", base, 100, 110, 120), scraped(completed, "shop/v1_2", "", base, 5000, 5001, nil),
+		}, "10/0 1/0"},
 		{"a reset of one part drops it too", []series{
-			counter(completed, "shop/v1", "", base, 100, 200, 300), counter(completed, "shop/v1_2", "", base, 10, 20, 30), counter(byClass, "shop/v1_2", "5", base, 5, 3, 3),
+			scraped(completed, "shop/v1", "", base, 100, 200, 300), scraped(completed, "shop/v1_2", "", base, 10, 20, 30), scraped(byClass, "shop/v1_2", "5", base, 5, 3, 3),
 		}, "100/0 10/0"},
 		{"a missed scrape makes a longer cell", []series{
-			counter(completed, "shop/v1", "", base, 100, nil, 300), counter(completed, "shop/v1_2", "", base, 10, nil, 30),
+			scraped(completed, "shop/v1", "", base, 100, nil, 300), scraped(completed, "shop/v1_2", "", base, 10, nil, 30),
 		}, "200/0 20/0"},
 		{"NaN is no sample", []series{
-			counter(completed, "shop/v1", "", base, 100, "NaN", 300), counter(completed, "shop/v1_2", "", base, 10, 20, 30),
+			scraped(completed, "shop/v1", "", base, 100, "NaN", 300), scraped(completed, "shop/v1_2", "", base, 10, 20, 30),
 		}, "200/0 20/0"},
-		{"without stable's total there is no cell", []series{counter(completed, "shop/v1_2", "", base, 10, 20, 30)}, ""},
+		{"without stable's total there is no cell", []series{scraped(completed, "shop/v1_2", "", base, 10, 20, 30)}, ""},
 	} {
 		p := source(t, &recorded{series: c.series})
 		var got []string
@@ -164,7 +197,7 @@ func TestCountersBecomeCells(t *testing.T) {
 
 func TestASampleIsUsedOnce(t *testing.T) {
 	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
-	r := &recorded{series: []series{counter(completed, "shop/v1", "", base, 1, 2, 3)}}
+	r := &recorded{series: []series{scraped(completed, "shop/v1", "", base, 1, 2, 3)}}
 	p := source(t, r)
 	if n := len(cellsOf(p.Round(t.Context(), []Target{shop}))); n != 2 {
 		t.Fatalf("%d cells at first", n)
@@ -193,7 +226,7 @@ func TestTheNumberOfQueriesDoesNotGrowWithTheServices(t *testing.T) {
 		for i := range n {
 			name := fmt.Sprintf("svc%d", i)
 			targets = append(targets, Target{Service: name, Stable: "v1", Versions: []string{"v1", "v2"}})
-			r.series = append(r.series, counter(completed, name+"/v1", "", base, 1, 2))
+			r.series = append(r.series, scraped(completed, name+"/v1", "", base, 1, 2))
 		}
 		evs := source(t, r).Round(t.Context(), targets)
 		if len(evs) != n {
@@ -212,7 +245,7 @@ func TestTheNumberOfQueriesDoesNotGrowWithTheServices(t *testing.T) {
 func TestOwnCountersReplaceEnvoys(t *testing.T) {
 	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
 	own := func(name, version string, values ...any) series {
-		s := counter(name, "", "", base, values...)
+		s := scraped(name, "", "", base, values...)
 		s.labels["version"] = version
 		return s
 	}

@@ -3,7 +3,6 @@ package metrics
 import (
 	"context"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -63,88 +62,116 @@ func oneOf(label string, values []string) *labels.Matcher {
 	return &labels.Matcher{Type: labels.MatchRegexp, Name: label, Value: strings.Join(quoted, "|")}
 }
 
-// envoyCounters reads Envoy's counters of all services in queries split by size only.
-func (p *Prometheus) envoyCounters(ctx context.Context, now time.Time, window time.Duration, targets []Target,
-	into map[string]map[string]map[int64]sample, failures map[string]error) {
-	owner := map[string][2]string{} // envoy_cluster_name: service, version
-	for _, t := range targets {
-		for _, v := range t.Versions {
-			if t.Queries == nil {
-				owner[t.Service+"/"+policy.WireName(v)] = [2]string{t.Service, v}
-			}
-		}
-	}
-	names := append(slices.Sorted(maps.Keys(envoyParts)), statusMetrics(targets)...)
-	statuses := map[string][]int{}
-	for _, t := range targets {
-		statuses[t.Service] = t.Statuses
-	}
-	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(owner)), namesPerQuery) {
-		v := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{oneOf(labels.MetricName, names), oneOf(clusterLabel, chunk)}}
-		m, err := p.query(ctx, v, now, window)
-		if err != nil {
-			for _, n := range chunk {
-				failures[owner[n][0]] = err
-			}
-			continue
-		}
-		for _, s := range m {
-			o := owner[string(s.Metric[clusterLabel])]
-			part, ok := partOf(s.Metric, statuses[o[0]])
-			if !ok {
-				continue
-			}
-			gather(into, o[0], o[1], part, s)
-		}
-	}
+// answers are what one round was told, by service.
+type answers struct {
+	streams  map[string][]stream
+	failures map[string]error
 }
+
+// The counters of a version, in Envoy's own metrics: of final answers, and of the attempts before them.
+var (
+	requestMetrics = []string{"envoy_cluster_upstream_rq_completed", "envoy_cluster_retry_upstream_rq_completed"}
+	classMetrics   = []string{"envoy_cluster_upstream_rq_xx", "envoy_cluster_retry_upstream_rq_xx"}
+)
 
 const statusPrefix = "envoy_cluster_grpc_" // of the grpc_stats filter: a counter for each status
 
-// statusMetrics are the counters of the statuses that are errors to any of the targets.
-func statusMetrics(targets []Target) []string {
-	var names []string
-	for _, t := range targets {
-		for _, n := range t.Statuses {
-			names = append(names, statusPrefix+strconv.Itoa(n))
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+// cluster is a version of a target, by its name in Envoy's statistics.
+type cluster struct {
+	target  Target
+	version string
 }
 
-// partOf says which of a version's counters a series belongs to.
-func partOf(m model.Metric, statuses []int) (part int, ok bool) {
+// envoyCounters reads Envoy's counters of all services in queries split by size only; a service's are
+// in one query, so that they are seen at one moment.
+func (p *Prometheus) envoyCounters(ctx context.Context, now time.Time, window time.Duration, targets []Target, into *answers) {
+	clusters := map[string]cluster{}
+	var names []string
+	ask := func() {
+		if len(names) > 0 {
+			p.envoyQuery(ctx, now, window, names, clusters, into)
+		}
+		names = nil
+	}
+	for _, t := range targets {
+		if t.Queries != nil {
+			continue
+		}
+		if len(names)+len(t.Versions) > namesPerQuery {
+			ask()
+		}
+		for _, v := range t.Versions {
+			name := t.Service + "/" + policy.WireName(v)
+			clusters[name] = cluster{t, v}
+			names = append(names, name)
+		}
+	}
+	ask()
+}
+
+func (p *Prometheus) envoyQuery(ctx context.Context, now time.Time, window time.Duration, names []string, clusters map[string]cluster, into *answers) {
+	metrics := slices.Concat(requestMetrics, classMetrics, statusMetrics(names, clusters))
+	v := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{oneOf(labels.MetricName, metrics), oneOf(clusterLabel, names)}}
+	m, err := p.query(ctx, v, now, window)
+	if err != nil {
+		for _, n := range names {
+			into.failures[clusters[n].target.Service] = err
+		}
+		return
+	}
+	for _, s := range m {
+		c := clusters[string(s.Metric[clusterLabel])]
+		if errs, wanted := c.counts(s.Metric); wanted {
+			service := c.target.Service
+			into.streams[service] = append(into.streams[service], stream{c.version, errs, s.Metric, s.Values})
+		}
+	}
+}
+
+// statusMetrics are the counters of the gRPC statuses that are errors to any of the targets.
+func statusMetrics(names []string, clusters map[string]cluster) []string {
+	var metrics []string
+	for _, name := range names {
+		for _, n := range clusters[name].target.Statuses {
+			metrics = append(metrics, statusPrefix+strconv.Itoa(n))
+		}
+	}
+	slices.Sort(metrics)
+	return slices.Compact(metrics)
+}
+
+// counts says whether a series counts for the version, and whether it counts errors.
+func (c cluster) counts(m model.Metric) (errs, wanted bool) {
 	name := string(m[model.MetricNameLabel])
 	if status, is := strings.CutPrefix(name, statusPrefix); is {
 		n, err := strconv.Atoi(status)
-		return 4, err == nil && slices.Contains(statuses, n)
+		return true, err == nil && slices.Contains(c.target.Statuses, n)
 	}
-	part, ok = envoyParts[name]
-	return part, ok && (part < 2 || m[classLabel] == "5")
+	if slices.Contains(classMetrics, name) {
+		return true, m[classLabel] == "5"
+	}
+	return false, slices.Contains(requestMetrics, name)
 }
 
 // ownCounters reads the counters that a policy names instead: two queries a service, because two
-// selectors cannot be joined into one range selector.
-func (p *Prometheus) ownCounters(ctx context.Context, now time.Time, window time.Duration, targets []Target,
-	into map[string]map[string]map[int64]sample, failures map[string]error) {
-	for _, t := range targets {
-		if t.Queries == nil {
-			continue
+// selectors cannot be joined into one range selector. The errors come second: a scrape in between is
+// then no whole one, and is read with the next round.
+func (p *Prometheus) ownCounters(ctx context.Context, now time.Time, window time.Duration, t Target, into *answers) {
+	for _, q := range []struct {
+		text string
+		errs bool
+	}{{t.Queries.Requests, false}, {t.Queries.Errors, true}} {
+		v, err := plainSelector(q.text)
+		var m model.Matrix
+		if err == nil {
+			m, err = p.query(ctx, with(v, oneOf(versionLabel, t.Versions)), now, window)
 		}
-		for part, text := range map[int]string{0: t.Queries.Requests, 2: t.Queries.Errors} {
-			v, err := plainSelector(text)
-			var m model.Matrix
-			if err == nil {
-				m, err = p.query(ctx, with(v, oneOf(versionLabel, t.Versions)), now, window)
-			}
-			if err != nil {
-				failures[t.Service] = err
-				break
-			}
-			for _, s := range m {
-				gather(into, t.Service, string(s.Metric[versionLabel]), part, s)
-			}
+		if err != nil {
+			into.failures[t.Service] = err
+			return
+		}
+		for _, s := range m {
+			into.streams[t.Service] = append(into.streams[t.Service], stream{string(s.Metric[versionLabel]), q.errs, s.Metric, s.Values})
 		}
 	}
 }

@@ -24,7 +24,7 @@ func (p *Prometheus) overdue(t Target, now time.Time) bool {
 	if last.Before(pr.since) {
 		last = pr.since
 	}
-	return now.Sub(last) > max(3*p.scrape+2*p.interval, 5*time.Second)
+	return now.Sub(last) > max(3*pr.scrape()+2*p.interval, 5*time.Second)
 }
 
 // silence finds out why targets without an error have no samples.
@@ -39,32 +39,40 @@ func (p *Prometheus) silence(ctx context.Context, now time.Time, targets []Targe
 	}
 	var out []Evidence
 	for _, t := range targets {
-		out = append(out, Evidence{Service: t.Service, Batch: p.scrape, Missing: p.whySilent(t, up, now)})
+		out = append(out, Evidence{Service: t.Service, Batch: p.progress[t.Service].scrape(), Missing: p.why(p.progress[t.Service], t, up, now)})
 	}
 	return out
 }
 
-func (p *Prometheus) whySilent(t Target, up map[string]bool, now time.Time) *rollout.Missing {
-	pr := p.progress[t.Service]
-	if len(pr.refs) == 0 {
+// why says why a target has no samples.
+func (p *Prometheus) why(pr *progress, t Target, up map[string]bool, now time.Time) *rollout.Missing {
+	if len(pr.instances) == 0 {
 		return &rollout.Missing{Code: analysis.NoSeries, Reason: fmt.Sprintf("Prometheus has no series of %s/%s: does it scrape the Envoys, and do their statistics include the cluster?", t.Service, policy.WireName(t.Stable))}
 	}
 	var down []string
 	var newest time.Time
-	for instance, ref := range pr.refs {
-		if !up[instance] {
-			down = append(down, instance)
-		}
-		if ref.at.After(newest) {
-			newest = ref.at
+	newest = pr.newest()
+	for _, in := range pr.all() {
+		if !up[string(in.labels["job"])+"/"+string(in.labels["instance"])] {
+			down = append(down, in.name)
 		}
 	}
-	if len(down) == len(pr.refs) {
+	if len(down) == len(pr.instances) {
 		slices.Sort(down)
-		return &rollout.Missing{Code: analysis.TargetDown, Reason: "Prometheus cannot scrape " + strings.Join(down, ", ")}
+		return &rollout.Missing{Code: analysis.TargetDown, Reason: "Prometheus cannot scrape " + someOf(down)}
 	}
 	return &rollout.Missing{Code: analysis.Stale, Reason: fmt.Sprintf("the newest sample of %s is %s old", t.Service, now.Sub(newest).Round(time.Second))}
 }
+
+// someOf names a few.
+func someOf(names []string) string {
+	if len(names) <= namedMost {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s … and %d more", strings.Join(names[:namedMost], ", "), len(names)-namedMost)
+}
+
+const namedMost = 3
 
 // failureOf tells a wrong query from a Prometheus that is away.
 func failureOf(err error) *rollout.Missing {

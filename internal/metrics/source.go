@@ -28,6 +28,8 @@ type Evidence struct {
 	Cells   []rollout.Cell
 	Batch   time.Duration
 	Missing *rollout.Missing
+	// Warnings are what a person should know about where the evidence comes from.
+	Warnings []string
 }
 
 // Source delivers evidence until its context ends.

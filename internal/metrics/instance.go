@@ -1,0 +1,210 @@
+package metrics
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+const (
+	longestGap  = 5 * time.Minute  // counters further apart tell too little
+	skewMost    = 10 * time.Second // between the clocks of Prometheus servers behind one address
+	swingsMost  = 2                // within longestGap
+	burst       = 1000             // requests in one scrape that surprise nobody
+	burstFactor = 10               // nor do so many times what the Envoy had before
+	keptFor     = 40 * time.Second // of the readings before the last
+	keptLeast   = 4
+	agreeing    = 4                // readings, where no label says which Envoy it is
+	unnamedWait = 30 * time.Second // and as long
+	keptMost    = 64
+)
+
+// instance is one Envoy as Prometheus scrapes it, seen for one service. It turns readings into steps,
+// and never into more than was counted: what looks like a jump may be another Envoy's counter, and what
+// looks like a fall the same counter read by a Prometheus whose clock is behind.
+type instance struct {
+	name   string         // in cells and reasons
+	labels model.LabelSet // all that are not the counters' own
+	named  bool           // they say which Envoy it is
+
+	last      *reading   // counting goes on from here
+	before    []*reading // the ones that came before it, oldest first
+	distances distances
+	pace      float64 // requests/s, the highest lately
+	held      []held  // steps that wait for later readings to agree with them, oldest first
+	readings  int
+
+	peak     *reading // what the counters fell from
+	fellAt   time.Time
+	knownly  bool        // that fall was no older reading for sure
+	since    int         // readings since then
+	swings   []time.Time // falls from which they were back at once
+	torn     time.Time   // when counters were last seen that were not read together
+	outdated time.Time   // when a reading was last older than the one before it
+
+	twinhood
+}
+
+// take reads on and returns what may be counted.
+func (in *instance) take(rs []*reading, stable string) (steps []step) {
+	for i, r := range rs {
+		switch {
+		case !r.shows(stable): // not a whole scrape
+		case in.last != nil && i == len(rs)-1 && in.last.change(r) == vanished: // it may still be on its way into a remote store
+		case in.last != nil && r.at.Equal(in.last.at):
+			if len(r.values) > len(in.last.values) || r.scope != in.last.scope {
+				in.last = r // the same scrape, asked about other versions, or seen as a whole now
+			}
+		case in.last == nil || r.at.After(in.last.at):
+			steps = append(steps, in.read(r)...)
+		}
+	}
+	if in.tangled() {
+		return nil
+	}
+	return steps
+}
+
+func (in *instance) read(r *reading) []step {
+	prev := in.last
+	in.readings++
+	if prev == nil || r.at.Sub(prev.at) > longestGap || prev.scope.what != r.scope.what {
+		in.begin(r)
+		return nil
+	}
+	in.distances.add(r.at.Sub(prev.at))
+	in.since++
+	switch c := prev.change(r); {
+	case c == fell && in.older(r):
+		in.outdated = r.at
+		return nil
+	case c == fell:
+		in.fall(r)
+		return nil
+	case c == vanished || in.back(r):
+		in.begin(r)
+		return nil
+	}
+	return in.step(step{prev, r})
+}
+
+// begin counts from a reading on.
+func (in *instance) begin(r *reading) {
+	in.held = nil
+	in.twinhood.begin(r)
+	in.remember(r)
+}
+
+func (in *instance) remember(r *reading) {
+	in.last = r
+	in.before = append(in.before, r)
+	old := 0
+	for len(in.before)-old > keptLeast && (len(in.before)-old > keptMost || r.at.Sub(in.before[old].at) > keptFor) {
+		old++
+	}
+	in.before = slices.Delete(in.before, 0, old)
+	in.remembers(r)
+}
+
+// older reports that a lower reading is an earlier one of the same counters, by a Prometheus whose clock
+// is ahead or which was slow: it is above all readings that are older than clocks may differ.
+func (in *instance) older(r *reading) bool {
+	if r.at.Sub(in.last.at) >= skewMost {
+		return false
+	}
+	comparable := in.comparable(r)
+	return len(comparable) > 0 && !slices.ContainsFunc(comparable, func(q *reading) bool { return !r.atLeast(q) })
+}
+
+func (in *instance) comparable(r *reading) []*reading {
+	n := 0
+	for n < len(in.before) && r.at.Sub(in.before[n].at) >= skewMost {
+		n++
+	}
+	return in.before[:n]
+}
+
+// fall drops the increment of every version: nobody knows what was lost with the counters.
+func (in *instance) fall(r *reading) {
+	if in.peak == nil || in.last.atLeast(in.peak) {
+		in.peak = in.last
+	}
+	in.fellAt, in.since, in.knownly = r.at, 0, len(in.comparable(r)) > 0
+	in.begin(r)
+}
+
+// back reports that the counters are again where they fell from. A new Envoy's may come that far; or
+// there was no fall, and two Envoys' counters come in turn. Either way the way up is not counted.
+func (in *instance) back(r *reading) bool {
+	if in.peak != nil && r.at.Sub(in.fellAt) > longestGap {
+		in.peak = nil
+	}
+	if in.peak == nil || !r.atLeast(in.peak) {
+		return false
+	}
+	if in.peak = nil; in.knownly && in.since <= 2 {
+		in.swings = append(in.swings, r.at)
+	}
+	return true
+}
+
+// tangled reports that the counters have swung up and down lately, or were not read together: they are
+// those of two Envoys.
+func (in *instance) tangled() bool {
+	if in.last == nil {
+		return !in.torn.IsZero()
+	}
+	if !in.torn.IsZero() && in.last.at.Sub(in.torn) <= longestGap {
+		return true
+	}
+	in.swings = slices.DeleteFunc(in.swings, func(at time.Time) bool { return in.last.at.Sub(at) > longestGap })
+	return len(in.swings) >= swingsMost
+}
+
+// held is a step that waits.
+type held struct {
+	step
+	sudden bool // more requests all at once than the Envoy ever had
+	agreed int  // later readings
+}
+
+// step counts, or waits for later readings to agree.
+func (in *instance) step(s step) []step {
+	sudden := s.requests() > burst+burstFactor*in.pace*s.seconds()
+	if s.appears() && (sudden || !in.named || in.reappears(s)) { // it need not have begun at 0
+		in.begin(s.to)
+		return nil
+	}
+	in.remember(s.to)
+	for i := range in.held {
+		in.held[i].agreed++
+	}
+	in.held = append(in.held, held{step: s, sudden: sudden})
+	var steps []step
+	for len(in.held) > 0 && in.agreed(in.held[0]) {
+		h := in.held[0]
+		in.pace = max(0.99*in.pace, h.requests()/h.seconds())
+		steps, in.held = append(steps, h.step), in.held[1:]
+	}
+	return steps
+}
+
+// agreed reports that a step need not wait any longer. Where no label says which Envoy it is, a whole
+// round of scrapes must have shown no other one.
+func (in *instance) agreed(h held) bool {
+	if !in.named {
+		return h.agreed >= agreeing && in.last.at.Sub(h.to.at) >= unnamedWait
+	}
+	return !h.sudden || h.agreed > 0
+}
+
+// reappears reports a counter that was there before.
+func (in *instance) reappears(s step) bool {
+	for c := range s.to.values {
+		if _, there := s.from.values[c]; !there && slices.ContainsFunc(in.before, func(q *reading) bool { _, was := q.values[c]; return was }) {
+			return true
+		}
+	}
+	return false
+}
