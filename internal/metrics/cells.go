@@ -17,9 +17,11 @@ type progress struct {
 	names     map[string]bool      // of them
 	scope     *scope
 	tags      map[model.LabelName]bool
-	fresh     time.Time // newest cell
+	fresh     time.Time // newest cell, by canaryd's clock
 	since     time.Time
-	said      []string // what is wrong with its labels
+	tried     time.Time // asked about last
+	answered  time.Time // the last time that there was an answer
+	said      []string  // what is wrong with its labels
 
 	atRest bool
 }
@@ -111,9 +113,6 @@ func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
 		}
 		for _, s := range mine {
 			cells = append(cells, rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()})
-			if s.to.at.After(pr.fresh) {
-				pr.fresh = s.to.at
-			}
 		}
 	}
 	return cells

@@ -131,6 +131,9 @@ func (in *instance) fall(r *reading) {
 		in.peak = in.last
 	}
 	in.fellAt, in.since, in.knownly = r.at, 0, len(in.comparable(r)) > 0
+	if !in.named {
+		in.pace = 0 // the rise before was perhaps none
+	}
 	in.begin(r)
 }
 
@@ -172,9 +175,13 @@ type held struct {
 // step counts, or waits for later readings to agree.
 func (in *instance) step(s step) []step {
 	sudden := s.requests() > burst+burstFactor*in.pace*s.seconds()
-	if s.appears() && (sudden || !in.named || in.reappears(s)) { // it need not have begun at 0
+	switch {
+	case !in.named && in.pace > 0 && sudden, // it may be another Envoy's counter from now on
+		s.appears() && (sudden || !in.named || in.reappears(s)): // or one that need not have begun at 0
 		in.begin(s.to)
 		return nil
+	case !in.named:
+		in.pace = max(0.99*in.pace, s.requests()/s.seconds())
 	}
 	in.remember(s.to)
 	for i := range in.held {
@@ -184,7 +191,9 @@ func (in *instance) step(s step) []step {
 	var steps []step
 	for len(in.held) > 0 && in.agreed(in.held[0]) {
 		h := in.held[0]
-		in.pace = max(0.99*in.pace, h.requests()/h.seconds())
+		if in.named {
+			in.pace = max(0.99*in.pace, h.requests()/h.seconds())
+		}
 		steps, in.held = append(steps, h.step), in.held[1:]
 	}
 	return steps

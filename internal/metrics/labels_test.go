@@ -159,7 +159,7 @@ func TestGoneInstancesAreForgotten(t *testing.T) {
 	if len(pr.instances) != 500 {
 		t.Errorf("%d instances are remembered", len(pr.instances))
 	}
-	m := source(t, &recorded{}).why(pr, shop, map[string]bool{}, now)
+	m := why(pr, shop, map[target]bool{}, now)
 	if m.Code != analysis.TargetDown || !strings.HasSuffix(m.Reason, "… and 497 more") || len(m.Reason) > 150 {
 		t.Errorf("%d bytes: %.200s", len(m.Reason), m.Reason)
 	}

@@ -64,6 +64,9 @@ type scraping struct {
 }
 
 func newFleet(seed uint64, kinds int) *fleet {
+	if kinds&noInstance != 0 {
+		kinds &^= gaps // where only one of two Envoys is scraped at a time, nobody can see that they are two
+	}
 	f := &fleet{Rand: rand.New(rand.NewPCG(seed, 1)), kinds: kinds, counted: map[string]analysis.Counts{}}
 	for i := range 1 + f.IntN(3) {
 		e := &counting{node: fmt.Sprintf("10.0.0.%d:9901", i), rate: 300 * f.Float64(), values: map[string]float64{}}
@@ -289,11 +292,11 @@ func FuzzNeverMoreThanWasCounted(f *testing.F) {
 
 func TestNeverMoreThanWasCounted(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		neverMore(t, seed, r.IntN(kindsOfTrouble)&r.IntN(kindsOfTrouble))
 	}
 	for kind := 1; kind < kindsOfTrouble; kind <<= 1 {
-		for seed := range uint64(3) {
+		for seed := range uint64(2) {
 			neverMore(t, seed, kind)
 		}
 	}
@@ -305,7 +308,7 @@ func TestNearlyAllIsCounted(t *testing.T) {
 		0: 0.95, twoJobs: 0.92, haLabelled: 0.92, haAlternate: 0.95, haMerged: 0.95, sameNode: 0.95, twoJobs | haLabelled: 0.92,
 		relabelled: 0.8, restarts: 0.5, gaps: 0.8, haAlternate | skewed: 0.85, haLabelled | skewed: 0.85, haMerged | skewed: 0.8, halves: 0.8, lateCanary: 0.8,
 	} {
-		for seed := range uint64(4) {
+		for seed := range uint64(2) {
 			f := newFleet(seed, kinds)
 			counted, pr := f.watchFrom(0)
 			if got, real := counted["v1"].Requests, f.counted["v1"].Requests; got < least*real {

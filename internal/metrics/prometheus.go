@@ -3,9 +3,11 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/api"
@@ -14,7 +16,7 @@ import (
 
 const (
 	queryTimeout = 10 * time.Second
-	restRound    = 30 * time.Second // how often services at rest are asked about
+	patienceMost = 8 * time.Second // between two tries at a Prometheus that does not answer
 )
 
 // Prometheus is the source of evidence that reads counters, sample by sample, from a Prometheus
@@ -22,6 +24,7 @@ const (
 type Prometheus struct {
 	tally
 	api      promv1.API
+	url      string
 	interval time.Duration
 	match    Match
 
@@ -29,18 +32,22 @@ type Prometheus struct {
 	targets []Target
 
 	progress map[string]*progress // by service
-	scrape   time.Duration        // longest distance of two samples seen lately
-	asked    time.Time            // last round that worked
-	restedAt time.Time            // last round with services at rest
+	clock    clock
+	about    atomic.Int64 // clock's
+	scrapes  scrapes
+
+	failed failure // of the last round without any answer
+	until  time.Time
+	tries  int
 }
 
 // NewPrometheus makes the source. The transport carries auth and TLS; every query carries the matchers.
 func NewPrometheus(url string, rt http.RoundTripper, interval time.Duration, match Match) (*Prometheus, error) {
-	c, err := api.NewClient(api.Config{Address: url, RoundTripper: rt})
+	c, err := api.NewClient(api.Config{Address: url, RoundTripper: noter{rt}})
 	if err != nil {
 		return nil, fmt.Errorf("prometheus %s: %w", url, err)
 	}
-	return &Prometheus{api: promv1.NewAPI(c), interval: interval, match: match, progress: map[string]*progress{}}, nil
+	return &Prometheus{api: promv1.NewAPI(c), url: redacted(url), interval: interval, match: match, progress: map[string]*progress{}}, nil
 }
 
 // Watch implements Source.
@@ -50,81 +57,104 @@ func (p *Prometheus) Watch(targets []Target) {
 	p.targets = slices.Clone(targets)
 }
 
-// Run implements Source.
+// Figures implements Source.
+func (p *Prometheus) Figures() Figures {
+	f := p.tally.Figures()
+	f.ClockAhead = time.Duration(p.about.Load())
+	return f
+}
+
+// Run implements Source. Rounds are a little irregular: many canaryds do not ask at once, and the clock
+// is measured at different parts of a second.
 func (p *Prometheus) Run(ctx context.Context, deliver func([]Evidence)) error {
-	t := time.NewTicker(p.interval)
+	t := time.NewTimer(p.interval)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+			t.Reset(p.interval*9/10 + rand.N(p.interval/5))
 			p.mu.Lock()
 			targets := p.targets
 			p.mu.Unlock()
-			if len(targets) > 0 {
-				deliver(p.Round(ctx, targets))
+			if len(targets) == 0 {
+				continue
+			}
+			if evs := p.Round(ctx, targets); len(evs) > 0 {
+				deliver(evs)
 			}
 		}
 	}
 }
 
-// Round asks once for everything.
+// Round asks once for everything that is due.
 func (p *Prometheus) Round(ctx context.Context, targets []Target) []Evidence {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
 	now := time.Now()
 	p.keep(targets, now)
-	for _, pr := range p.progress {
-		p.scrape = max(p.scrape, pr.scrape())
+	if now.Before(p.until) {
+		return missed(targets, p.failed)
 	}
-	window := p.window(now)
-	targets, window = p.withRest(targets, window, now)
-	told := answers{streams: map[string][]stream{}, failures: map[string]error{}}
-	p.envoyCounters(ctx, now, window, targets, &told)
-	for _, t := range targets {
-		if t.Queries != nil {
-			p.ownCounters(ctx, now, window, t, &told)
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	parts := p.parts(targets, now)
+	told := p.ask(ctx, parts, now)
+	p.pause(told, now)
+	p.about.Store(int64(p.clock.about()))
 	var out []Evidence
-	var silent []Target
-	for _, t := range targets {
-		ev := Evidence{Service: t.Service}
-		if err := told.failures[t.Service]; err != nil && t.AtRest {
-			continue
-		} else if err != nil {
-			ev.Missing = failureOf(err)
-			out = append(out, ev)
-			continue
-		}
-		pr := p.progress[t.Service]
-		ev.Cells = pr.read(t, told.streams[t.Service])
-		for _, c := range ev.Cells {
-			p.saw(c.To)
-		}
-		if t.AtRest && len(ev.Cells) == 0 {
-			continue
-		}
-		if !t.AtRest {
-			ev.Missing, ev.Warnings = pr.unclear(t.Service), pr.remarks()
-		}
-		if len(ev.Cells) == 0 && ev.Missing == nil && p.overdue(t, now) {
-			silent = append(silent, t)
-			continue
-		}
-		if len(ev.Cells) > 0 || ev.Missing != nil {
-			ev.Batch = pr.scrape()
-			out = append(out, ev)
+	var quiet []silent
+	for _, part := range parts {
+		for _, t := range part.targets {
+			ev, any := p.evidence(t, told, now)
+			switch {
+			case any:
+				out = append(out, ev)
+			case !t.AtRest && p.overdue(p.progress[t.Service], now):
+				quiet = append(quiet, silent{t, told.warnings[t.Service], ev.Warnings})
+			}
 		}
 	}
-	if len(told.failures) == 0 {
-		p.asked = now
+	return append(out, p.explained(ctx, quiet, now)...)
+}
+
+// evidence is what a round learnt of one service, if anything.
+func (p *Prometheus) evidence(t Target, told *answers, now time.Time) (Evidence, bool) {
+	ev := Evidence{Service: t.Service}
+	pr := p.progress[t.Service]
+	if f := told.failures[t.Service]; f != nil {
+		ev.Missing = &f.Missing
+		return ev, !t.AtRest
 	}
-	if len(silent) > 0 {
-		out = append(out, p.silence(ctx, now, silent)...)
+	pr.answered = now
+	ev.Cells = pr.read(t, told.streams[t.Service])
+	ahead := p.clock.ahead()
+	for i := range ev.Cells {
+		c := &ev.Cells[i]
+		c.From, c.To = c.From.Add(-ahead), c.To.Add(-ahead)
+		p.saw(c.To)
+		if c.To.After(pr.fresh) {
+			pr.fresh = c.To
+		}
 	}
-	return out
+	ev.Batch = pr.scrape()
+	if t.AtRest {
+		return ev, len(ev.Cells) > 0
+	}
+	ev.Missing, ev.Warnings = pr.unclear(t.Service), p.warnings(pr, told.warnings[t.Service])
+	return ev, len(ev.Cells) > 0 || ev.Missing != nil
+}
+
+// warnings are what a person should know of the evidence: from Prometheus, of the labels, of the clock.
+func (p *Prometheus) warnings(pr *progress, told []string) []string {
+	var all []string
+	for _, w := range told {
+		all = append(all, "Prometheus says: "+w)
+	}
+	all = append(all, pr.remarks()...)
+	if w := p.clock.warning(); w != "" {
+		all = append(all, w)
+	}
+	return all
 }
 
 func (p *Prometheus) keep(targets []Target, now time.Time) {
@@ -140,26 +170,25 @@ func (p *Prometheus) keep(targets []Target, now time.Time) {
 	p.progress = next
 }
 
-// withRest leaves services at rest out of most rounds; those that they are in reach back further.
-func (p *Prometheus) withRest(targets []Target, window time.Duration, now time.Time) ([]Target, time.Duration) {
-	ago := now.Sub(p.restedAt)
-	if ago >= restRound {
-		p.restedAt = now
-		return targets, max(window, min(ago+2*p.scrape+5*time.Second, longestGap).Truncate(time.Second))
+// pause leaves a Prometheus alone that asked for it, or that answers nothing.
+func (p *Prometheus) pause(told *answers, now time.Time) {
+	f := told.failure
+	if f == nil || told.answered && f.wait == 0 {
+		p.tries = 0
+		return
 	}
-	return slices.DeleteFunc(slices.Clone(targets), func(t Target) bool { return t.AtRest }), window
+	wait := min(p.interval<<min(p.tries, 16), patienceMost) - p.interval
+	p.tries++
+	p.failed, p.until = *f, now.Add(max(wait, f.wait))
 }
 
-// window reaches back to the samples of the last round, five minutes at most.
-func (p *Prometheus) window(now time.Time) time.Duration {
-	for _, pr := range p.progress {
-		if len(pr.instances) == 0 && !pr.atRest {
-			return longestGap
+// missed is a failure for every service under judgement.
+func missed(targets []Target, f failure) []Evidence {
+	var out []Evidence
+	for _, t := range targets {
+		if !t.AtRest {
+			out = append(out, Evidence{Service: t.Service, Missing: &f.Missing})
 		}
 	}
-	if p.asked.IsZero() || p.scrape == 0 {
-		return longestGap
-	}
-	w := now.Sub(p.asked) + 2*p.scrape + 5*time.Second
-	return min(w.Truncate(time.Second), longestGap)
+	return out
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -28,6 +29,12 @@ type recorded struct {
 	err     error
 	status  int
 	body    string
+
+	live     func() []series // instead of series
+	refuses  string          // queries with this in them
+	warnings []string
+	header   http.Header
+	ahead    *time.Duration // of its clock; nil: it tells no Date
 }
 
 type series struct {
@@ -36,33 +43,47 @@ type series struct {
 }
 
 func (r *recorded) RoundTrip(req *http.Request) (*http.Response, error) {
-	raw, err := io.ReadAll(req.Body)
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(raw))
-	if err != nil {
-		return nil, err
+	form := req.URL.Query()
+	if req.Body != nil { // else it is the try with GET after a refused POST
+		raw, err := io.ReadAll(req.Body)
+		if err != nil {
+			return nil, err
+		}
+		if form, err = url.ParseQuery(string(raw)); err != nil {
+			return nil, err
+		}
 	}
 	r.queries = append(r.queries, form.Get("query"))
 	if r.err != nil {
 		return nil, r.err
 	}
 	if r.status != 0 {
-		return answer(r.status, r.body), nil
+		resp := answer(r.status, r.body)
+		maps.Copy(resp.Header, r.header)
+		return resp, nil
 	}
-	if form.Get("query") == "up" {
+	if r.refuses != "" && strings.Contains(form.Get("query"), r.refuses) {
+		return answer(422, `{"status":"error","errorType":"execution","error":"boom"}`), nil
+	}
+	if strings.HasPrefix(form.Get("query"), "up") {
 		return answer(200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"job":"envoy","instance":"a"},"value":[1,"1"]}]}}`), nil
 	}
 	var result []map[string]any
 	fits := selects(form.Get("query"))
+	if r.live != nil {
+		r.series = r.live()
+	}
 	for _, s := range r.series {
 		if fits(s.labels) {
 			result = append(result, map[string]any{"metric": s.labels, "values": s.values})
 		}
 	}
-	data, err := json.Marshal(map[string]any{"status": "success", "data": map[string]any{"resultType": "matrix", "result": result}})
-	return answer(200, string(data)), err
+	data, err := json.Marshal(map[string]any{"status": "success", "warnings": r.warnings, "data": map[string]any{"resultType": "matrix", "result": result}})
+	resp := answer(200, string(data))
+	if r.ahead != nil {
+		resp.Header.Set("Date", time.Now().Add(*r.ahead).UTC().Format(http.TimeFormat))
+	}
+	return resp, err
 }
 
 // streamsOf are series as a query's answer shows them.
@@ -260,17 +281,26 @@ func TestOwnCountersReplaceEnvoys(t *testing.T) {
 
 func TestFailuresAreToldApart(t *testing.T) {
 	for _, c := range []struct {
-		r    recorded
-		want analysis.Code
+		r     recorded
+		want  analysis.Code
+		words string
 	}{
-		{recorded{err: errors.New("connection refused")}, analysis.SourceUnreachable},
-		{recorded{status: 503, body: "busy"}, analysis.SourceUnreachable},
-		{recorded{status: 400, body: `{"status":"error","errorType":"bad_data","error":"parse error"}`}, analysis.QueryError},
-		{recorded{status: 422, body: `{"status":"error","errorType":"execution","error":"too many samples"}`}, analysis.QueryError},
+		{recorded{err: errors.New("connection refused")}, analysis.SourceUnreachable, "does not answer"},
+		{recorded{status: 503, body: "busy"}, analysis.SourceUnreachable, "503 Service Unavailable): busy"},
+		{recorded{status: 502, body: strings.Repeat("<html>", 1000)}, analysis.SourceUnreachable, "502 Bad Gateway): <html>"},
+		{recorded{status: 400, body: `{"status":"error","errorType":"bad_data","error":"parse error"}`}, analysis.QueryError, "refused the query: parse error"},
+		{recorded{status: 422, body: `{"status":"error","errorType":"execution","error":"too many samples"}`}, analysis.QueryError, "refused the query: too many samples"},
+		{recorded{status: 401}, analysis.SourceUnreachable, "basic_auth, authorization or tls_config"},
+		{recorded{status: 403}, analysis.SourceUnreachable, "does not let canaryd query"},
+		{recorded{status: 429}, analysis.SourceUnreachable, "left alone for 10s"},
+		{recorded{status: 429, header: http.Header{"Retry-After": {"90"}}}, analysis.SourceUnreachable, "left alone for 1m30s"},
+		{recorded{status: 404, body: "no such page"}, analysis.SourceUnreachable, "lack a path, such as /prometheus?"},
+		{recorded{status: 302}, analysis.SourceUnreachable, "is no Prometheus API (302 Found"},
+		{recorded{status: 200, body: "<html>log in"}, analysis.SourceUnreachable, "is no Prometheus API (200 OK"},
 	} {
 		evs := source(t, &c.r).Round(t.Context(), []Target{shop})
-		if len(evs) != 1 || evs[0].Missing == nil || evs[0].Missing.Code != c.want || evs[0].Missing.Reason == "" {
-			t.Errorf("%+v, want %s", evs, c.want)
+		if len(evs) != 1 || evs[0].Missing == nil || evs[0].Missing.Code != c.want || !strings.Contains(evs[0].Missing.Reason, c.words) || len(evs[0].Missing.Reason) > 500 {
+			t.Errorf("%d %v: %+v, want %s, %q", c.r.status, c.r.err, evs, c.want, c.words)
 		}
 	}
 }

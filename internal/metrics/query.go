@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +14,9 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // The labels that say whose counter it is.
@@ -25,25 +28,39 @@ const (
 
 const namesPerQuery = 2500
 
-// query asks for the samples of the last while, as they were scraped.
-func (p *Prometheus) query(ctx context.Context, v *parser.VectorSelector, now time.Time, window time.Duration) (model.Matrix, error) {
+// query asks Prometheus, and returns what it answered and what it had to say to that. The moment is
+// Prometheus' own present: its clock may differ from canaryd's.
+func (p *Prometheus) query(ctx context.Context, q parser.Expr) (model.Value, []string, *failure) {
 	p.queries.Add(1)
-	q := (&parser.MatrixSelector{VectorSelector: p.matched(v), Range: window}).String()
-	value, _, _, err := p.api.Query(ctx, q, now)
+	ctx, x := noting(ctx)
+	value, warnings, infos, err := p.api.Query(ctx, q.String(), time.Time{})
+	if x.status != 0 {
+		p.clock.heard(x)
+	}
 	if err != nil {
 		p.failures.Add(1)
-		return nil, err
+		return nil, nil, failureOf(err, x, p.url)
+	}
+	return value, slices.Concat([]string(warnings), []string(infos)), nil
+}
+
+// samples asks for the samples of the last while, as they were scraped.
+func (p *Prometheus) samples(ctx context.Context, v *parser.VectorSelector, window time.Duration) (model.Matrix, []string, *failure) {
+	value, told, f := p.query(ctx, &parser.MatrixSelector{VectorSelector: with(v, p.match...), Range: window})
+	if f != nil {
+		return nil, nil, f
 	}
 	m, ok := value.(model.Matrix)
 	if !ok {
-		return nil, fmt.Errorf("prometheus answered a %s to %s", value.Type(), q)
+		return nil, nil, &failure{Missing: rollout.Missing{Code: analysis.QueryError, Reason: fmt.Sprintf("Prometheus answered a %s where samples were asked for", value.Type())}}
 	}
-	return m, nil
-}
-
-// matched is a selector with the operator's matchers.
-func (p *Prometheus) matched(v *parser.VectorSelector) *parser.VectorSelector {
-	return with(v, p.match...)
+	received := time.Now()
+	for _, s := range m {
+		if n := len(s.Values); n > 0 {
+			p.clock.sampled(s.Values[n-1].Timestamp.Time(), received)
+		}
+	}
+	return m, told, nil
 }
 
 func with(v *parser.VectorSelector, more ...*labels.Matcher) *parser.VectorSelector {
@@ -65,7 +82,42 @@ func oneOf(label string, values []string) *labels.Matcher {
 // answers are what one round was told, by service.
 type answers struct {
 	streams  map[string][]stream
-	failures map[string]error
+	warnings map[string][]string
+	failures map[string]*failure
+	failure  *failure // the last
+	answered bool     // something was
+}
+
+// take keeps one answer about some services.
+func (a *answers) take(services []string, told []string, f *failure) {
+	for _, s := range services {
+		if f != nil {
+			a.failures[s] = f
+		}
+		a.warnings[s] = append(a.warnings[s], told...)
+	}
+	if f != nil {
+		a.failure = f
+	} else {
+		a.answered = true
+	}
+}
+
+// busy reports that Prometheus wants to hear no more this round.
+func (a *answers) busy() bool { return a.failure != nil && a.failure.wait > 0 }
+
+// ask sends the queries of a round.
+func (p *Prometheus) ask(ctx context.Context, parts []part, now time.Time) *answers {
+	told := &answers{streams: map[string][]stream{}, warnings: map[string][]string{}, failures: map[string]*failure{}}
+	for _, part := range parts {
+		p.envoyCounters(ctx, part, told)
+		for _, t := range part.targets {
+			if t.Queries != nil {
+				p.ownCounters(ctx, t, p.progress[t.Service].window(part, now), told)
+			}
+		}
+	}
+	return told
 }
 
 // The counters of a version, in Envoy's own metrics: of final answers, and of the attempts before them.
@@ -84,55 +136,55 @@ type cluster struct {
 
 // envoyCounters reads Envoy's counters of all services in queries split by size only; a service's are
 // in one query, so that they are seen at one moment.
-func (p *Prometheus) envoyCounters(ctx context.Context, now time.Time, window time.Duration, targets []Target, into *answers) {
-	clusters := map[string]cluster{}
-	var names []string
-	ask := func() {
-		if len(names) > 0 {
-			p.envoyQuery(ctx, now, window, names, clusters, into)
-		}
-		names = nil
-	}
-	for _, t := range targets {
+func (p *Prometheus) envoyCounters(ctx context.Context, part part, told *answers) {
+	var together []Target
+	size := 0
+	for _, t := range part.targets {
 		if t.Queries != nil {
 			continue
 		}
-		if len(names)+len(t.Versions) > namesPerQuery {
-			ask()
+		if size += len(t.Versions); size > namesPerQuery && len(together) > 0 {
+			p.envoyQuery(ctx, together, part.window, told)
+			together, size = nil, len(t.Versions)
 		}
-		for _, v := range t.Versions {
-			name := t.Service + "/" + policy.WireName(v)
-			clusters[name] = cluster{t, v}
-			names = append(names, name)
-		}
+		together = append(together, t)
 	}
-	ask()
+	if len(together) > 0 {
+		p.envoyQuery(ctx, together, part.window, told)
+	}
 }
 
-func (p *Prometheus) envoyQuery(ctx context.Context, now time.Time, window time.Duration, names []string, clusters map[string]cluster, into *answers) {
-	metrics := slices.Concat(requestMetrics, classMetrics, statusMetrics(names, clusters))
-	v := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{oneOf(labels.MetricName, metrics), oneOf(clusterLabel, names)}}
-	m, err := p.query(ctx, v, now, window)
-	if err != nil {
-		for _, n := range names {
-			into.failures[clusters[n].target.Service] = err
+func (p *Prometheus) envoyQuery(ctx context.Context, targets []Target, window time.Duration, told *answers) {
+	clusters := map[string]cluster{}
+	var services []string
+	for _, t := range targets {
+		services = append(services, t.Service)
+		for _, v := range t.Versions {
+			clusters[t.Service+"/"+policy.WireName(v)] = cluster{t, v}
 		}
+	}
+	if told.busy() {
+		told.take(services, nil, told.failure)
 		return
 	}
+	metrics := slices.Concat(requestMetrics, classMetrics, statusMetrics(targets))
+	v := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{oneOf(labels.MetricName, metrics), oneOf(clusterLabel, slices.Sorted(maps.Keys(clusters)))}}
+	m, said, f := p.samples(ctx, v, window)
+	told.take(services, said, f)
 	for _, s := range m {
 		c := clusters[string(s.Metric[clusterLabel])]
 		if errs, wanted := c.counts(s.Metric); wanted {
 			service := c.target.Service
-			into.streams[service] = append(into.streams[service], stream{c.version, errs, s.Metric, s.Values})
+			told.streams[service] = append(told.streams[service], stream{c.version, errs, s.Metric, s.Values})
 		}
 	}
 }
 
 // statusMetrics are the counters of the gRPC statuses that are errors to any of the targets.
-func statusMetrics(names []string, clusters map[string]cluster) []string {
+func statusMetrics(targets []Target) []string {
 	var metrics []string
-	for _, name := range names {
-		for _, n := range clusters[name].target.Statuses {
+	for _, t := range targets {
+		for _, n := range t.Statuses {
 			metrics = append(metrics, statusPrefix+strconv.Itoa(n))
 		}
 	}
@@ -156,22 +208,27 @@ func (c cluster) counts(m model.Metric) (errs, wanted bool) {
 // ownCounters reads the counters that a policy names instead: two queries a service, because two
 // selectors cannot be joined into one range selector. The errors come second: a scrape in between is
 // then no whole one, and is read with the next round.
-func (p *Prometheus) ownCounters(ctx context.Context, now time.Time, window time.Duration, t Target, into *answers) {
+func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Duration, told *answers) {
 	for _, q := range []struct {
 		text string
 		errs bool
 	}{{t.Queries.Requests, false}, {t.Queries.Errors, true}} {
-		v, err := plainSelector(q.text)
-		var m model.Matrix
-		if err == nil {
-			m, err = p.query(ctx, with(v, oneOf(versionLabel, t.Versions)), now, window)
+		if told.busy() {
+			told.take([]string{t.Service}, nil, told.failure)
+			return
 		}
-		if err != nil {
-			into.failures[t.Service] = err
+		v, err := plainSelector(q.text)
+		if err != nil { // the policy's check lets none through
+			told.take([]string{t.Service}, nil, &failure{Missing: rollout.Missing{Code: analysis.QueryError, Reason: fmt.Sprintf("judge.queries: %q: %v", q.text, err)}})
+			return
+		}
+		m, said, f := p.samples(ctx, with(v, oneOf(versionLabel, t.Versions)), window)
+		told.take([]string{t.Service}, said, f)
+		if f != nil {
 			return
 		}
 		for _, s := range m {
-			into.streams[t.Service] = append(into.streams[t.Service], stream{string(s.Metric[versionLabel]), q.errs, s.Metric, s.Values})
+			told.streams[t.Service] = append(told.streams[t.Service], stream{string(s.Metric[versionLabel]), q.errs, s.Metric, s.Values})
 		}
 	}
 }

@@ -2,14 +2,15 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -17,51 +18,95 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// overdue reports that a target has had no cell for three scrapes.
-func (p *Prometheus) overdue(t Target, now time.Time) bool {
-	pr := p.progress[t.Service]
+const (
+	upEvery   = 5 * time.Second // how often it is asked which Envoys can be scraped
+	namedMost = 3               // in a reason
+)
+
+// silent is a service without readings, though its queries were answered.
+type silent struct {
+	target   Target
+	told     []string // by Prometheus
+	warnings []string
+}
+
+// scrapes are which targets Prometheus could scrape, by job and instance.
+type scrapes struct {
+	up    map[target]bool
+	asked time.Time
+}
+
+type target struct{ job, instance model.LabelValue }
+
+// overdue reports that a service has had no cell for three scrapes.
+func (p *Prometheus) overdue(pr *progress, now time.Time) bool {
 	last := pr.fresh
 	if last.Before(pr.since) {
 		last = pr.since
 	}
-	return now.Sub(last) > max(3*pr.scrape()+2*p.interval, 5*time.Second)
-}
-
-// silence finds out why targets without an error have no samples.
-func (p *Prometheus) silence(ctx context.Context, now time.Time, targets []Target) []Evidence {
-	p.queries.Add(1)
-	up := map[string]bool{}
-	v, _, _, err := p.api.Query(ctx, p.matched(&parser.VectorSelector{Name: "up"}).String(), now)
-	if vec, ok := v.(model.Vector); err == nil && ok {
-		for _, s := range vec {
-			up[string(s.Metric["job"])+"/"+string(s.Metric["instance"])] = s.Value == 1
+	patience := max(3*pr.scrape()+2*p.interval, 5*time.Second)
+	for _, in := range pr.instances {
+		if !in.named { // these are counted late
+			return now.Sub(last) > patience+unnamedWait+agreeing*pr.scrape()
 		}
 	}
+	return now.Sub(last) > patience
+}
+
+// explained says of each silent service why it is silent.
+func (p *Prometheus) explained(ctx context.Context, list []silent, now time.Time) []Evidence {
 	var out []Evidence
-	for _, t := range targets {
-		out = append(out, Evidence{Service: t.Service, Batch: p.progress[t.Service].scrape(), Missing: p.why(p.progress[t.Service], t, up, now)})
+	for _, s := range list {
+		pr := p.progress[s.target.Service]
+		ev := Evidence{Service: s.target.Service, Batch: pr.scrape(), Warnings: s.warnings}
+		if len(s.told) > 0 {
+			ev.Missing = &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "Prometheus gave a partial answer: " + clipped(strings.Join(s.told, "; "))}
+		} else {
+			ev.Missing = why(pr, s.target, p.scraped(ctx, pr, now), now.Add(p.clock.ahead()))
+		}
+		out = append(out, ev)
 	}
 	return out
 }
 
-// why says why a target has no samples.
-func (p *Prometheus) why(pr *progress, t Target, up map[string]bool, now time.Time) *rollout.Missing {
+// scraped returns which targets can be scraped, of the jobs of a service. It does not ask when none is
+// known.
+func (p *Prometheus) scraped(ctx context.Context, pr *progress, now time.Time) map[target]bool {
+	if len(pr.instances) == 0 || now.Sub(p.scrapes.asked) < upEvery {
+		return p.scrapes.up
+	}
+	jobs := map[string]bool{}
+	for _, other := range p.progress {
+		for _, in := range other.instances {
+			jobs[string(in.labels[model.JobLabel])] = true
+		}
+	}
+	v := &parser.VectorSelector{Name: "up", LabelMatchers: []*labels.Matcher{oneOf(model.JobLabel, slices.Sorted(maps.Keys(jobs)))}}
+	value, _, f := p.query(ctx, with(v, p.match...))
+	if vector, ok := value.(model.Vector); f == nil && ok {
+		p.scrapes = scrapes{up: map[target]bool{}, asked: now}
+		for _, s := range vector {
+			p.scrapes.up[target{s.Metric[model.JobLabel], s.Metric[model.InstanceLabel]}] = s.Value == 1
+		}
+	}
+	return p.scrapes.up
+}
+
+// why says why a service has no new readings; now is by Prometheus' clock.
+func why(pr *progress, t Target, up map[target]bool, now time.Time) *rollout.Missing {
 	if len(pr.instances) == 0 {
 		return &rollout.Missing{Code: analysis.NoSeries, Reason: fmt.Sprintf("Prometheus has no series of %s/%s: does it scrape the Envoys, and do their statistics include the cluster?", t.Service, policy.WireName(t.Stable))}
 	}
 	var down []string
-	var newest time.Time
-	newest = pr.newest()
 	for _, in := range pr.all() {
-		if !up[string(in.labels["job"])+"/"+string(in.labels["instance"])] {
+		if !up[target{in.labels[model.JobLabel], in.labels[model.InstanceLabel]}] {
 			down = append(down, in.name)
 		}
 	}
 	if len(down) == len(pr.instances) {
-		slices.Sort(down)
 		return &rollout.Missing{Code: analysis.TargetDown, Reason: "Prometheus cannot scrape " + someOf(down)}
 	}
-	return &rollout.Missing{Code: analysis.Stale, Reason: fmt.Sprintf("the newest sample of %s is %s old", t.Service, now.Sub(newest).Round(time.Second))}
+	return &rollout.Missing{Code: analysis.Stale, Reason: fmt.Sprintf("the newest sample of %s is %s old", t.Service, now.Sub(pr.newest()).Round(time.Second))}
 }
 
 // someOf names a few.
@@ -72,13 +117,12 @@ func someOf(names []string) string {
 	return fmt.Sprintf("%s … and %d more", strings.Join(names[:namedMost], ", "), len(names)-namedMost)
 }
 
-const namedMost = 3
-
-// failureOf tells a wrong query from a Prometheus that is away.
-func failureOf(err error) *rollout.Missing {
-	var pe *promv1.Error
-	if errors.As(err, &pe) && (pe.Type == promv1.ErrBadData || pe.Type == promv1.ErrExec || pe.Type == promv1.ErrClient) {
-		return &rollout.Missing{Code: analysis.QueryError, Reason: "Prometheus refused the query: " + pe.Msg}
+// redacted is an address without user, password and query.
+func redacted(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "its address"
 	}
-	return &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "Prometheus does not answer: " + err.Error()}
+	u.User, u.RawQuery = nil, ""
+	return u.String()
 }

@@ -45,7 +45,8 @@ type Source interface {
 // Figures of a source.
 type Figures struct {
 	Queries, Failures uint64
-	Newest            time.Time // end of the newest evidence
+	Newest            time.Time     // end of the newest evidence
+	ClockAhead        time.Duration // the source's clock of canaryd's, as far as it can be told
 }
 
 // tally keeps a source's figures.
