@@ -37,13 +37,14 @@ func (e *NotStoredError) Error() string {
 type Service struct {
 	Name       string
 	State      rollout.State
-	Stored     bool   // what was decided is durable
-	Storing    error  // why nothing is being stored
-	Policies   error  // why the policies were not reloaded
-	Publishing error  // why its table is not what the Envoys get
-	Defect     error  // of canaryd: its state machine stumbled, or its state cannot be encoded
-	Unreadable error  // why its stored state cannot be used: State is empty then
-	Conflict   string // between those who say where a version runs
+	Stored     bool     // what was decided is durable
+	Storing    error    // why nothing is being stored
+	Policies   error    // why the policies were not reloaded
+	Publishing error    // why its table is not what the Envoys get
+	Defect     error    // of canaryd: its state machine stumbled, or its state cannot be encoded
+	Unreadable error    // why its stored state cannot be used: State is empty then
+	Conflict   string   // between those who say where a version runs
+	Doubts     []string // about the evidence, while there is something to judge
 }
 
 // Services returns snapshots of all services, by name.
@@ -82,8 +83,12 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	return Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
+	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
 		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Conflict: c.contradiction(u)}
+	if u.state.Busy() {
+		s.Doubts = u.doubts
+	}
+	return s
 }
 
 func (c *Controller) unread(name string) Service {

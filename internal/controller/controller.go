@@ -104,6 +104,7 @@ type unit struct {
 	panicked  error // what its state machine stumbled over last
 
 	rest      restEvidence
+	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
 }
@@ -298,7 +299,7 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 			c.observeAtRest(ev, now)
 			continue
 		}
-		u.rest = restEvidence{}
+		u.rest, u.doubts = restEvidence{}, ev.Warnings
 		generation := u.state.Generation
 		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing})
 		for _, v := range u.state.Versions {
