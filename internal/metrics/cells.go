@@ -105,15 +105,21 @@ func (pr *progress) forget(heard map[*instance][]step) {
 
 // count makes cells of steps, each Envoy's once.
 func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
+	again := 0
 	pr.said = nil
 	for _, envoy := range twins(pr.all()) {
 		in, mine := count(envoy, steps)
-		if len(envoy) > 1 {
+		if len(envoy) > 1 && len(pr.said) > 0 {
+			again++
+		} else if len(envoy) > 1 {
 			pr.said = append(pr.said, twice(envoy, in))
 		}
 		for _, s := range mine {
 			cells = append(cells, rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()})
 		}
+	}
+	if again > 0 {
+		pr.said[0] += fmt.Sprintf(" (so with %d more)", again)
 	}
 	return cells
 }

@@ -35,11 +35,8 @@ type instance struct {
 	held      []held  // steps that wait for later readings to agree with them, oldest first
 	readings  int
 
-	peak     *reading // what the counters fell from
-	fellAt   time.Time
-	knownly  bool        // that fall was no older reading for sure
-	since    int         // readings since then
-	swings   []time.Time // falls from which they were back at once
+	falls    []fall      // lately
+	swings   []time.Time // falls from which the counters were back at once
 	torn     time.Time   // when counters were last seen that were not read together
 	outdated time.Time   // when a reading was last older than the one before it
 
@@ -74,13 +71,17 @@ func (in *instance) read(r *reading) []step {
 		return nil
 	}
 	in.distances.add(r.at.Sub(prev.at))
-	in.since++
+	for i := range in.falls {
+		in.falls[i].since++
+	}
 	switch c := prev.change(r); {
 	case c == fell && in.older(r):
-		in.outdated = r.at
+		if in.outdated = r.at; !in.named { // then it may as well be another Envoy's
+			in.swings = append(in.swings, r.at)
+		}
 		return nil
 	case c == fell:
-		in.fall(r)
+		in.fell(r)
 		return nil
 	case c == vanished || in.back(r):
 		in.begin(r)
@@ -125,12 +126,21 @@ func (in *instance) comparable(r *reading) []*reading {
 	return in.before[:n]
 }
 
-// fall drops the increment of every version: nobody knows what was lost with the counters.
-func (in *instance) fall(r *reading) {
-	if in.peak == nil || in.last.atLeast(in.peak) {
-		in.peak = in.last
+// fall is one of the counters'.
+type fall struct {
+	at    time.Time
+	from  *reading // a reading before it, older than clocks may differ
+	known bool     // there was one; else it is the oldest there is
+	since int      // readings
+}
+
+// fell drops the increment of every version: nobody knows what was lost with the counters.
+func (in *instance) fell(r *reading) {
+	f := fall{at: r.at, from: in.before[0]}
+	if before := in.comparable(r); len(before) > 0 {
+		f.from, f.known = before[len(before)-1], true
 	}
-	in.fellAt, in.since, in.knownly = r.at, 0, len(in.comparable(r)) > 0
+	in.falls = append(in.falls, f)
 	if !in.named {
 		in.pace = 0 // the rise before was perhaps none
 	}
@@ -138,18 +148,24 @@ func (in *instance) fall(r *reading) {
 }
 
 // back reports that the counters are again where they fell from. A new Envoy's may come that far; or
-// there was no fall, and two Envoys' counters come in turn. Either way the way up is not counted.
+// there was no fall: two Envoys' counters come in turn, or a Prometheus shows late what was before the
+// fall. Either way the way up is not counted.
 func (in *instance) back(r *reading) bool {
-	if in.peak != nil && r.at.Sub(in.fellAt) > longestGap {
-		in.peak = nil
-	}
-	if in.peak == nil || !r.atLeast(in.peak) {
-		return false
-	}
-	if in.peak = nil; in.knownly && in.since <= 2 {
+	back, swung := false, false
+	in.falls = slices.DeleteFunc(in.falls, func(f fall) bool {
+		if r.at.Sub(f.at) > longestGap {
+			return true
+		}
+		if !r.atLeast(f.from) {
+			return false
+		}
+		back, swung = true, swung || f.known && f.since <= 2
+		return true
+	})
+	if swung {
 		in.swings = append(in.swings, r.at)
 	}
-	return true
+	return back
 }
 
 // tangled reports that the counters have swung up and down lately, or were not read together: they are

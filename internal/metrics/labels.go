@@ -35,14 +35,14 @@ func (pr *progress) unclear(service string) *rollout.Missing {
 			help = "they have no label `instance`: keep it (look for a labeldrop or an aggregation), or add one that names the Envoy"
 		}
 		return &rollout.Missing{Code: analysis.QueryError, Reason: fmt.Sprintf(
-			"the counters of %s with the labels %s jump up and down, as those of two Envoys in turn do, so nothing of them is counted; %s", service, in.labels, help)}
+			"the counters of %s with the labels %s jump up and down, as those of two Envoys in turn do (or of two Prometheus servers whose clocks differ), so nothing of them is counted; %s", service, in.labels, help)}
 	}
 	return nil
 }
 
 // remarks are what is wrong with the labels, though all is counted once.
 func (pr *progress) remarks() []string {
-	remarks := pr.said
+	remarks := slices.Clone(pr.said)
 	for _, in := range pr.all() {
 		if !in.named && !in.tangled() {
 			remarks = append(remarks, fmt.Sprintf("no label of %s says which Envoy it is: it is counted half a minute late, to see that it is one; keep the label `instance`", in.labels))

@@ -287,6 +287,8 @@ func FuzzNeverMoreThanWasCounted(f *testing.F) {
 	for i := range 12 {
 		f.Add(uint64(i), 1<<i)
 	}
+	f.Add(uint64(71), 183) // found here
+	f.Add(uint64(15), -39)
 	f.Fuzz(func(t *testing.T, seed uint64, kinds int) { neverMore(t, seed, kinds&(kindsOfTrouble-1)) })
 }
 

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -113,14 +112,16 @@ func differ(a, b *instance) bool {
 }
 
 // chosen is the one of an Envoy's instances that counts: the one that counted before, unless it has
-// stopped or another one is scraped twice as often; at first the one with the most readings.
+// stopped or another one is scraped twice as often; at first one with many readings.
 func chosen(envoy []*instance) *instance {
-	most := slices.MaxFunc(envoy, func(a, b *instance) int {
-		return cmp.Or(cmp.Compare(a.readings, b.readings), cmp.Compare(b.name, a.name))
-	})
+	most := 0
+	for _, in := range envoy {
+		most = max(most, in.readings)
+	}
+	first := envoy[slices.IndexFunc(envoy, func(in *instance) bool { return 3*in.readings >= 2*most })]
 	c := latest(envoy)
 	if c == nil || c.by.last == nil || !slices.Contains(envoy, c.by) {
-		return most
+		return first
 	}
 	patience := 5 * c.by.distances.median() / 2
 	for _, in := range envoy {
