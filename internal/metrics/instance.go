@@ -28,6 +28,7 @@ type instance struct {
 	labels model.LabelSet // all that are not the counters' own
 	named  bool           // they say which Envoy it is
 
+	looked    time.Time  // at the first reading
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -48,7 +49,7 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 	for i, r := range rs {
 		switch {
 		case !r.shows(stable): // not a whole scrape
-		case in.last != nil && i == len(rs)-1 && in.last.change(r) == vanished: // it may still be on its way into a remote store
+		case i == len(rs)-1 && in.arriving(r): // it is looked at again in the next round
 		case in.last != nil && r.at.Equal(in.last.at):
 			if len(r.values) > len(in.last.values) || r.scope != in.last.scope {
 				in.last = r // the same scrape, asked about other versions, or seen as a whole now
@@ -63,12 +64,26 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 	return steps
 }
 
+// arriving reports that the newest reading may not be there as a whole yet: remote stores show a scrape
+// bit by bit. The first one is looked at twice, because what it lacks would seem to begin at 0.
+func (in *instance) arriving(r *reading) bool {
+	if in.last != nil {
+		return in.last.change(r) == vanished
+	}
+	first := r.at.After(in.looked)
+	in.looked = r.at
+	return first
+}
+
 func (in *instance) read(r *reading) []step {
 	prev := in.last
 	in.readings++
 	if prev == nil || r.at.Sub(prev.at) > longestGap || prev.scope.what != r.scope.what {
 		in.begin(r)
 		return nil
+	}
+	if d := r.at.Sub(prev.at); d > max(3*in.distances.median(), skewMost) {
+		in.twinhood.begin(r) // the counters may have begun anew and come further
 	}
 	in.distances.add(r.at.Sub(prev.at))
 	for i := range in.falls {

@@ -179,3 +179,26 @@ func TestAGapDoesNotMakeItDeaf(t *testing.T) {
 		t.Errorf("%d cells, a scrape in %s", len(cells), pr.scrape())
 	}
 }
+
+// A version that is judged again, after it was not asked about for a while, does not begin at 0.
+func TestAVersionThatComesBackDoesNotBeginAtZero(t *testing.T) {
+	begin := time.Now().Add(-time.Minute).Truncate(time.Second)
+	v1 := func(from, n int) series {
+		return scraped(completed, "shop/v1", "", begin.Add(time.Duration(from)*5*time.Second), upTo(100+from, 1, n)...)
+	}
+	v2 := func(from, n int) series {
+		return scraped(completed, "shop/v1_2", "", begin.Add(time.Duration(from)*5*time.Second), upTo(5000+from, 1, n)...)
+	}
+	alone := Target{Service: "shop", Stable: "v1", Versions: []string{"v1"}}
+	for name, from := range map[string]int{"the last reading is still there": 2, "it is not": 3} {
+		pr := newProgress(begin)
+		pr.read(alone, streamsOf(alone, v1(0, 3)))
+		sum := 0.0
+		for _, c := range pr.read(shop, streamsOf(shop, v1(from, 4), v2(from, 4))) {
+			sum += c.Counts["v1.2"].Requests
+		}
+		if sum != 3 { // of four samples
+			t.Errorf("%s: %g requests, want 3", name, sum)
+		}
+	}
+}

@@ -47,6 +47,9 @@ func tags(streams []stream) map[model.LabelName]bool {
 	mixed := map[model.LabelName]bool{}
 	for _, s := range streams {
 		for name, v := range s.labels {
+			if name == model.InstanceLabel || scraper(name) || ownOfEnvoys(nil)(name) {
+				continue
+			}
 			if values[name] == nil {
 				values[name] = map[string]model.LabelValue{}
 			}
@@ -57,7 +60,7 @@ func tags(streams []stream) map[model.LabelName]bool {
 	}
 	found := map[model.LabelName]bool{}
 	for name, byVersion := range values {
-		if len(slices.Compact(slices.Sorted(maps.Values(byVersion)))) > 1 && !mixed[name] && name != model.InstanceLabel && !scraper(name) {
+		if len(slices.Compact(slices.Sorted(maps.Values(byVersion)))) > 1 && !mixed[name] {
 			found[name] = true
 		}
 	}
@@ -68,22 +71,15 @@ func tags(streams []stream) map[model.LabelName]bool {
 func expositions(streams []stream, own whose, sc *scope) map[string]*exposition {
 	found := map[string]*exposition{}
 	at := map[*exposition]map[model.Time]*reading{}
+	var k keys
 	for _, s := range streams {
-		target, name := model.LabelSet{}, model.LabelSet{}
-		for l, v := range s.labels {
-			if own(l) {
-				name[l] = v
-			} else {
-				target[l] = v
-			}
-		}
-		key := target.String()
-		x := found[key]
+		target, name := k.of(s.labels, own)
+		x := found[target]
 		if x == nil {
-			x = &exposition{labels: target}
-			found[key], at[x] = x, map[model.Time]*reading{}
+			x = &exposition{labels: others(s.labels, own)}
+			found[target], at[x] = x, map[model.Time]*reading{}
 		}
-		c := counter{s.version, s.errors, name.String()}
+		c := counter{s.version, s.errors, name}
 		for _, pair := range s.samples {
 			if math.IsNaN(float64(pair.Value)) {
 				continue
@@ -100,6 +96,40 @@ func expositions(streams []stream, own whose, sc *scope) map[string]*exposition 
 		x.readings = slices.SortedFunc(maps.Values(byTime), func(a, b *reading) int { return a.at.Compare(b.at) })
 	}
 	return found
+}
+
+// keys makes keys of label sets.
+type keys struct {
+	names        []string
+	target, name []byte
+}
+
+// of returns a key of the labels that say which Envoy it is, and one of those that are the counter's own.
+func (k *keys) of(labels model.Metric, own whose) (target, name string) {
+	k.names, k.target, k.name = k.names[:0], k.target[:0], k.name[:0]
+	for l := range labels {
+		k.names = append(k.names, string(l))
+	}
+	slices.Sort(k.names)
+	for _, l := range k.names {
+		to := &k.target
+		if own(model.LabelName(l)) {
+			to = &k.name
+		}
+		*to = append(append(append(append(*to, l...), '='), labels[model.LabelName(l)]...), 0)
+	}
+	return string(k.target), string(k.name)
+}
+
+// others are the labels that are not the counter's own.
+func others(labels model.Metric, own whose) model.LabelSet {
+	set := model.LabelSet{}
+	for l, v := range labels {
+		if !own(l) {
+			set[l] = v
+		}
+	}
+	return set
 }
 
 // torn finds the last moment at which counters were read apart that should be read together: each is

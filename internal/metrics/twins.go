@@ -17,7 +17,7 @@ const sameWithin = time.Minute
 // twinhood is what an instance knows for telling whether another one is the same Envoy, scraped by
 // another job or by another Prometheus.
 type twinhood struct {
-	epoch   time.Time // the counters have only risen since
+	epoch   time.Time // the counters have only risen since, and were read all the time
 	anchor  *reading  // an older one, to hold another's against
 	next    *reading  // the anchor after that
 	apart   map[*instance]bool
