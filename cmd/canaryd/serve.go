@@ -197,7 +197,7 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("metrics.prometheus: %w", err)
 		}
-		src, err := metrics.NewPrometheus(cfg.Metrics.Prometheus.URL, rt, interval)
+		src, err := metrics.NewPrometheus(cfg.Metrics.Prometheus.URL, rt, interval, cfg.Metrics.Prometheus.Match)
 		return src, xds.NewLoads(interval, func(xds.Report) {}), err
 	}
 	var src *metrics.Envoy

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/common/config"
 	"github.com/sirupsen/logrus"
 
+	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/registry"
@@ -88,8 +89,9 @@ type metricsConfig struct {
 }
 
 type prometheusConfig struct {
-	URL  string                  `yaml:"url"`
-	HTTP config.HTTPClientConfig `yaml:",inline"` // not embedded: its UnmarshalYAML would hide url
+	URL   string                  `yaml:"url"`
+	Match metrics.Match           `yaml:"match"`   // label matchers of every query
+	HTTP  config.HTTPClientConfig `yaml:",inline"` // not embedded: its UnmarshalYAML would hide url
 }
 
 func defaultServerConfig() serverConfig {

@@ -46,6 +46,7 @@ type Service struct {
 	Unreadable error      // why its stored state cannot be used: State is empty then
 	Fleet      xds.Status // who has the table, and who does not
 	Conflict   string     // between those who say where a version runs
+	Doubts     []string   // about the evidence, while there is something to judge
 }
 
 // Services returns snapshots of all services, by name.
@@ -84,8 +85,12 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	return Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
+	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
 		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u)}
+	if u.state.Busy() {
+		s.Doubts = u.doubts
+	}
+	return s
 }
 
 func (c *Controller) unread(name string) Service {

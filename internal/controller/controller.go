@@ -105,6 +105,7 @@ type unit struct {
 
 	fleet     xds.Status // who has the table
 	rest      restEvidence
+	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  map[string]int
 }
@@ -300,7 +301,7 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 			c.observeAtRest(ev, now)
 			continue
 		}
-		u.rest = restEvidence{}
+		u.rest, u.doubts = restEvidence{}, ev.Warnings
 		c.served(ev)
 		generation := u.state.Generation
 		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing})

@@ -30,7 +30,6 @@ type Envoy struct {
 
 	mu      sync.Mutex
 	targets map[string]*seen
-	pending []Report
 	flushed time.Time
 	ready   chan struct{}
 }
@@ -38,10 +37,20 @@ type Envoy struct {
 // seen is what is known of a target.
 type seen struct {
 	Target
-	since time.Time
-	last  time.Time // last report that spoke of it
-	node  string
+	since  time.Time
+	last   time.Time // last report that spoke of it
+	node   string
+	counts map[reporter]*rollout.Cell // since the last round
 }
+
+// reporter is who counted; a node may be an Envoy and a gRPC client at once.
+type reporter struct {
+	node  string
+	proxy rollout.Proxy
+}
+
+// reportersMost bounds what is kept of one service between two rounds.
+const reportersMost = 10_000
 
 // NewEnvoy makes the source; nodes tells which Envoys send load reports at present.
 func NewEnvoy(interval time.Duration, nodes func() []string) *Envoy {
@@ -56,7 +65,7 @@ func (e *Envoy) Watch(targets []Target) {
 	for _, t := range targets {
 		s := e.targets[t.Service]
 		if s == nil {
-			s = &seen{since: time.Now()}
+			s = &seen{since: time.Now(), counts: map[reporter]*rollout.Cell{}}
 		}
 		s.Target = t
 		next[t.Service] = s
@@ -64,20 +73,58 @@ func (e *Envoy) Watch(targets []Target) {
 	e.targets = next
 }
 
-// Add takes a report in. One round gathers the reports of all Envoys; with a single Envoy each report
-// is judged as it comes.
+// Add takes a report in. It is summed at once, so that while the loop is busy no more is kept than one
+// cell for each Envoy and service. One round gathers the reports of all Envoys; with a single Envoy each
+// report is judged as it comes.
 func (e *Envoy) Add(r Report) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.pending = append(e.pending, r)
 	e.queries.Add(1)
 	e.saw(r.To)
+	for service := range r.Counts {
+		if t := e.targets[service]; t != nil && !t.add(r, time.Now()) {
+			e.failures.Add(1)
+		}
+	}
 	if time.Since(e.flushed) >= e.interval*9/10 {
 		select {
 		case e.ready <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// add sums what a report says of the target; false when there is no room for another Envoy's.
+func (t *seen) add(r Report, now time.Time) bool {
+	c, ok := t.cell(r)
+	if !ok {
+		return true
+	}
+	by := reporter{r.Node, r.Proxy}
+	sum := t.counts[by]
+	if sum == nil {
+		if len(t.counts) >= reportersMost {
+			return false
+		}
+		sum = &rollout.Cell{}
+		t.counts[by] = sum
+	}
+	sum.Join(c)
+	t.last, t.node = now, r.Node
+	return true
+}
+
+// take returns what was counted since it was last asked, in an order that does not change.
+func (t *seen) take() []rollout.Cell {
+	cells := make([]rollout.Cell, 0, len(t.counts))
+	for _, c := range t.counts {
+		cells = append(cells, *c)
+	}
+	clear(t.counts)
+	slices.SortFunc(cells, func(a, b rollout.Cell) int {
+		return cmp.Or(cmp.Compare(a.Slice, b.Slice), cmp.Compare(a.Proxy, b.Proxy))
+	})
+	return cells
 }
 
 // Run implements Source.
@@ -109,18 +156,10 @@ func (e *Envoy) round(now time.Time) []Evidence {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.flushed = now
-	reports := e.pending
-	e.pending = nil
 	var out []Evidence
 	for _, name := range slices.Sorted(maps.Keys(e.targets)) {
 		t := e.targets[name]
-		ev := Evidence{Service: name, Batch: e.interval}
-		for _, r := range reports {
-			if c, ok := t.cell(r); ok {
-				ev.Cells = append(ev.Cells, c)
-				t.last, t.node = now, r.Node
-			}
-		}
+		ev := Evidence{Service: name, Batch: e.interval, Cells: t.take()}
 		if len(ev.Cells) == 0 {
 			if t.AtRest {
 				t.since = now

@@ -28,6 +28,8 @@ type Evidence struct {
 	Cells   []rollout.Cell
 	Batch   time.Duration
 	Missing *rollout.Missing
+	// Warnings are what a person should know about where the evidence comes from.
+	Warnings []string
 }
 
 // Source delivers evidence until its context ends.
@@ -43,7 +45,8 @@ type Source interface {
 // Figures of a source.
 type Figures struct {
 	Queries, Failures uint64
-	Newest            time.Time // end of the newest evidence
+	Newest            time.Time     // end of the newest evidence
+	ClockAhead        time.Duration // the source's clock of canaryd's, as far as it can be told
 }
 
 // tally keeps a source's figures.

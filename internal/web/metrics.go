@@ -63,6 +63,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if !src.Newest.IsZero() {
 		gauge(desc("source_age_seconds", "Age of the newest evidence."), time.Since(src.Newest).Seconds())
 	}
+	gauge(desc("source_clock_ahead_seconds", "How far the clock of the source of evidence is ahead of canaryd's; 0 with load reports."), src.ClockAhead.Seconds())
 	gauge(desc("xds_streams", "Connected ADS streams."), float64(f.Hub.Streams))
 	for typ, n := range f.Hub.Nacks {
 		counter(desc("xds_nacks_total", "Updates refused by Envoys.", "type"), float64(n), typ)

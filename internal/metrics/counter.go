@@ -1,0 +1,135 @@
+package metrics
+
+import (
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// counter is one of those that a version's requests and errors are summed from.
+type counter struct {
+	version string
+	errors  bool   // else requests
+	name    string // the metric and the labels of its own
+}
+
+// scope is what a reading was asked for: a counter outside it is not known to be 0.
+type scope struct {
+	versions []string
+	what     string // which counters of a version
+}
+
+func (s *scope) has(version string) bool { return slices.Contains(s.versions, version) }
+
+func (s *scope) equal(o *scope) bool { return s.what == o.what && slices.Equal(s.versions, o.versions) }
+
+// reading is what one scrape of one Envoy showed of a service.
+type reading struct {
+	at     time.Time // by Prometheus' clock
+	scope  *scope
+	values map[counter]float64
+}
+
+// shows reports whether the requests of a version are among the counters.
+func (r *reading) shows(version string) bool {
+	for c := range r.values {
+		if c.version == version && !c.errors {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *reading) requests() float64 {
+	sum := 0.0
+	for c, v := range r.values {
+		if !c.errors {
+			sum += v
+		}
+	}
+	return sum
+}
+
+// change is what became of counters from one reading to the next.
+type change int
+
+const (
+	rose     change = iota // or stayed
+	fell                   // at least one did
+	vanished               // at least one did, and none fell
+)
+
+func (r *reading) change(later *reading) change {
+	result := rose
+	for c, v := range r.values {
+		switch w, there := later.values[c]; {
+		case !there && later.scope.has(c.version):
+			result = vanished
+		case there && w < v:
+			return fell
+		}
+	}
+	return result
+}
+
+// atLeast reports that no counter which both have is below the other's.
+func (r *reading) atLeast(other *reading) bool {
+	for c, v := range other.values {
+		if w, there := r.values[c]; there && w < v {
+			return false
+		}
+	}
+	return true
+}
+
+// step is what was counted from one reading of an Envoy to a later one.
+type step struct{ from, to *reading }
+
+func (s step) seconds() float64 { return s.to.at.Sub(s.from.at).Seconds() }
+
+func (s step) requests() float64 {
+	sum := 0.0
+	for _, n := range s.counts() {
+		sum += n.Requests
+	}
+	return sum
+}
+
+// counts are the increments by version. A counter that was not there began at 0; of a version that was
+// not asked for before, nothing is known to count from.
+func (s step) counts() map[string]analysis.Counts {
+	counts := map[string]analysis.Counts{}
+	for _, v := range s.to.scope.versions {
+		if s.from.scope.has(v) {
+			counts[v] = analysis.Counts{}
+		}
+	}
+	for c, w := range s.to.values {
+		n, known := counts[c.version]
+		if !known {
+			continue
+		}
+		if c.errors {
+			n.Errors += w - s.from.values[c]
+		} else {
+			n.Requests += w - s.from.values[c]
+		}
+		counts[c.version] = n
+	}
+	for v, n := range counts { // a retry's answer may be scraped before its request is complete
+		n.Errors = min(n.Errors, n.Requests)
+		counts[v] = n
+	}
+	return counts
+}
+
+// appears reports a counter that is not there in the first reading and above 0 in the second.
+func (s step) appears() bool {
+	for c, w := range s.to.values {
+		if _, there := s.from.values[c]; !there && w > 0 && s.from.scope.has(c.version) {
+			return true
+		}
+	}
+	return false
+}
