@@ -39,6 +39,15 @@ type Serving struct {
 	Crowds []Crowd `json:"crowds,omitempty"` // who serves what, Envoys that are away included: nothing that one of them has is stopped
 }
 
+// Served is the highest weight that an Envoy may be giving a version, those that are away included.
+func (s *Serving) Served(version string) int {
+	most := 0
+	for _, c := range s.Crowds {
+		most = max(most, slotsOf(c.Has, version))
+	}
+	return most
+}
+
 // strayed reports whether an Envoy without the present table may still send users to a version: because it
 // gives it slots, or because nobody knows what it has, or because its table may pin sessions.
 func (s *State) strayed(version string) bool {

@@ -35,6 +35,7 @@ type Version struct {
 	Phase     rollout.Phase     `json:"phase"`
 	Weight    float64           `json:"weight"`
 	InForce   bool              `json:"in_force"`
+	Served    float64           `json:"served"`        // the highest share that an Envoy may be giving it, those that are away included
 	Share     float64           `json:"request_share"` // of the last seconds' requests; with sessions it lags behind the weight, the share of new sessions
 	Requests  float64           `json:"requests"`
 	Errors    float64           `json:"errors"`
@@ -43,6 +44,7 @@ type Version struct {
 	Image     string            `json:"image,omitempty"`
 	Launching string            `json:"launching,omitempty"` // what is being done to run the image
 	Attempt   int               `json:"attempt"`
+	Trusted   bool              `json:"trusted"` // it served everything, and was watched without an alarm: everything may go back to it by itself
 	Verdict   *analysis.Verdict `json:"verdict"`
 	Stored    *bool             `json:"stored,omitempty"` // false: the abort is carried out, and the disk did not take it yet
 }
@@ -97,7 +99,7 @@ func firstLine(err error) string {
 
 func viewVersion(s *rollout.State, v *rollout.Version) Version {
 	out := Version{
-		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name), Share: s.RequestShare(v.Name),
+		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name), Served: float64(s.Served(v.Name)) / policy.FullWeight, Trusted: v.Trusted, Share: s.RequestShare(v.Name),
 		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Launching: v.Launching, Attempt: v.Attempt,
 	}
 	if v.Counts.Requests > 0 {
