@@ -45,7 +45,18 @@ func TestAVersionIsAskedAnewWhenItsTurnComes(t *testing.T) {
 			t.Errorf("%q v3 answers and has %d", sessions, r.s.Weight("v3"))
 		}
 	}
-	r := requeued(t, "route: {probe: \"off\"}\n")
+	text := seedV1 + "sessions: {cookie: s, ttl: 30m}\nramp: {steps: [10%, 100%], canaries: 2}\n"
+	r := newRun(t, text)
+	r.announce("v2", "10.0.0.2:80")
+	r.fleet = false
+	r.announce("v3", "10.0.0.3:80") // sent back while its first weight is on its way
+	r.policy(strings.Replace(text, "canaries: 2", "canaries: 1", 1))
+	r.at = r.at.Add(5 * time.Hour)
+	r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
+	if v := r.s.Version("v3"); v.Phase != Warming || v.Reachable {
+		t.Errorf("v3, which never had a weight, is %s at %d", v.Phase, r.s.Weight("v3"))
+	}
+	r = requeued(t, "route: {probe: \"off\"}\n")
 	r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
 	if r.s.Weight("v3") != 1000 {
 		t.Errorf("canaryd is not to ask, and v3 has %d", r.s.Weight("v3"))
