@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"io"
 	"net"
 	"slices"
 	"testing"
@@ -41,6 +42,12 @@ func server(t *testing.T) (*Hub, *Loads, func() *grpc.ClientConn) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
+}
+
+func quietLog() *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
 }
 
 // envoy is a client that speaks as an Envoy does.

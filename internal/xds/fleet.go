@@ -35,7 +35,8 @@ func (h *Hub) disconnect(id uint64, n Node, booked map[string]struct{}) {
 
 // join books everybody who asked for a route before there was one, or before they were admitted.
 func (h *Hub) join(name string, svc *service) {
-	for s := range h.subs[Ref{TypeRoute, name}] {
+	older := func(a, b *session) int { return cmp.Compare(a.id, b.id) }
+	for _, s := range slices.SortedFunc(maps.Keys(h.subs[Ref{TypeRoute, name}]), older) {
 		h.joins(s, name, svc)
 	}
 	h.clients.join(name, svc)

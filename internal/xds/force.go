@@ -105,6 +105,9 @@ func (f *Force) Want(w Wanted, at time.Time) {
 			continue
 		}
 		maps.DeleteFunc(m.held, func(v string, _ time.Duration) bool { return !slices.Contains(f.rollouts(), v) })
+		if want := f.wanted(m); m.accepted.is(want.Version) {
+			m.accepted = want // a version that was brought along is known now
+		}
 		f.settle(m, at)
 	}
 }

@@ -263,6 +263,14 @@ func TestStandings(t *testing.T) {
 			b.accept("a/2", 2)
 			b.pass(30 * time.Second)
 		}, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
+		{"it refuses a listener late", func(b *book) {
+			b.join("a", 0)
+			b.accept("a", 1)
+			b.streams["a/2"], b.opened = 9, 9
+			b.join("a/2", 1)
+			b.streams["a/1.5"] = 5 // opened before that one, and not heard of here until now
+			b.refuse("a/1.5", TypeListener, "web", "l")
+		}, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
 		{"it ends", func(b *book) { b.join("a", 0); b.accept("a", 1); b.join("a/2", 1); b.leave("a") },
 			"joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
 		{"its last words are no life", func(b *book) {

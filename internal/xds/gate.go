@@ -107,10 +107,10 @@ func (g gate) take(r *reply, k *kind, name string, m move) {
 		k.has(name).refused = append(k.has(name).refused, g.cat.resources[ref].Version)
 		r.unfit[ref] = m.unfit
 	case m.send != nil:
-		r.parcels = append(r.parcels, parcel{ref, m.send, k.has(name)})
+		r.parcels = append(r.parcels, parcel{ref: ref, res: m.send, item: k.has(name)})
 		g.warmsAnew(ref)
 	case m.remove:
-		r.parcels = append(r.parcels, parcel{ref, nil, k.has(name)})
+		r.parcels = append(r.parcels, parcel{ref: ref, item: k.has(name)})
 	case !m.wait:
 		delete(k.alone, name)
 	}
@@ -153,7 +153,7 @@ func (g gate) decide(r Ref) move {
 
 // has reports whether there is nothing to say about a resource: it was sent last, or it was refused.
 func (it *item) has(r *Resource, at time.Time) bool {
-	return !it.again && (it.sent != nil && sameVersion(it.sent.Version, r.Version) || it.hasRefused(r.Version, at))
+	return !it.again && (it.sent != nil && !it.uncertain() && sameVersion(it.sent.Version, r.Version) || it.hasRefused(r.Version, at))
 }
 
 // route decides which form of the table goes out. The whole one waits until this Envoy has every cluster that
@@ -250,11 +250,14 @@ func (g gate) warm(cluster string) bool {
 	if g.inv.kinds[TypeCluster] == nil {
 		return true // its clusters come from elsewhere
 	}
+	it := g.inv.item(Ref{TypeCluster, cluster})
+	if it != nil && it.sent == nil {
+		return false // it never came, or its removal is on its way
+	}
 	service, _, _ := SplitCluster(cluster)
 	if it := g.inv.item(Ref{TypeRoute, service}); it != nil && it.acked != nil && !it.acked.unknown && it.acked.names(cluster) {
 		return true
 	}
-	it := g.inv.item(Ref{TypeCluster, cluster})
 	if it == nil || it.acked == nil {
 		return false
 	}
@@ -274,21 +277,23 @@ func (g gate) brought(cluster string) bool {
 		return true
 	}
 	it := g.inv.item(Ref{TypeCluster, cluster})
-	return it != nil && it.presented && it.acked != nil
+	return it != nil && it.presented && it.sent != nil
 }
 
-// removal decides how something leaves: listeners and scopes first, then routes, then clusters; those of an
-// Envoy that came back only when it has said which routes it has. Endpoints that an Envoy has are left alone:
+// removal decides how something leaves: listeners and scopes first, then routes, then clusters. Endpoints that an Envoy has are left alone:
 // it ignores their removal, and unsubscribes when their cluster goes.
 func (g gate) removal(r Ref, it *item) move {
 	switch {
-	case r.Type == TypeEndpoint && it.acked != nil && !it.again:
+	case it.again:
+	case r.Type == TypeEndpoint && it.acked != nil:
 		return move{}
-	case it.sent == nil && it.acked == nil && !it.again && (it.answered || !it.subscribed):
-		return move{}
-	case it.sent == nil && it.acked != nil && !it.again:
-		return move{} // it was told, and has not answered yet
-	case r.Type == TypeRoute && g.listenersLeave(), r.Type == TypeCluster && (g.routed(r.Name) || it.presented && g.inv.kinds[TypeRoute] == nil):
+	case it.sent == nil && it.perhaps == nil && (it.acked != nil || it.answered || !it.subscribed):
+		return move{} // it was told, or never asked
+	case it.sent == nil && len(it.flying) > 0 && it.flying[len(it.flying)-1] == nil:
+		return move{} // it is being told
+	}
+	switch {
+	case r.Type == TypeRoute && g.listenersLeave(), r.Type == TypeCluster && (g.routed(r.Name) || it.presented && !g.routesTold()):
 		return move{wait: true}
 	}
 	return move{remove: true}
@@ -303,7 +308,7 @@ func (g gate) listenersLeave() bool {
 		}
 		for name, it := range k.items {
 			r := Ref{typ, name}
-			if (it.acked != nil || len(it.flying) > 0) && g.cat.visible(r, g.node) == nil && !g.cat.holds(r) {
+			if it.serves(func(*Resource) bool { return true }) && g.cat.visible(r, g.node) == nil && !g.cat.holds(r) {
 				return true
 			}
 		}
@@ -317,6 +322,12 @@ func (g gate) routed(cluster string) bool {
 	service, _, _ := SplitCluster(cluster)
 	it := g.inv.item(Ref{TypeRoute, service})
 	return it != nil && it.serves(func(r *Resource) bool { return r.names(cluster) })
+}
+
+// routesTold reports whether an Envoy that came back has said which routes it has. It asks for all types before
+// it answers anything.
+func (g gate) routesTold() bool {
+	return g.inv.kinds[TypeRoute] != nil || g.inv.kinds[TypeCluster].heard
 }
 
 // tooOld says why this Envoy cannot have the route.

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // What goes out next, seen through real gRPC streams.
@@ -239,8 +241,10 @@ func TestAHeldServiceStays(t *testing.T) {
 	h.Hold("shop")
 	e := connect(t, dial(), "edge-1", 40)
 	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{"shop/v1": "old", "gone/v1": "old"}})
-	e.ack(e.expect(TypeCluster))
+	cds := e.expect(TypeCluster)
+	e.silence()
 	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": "old"}})
+	e.ack(cds)
 	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"gone/v1"}) {
 		t.Errorf("removed %v", r.RemovedResources)
 	}
@@ -284,4 +288,70 @@ func TestRefusedClustersAreSentAgain(t *testing.T) {
 	e.ack(cds)
 	e.ack(e.expect(TypeRoute))
 	inForce(t, h, 2)
+}
+
+// An Envoy brought along what is published only later: then it is known what it routes to.
+func TestWhatWasBroughtAlongIsRecognisedLater(t *testing.T) {
+	h, _, dial := server(t)
+	later := table(2, map[string]int{"v2": 100})
+	f, err := buildRoute(later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Hold("shop")
+	e := connect(t, dial(), "edge-1", 40)
+	have := map[string]string{"shop/v1": "x", "shop/v2": "x", "shop/v3": "x"}
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: have})
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": f.whole.Version}})
+	e.ack(e.expect(TypeCluster))
+	e.silence()
+	publish(t, h, later)
+	if r := e.expect(TypeCluster); !slices.Equal(r.RemovedResources, []string{"shop/v3"}) || len(r.Resources) != 2 {
+		t.Errorf("sent %v, removed %v", names(r), r.RemovedResources)
+	}
+	e.silence()
+	inForce(t, h, 2)
+	if slots, _, ok := h.Served("edge-1", "shop"); !ok || !slices.Equal(slots, later.Slots) {
+		t.Errorf("it serves %v", slots)
+	}
+}
+
+// Envoy applies the good ones of several routes and refuses the response all the same, without a name. So it
+// may have what it refused: the present table is sent even if the last accepted one was the same.
+func TestARouteThatMayHaveBeenAppliedIsReplaced(t *testing.T) {
+	h := NewHub(quietLog())
+	other := func(g uint64, v2 int) rollout.Table {
+		tab := table(g, map[string]int{"v2": v2})
+		tab.Service, tab.Policy.Service = "pay", "pay"
+		return tab
+	}
+	publish(t, h, table(1, nil))
+	publish(t, h, other(1, 100))
+	s := h.open(Node{ID: "edge-1", Cluster: "edge"})
+	take := func(why string) reply {
+		r, nonce, ok := s.next()
+		if !ok {
+			t.Fatal("nothing goes out")
+		}
+		req := &discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce}
+		if why != "" {
+			req.ErrorDetail = &rpcstatus.Status{Message: why}
+		}
+		s.receive(req)
+		return r
+	}
+	s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop", "pay"}})
+	take("")
+	publish(t, h, table(2, map[string]int{"v2": 5000}))
+	publish(t, h, other(2, 200))
+	if r := take("one of them is bad"); len(r.parcels) != 2 {
+		t.Fatalf("%d routes", len(r.parcels))
+	}
+	publish(t, h, table(3, nil, "v2"))
+	for range 2 {
+		if r := take(""); r.parcels[0].ref.Name == "shop" && slices.Equal(r.parcels[0].res.clusters, []string{"shop/v1"}) {
+			return
+		}
+	}
+	t.Error("the cut did not go out, because it is what was accepted before")
 }

@@ -190,6 +190,11 @@ func (h *Hub) putRoute(name string, s *service, old *edition) {
 	f := s.edition.forms
 	f.succeed(old.routes(), s.force.used())
 	h.cat.routes[name] = f
+	for st := range h.subs[f.whole.ref()] {
+		if it := st.inv.item(f.whole.ref()); it != nil {
+			it.learn(f)
+		}
+	}
 	s.force.Want(s.wanted(), h.now())
 	if old == nil || !slices.Equal(old.route.Nodes, s.edition.route.Nodes) {
 		h.join(name, s)

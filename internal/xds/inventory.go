@@ -25,6 +25,7 @@ type Inventory struct {
 type kind struct {
 	wildcard bool
 	answered bool // an Envoy waits for the first answer to a wildcard, even an empty one
+	heard    bool // and it has taken that in
 	items    map[string]*item
 	dirty    map[string]struct{} // to be looked at
 	alone    map[string]struct{} // to be sent one per response, to find what is refused
@@ -38,8 +39,10 @@ type item struct {
 	answered   bool // something was said of it
 	again      bool // something must be said of it, even if nothing is new
 	sent       *Resource
+	turn       int // how often something was sent
 	acked      *Resource
 	flying     []*Resource // sent and not answered yet, the oldest first; nil: its removal
+	perhaps    *Resource   // came with others, one of which was refused: Envoy has it unless it is the bad one
 	refused    []string    // versions of the present content, in its forms
 	retry      time.Time   // when it is sent again all the same; zero: never
 	backoff    time.Duration
@@ -50,6 +53,7 @@ type parcel struct {
 	ref  Ref
 	res  *Resource // nil: removed
 	item *item
+	turn int // of what was sent of it
 }
 
 func newInventory() *Inventory {
@@ -83,6 +87,12 @@ func (k *kind) has(name string) *item {
 		k.items[name] = it
 	}
 	return it
+}
+
+// wants reports whether the stream asked for a resource.
+func (k *kind) wants(name string) bool {
+	it := k.items[name]
+	return k.wildcard || it != nil && it.subscribed
 }
 
 // mayWildcard are the types whose first request may ask for everything. xds_protocol.rst: "For Listener and
@@ -136,16 +146,28 @@ func (inv *Inventory) unsubscribe(r Ref) {
 func (inv *Inventory) tame(typ string) {
 	k, _ := inv.kind(typ)
 	k.wildcard = false
-	for name, it := range k.items {
-		if !it.subscribed {
+	inv.keepWanted(typ)
+}
+
+// keepWanted forgets what nobody asked for.
+func (inv *Inventory) keepWanted(typ string) {
+	k, _ := inv.kind(typ)
+	for name := range k.items {
+		if !k.wants(name) {
 			inv.forget(Ref{typ, name})
 		}
 	}
 }
 
+// forget drops what the stream has of a resource. What is on its way may still be taken in if the name is asked
+// for again before it arrives.
 func (inv *Inventory) forget(r Ref) {
 	k, _ := inv.kind(r.Type)
-	delete(k.items, r.Name)
+	if it := k.items[r.Name]; it != nil && len(it.flying) > 0 {
+		*it = item{flying: it.flying, turn: it.turn}
+	} else {
+		delete(k.items, r.Name)
+	}
 	delete(k.dirty, r.Name)
 	delete(k.alone, r.Name)
 	delete(inv.failed, r)
@@ -178,8 +200,9 @@ func (inv *Inventory) park(r Ref) {
 // stir looks again at what is parked of a service.
 func (inv *Inventory) stir(service string) {
 	for r := range inv.parked[service] {
-		k, _ := inv.kind(r.Type)
-		k.dirty[r.Name] = struct{}{}
+		if k, _ := inv.kind(r.Type); k.wants(r.Name) {
+			k.dirty[r.Name] = struct{}{}
+		}
 	}
 	delete(inv.parked, service)
 }
@@ -205,7 +228,7 @@ func (inv *Inventory) wake(at time.Time) {
 	for r := range inv.failed {
 		if it := inv.item(r); it == nil || !at.Before(it.retry) {
 			delete(inv.failed, r)
-			if k, _ := inv.kind(r.Type); it != nil {
+			if k, _ := inv.kind(r.Type); k.wants(r.Name) {
 				k.dirty[r.Name] = struct{}{}
 			}
 		}
@@ -217,32 +240,35 @@ func (inv *Inventory) sends(typ string, parcels []parcel) {
 	k, _ := inv.kind(typ)
 	k.answered = true
 	k.inflight++
-	for _, p := range parcels {
+	for i, p := range parcels {
 		p.item.sent, p.item.answered, p.item.again = p.res, true, false
+		p.item.turn++
+		parcels[i].turn = p.item.turn
 		delete(k.alone, p.ref.Name)
 		p.item.flying = append(p.item.flying, p.res)
 	}
 }
 
-// accept books an ACK.
-func (inv *Inventory) accept(typ string, parcels []parcel) {
-	k, _ := inv.kind(typ)
-	k.inflight--
+// accept books an ACK, and returns what is accepted by it: not what was unsubscribed meanwhile.
+func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
+	k := inv.landed(typ)
 	for _, p := range parcels {
 		it := p.item
 		it.landed(p.res)
 		inv.happened(p.ref)
-		if k.items[p.ref.Name] != it {
-			continue // unsubscribed meanwhile
+		if inv.stray(k, p) {
+			continue
 		}
+		accepted = append(accepted, p)
 		if p.res == nil {
 			inv.gone(k, p)
 		} else {
-			it.acked, it.presented, it.retry, it.backoff = p.res, false, time.Time{}, 0
+			it.acked, it.perhaps, it.presented, it.retry, it.backoff = p.res, nil, false, time.Time{}, 0
 			delete(inv.failed, p.ref)
 			it.refused = slices.DeleteFunc(it.refused, func(v string) bool { return sameVersion(v, p.res.Version) })
 		}
 	}
+	return accepted
 }
 
 // landed books that something was answered.
@@ -254,13 +280,35 @@ func (it *item) landed(r *Resource) {
 
 // serves reports whether the Envoy has a content, or is about to have one, of which is holds.
 func (it *item) serves(is func(*Resource) bool) bool {
-	return it.acked != nil && is(it.acked) || slices.ContainsFunc(it.flying, func(r *Resource) bool { return r != nil && is(r) })
+	return it.acked != nil && is(it.acked) || it.perhaps != nil && is(it.perhaps) || slices.ContainsFunc(it.flying, func(r *Resource) bool { return r != nil && is(r) })
+}
+
+// landed books that a response was answered.
+func (inv *Inventory) landed(typ string) *kind {
+	k, _ := inv.kind(typ)
+	k.inflight--
+	if !k.heard {
+		k.heard = true
+		inv.stirAll()
+	}
+	return k
+}
+
+// stray reports whether something was unsubscribed before it was answered.
+func (inv *Inventory) stray(k *kind, p parcel) bool {
+	if k.items[p.ref.Name] == p.item && k.wants(p.ref.Name) {
+		return false
+	}
+	if k.items[p.ref.Name] == p.item && len(p.item.flying) == 0 {
+		delete(k.items, p.ref.Name)
+	}
+	return true
 }
 
 // gone books that a removal was taken in.
 func (inv *Inventory) gone(k *kind, p parcel) {
-	p.item.acked = nil
-	if p.item.sent == nil && !p.item.subscribed {
+	p.item.acked, p.item.perhaps = nil, nil
+	if p.item.sent == nil && !p.item.subscribed && len(p.item.flying) == 0 {
 		delete(k.items, p.ref.Name)
 	}
 }
@@ -277,14 +325,19 @@ func (inv *Inventory) happened(r Ref) {
 // refuse books a NACK, and returns the one resource that is to blame. Of several each is sent again on its
 // own, to find the culprit: Envoy applies those that are good, and names none in its refusal of routes.
 func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time.Time) (culprit *parcel) {
-	k, _ := inv.kind(typ)
-	k.inflight--
+	k := inv.landed(typ)
 	for i, p := range parcels {
 		it := p.item
 		it.landed(p.res)
 		inv.happened(p.ref)
+		if inv.stray(k, p) {
+			continue
+		}
+		if len(parcels) > 1 {
+			it.perhaps = p.res
+		}
 		switch {
-		case k.items[p.ref.Name] != it || it.sent != p.res: // something newer is on its way
+		case it.turn != p.turn: // something newer is on its way
 			continue
 		case p.res == nil: // Envoy refuses no removal: it refused what came with it
 			inv.gone(k, p)
@@ -295,6 +348,9 @@ func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time
 		if len(parcels) > 1 {
 			k.alone[p.ref.Name] = struct{}{}
 			continue
+		}
+		if it.perhaps == p.res {
+			it.perhaps = nil
 		}
 		it.refused = append(it.refused, p.res.Version)
 		inv.again(p, cat, at)
@@ -312,7 +368,7 @@ func (inv *Inventory) again(p parcel, cat *Catalog, at time.Time) {
 		return
 	case TypeRoute:
 		f := cat.routes[p.ref.Name]
-		if f == nil || !it.wantsMinimal(f) || !sameVersion(p.res.Version, f.minimal.Version) {
+		if f == nil || f.minimal == nil || !it.servesCut(f) || !sameVersion(p.res.Version, f.minimal.Version) {
 			return
 		}
 		least, most = retryMinimal, retryMinimalAt
@@ -336,11 +392,31 @@ func (inv *Inventory) remember(r Ref, version string, at time.Time) {
 	}
 }
 
-// wantsMinimal reports whether this Envoy has refused the table while the route that it accepted still sends
-// requests to a version that was cut.
+// wantsMinimal reports whether this Envoy has refused the table, and serves nobody, or somebody by a version
+// that was cut.
 func (it *item) wantsMinimal(f *forms) bool {
-	return f.minimal != nil && len(it.refused) > 0 && it.acked != nil && slices.ContainsFunc(f.whole.cut, it.acked.names)
+	return f.minimal != nil && len(it.refused) > 0 && (it.acked == nil || it.servesCut(f))
 }
+
+func (it *item) servesCut(f *forms) bool {
+	return slices.ContainsFunc([]*Resource{it.acked, it.perhaps}, func(r *Resource) bool { return r != nil && slices.ContainsFunc(f.whole.cut, r.names) })
+}
+
+// learn recognises what an Envoy brought along once it is published.
+func (it *item) learn(f *forms) {
+	if it.acked == nil || !it.acked.unknown {
+		return
+	}
+	if r := f.find(it.acked.Version); r != nil {
+		if it.sent == it.acked {
+			it.sent = r
+		}
+		it.acked = r
+	}
+}
+
+// uncertain reports whether nobody knows what the Envoy has: it must be sent something of its own.
+func (it *item) uncertain() bool { return it.perhaps != nil && len(it.flying) == 0 }
 
 // hasRefused reports whether a version is not to be sent now.
 func (it *item) hasRefused(version string, at time.Time) bool {

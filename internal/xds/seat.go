@@ -21,11 +21,13 @@ func (f *Force) attach(stream uint64, n Node, at time.Time) *member {
 		return m
 	}
 	m := f.seat(n.ID)
-	if m == nil {
-		m = &member{refusals: map[Ref]refusal{}, held: map[string]time.Duration{}}
+	if m != nil && m.stream < stream {
+		if m.stream != 0 {
+			f.doubt(*m)
+		}
+	} else { // a new node, or a stream that is older than the one which speaks
+		m = &member{refusals: map[Ref]refusal{}, held: map[string]time.Duration{}, doubted: m != nil}
 		f.nodes[n.ID] = append(f.nodes[n.ID], m)
-	} else if m.stream != 0 {
-		f.doubt(*m)
 	}
 	if m.node.Build != n.Build { // another build may accept what this one refused
 		clear(m.refusals)
@@ -46,7 +48,7 @@ func (f *Force) seat(id string) *member {
 func (f *Force) newest(id string) *member {
 	var newest *member
 	for _, m := range f.nodes[id] {
-		if !m.doubted && m.stream != 0 && (newest == nil || m.since.After(newest.since)) {
+		if !m.doubted && m.stream != 0 && (newest == nil || m.stream > newest.stream) {
 			newest = m
 		}
 	}

@@ -75,6 +75,7 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) {
 	s.subscribe(typ, first, req.GetResourceNamesSubscribe(), brought)
 	s.unsubscribe(typ, req.GetResourceNamesUnsubscribe())
 	if first && len(brought) > 0 {
+		s.inv.keepWanted(typ)
 		s.remember(typ)
 	}
 	s.poke()
@@ -90,8 +91,7 @@ func (s *session) answer(typ string, req *discovery.DeltaDiscoveryRequest) {
 	delete(s.sent, req.GetResponseNonce())
 	d := req.GetErrorDetail()
 	if d == nil {
-		s.inv.accept(typ, r.parcels)
-		for _, p := range r.parcels {
+		for _, p := range s.inv.accept(typ, r.parcels) {
 			s.hub.accepted(s, p)
 		}
 		return
@@ -167,24 +167,23 @@ func (s *session) remember(typ string) {
 	}
 }
 
-// next is the response that goes out next; nil: none.
-func (s *session) next() *raw {
+// next is the response that goes out next, and its nonce.
+func (s *session) next() (r reply, nonce string, ok bool) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	s.inv.wake(s.hub.now())
 	for {
-		r, ok := s.gate().next()
-		if !ok {
-			return nil
+		if r, ok = s.gate().next(); !ok {
+			return r, "", false
 		}
 		s.hub.sent(s, r)
 		if r.silent {
 			continue
 		}
 		s.nonce++
-		nonce := strconv.FormatUint(s.nonce, 10)
+		nonce = strconv.FormatUint(s.nonce, 10)
 		s.sent[nonce] = response{r.typ, r.parcels}
-		return encode(r, nonce)
+		return r, nonce, true
 	}
 }
 
@@ -220,8 +219,12 @@ func (s *session) write(ss grpc.ServerStream) error {
 		case <-again.C:
 		}
 		again.Stop()
-		for r := s.next(); r != nil; r = s.next() {
-			if err := ss.SendMsg(r); err != nil {
+		for {
+			r, nonce, ok := s.next()
+			if !ok {
+				break
+			}
+			if err := ss.SendMsg(encode(r, nonce)); err != nil {
 				return err
 			}
 		}

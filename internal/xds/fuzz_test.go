@@ -1,0 +1,693 @@
+package xds
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// FuzzStream plays stories on the hub and modelled Envoys, without a network: tables are published, Envoys
+// subscribe, accept, refuse, fall silent, lose their connection, come back with and without versions, and
+// canaryd starts anew on what it had stored. What must hold:
+//
+//   - no route goes out that names a cluster which the Envoy did not accept;
+//   - no route goes out that names what was cut, and one without it is the first thing to go out;
+//   - in the end an Envoy that refuses nothing has the present table and no other clusters, and one that accepts
+//     stable has a route, without what was cut;
+//   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
+//     after a refused cut, and where a backoff has passed;
+//   - what the book says a node has is what it has.
+func FuzzStream(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		story := make([]byte, 20+r.IntN(300))
+		for i := range story {
+			story[i] = byte(r.Uint32())
+		}
+		f.Add(story)
+	}
+	built := map[int]*edition{}
+	f.Fuzz(func(t *testing.T, story []byte) {
+		newPlay(t, built, story).run()
+	})
+}
+
+func (p *play) run() {
+	for len(p.story) > 0 {
+		p.step()
+		p.check()
+	}
+	p.finale()
+}
+
+// play is one story.
+type play struct {
+	t         *testing.T
+	story     []byte
+	whole     []byte
+	loud      bool // what happens is written down: only for a story that fails
+	told      []string
+	built     map[int]*edition
+	hub       *Hub
+	at        time.Time
+	table     int // published; -1: none
+	envoys    []*modelled
+	published uint64
+}
+
+// modelled is an Envoy process, and the stream that it has.
+type modelled struct {
+	p       *play
+	id      string
+	build   uint32
+	s       *session
+	zombies []*session
+	queue   []arrival // received, not looked at
+	refuses map[string]bool
+
+	have  map[Ref]*Resource // accepted
+	sub   map[Ref]bool      // by name, on this stream
+	asked map[string]bool   // types, on this stream
+
+	last    map[Ref]string    // version that was sent last on this stream
+	nacked  map[Ref]time.Time // until when what was refused alone is not to be sent again
+	nackedV map[Ref]string
+	secret  bool // it accepted something that canaryd was not told of
+	route   *Resource
+}
+
+type arrival struct {
+	reply reply
+	nonce string
+}
+
+func newPlay(t *testing.T, built map[int]*edition, story []byte) *play {
+	p := &play{t: t, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1}
+	p.start()
+	for i := range 2 {
+		p.envoys = append(p.envoys, &modelled{p: p, id: fmt.Sprint("edge-", i), build: 40, refuses: map[string]bool{}, have: map[Ref]*Resource{}})
+	}
+	return p
+}
+
+// start is a new canaryd.
+func (p *play) start() {
+	p.hub = NewHub(quietLog())
+	p.hub.now = func() time.Time { return p.at }
+}
+
+func (p *play) next(n int) int {
+	if len(p.story) == 0 {
+		return 0
+	}
+	b := p.story[0]
+	p.story = p.story[1:]
+	return int(b) % n
+}
+
+func (p *play) tell(format string, args ...any) {
+	p.told = append(p.told, fmt.Sprintf(format, args...))
+}
+
+func (p *play) fail(format string, args ...any) {
+	p.t.Helper()
+	p.t.Fatalf("%s\nafter:\n%s", fmt.Sprintf(format, args...), strings.Join(p.told, "\n"))
+}
+
+const tables = 2 * 3 * 3 * 2 * 2
+
+// edition builds the nth table: which version is stable, what v2 and v3 are, v1 pinned or not, other endpoints.
+func (p *play) edition(n int) *edition {
+	e := p.built[n]
+	if e == nil {
+		var err error
+		if e, err = build(nthTable(n), nil, p.hub.log); err != nil {
+			p.t.Fatal(err)
+		}
+		p.built[n] = e
+	}
+	fresh := *e
+	forms := *e.forms
+	forms.parts = map[string]*Resource{}
+	forms.table.Generation = p.published
+	fresh.forms = &forms
+	return &fresh
+}
+
+func nthTable(n int) rollout.Table {
+	pol := policy.Default()
+	pol.Service, pol.Route.Listener = "shop", "0.0.0.0:10000"
+	pol.Sessions = &policy.Sessions{Cookie: "c"}
+	t := rollout.Table{Service: "shop", Policy: &pol, Stable: "v1"}
+	add := func(version string, kind, port int) {
+		switch kind {
+		case 0: // cut
+			t.Cut = append(t.Cut, version)
+		case 1: // known, without weight
+			t.Clusters = append(t.Clusters, rollout.Cluster{Version: version, Endpoints: []string{fmt.Sprint("127.0.0.1:", port)}})
+		case 2:
+			t.Clusters = append(t.Clusters, rollout.Cluster{Version: version, Endpoints: []string{fmt.Sprint("127.0.0.1:", port)}, Pinned: true, Pin: version})
+			t.Slots = append(t.Slots, rollout.Run{Version: version, Count: 1000})
+		}
+	}
+	promoted, n := n%2 == 1, n/2
+	v2, n := n%3, n/3
+	v3, n := n%3, n/3
+	pinned, n := n%2 == 1, n/2
+	if promoted {
+		t.Stable = "v2"
+		v2 = 2
+		if pinned {
+			add("v1", 1, 1)
+		} else {
+			add("v1", 0, 1)
+		}
+	} else {
+		add("v1", 2, 1)
+	}
+	add("v2", v2, 2+10*n)
+	add("v3", v3, 3)
+	rest := policy.FullWeight
+	for _, r := range t.Slots {
+		rest -= r.Count
+	}
+	t.Slots = append(t.Slots, rollout.Run{Version: t.Stable, Count: rest})
+	return t
+}
+
+func (p *play) step() {
+	e := p.envoys[p.next(len(p.envoys))]
+	switch p.next(20) {
+	case 0, 1:
+		p.publish(p.next(tables))
+	case 2, 3, 4:
+		e.receive(1)
+	case 5, 6, 7, 8:
+		e.receive(100)
+		e.work(100, true)
+	case 9:
+		e.work(1, true)
+	case 10:
+		e.hangUp(p.next(2) == 0)
+	case 11, 12:
+		e.connect(p.next(4) > 0)
+	case 13:
+		what := []string{"shop/v1", "shop/v2", "shop/v3", "route of v2", "route", "0.0.0.0:10000"}[p.next(6)]
+		e.refuses[what] = !e.refuses[what]
+		p.tell("%s refuses %s: %v", e.id, what, e.refuses[what])
+	case 14:
+		p.pass([]time.Duration{time.Second, 31 * time.Second, 61 * time.Second, 3 * time.Minute}[p.next(4)])
+	case 15:
+		p.restart()
+	case 16:
+		e.subscribeAgain(p.next(3))
+	case 17:
+		e.receive(100)
+		e.work(1+p.next(3), p.next(2) == 0)
+		e.hangUp(true)
+	case 18:
+		if p.next(3) == 0 {
+			p.remove()
+		}
+	case 19:
+		e.build++
+		p.tell("%s is replaced by a new build", e.id)
+		e.hangUp(true)
+		e.connect(false)
+	}
+}
+
+func (p *play) publish(n int) {
+	p.published++
+	was := ""
+	if p.table >= 0 {
+		was = p.edition(p.table).forms.whole.Version
+	}
+	p.table = n
+	ed := p.edition(n)
+	p.tell("publish %d: slots %v, clusters %v, cut %v", n, ed.forms.table.Slots, ed.forms.whole.clusters, ed.forms.table.Cut)
+	before := maps.Clone(p.hub.cat.resources)
+	p.hub.mu.Lock()
+	err := p.hub.install(ed)
+	p.hub.mu.Unlock()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, e := range p.envoys {
+		for r, v := range e.nackedV {
+			if old, res := before[r], p.hub.cat.resources[r]; r.Type == TypeRoute || old == nil || res == nil || res.Version != old.Version {
+				delete(e.nacked, r) // other content, or another try
+				delete(e.nackedV, r)
+				if r.Type == TypeRoute && e.last[r] == v {
+					delete(e.last, r)
+				}
+			}
+		}
+		if was != ed.forms.whole.Version {
+			e.cut(ed.forms)
+		}
+	}
+}
+
+// cut holds that what takes a version out goes out first.
+func (e *modelled) cut(f *forms) {
+	r := Ref{TypeRoute, "shop"}
+	stable := ClusterName("shop", f.table.Stable)
+	if e.s == nil || !e.sub[r] || e.route == nil || e.secret || e.have[Ref{TypeCluster, stable}] == nil || e.have[Ref{TypeEndpoint, stable}] == nil {
+		return
+	}
+	if eds := e.s.inv.item(Ref{TypeEndpoint, stable}); eds == nil || eds.acked == nil {
+		return // it has them, and could not say so yet
+	}
+	if !slices.ContainsFunc(f.whole.cut, e.route.names) || e.last[Ref{TypeCluster, stable}] == "" {
+		return // it serves nothing that was cut, or stable's cluster is about to leave it
+	}
+	reply, nonce, ok := e.s.next()
+	if ok {
+		e.arrives(reply, nonce)
+	}
+	if ok && reply.typ == TypeRoute {
+		return // without it, as arrives has held
+	}
+	if last := p0(e.p, e.last[r]); last == nil || slices.ContainsFunc(f.whole.cut, last.names) {
+		e.p.fail("%s serves %v, and the cut of %v is not the first thing to go out: %s", e.id, e.route.clusters, f.whole.cut, shortType(reply.typ))
+	}
+}
+
+// p0 finds a form of the present route.
+func p0(p *play, version string) *Resource { return p.hub.cat.routes["shop"].find(version) }
+
+func (p *play) remove() {
+	p.tell("remove")
+	if err := p.hub.Remove("shop"); err != nil {
+		p.t.Fatal(err)
+	}
+	p.table = -1
+	for _, e := range p.envoys {
+		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
+	}
+}
+
+func (p *play) pass(d time.Duration) {
+	p.at = p.at.Add(d)
+	p.tell("%s pass", d)
+	p.hub.tick(p.at)
+}
+
+// restart is a canaryd that dies and publishes what it had stored.
+func (p *play) restart() {
+	p.tell("canaryd restarts")
+	for _, e := range p.envoys {
+		e.hangUp(true)
+		e.zombies = nil
+	}
+	p.start()
+	if p.table >= 0 {
+		p.publish(p.table)
+	}
+	for _, e := range p.envoys {
+		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
+	}
+}
+
+func (e *modelled) node() *core.Node {
+	return &core.Node{Id: e.id, Cluster: "edge", UserAgentName: fmt.Sprint("envoy", e.build)}
+}
+
+// connect begins a stream: as the same process, or as a new one that has nothing.
+func (e *modelled) connect(same bool) {
+	if e.s != nil {
+		e.hangUp(false)
+	}
+	if !same {
+		e.have, e.route = map[Ref]*Resource{}, nil
+	}
+	if e.route == nil || e.secret { // the book remembers who serves something
+		e.nacked, e.nackedV = nil, nil
+	}
+	e.p.tell("%s connects, same process %v", e.id, same)
+	if r := (Ref{TypeRoute, "shop"}); e.p.table >= 0 && e.nackedV[r] != e.p.hub.cat.resources[r].Version {
+		delete(e.nacked, r) // the minimal route is tried again
+	}
+	e.s = e.p.hub.open(nodeOf(e.node(), ""))
+	e.queue, e.sub, e.asked, e.last, e.secret = nil, map[Ref]bool{}, map[string]bool{}, map[Ref]string{}, false
+	if e.nacked == nil {
+		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
+	}
+	for _, typ := range []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute} {
+		e.present(typ)
+	}
+}
+
+// present is the first request of a type on a stream.
+func (e *modelled) present(typ string) {
+	req := &discovery.DeltaDiscoveryRequest{TypeUrl: typ, InitialResourceVersions: map[string]string{}}
+	for r, res := range e.have {
+		if r.Type == typ {
+			req.InitialResourceVersions[r.Name] = res.Version
+			e.last[r] = res.Version
+		}
+	}
+	switch typ {
+	case TypeEndpoint:
+		for r := range e.have {
+			if r.Type == TypeCluster {
+				req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, r.Name)
+			}
+		}
+	case TypeRoute:
+		if e.have[Ref{TypeListener, "0.0.0.0:10000"}] != nil {
+			req.ResourceNamesSubscribe = []string{"shop"}
+		}
+	}
+	if mayWildcard(typ) || len(req.ResourceNamesSubscribe) > 0 {
+		e.asks(req)
+	}
+	for r := range e.nacked { // without versions what was refused may be sent again
+		if r.Type == typ && len(req.InitialResourceVersions) == 0 {
+			delete(e.nacked, r)
+			delete(e.nackedV, r)
+		}
+	}
+}
+
+func (e *modelled) asks(req *discovery.DeltaDiscoveryRequest) {
+	e.asked[req.TypeUrl] = true
+	e.p.tell("  %s asks for %s: subscribe %v, unsubscribe %v, nonce %s, refuses %v", e.id, shortType(req.TypeUrl), req.ResourceNamesSubscribe, req.ResourceNamesUnsubscribe, req.ResponseNonce, req.ErrorDetail != nil)
+	for _, n := range req.ResourceNamesSubscribe {
+		r := Ref{req.TypeUrl, n}
+		if _, brought := req.InitialResourceVersions[n]; !brought {
+			delete(e.last, r)
+			delete(e.nacked, r)
+		}
+		e.sub[r] = true
+	}
+	for _, n := range req.ResourceNamesUnsubscribe {
+		delete(e.sub, Ref{req.TypeUrl, n})
+		delete(e.last, Ref{req.TypeUrl, n})
+		delete(e.nacked, Ref{req.TypeUrl, n})
+	}
+	e.s.receive(req)
+}
+
+// subscribeAgain asks for what it is subscribed to: it may have dropped it.
+func (e *modelled) subscribeAgain(what int) {
+	if e.s == nil {
+		return
+	}
+	typ := []string{TypeEndpoint, TypeRoute, TypeCluster}[what]
+	for r := range e.have {
+		if r.Type == typ && (typ == TypeCluster || e.sub[r]) {
+			e.p.tell("%s subscribes to %s %s again", e.id, shortType(r.Type), r.Name)
+			e.asks(&discovery.DeltaDiscoveryRequest{TypeUrl: typ, ResourceNamesSubscribe: []string{r.Name}})
+			return
+		}
+	}
+}
+
+// hangUp ends the stream; unless canaryd notices, the old one stays half-open.
+func (e *modelled) hangUp(noticed bool) {
+	if e.s == nil {
+		return
+	}
+	e.p.tell("%s hangs up, noticed %v", e.id, noticed)
+	if noticed {
+		e.s.close()
+	} else {
+		e.zombies = append(e.zombies, e.s)
+	}
+	e.s, e.queue = nil, nil
+}
+
+// receive takes up to n responses off the wire.
+func (e *modelled) receive(n int) {
+	for ; e.s != nil && n > 0; n-- {
+		r, nonce, ok := e.s.next()
+		if !ok {
+			return
+		}
+		e.arrives(r, nonce)
+	}
+}
+
+// arrives holds a response against what may go out.
+func (e *modelled) arrives(r reply, nonce string) {
+	p := e.p
+	for _, x := range r.parcels {
+		version := ""
+		if x.res != nil {
+			version = x.res.Version
+		}
+		p.tell("  %s is sent %s %s %.4s", e.id, shortType(r.typ), x.ref.Name, version)
+		if !mayWildcard(r.typ) && !e.sub[x.ref] {
+			p.fail("%s is sent %s %s, which it did not ask for", e.id, shortType(r.typ), x.ref.Name)
+		}
+		if last, sent := e.last[x.ref]; sent && last == version {
+			p.fail("%s is sent %s %s twice unchanged", e.id, shortType(r.typ), x.ref.Name)
+		}
+		if until, refused := e.nacked[x.ref]; refused && e.nackedV[x.ref] == version && p.at.Before(until) {
+			p.fail("%s is sent %s %s again, which it refused", e.id, shortType(r.typ), x.ref.Name)
+		}
+		e.last[x.ref] = version
+		if r.typ == TypeCluster {
+			delete(e.last, Ref{TypeEndpoint, x.ref.Name})
+			delete(e.nacked, Ref{TypeEndpoint, x.ref.Name})
+		}
+		if r.typ == TypeRoute && x.res != nil {
+			for _, c := range x.res.clusters {
+				if f := p.hub.cat.routes["shop"]; !slices.Contains(f.whole.clusters, c) && c != ClusterName("shop", f.table.Stable) {
+					p.fail("%s is sent a route that names %s, which the table does not", e.id, c)
+				}
+			}
+		}
+	}
+	e.queue = append(e.queue, arrival{r, nonce})
+}
+
+// work looks at up to n responses, and answers them unless the connection is about to break.
+func (e *modelled) work(n int, answers bool) {
+	for ; e.s != nil && n > 0 && len(e.queue) > 0; n-- {
+		a := e.queue[0]
+		e.queue = e.queue[1:]
+		ack := &discovery.DeltaDiscoveryRequest{TypeUrl: a.reply.typ, ResponseNonce: a.nonce}
+		var bad []parcel
+		for _, x := range a.reply.parcels {
+			if e.takes(x) {
+				e.apply(x, answers)
+			} else {
+				bad = append(bad, x)
+			}
+		}
+		if !answers {
+			e.secret = true
+			continue
+		}
+		e.nacks(a.reply, bad, ack)
+		e.asks(ack)
+	}
+}
+
+// nacks writes the refusal down.
+func (e *modelled) nacks(r reply, bad []parcel, ack *discovery.DeltaDiscoveryRequest) {
+	for _, x := range r.parcels {
+		if len(bad) == 0 {
+			break
+		}
+		ack.ErrorDetail = &rpcstatus.Status{Message: "no"}
+		e.p.tell("  %s refuses %s %s", e.id, shortType(x.ref.Type), x.ref.Name)
+		if x.res == nil || e.last[x.ref] != x.res.Version || e.awaits(x.ref) {
+			continue
+		}
+		delete(e.last, x.ref)
+		if len(r.parcels) > 1 {
+			continue // each is sent again on its own
+		}
+		e.nackedV[x.ref], e.nacked[x.ref] = x.res.Version, e.p.at.Add(time.Minute)
+		if f := e.p.hub.cat.routes["shop"]; x.ref.Type == TypeRoute {
+			e.nacked[x.ref] = e.p.at.Add(1000 * time.Hour)
+			if f != nil && f.minimal != nil && x.res.Version == f.minimal.Version {
+				e.nacked[x.ref] = e.p.at.Add(time.Second)
+			}
+		}
+	}
+}
+
+// awaits reports whether something newer of a resource has arrived.
+func (e *modelled) awaits(r Ref) bool {
+	return slices.ContainsFunc(e.queue, func(a arrival) bool {
+		return slices.ContainsFunc(a.reply.parcels, func(x parcel) bool { return x.ref == r })
+	})
+}
+
+// takes reports whether the Envoy accepts something. validate_clusters makes it refuse unknown ones: that must
+// never be needed.
+func (e *modelled) takes(x parcel) bool {
+	if x.res == nil {
+		return true
+	}
+	if x.ref.Type == TypeRoute {
+		for _, c := range x.res.clusters {
+			if e.have[Ref{TypeCluster, c}] == nil {
+				e.p.fail("%s is sent a route that names %s, which it does not have", e.id, c)
+			}
+		}
+		return !(e.refuses["route"] || e.refuses["route of v2"] && slices.Contains(x.res.clusters, "shop/v2"))
+	}
+	return !e.refuses[x.ref.Name]
+}
+
+func (e *modelled) apply(x parcel, answers bool) {
+	if x.res == nil {
+		if x.ref.Type == TypeRoute || x.ref.Type == TypeEndpoint {
+			return // Envoy keeps them
+		}
+		if x.ref.Type == TypeCluster && e.route != nil && slices.Contains(e.route.clusters, x.ref.Name) && e.p.table >= 0 {
+			e.p.fail("%s loses %s, to which it routes", e.id, x.ref.Name)
+		}
+		delete(e.have, x.ref)
+		e.leaves(x.ref, answers)
+		return
+	}
+	switch {
+	case x.ref.Type == TypeRoute && e.have[Ref{TypeListener, "0.0.0.0:10000"}] == nil, x.ref.Type == TypeEndpoint && e.have[Ref{TypeCluster, x.ref.Name}] == nil:
+		return // it has unsubscribed meanwhile
+	}
+	e.have[x.ref] = x.res
+	switch x.ref.Type {
+	case TypeRoute:
+		e.route = x.res
+	case TypeCluster:
+		if r := (Ref{TypeEndpoint, x.ref.Name}); !e.sub[r] && answers {
+			e.asks(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{r.Name}})
+		}
+	case TypeListener:
+		if r := (Ref{TypeRoute, "shop"}); !e.sub[r] && answers {
+			e.asks(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{r.Name}})
+		}
+	}
+}
+
+// leaves unsubscribes from what only a removed resource needed.
+func (e *modelled) leaves(r Ref, answers bool) {
+	needed := map[string]Ref{TypeCluster: {TypeEndpoint, r.Name}, TypeListener: {TypeRoute, "shop"}}[r.Type]
+	delete(e.have, needed)
+	if r.Type == TypeListener {
+		e.route = nil
+	}
+	if answers && e.sub[needed] {
+		e.asks(&discovery.DeltaDiscoveryRequest{TypeUrl: needed.Type, ResourceNamesUnsubscribe: []string{needed.Name}})
+	}
+}
+
+// check holds the book against the Envoys.
+func (p *play) check() {
+	svc := p.hub.services["shop"]
+	if svc == nil {
+		return
+	}
+	for _, e := range p.envoys {
+		if e.s == nil || e.secret || !e.sub[Ref{TypeRoute, "shop"}] {
+			continue
+		}
+		m := svc.force.streams[e.s.id]
+		if m == nil || m.doubted {
+			p.fail("%s is not in the book", e.id)
+		}
+		has := ""
+		if e.route != nil {
+			has = e.route.Version
+		}
+		if m.accepted.Version != has {
+			p.fail("the book says that %s has %q, it has %q", e.id, m.accepted.Version, has)
+		}
+		if slots, _, ok := p.hub.Served(e.id, "shop"); ok && !slices.Equal(slots, e.route.slots) {
+			p.fail("the book says that %s serves %v, it serves %v", e.id, slots, e.route.slots)
+		}
+	}
+}
+
+// finale lets everybody connect and answer for an hour.
+func (p *play) finale() {
+	p.tell("finale")
+	for _, e := range p.envoys {
+		for _, z := range e.zombies {
+			z.close()
+		}
+		if e.s == nil || e.secret {
+			e.hangUp(true)
+			e.connect(true)
+		}
+	}
+	for range 8 {
+		for again := true; again; {
+			again = false
+			for _, e := range p.envoys {
+				e.receive(100)
+				again = again || len(e.queue) > 0
+				e.work(100, true)
+			}
+		}
+		p.check()
+		p.pass(20 * time.Minute)
+	}
+	for _, e := range p.envoys {
+		e.ends()
+	}
+}
+
+func (e *modelled) ends() {
+	p := e.p
+	refuses := slices.ContainsFunc(slices.Collect(maps.Values(e.refuses)), func(b bool) bool { return b })
+	if p.table < 0 {
+		for r := range e.have {
+			if !refuses && r.Type != TypeRoute {
+				p.fail("%s still has %s %s of a service that is gone", e.id, shortType(r.Type), r.Name)
+			}
+		}
+		return
+	}
+	f := p.hub.cat.routes["shop"]
+	stable := ClusterName("shop", f.table.Stable)
+	minimal := !e.refuses["route"] && !(e.refuses["route of v2"] && f.table.Stable == "v2") && (e.route != nil || e.nackedV[f.whole.ref()] != f.minimal.Version)
+	if e.have[Ref{TypeListener, "0.0.0.0:10000"}] != nil && e.have[Ref{TypeCluster, stable}] != nil && !e.refuses[stable] && minimal {
+		if e.route == nil {
+			p.fail("%s accepts stable and has no route", e.id)
+		}
+		if slices.ContainsFunc(f.whole.cut, e.route.names) {
+			p.fail("%s accepts stable and routes to %v: cut is %v", e.id, e.route.clusters, f.whole.cut)
+		}
+	}
+	if v := e.nackedV[f.whole.ref()]; refuses || v == f.whole.Version || v == f.minimal.Version {
+		return // what was refused is not sent again
+	}
+	if e.route == nil || e.route.Version != f.whole.Version {
+		p.fail("%s refuses nothing and does not have the table: %+v", e.id, e.route)
+	}
+	for _, typ := range []string{TypeCluster, TypeEndpoint} {
+		for name := range p.hub.cat.names[typ] {
+			r := Ref{typ, name}
+			if has := e.have[r]; has == nil || has.Version != p.hub.cat.resources[r].Version {
+				p.fail("%s refuses nothing and does not have %s %s", e.id, shortType(typ), name)
+			}
+		}
+	}
+	for r := range e.have {
+		if p.hub.cat.resources[r] == nil {
+			p.fail("%s still has %s %s", e.id, shortType(r.Type), r.Name)
+		}
+	}
+	if n := p.hub.services["shop"].force.Status("shop"); !slices.ContainsFunc(p.envoys, func(o *modelled) bool { return len(o.refuses) > 0 }) && (!n.InForce || n.Counts.Applied != len(p.envoys)) {
+		p.fail("nobody refuses anything, and the book says %+v", n)
+	}
+}
