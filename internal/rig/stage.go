@@ -86,7 +86,12 @@ func (s *Stage) Daemon() *Process { return s.daemon }
 // StartEnvoy runs an Envoy on the bootstrap that canaryd prints; edit may change the text. It returns
 // the address of its admin page.
 func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(string) string) (*Process, string, error) {
-	b := xds.Bootstrap{XDS: s.XDS, Admin: FreeAddress(), NodeID: name, Cluster: cluster, TLSDir: s.TLSDir}
+	return s.StartEnvoyIn(ctx, "", FreeAddress(), name, cluster, edit)
+}
+
+// StartEnvoyIn is StartEnvoy in a network namespace, with an admin page at an address of that.
+func (s *Stage) StartEnvoyIn(ctx context.Context, namespace, admin, name, cluster string, edit func(string) string) (*Process, string, error) {
+	b := xds.Bootstrap{XDS: s.XDS, Admin: admin, NodeID: name, Cluster: cluster, TLSDir: s.TLSDir}
 	text, err := b.YAML()
 	if err != nil {
 		return nil, "", err
@@ -98,7 +103,11 @@ func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(
 	if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
 		return nil, "", err
 	}
-	p, err := Start(s.aside(), name, s.Envoy, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", "warning")
+	command := []string{s.Envoy, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", "warning"}
+	if namespace != "" {
+		command = append([]string{"ip", "netns", "exec", namespace}, command...)
+	}
+	p, err := Start(s.aside(), name, command[0], command[1:]...)
 	if err != nil {
 		return nil, "", err
 	}
