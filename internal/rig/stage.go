@@ -22,6 +22,7 @@ import (
 // Stage is canaryd with its surroundings in a directory of its own.
 type Stage struct {
 	Dir, Canaryd, Envoy, Prometheus string // directory; binaries
+	EnvoyVersion                    string // what its bootstrap is made for; empty: the newest
 	XDS, Web                        string // addresses
 	PrometheusURL                   string
 	TLSDir                          string   // the Envoys speak mTLS with what lies there
@@ -91,7 +92,7 @@ func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(
 
 // StartEnvoyIn is StartEnvoy in a network namespace, with an admin page at an address of that.
 func (s *Stage) StartEnvoyIn(ctx context.Context, namespace, admin, name, cluster string, edit func(string) string) (*Process, string, error) {
-	b := xds.Bootstrap{XDS: s.XDS, Admin: admin, NodeID: name, Cluster: cluster, TLSDir: s.TLSDir}
+	b := xds.Bootstrap{XDS: s.XDS, Admin: admin, NodeID: name, Cluster: cluster, TLSDir: s.TLSDir, EnvoyVersion: s.EnvoyVersion}
 	text, err := b.YAML()
 	if err != nil {
 		return nil, "", err
