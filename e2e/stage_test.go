@@ -63,6 +63,7 @@ type scene struct {
 	*rig.Stage
 	t        *testing.T
 	front    string
+	relay    *relay
 	admin    string
 	versions map[string]*rig.Service
 }
@@ -75,6 +76,7 @@ type setting struct {
 	first  string // address of v1 where the test runs it itself
 	ramp   string // YAML under `ramp:` and below
 	extra  string // more canaryd.yml
+	relay  bool   // the Envoy reaches canaryd through something that may break its connections
 	home   string // directory of canaryd's own files, its log too; empty: one with the others'
 }
 
@@ -107,6 +109,9 @@ func newScene(t *testing.T, set setting) *scene {
 		t.Fatal(err)
 	}
 	s.Aside, s.Envoy, s.Prometheus = aside, part(t, set.envoy), part(t, "prometheus")
+	if set.envoy == "envoy-oldest" {
+		s.EnvoyVersion = "1.36"
+	}
 	t.Cleanup(s.Close)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -115,6 +120,10 @@ func newScene(t *testing.T, set setting) *scene {
 	})
 	if err := s.StartDaemon(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if set.relay {
+		s.relay = newRelay(t, s.XDS)
+		s.XDS = s.relay.address
 	}
 	if _, s.admin, err = s.StartEnvoy(t.Context(), "edge-1", "edge", nil); err != nil {
 		t.Fatal(err)

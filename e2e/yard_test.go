@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -40,6 +41,7 @@ type yard struct {
 	service  string
 	host     []string
 	registry string
+	subnet   string       // the first three numbers of its network's addresses
 	depot    *rig.Process // the registry
 	login    string       // where `docker login` leaves what it takes to push; empty: nothing
 	binary   []byte       // a tar of the service
@@ -52,6 +54,7 @@ type yardSetting struct {
 	users                string   // an htpasswd file: who may push and pull
 	login                string   // DOCKER_CONFIG of canaryd and of who pushes
 	within               string   // start_within; empty: long enough for a busy machine
+	apart                bool     // canaryd and each Envoy stand on the yard's network like machines of their own; the test starts the Envoys
 }
 
 func newYard(t *testing.T, set yardSetting) *yard {
@@ -61,17 +64,25 @@ func newYard(t *testing.T, set yardSetting) *yard {
 	}
 	n, subnet := plot()
 	s := &scene{t: t, front: rig.FreeAddress(), versions: map[string]*rig.Service{}}
-	y := &yard{scene: s, service: fmt.Sprintf("yard-%d", n), host: set.host, registry: rig.FreeAddress(), login: set.login, binary: serviceTar(t, 0)}
+	y := &yard{scene: s, service: fmt.Sprintf("yard-%d", n), host: set.host, registry: rig.FreeAddress(), subnet: subnet, login: set.login, binary: serviceTar(t, 0)}
 	if set.host[0] == systemDocker { // an address that one test's container gave back is not another's
 		y.docker("network", "create", "--subnet", subnet+".0/24", y.service)
 		set.docker += ", network: " + y.service
 	}
+	listen := s.front
+	if set.apart {
+		listen = "0.0.0.0:8080"
+	}
 	text := fmt.Sprintf("service: %s\nroute: {listener: %q}\ndocker: {image: %q, port: 8080, start_within: %s, tags: %q%s}\n%s",
-		y.service, s.front, y.registry+"/shop", cmp.Or(set.within, "1m"), set.tags, set.docker, set.policy)
+		y.service, listen, y.registry+"/shop", cmp.Or(set.within, "1m"), set.tags, set.docker, set.policy)
 	var err error
-	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), fmt.Sprintf("docker: {host: %q, hook_token: s3cret%s}\n", set.host[0], set.tls), map[string]string{"shop.yml": text})
+	extra := fmt.Sprintf("docker: {host: %q, hook_token: s3cret%s}\n", set.host[0], set.tls)
+	s.Stage, err = rig.NewStage(t.TempDir(), part(t, "canaryd"), extra, map[string]string{"shop.yml": text})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if set.apart {
+		y.moveXDS(extra)
 	}
 	if set.login != "" {
 		s.Env = []string{"DOCKER_CONFIG=" + set.login}
@@ -99,10 +110,26 @@ func newYard(t *testing.T, set yardSetting) *yard {
 	if err := s.StartDaemon(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if set.apart {
+		return y
+	}
 	if _, s.admin, err = s.StartEnvoy(t.Context(), "edge-1", "edge", nil); err != nil {
 		t.Fatal(err)
 	}
 	return y
+}
+
+// moveXDS has canaryd serve the Envoys on the yard's network, where all of its machines reach it.
+func (y *yard) moveXDS(extra string) {
+	y.t.Helper()
+	_, port, err := net.SplitHostPort(y.XDS)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	y.XDS = y.subnet + ".1:" + port
+	if err := y.WriteConfig(fmt.Sprintf("xds: {listen: %q}\nweb: {listen: %q}\n%s", y.XDS, y.Web, extra)); err != nil {
+		y.t.Fatal(err)
+	}
 }
 
 func (y *yard) docker(args ...string) string { y.t.Helper(); return docker(y.t, y.host, nil, args...) }

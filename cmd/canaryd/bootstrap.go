@@ -16,6 +16,9 @@ func bootstrapCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if w := b.Warning(); w != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w)
+			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 			return err
 		}}
@@ -23,6 +26,7 @@ func bootstrapCommand() *cobra.Command {
 	c.Flags().StringVar(&b.Admin, "admin", "127.0.0.1:9901", "where Envoy's admin page and statistics are")
 	c.Flags().StringVar(&b.NodeID, "node-id", "envoy", "this Envoy's name; give each its own")
 	c.Flags().StringVar(&b.Cluster, "cluster", "edge", "the group this Envoy belongs to (route.nodes)")
+	c.Flags().StringVar(&b.EnvoyVersion, "envoy-version", "", "this Envoy's version, where that is before 1.39: 1.36 needs a runtime flag")
 	c.Flags().StringVar(&b.TLSDir, "tls-dir", "", "directory with client.pem, client.key and ca.pem: speak mTLS to canaryd")
 	return c
 }

@@ -47,8 +47,17 @@ func main() {
 	if os.Getenv("SICK") != "" {
 		s.Fail(1)
 	}
-	for range time.Tick(time.Minute) {
-		fmt.Println(s.Count().Requests, "requests")
+	sicken := make(chan os.Signal, 1)
+	signal.Notify(sicken, syscall.SIGUSR1)
+	minute := time.Tick(time.Minute)
+	for {
+		select {
+		case <-sicken:
+			fmt.Println("every request fails from now on")
+			s.Fail(1)
+		case <-minute:
+			fmt.Println(s.Count().Requests, "requests")
+		}
 	}
 }
 

@@ -83,6 +83,7 @@ type Controller struct {
 	reloadErr   error
 	reloadedAt  time.Time
 	decisions   durations
+	warned      map[string]string // node: build of an Envoy that loses load reports
 }
 
 // unit is one service in the loop.
@@ -121,7 +122,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
+		warned: map[string]string{}, findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
 	}
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
@@ -344,6 +345,7 @@ func (c *Controller) applied() {
 		if u == nil {
 			continue
 		}
+		c.lossy(&st)
 		u.fleet = st
 		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
 		for _, r := range st.Refusals {

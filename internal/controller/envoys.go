@@ -20,6 +20,28 @@ type (
 // know: the loop is not asked.
 func (c *Controller) Envoys() []Envoy { return c.Hub.Envoys() }
 
+// lossy logs once of each Envoy that its load reports lack something. Where evidence comes from elsewhere that
+// hurts nobody, and nothing is said.
+func (c *Controller) lossy(st *xds.Status) {
+	if c.Ask == nil {
+		st.Lossy = nil
+		return
+	}
+	for _, l := range st.Lossy {
+		if c.warned[l.Node] == l.Build {
+			continue
+		}
+		if len(c.warned) >= mostWarned {
+			clear(c.warned)
+		}
+		c.warned[l.Node] = l.Build
+		c.Log.WithField("node", l.Node).Warn(l.Warning())
+	}
+}
+
+// mostWarned bounds what is remembered of nodes whose names never come back.
+const mostWarned = 10_000
+
 // ForgetEnvoy ends all waiting for a node.
 func (c *Controller) ForgetEnvoy(_ context.Context, node, by string) error {
 	if !c.Hub.Forget(node) {

@@ -22,6 +22,7 @@ import (
 // Stage is canaryd with its surroundings in a directory of its own.
 type Stage struct {
 	Dir, Canaryd, Envoy, Prometheus string // directory; binaries
+	EnvoyVersion                    string // what its bootstrap is made for; empty: the newest
 	XDS, Web                        string // addresses
 	PrometheusURL                   string
 	TLSDir                          string   // the Envoys speak mTLS with what lies there
@@ -86,7 +87,12 @@ func (s *Stage) Daemon() *Process { return s.daemon }
 // StartEnvoy runs an Envoy on the bootstrap that canaryd prints; edit may change the text. It returns
 // the address of its admin page.
 func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(string) string) (*Process, string, error) {
-	b := xds.Bootstrap{XDS: s.XDS, Admin: FreeAddress(), NodeID: name, Cluster: cluster, TLSDir: s.TLSDir}
+	return s.StartEnvoyIn(ctx, "", FreeAddress(), name, cluster, edit)
+}
+
+// StartEnvoyIn is StartEnvoy in a network namespace, with an admin page at an address of that.
+func (s *Stage) StartEnvoyIn(ctx context.Context, namespace, admin, name, cluster string, edit func(string) string) (*Process, string, error) {
+	b := xds.Bootstrap{XDS: s.XDS, Admin: admin, NodeID: name, Cluster: cluster, TLSDir: s.TLSDir, EnvoyVersion: s.EnvoyVersion}
 	text, err := b.YAML()
 	if err != nil {
 		return nil, "", err
@@ -98,7 +104,11 @@ func (s *Stage) StartEnvoy(ctx context.Context, name, cluster string, edit func(
 	if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
 		return nil, "", err
 	}
-	p, err := Start(s.aside(), name, s.Envoy, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", "warning")
+	command := []string{s.Envoy, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", "warning"}
+	if namespace != "" {
+		command = append([]string{"ip", "netns", "exec", namespace}, command...)
+	}
+	p, err := Start(s.aside(), name, command[0], command[1:]...)
 	if err != nil {
 		return nil, "", err
 	}

@@ -158,6 +158,15 @@ func fleetWarnings(c controller.Service) []string {
 	return atMost(refuse)
 }
 
+// lossyWarnings name the Envoys whose load reports lack something.
+func lossyWarnings(c controller.Service) []string {
+	var ws []string
+	for _, l := range c.Fleet.Lossy {
+		ws = append(ws, l.Warning())
+	}
+	return atMost(ws)
+}
+
 func atMost(list []string) []string {
 	if len(list) <= namedEnvoys {
 		return list

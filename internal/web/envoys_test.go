@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/world"
 	"github.com/canaryd/canaryd/internal/xds"
 )
@@ -78,4 +79,15 @@ func TestEnvoysAreTold(t *testing.T) {
 	s.call("DELETE", "/api/v1/envoys/edge-1", "", 404, "Problem")
 	s.call("GET", "/api/v1/envoys?service=nosuch", "", 404, "Problem")
 	s.call("GET", "/api/v1/envoys?limit=0", "", 422, "Problem")
+}
+
+func TestLossyEnvoysAreWarnedOf(t *testing.T) {
+	var c controller.Service
+	for range namedEnvoys + 2 {
+		c.Fleet.Lossy = append(c.Fleet.Lossy, xds.Lossy{Node: "edge-1", Build: "envoy 1.37.0"})
+	}
+	ws := warnings(c)
+	if len(ws) != namedEnvoys+1 || !strings.HasPrefix(ws[0], "Envoy edge-1 (envoy 1.37.0) loses load reports") || !strings.HasPrefix(ws[namedEnvoys], "and 2 more") {
+		t.Errorf("%q", ws)
+	}
 }

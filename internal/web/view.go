@@ -78,6 +78,7 @@ func warnings(c controller.Service) []string {
 	say(c.Publishing, "the table cannot be published, the Envoys keep the one before: ", "")
 	say(c.Policies, "the policies were not reloaded: ", "")
 	ws = append(ws, fleetWarnings(c)...)
+	ws = append(ws, lossyWarnings(c)...)
 	if c.Conflict != "" {
 		ws = append(ws, c.Conflict)
 	}

@@ -13,6 +13,7 @@ type Bootstrap struct {
 	XDS, Admin      string // host:port
 	NodeID, Cluster string
 	TLSDir          string // holds client.pem, client.key, ca.pem; empty: plain text
+	EnvoyVersion    string // like 1.36; empty: 1.39 or newer
 }
 
 // YAML writes the bootstrap. It asks for delta ADS and load reports over one connection, keeps only
@@ -45,15 +46,36 @@ func (b Bootstrap) YAML() (string, error) {
 			return "", fmt.Errorf("--tls-dir: %w", err)
 		}
 	}
+	version, err := envoyVersion(b.EnvoyVersion)
+	if err != nil {
+		return "", err
+	}
 	var out strings.Builder
 	err = template.Must(template.New("bootstrap").Parse(bootstrapText)).Execute(&out, map[string]any{
-		"XDS": x, "Admin": a, "NodeID": b.NodeID, "Cluster": b.Cluster, "TLS": dir,
+		"XDS": x, "Admin": a, "NodeID": b.NodeID, "Cluster": b.Cluster, "TLS": dir, "Mend": mendable(version),
 	})
 	return out.String(), err
 }
 
+// Warning says what the bootstrap cannot mend about its Envoy; empty: nothing.
+func (b Bootstrap) Warning() string {
+	version, err := envoyVersion(b.EnvoyVersion)
+	if n := (Node{ID: b.NodeID, Build: "envoy " + b.EnvoyVersion, Version: version, Mended: true}); err == nil && n.lossy() {
+		return Lossy{Node: n.ID, Build: n.Build}.Warning()
+	}
+	return ""
+}
+
 const bootstrapText = `# Envoy bootstrap for canaryd, made by "canaryd bootstrap".
+{{- if .Mend}}
+node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}", metadata: {canaryd: {whole_reports: true}}}
+layered_runtime:                  # for Envoy 1.36 only: without it load reports lack failures; take it out when you upgrade
+  layers:
+  - name: canaryd
+    static_layer: {envoy.reloadable_features.report_load_with_rq_issued: false}
+{{- else}}
 node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}"}
+{{- end}}
 admin: {address: {socket_address: {address: "{{.Admin.Host}}", port_value: {{.Admin.Port}}}}}
 cluster_manager:
   load_stats_config:              # load reports: the evidence of "source: envoy"

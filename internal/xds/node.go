@@ -14,6 +14,7 @@ type Node struct {
 	Peer        string    // address
 	Client      bool      // a gRPC client without a proxy
 	Diagnostic  bool      // `xds dump`: it looks, and serves nobody
+	Mended      bool      // its bootstrap has the flag for whole load reports
 }
 
 // nodeOf reads it from the first request of a stream.
@@ -27,5 +28,6 @@ func nodeOf(n *core.Node, peer string) Node {
 	}
 	own := n.GetMetadata().GetFields()["canaryd"].GetStructValue()
 	out.Diagnostic = own.GetFields()["diagnostic"].GetBoolValue()
+	out.Mended = own.GetFields()["whole_reports"].GetBoolValue()
 	return out
 }

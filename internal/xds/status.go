@@ -16,6 +16,7 @@ type Status struct {
 	Counts     Counts
 	Crowds     []rollout.Crowd // who serves what
 	Nodes      []NodeStatus    // those that do not have the table, or refuse something; in order
+	Lossy      []Lossy         // connected ones whose load reports lack attempts; in order
 
 	// The rest follows from what is above.
 
@@ -51,6 +52,9 @@ func (f *Force) Status(service string) Status {
 		}
 		standing := f.standing(m)
 		s.Counts.add(standing)
+		if standing != Gone {
+			s.addLossy(m.node)
+		}
 		if standing != Applied && standing != Joining || len(m.refusals) > 0 {
 			s.Nodes = append(s.Nodes, f.nodeStatus(m))
 		}
@@ -99,7 +103,7 @@ func (s Status) Merge(o Status) Status {
 		o.Counts.Behind, o.Counts.Applied = o.Counts.Behind+o.Counts.Applied, 0
 	}
 	s.Counts.plus(o.Counts)
-	s.Nodes = slices.Concat(s.Nodes, o.Nodes)
+	s.Nodes, s.Lossy = slices.Concat(s.Nodes, o.Nodes), slices.Concat(s.Lossy, o.Lossy)
 	slices.SortFunc(s.Nodes, NodeStatus.compare)
 	live := map[string]bool{}
 	for _, n := range s.Nodes {
@@ -131,6 +135,7 @@ func (s Status) derive() Status {
 	s.Subscribers = c.Joining + c.Applied + c.Behind + c.Lagging + c.Refused
 	s.Lagging, s.Refusals = nil, nil
 	slices.SortFunc(s.Nodes, NodeStatus.compare)
+	slices.SortFunc(s.Lossy, Lossy.compare)
 	for _, n := range s.Nodes {
 		switch n.Standing {
 		case Lagging:

@@ -72,6 +72,9 @@ func FuzzMerge(f *testing.F) {
 				s.Counts.add(n.Standing)
 				s.Nodes = append(s.Nodes, n)
 			}
+			for range next(3) {
+				s.Lossy = append(s.Lossy, Lossy{Node: string('a' + rune(next(3))), Build: string('x' + rune(next(2)))})
+			}
 			return s.derive()
 		}
 		a, b, c := one(), one(), one()
