@@ -11,10 +11,12 @@ const (
 	longestGap  = 5 * time.Minute  // counters further apart tell too little
 	skewMost    = 10 * time.Second // between the clocks of Prometheus servers behind one address
 	swingsMost  = 2                // within longestGap
-	burst       = 1000             // requests in one scrape that surprise nobody
+	burst       = 100_000          // requests in one scrape that surprise nobody: less than a running Envoy has counted
+	burstAlone  = 1000             // where no label says which Envoy it is
 	burstFactor = 10               // nor do so many times what the Envoy had before
 	keptFor     = 40 * time.Second // of the readings before the last
 	keptLeast   = 4
+	looksMost   = 8                // at a first reading that no other follows
 	agreeing    = 4                // readings, where no label says which Envoy it is
 	unnamedWait = 30 * time.Second // and as long
 	keptMost    = 64
@@ -28,7 +30,7 @@ type instance struct {
 	labels model.LabelSet // all that are not the counters' own
 	named  bool           // they say which Envoy it is
 
-	looked    time.Time  // at the first reading
+	looks     int        // at a first reading
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -65,14 +67,14 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 }
 
 // arriving reports that the newest reading may not be there as a whole yet: remote stores show a scrape
-// bit by bit. The first one is looked at twice, because what it lacks would seem to begin at 0.
+// bit by bit. Nothing begins with it, because what it lacks would seem to begin at 0; unless the next one
+// is so long in coming that no answer has both.
 func (in *instance) arriving(r *reading) bool {
 	if in.last != nil {
 		return in.last.change(r) == vanished
 	}
-	first := r.at.After(in.looked)
-	in.looked = r.at
-	return first
+	in.looks++
+	return in.looks < looksMost
 }
 
 func (in *instance) read(r *reading) []step {
@@ -205,7 +207,11 @@ type held struct {
 
 // step counts, or waits for later readings to agree.
 func (in *instance) step(s step) []step {
-	sudden := s.requests() > burst+burstFactor*in.pace*s.seconds()
+	usual := burst + burstFactor*in.pace*s.seconds()
+	if !in.named {
+		usual += burstAlone - burst
+	}
+	sudden := s.requests() > usual
 	switch {
 	case !in.named && in.pace > 0 && sudden, // it may be another Envoy's counter from now on
 		s.appears() && (sudden || !in.named || in.reappears(s)): // or one that need not have begun at 0

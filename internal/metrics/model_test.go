@@ -290,6 +290,7 @@ func FuzzNeverMoreThanWasCounted(f *testing.F) {
 	f.Add(uint64(71), 183) // found here
 	f.Add(uint64(15), -39)
 	f.Add(uint64(745702872434), 0b101000101011)
+	f.Add(uint64(573034531120), 0b101001000100)
 	f.Add(uint64(471465434394), 0b101111101101)
 	f.Fuzz(func(t *testing.T, seed uint64, kinds int) { neverMore(t, seed, kinds&(kindsOfTrouble-1)) })
 }
