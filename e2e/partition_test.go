@@ -15,7 +15,7 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-const halfForEver = "ramp: {steps: [50%, 100%], hold: 1h}\njudge: {clump: 1, budget: 100000}\n"
+const halfForEver = "ramp: {steps: [50%, 100%], hold: 1h}\njudge: {clump: 1, budget: 100000}\nafter_promotion: {watch: 1s}\n"
 
 // machine is an Envoy with a network stack of its own, on the network of a yard.
 type machine struct {
@@ -73,8 +73,7 @@ func (m *machine) find() {
 // sends is how many of a machine's users were answered by a version so far.
 func (m *machine) sends(version string) int { return m.users.Count().ByName[version] }
 
-// split is a yard with three machines whose users are on v1 and v2, half and half. The third one has just lost canaryd,
-// and then v2 begins to fail.
+// split is a yard with three machines whose users are on v1 and v2, half and half. The third one has just lost canaryd.
 func split(t *testing.T) (y *yard, edges []*machine) {
 	t.Helper()
 	y = newYard(t, yardSetting{apart: true, policy: halfForEver})
@@ -94,6 +93,13 @@ func split(t *testing.T) (y *yard, edges []*machine) {
 	y.until(60*time.Second, "v2 to have half", func() bool { v := y.Version(y.service, "v2"); return v.Weight == 0.5 && v.InForce })
 	y.until(10*time.Second, "users of the third to be on v2", func() bool { return edges[2].sends("v2") > 0 })
 	edges[2].lose()
+	return y, edges
+}
+
+// splitAndCut is a split yard where v2 has begun to fail, and is cut.
+func splitAndCut(t *testing.T) (y *yard, edges []*machine) {
+	t.Helper()
+	y, edges = split(t)
 	y.docker("kill", "--signal", "USR1", y.running("v2")[0])
 	y.until(60*time.Second, "v2 to be cut, and that to be stored", func() bool { // what the history tells is stored
 		return y.Version(y.service, "v2").Phase == rollout.Failed && strings.Contains(y.run(0, "history", y.service), "rolled_back")
@@ -123,7 +129,7 @@ func (y *yard) awaits(m *machine, version string) {
 		return may(version, m.name).MatchString(y.run(0, "status", y.service))
 	})
 	y.until(5*time.Second, "`envoys` to show what "+m.name+" has", func() bool {
-		return regexp.MustCompile(m.name + ` .* v1 50%, ` + version + ` 50%`).MatchString(y.run(0, "envoys", y.service))
+		return regexp.MustCompile(m.name + ` .* v1 50%, v2 50%`).MatchString(y.run(0, "envoys", y.service))
 	})
 }
 
@@ -147,13 +153,14 @@ func (y *yard) stops(version string) {
 }
 
 // unharmed checks that users only ever saw answers of the versions themselves.
-func (m *machine) unharmed() {
+func (m *machine) unharmed() (sent rig.Sent) {
 	m.t.Helper()
-	sent := m.users.Stop()
+	sent = m.users.Stop()
 	m.t.Logf("%s: %s, by version %v", m.name, sent, sent.ByName)
 	if sent.Broken > 0 || sent.ByName["v1"]+sent.ByName["v2"] != sent.Requests {
 		m.t.Errorf("users of %s got no answer of a version: %s", m.name, sent)
 	}
+	return sent
 }
 
 // Only here an Envoy loses canaryd without a word and goes on serving: it is behind, and then gone, when the kernel gives up
@@ -161,7 +168,7 @@ func (m *machine) unharmed() {
 // that is back and has the cut, and no user meets a container that has gone.
 func TestACutOffEnvoyKeepsWhatItSendsUsersTo(t *testing.T) {
 	t.Parallel()
-	y, edges := split(t)
+	y, edges := splitAndCut(t)
 	began := time.Now()
 	y.sendNothing("v2", edges[:2]...)
 	within(t, "the cut at the Envoys that hear it, with 2 s of looking", time.Since(began), 3*time.Second)
@@ -192,7 +199,7 @@ func TestACutOffEnvoyKeepsWhatItSendsUsersTo(t *testing.T) {
 // Only here canaryd is killed between a cut and the Envoy that it did not reach: the next one knows whom to wait for.
 func TestARestartRemembersWhoIsCutOff(t *testing.T) {
 	t.Parallel()
-	y, edges := split(t)
+	y, edges := splitAndCut(t)
 	if err := y.Daemon().Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -218,10 +225,31 @@ func TestARestartRemembersWhoIsCutOff(t *testing.T) {
 	}
 }
 
+// Only here the version that everybody left is the one that was stable: its container is not removed under an Envoy that still
+// has it.
+func TestAPromotionRemovesNothingThatACutOffEnvoyHas(t *testing.T) {
+	t.Parallel()
+	y, edges := split(t)
+	y.run(0, "promote", y.service, "v2")
+	y.sendNothing("v1", edges[:2]...)
+	y.is(edges[2], "gone")
+	y.until(30*time.Second, "v1 to be retired", func() bool { return y.Version(y.service, "v1").Phase == rollout.Retired })
+	time.Sleep(3 * time.Second) // a pass of the containers, and more
+	y.awaits(edges[2], "v1")
+	edges[2].find()
+	y.is(edges[2], "applied")
+	y.stops("v1")
+	for _, m := range edges {
+		if sent := m.unharmed(); sent.Failed > 0 {
+			t.Errorf("users of %s saw %d errors", m.name, sent.Failed)
+		}
+	}
+}
+
 // Only here a person ends the waiting: the machine is gone for good, as far as anybody can tell.
 func TestForgettingACutOffEnvoyEndsTheWaiting(t *testing.T) {
 	t.Parallel()
-	y, edges := split(t)
+	y, edges := splitAndCut(t)
 	y.sendNothing("v2", edges[:2]...)
 	y.awaits(edges[2], "v2")
 	y.run(0, "envoys", "forget", "edge-3")

@@ -100,7 +100,7 @@ func (f *Force) Want(w Wanted, at time.Time) {
 	}
 	f.want = w
 	for m := range f.all() {
-		if !f.admits(m.node) {
+		if !f.admits(m.node) && !m.restored() {
 			f.remove(m)
 			continue
 		}

@@ -54,6 +54,10 @@ func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
 	}
 }
 
+// restored reports whether a node has not come back since a restart: whether it is still admitted nobody knows
+// until it does, for of its group nothing is stored.
+func (m *member) restored() bool { return m.stream == 0 && m.node.Cluster == "" }
+
 // Restore books what is stored of a service's nodes, before the first of them is answered.
 func (h *Hub) Restore(service string, cs []rollout.Crowd) {
 	h.mu.Lock()
