@@ -96,6 +96,7 @@ func serve(ctx context.Context, f serveFlags) error {
 	}
 	defer db.Close()
 	d := daemon{cfg: cfg, log: log, webConfig: f.webConfig, hub: xds.NewHub(log)}
+	d.hub.ForgetAfter = cfg.XDS.ForgetAfter.Std()
 	if err := d.decide(ctx, db); err != nil {
 		return err
 	}

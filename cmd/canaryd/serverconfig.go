@@ -26,8 +26,9 @@ import (
 // serverConfig is canaryd.yml. Every key has a default.
 type serverConfig struct {
 	XDS struct {
-		Listen string    `yaml:"listen"`
-		TLS    tlsConfig `yaml:"tls"`
+		Listen      string          `yaml:"listen"`
+		TLS         tlsConfig       `yaml:"tls"`
+		ForgetAfter policy.Duration `yaml:"forget_after"` // an Envoy that is not connected: so long nothing is stopped that it may still send users to
 	} `yaml:"xds"`
 	Web struct {
 		Listen string   `yaml:"listen"`
@@ -97,6 +98,7 @@ type prometheusConfig struct {
 func defaultServerConfig() serverConfig {
 	var c serverConfig
 	c.XDS.Listen, c.Web.Listen = "127.0.0.1:18000", "127.0.0.1:8080"
+	c.XDS.ForgetAfter = policy.Duration(time.Hour)
 	c.Policies = []string{"policies/*.yml"}
 	c.Storage.Path = "data"
 	c.Metrics.Source = policy.SourceEnvoy
@@ -145,6 +147,9 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	c.validateAddresses(say)
 	if c.Metrics.Interval.Std() < 100*time.Millisecond {
 		say("metrics.interval", "the interval must be 100ms at least")
+	}
+	if c.XDS.ForgetAfter.Std() < time.Minute {
+		say("xds.forget_after", "must be 1m at least: an Envoy that reconnects is not gone")
 	}
 	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
 		say("xds.tls", "cert_file and key_file belong together")

@@ -178,6 +178,9 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 			err = c.honest(u, err)
 			return
 		}
+		if e.Verb == "resume" { // what was refused may be accepted now
+			c.Hub.Retry(service)
+		}
 		s, stored = c.snapshot(u), u.whenStored()
 	})
 	if err = cmp.Or(doErr, err); err != nil {
