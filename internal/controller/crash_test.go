@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -113,14 +114,22 @@ func play(t *testing.T, d drama, kill *crash) (writes int) {
 		}
 		s := &stagehand{bubble: b, what: what, since: map[string]time.Time{}, had: map[string]uint32{}, ended: map[string]bool{}}
 		acts, begin := d.acts, time.Now()
+		var under chan bool // the act that is under way: its answer may take two seconds
 		for time.Since(begin) < d.lasts {
 			time.Sleep(10 * time.Millisecond)
 			if kill != nil && kill.dead.Load() && kill.at > 0 {
 				s.restart(kill)
 				kill.at = 0
 			}
-			if len(acts) > 0 && time.Since(begin) >= acts[0].at && s.does(acts[0]) {
-				acts = acts[1:]
+			select {
+			case done := <-under:
+				if under = nil; done {
+					acts = acts[1:]
+				}
+			default:
+			}
+			if under == nil && len(acts) > 0 && time.Since(begin) >= acts[0].at {
+				under = s.does(acts[0])
 			}
 			s.look()
 		}
@@ -154,18 +163,24 @@ func (s *stagehand) wait(d time.Duration) {
 }
 
 // does carries out an act; false: it was not stored, and whoever wanted it tries again.
-func (s *stagehand) does(a act) bool {
-	var err error
-	stored := true
-	if a.verb == "announce" {
-		_, _, err = s.daemon.Announce(s.t.Context(), "shop", rollout.Announced{Version: a.version, Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
-	} else {
-		var svc Service
-		svc, _, err = s.daemon.Command(s.t.Context(), "shop", rollout.Commanded{Verb: a.verb, Version: a.version, By: "ann"})
-		stored = svc.Stored
-	}
-	var done *rollout.Refusal
-	return err == nil && stored || errors.As(err, &done) // carried out by the try before
+func (s *stagehand) does(a act) chan bool {
+	daemon, answer := s.daemon, make(chan bool, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Second) // a daemon that has ended answers nothing
+		defer cancel()
+		var err error
+		stored := true
+		if a.verb == "announce" {
+			_, _, err = daemon.Announce(ctx, "shop", rollout.Announced{Version: a.version, Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
+		} else {
+			var svc Service
+			svc, _, err = daemon.Command(ctx, "shop", rollout.Commanded{Verb: a.verb, Version: a.version, By: "ann"})
+			stored = svc.Stored
+		}
+		var done *rollout.Refusal
+		answer <- err == nil && stored || errors.As(err, &done) // carried out by the try before
+	}()
+	return answer
 }
 
 // look asks canaryd what is decided, and holds it against what the Envoys serve.
