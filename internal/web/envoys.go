@@ -174,12 +174,21 @@ func atMost(list []string) []string {
 	return append(slices.Clone(list[:namedEnvoys]), fmt.Sprintf("and %d more: `canaryd envoys SERVICE` lists them", len(list)-namedEnvoys))
 }
 
-// leftovers are the versions that a node gives a share and that are decided to get nothing.
+// leftovers are the versions that a node gives a share and that are decided to get nothing. Of a node whose last
+// answer was lost nobody knows after a restart what it has: it may be any version whose containers still run.
 func leftovers(c controller.Service, n controller.NodeStatus) []string {
 	var out []string
 	for _, r := range n.Weights {
 		if c.State.Weight(r.Version) == 0 && !slices.Contains(out, r.Version) {
 			out = append(out, r.Version)
+		}
+	}
+	if n.Version == "" || len(n.Weights) > 0 {
+		return out
+	}
+	for i := range c.State.Versions {
+		if v := &c.State.Versions[i]; !v.LaunchedAt.IsZero() && !v.FirstWeight.IsZero() && c.State.Weight(v.Name) == 0 {
+			out = append(out, v.Name)
 		}
 	}
 	return out

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/world"
 	"github.com/canaryd/canaryd/internal/xds"
 )
@@ -89,5 +90,21 @@ func TestLossyEnvoysAreWarnedOf(t *testing.T) {
 	ws := warnings(c)
 	if len(ws) != namedEnvoys+1 || !strings.HasPrefix(ws[0], "Envoy edge-1 (envoy 1.37.0) loses load reports") || !strings.HasPrefix(ws[namedEnvoys], "and 2 more") {
 		t.Errorf("%q", ws)
+	}
+}
+
+// What a node has is not known where its last answer was lost and canaryd was started since: then all versions are named that
+// it may have.
+func TestWhoMayHaveAnythingIsWarnedOf(t *testing.T) {
+	began := time.Unix(1e9, 0)
+	c := controller.Service{State: rollout.State{Versions: []rollout.Version{
+		{Name: "v1", Phase: rollout.Stable, LaunchedAt: began, FirstWeight: began},
+		{Name: "v2", Phase: rollout.Failed, LaunchedAt: began, FirstWeight: began},
+		{Name: "v3", Phase: rollout.Failed, FirstWeight: began}, // stopped
+		{Name: "v4", Phase: rollout.Warming, LaunchedAt: began}, // never served
+	}, Stable: "v1"}}
+	c.Fleet.Nodes = []xds.NodeStatus{{Node: "edge-3", Standing: xds.Gone, Version: "x"}, {Node: "edge-4", Standing: xds.Joining}}
+	if got := fmt.Sprint(fleetWarnings(c)); got != "[Envoy edge-3 (gone) may still send users to v2]" {
+		t.Error(got)
 	}
 }

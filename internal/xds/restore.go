@@ -17,7 +17,8 @@ func (f *Force) crowds(at time.Time) []rollout.Crowd {
 		if m.doubted || m.accepted.Version == "" || f.overdue(m, at) {
 			continue
 		}
-		c := rollout.Crowd{Version: m.accepted.Version, Has: m.accepted.Slots, Present: m.accepted.is(f.wanted(m).Version)}
+		unknown := m.stream == 0 && m.accepted.Slots == nil // restored: a table was sent to it, and its answer was lost
+		c := rollout.Crowd{Version: m.accepted.Version, Has: m.accepted.Slots, Present: m.accepted.is(f.wanted(m).Version) && !unknown}
 		if m.stream == 0 && m.sent != "" && !sameVersion(m.sent, m.accepted.Version) { // its answer was lost with its connection
 			c = rollout.Crowd{Version: m.sent}
 		}

@@ -37,3 +37,28 @@ func TestRestoredNodesAreWaitedForWhateverIsWanted(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// An Envoy that lost its connection before it answered may have the present table or not. Over a restart, however often, it is
+// not taken for one that has it.
+func TestALostAnswerIsNoAnswerAfterARestart(t *testing.T) {
+	b := newBook()
+	b.want(1)
+	b.join("a", 0)
+	b.accept("a", 1)
+	b.want(2)
+	b.Sent(b.streams["a"], content(2).Version, b.at)
+	b.leave("a")
+	for restarts := range 3 {
+		cs := b.crowds(b.at)
+		if len(cs) != 1 || cs[0].Present || cs[0].Has != nil {
+			t.Fatalf("after %d restarts: %+v", restarts, cs)
+		}
+		b = newBook()
+		b.want(2)
+		b.Restore(cs, b.at)
+	}
+	b.join("a", 2)
+	if cs := b.crowds(b.at); len(cs) != 1 || !cs[0].Present {
+		t.Errorf("back: %+v", cs)
+	}
+}
