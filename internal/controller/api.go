@@ -31,7 +31,7 @@ func (c *Controller) unknownService(name string) error {
 type NotStoredError struct{ What, Why string }
 
 func (e *NotStoredError) Error() string {
-	return fmt.Sprintf("%s is decided and not stored yet (%s): it is carried out when it is stored; `abort` takes it back and does not wait for the disk", e.What, e.Why)
+	return fmt.Sprintf("%s is decided and not stored yet (%s): it is carried out when it is stored; `abort` of a version that gets traffic now does not wait for the disk", e.What, e.Why)
 }
 
 // Service is a snapshot of one service.

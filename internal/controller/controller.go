@@ -305,7 +305,7 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 		u.rest, u.doubts = restEvidence{}, ev.Warnings
 		c.served(ev)
 		generation := u.state.Generation
-		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing})
+		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
 		for _, v := range u.state.Versions {
 			if v.Verdict.At.Equal(now) {
 				u.verdicts[string(v.Verdict.Outcome)]++

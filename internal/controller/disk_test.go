@@ -649,3 +649,63 @@ func TestAnEditIsHeardByItsServiceOnly(t *testing.T) {
 		}
 	})
 }
+
+// While the disk hangs the Envoys serve what is stored, whatever was decided since: what they give traffic
+// can be aborted, what a promotion superseded loses its traffic, and no promotion ends a judgement.
+func TestWhatIsServedCanBeCutWhileTheDiskHangs(t *testing.T) {
+	hang := func(name, policyText string, story func(b *bubble, bad *sync.Map, command func(verb, version string) error)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var bad sync.Map
+				b := newBubble(t, policyText, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: func(v string, _ time.Time) float64 {
+					if _, ok := bad.Load(v); ok {
+						return 1
+					}
+					return 0
+				}})
+				time.Sleep(3 * time.Second)
+				b.announce("v2")
+				time.Sleep(5 * time.Second)
+				story(b, &bad, func(verb, version string) error {
+					_, _, err := b.daemon.Command(b.t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, By: "ann"})
+					return err
+				})
+			})
+		})
+	}
+	hang("the way back is not stored", tenPercent, func(b *bubble, _ *sync.Map, command func(verb, version string) error) {
+		if err := command("promote", "v2"); err != nil {
+			b.t.Fatal(err)
+		}
+		thaw := b.disk.freeze()
+		defer thaw()
+		if err := command("promote", "v1"); err == nil {
+			b.t.Error("promoted on a disk that hangs")
+		}
+		if err := command("abort", "v2"); err != nil || b.share("v2") != 0 || b.share("v1") != 20000 {
+			b.t.Errorf("%v: v1 gets %d, v2 %d", err, b.share("v1"), b.share("v2"))
+		}
+	})
+	hang("it was superseded", tenPercent, func(b *bubble, bad *sync.Map, command func(verb, version string) error) {
+		b.announce("v3")
+		thaw := b.disk.freeze()
+		defer thaw()
+		if err := command("promote", "v3"); err == nil {
+			b.t.Error("promoted on a disk that hangs")
+		}
+		bad.Store("v2", true)
+		b.never("v2", time.Minute)
+	})
+	hang("it would be promoted", bubblePolicy+"ramp: {steps: [10%, 100%], hold: 10s}\njudge: {clump: 1, promote_within: {ratio: 2, margin: 1%}}\n", func(b *bubble, bad *sync.Map, _ func(verb, version string) error) {
+		thaw := b.disk.freeze()
+		defer thaw()
+		time.Sleep(5 * time.Minute)
+		if v := b.version("v2"); v.Phase != rollout.Canary || !strings.Contains(v.Verdict.Reason, "waits for the disk") {
+			b.t.Errorf("v2 is %s: %+v", v.Phase, v.Verdict)
+		}
+		bad.Store("v2", true)
+		b.until("v2", rollout.Failed, 20*time.Second)
+		time.Sleep(time.Second)
+		b.never("v2", time.Minute)
+	})
+}

@@ -40,7 +40,7 @@ type seen struct {
 	since  time.Time
 	last   time.Time // last report that spoke of it
 	node   string
-	counts map[reporter]*rollout.Cell // since the last round
+	counts map[reporter][]rollout.Cell // since the last round
 }
 
 // reporter is who counted; a node may be an Envoy and a gRPC client at once.
@@ -48,6 +48,10 @@ type reporter struct {
 	node  string
 	proxy rollout.Proxy
 }
+
+// apartMost is how many reports of one Envoy are kept apart between two rounds; later ones are joined. Apart,
+// one of them may lie wholly within the time of a weight; joined, they straddle its beginning.
+const apartMost = 4
 
 // reportersMost bounds what is kept of one service between two rounds.
 const reportersMost = 10_000
@@ -65,7 +69,7 @@ func (e *Envoy) Watch(targets []Target) {
 	for _, t := range targets {
 		s := e.targets[t.Service]
 		if s == nil {
-			s = &seen{since: time.Now(), counts: map[reporter]*rollout.Cell{}}
+			s = &seen{since: time.Now(), counts: map[reporter][]rollout.Cell{}}
 		}
 		s.Target = t
 		next[t.Service] = s
@@ -73,8 +77,8 @@ func (e *Envoy) Watch(targets []Target) {
 	e.targets = next
 }
 
-// Add takes a report in. It is summed at once, so that while the loop is busy no more is kept than one
-// cell for each Envoy and service. One round gathers the reports of all Envoys; with a single Envoy each
+// Add takes a report in. It is taken apart at once, so that while the loop is busy no more is kept than a
+// few cells for each Envoy and service. One round gathers the reports of all Envoys; with a single Envoy each
 // report is judged as it comes.
 func (e *Envoy) Add(r Report) {
 	e.mu.Lock()
@@ -101,15 +105,15 @@ func (t *seen) add(r Report, now time.Time) bool {
 		return true
 	}
 	by := reporter{r.Node, r.Proxy}
-	sum := t.counts[by]
-	if sum == nil {
-		if len(t.counts) >= reportersMost {
-			return false
-		}
-		sum = &rollout.Cell{}
-		t.counts[by] = sum
+	cells := t.counts[by]
+	switch {
+	case len(cells) == 0 && len(t.counts) >= reportersMost:
+		return false
+	case len(cells) < apartMost:
+		t.counts[by] = append(cells, c)
+	default:
+		cells[apartMost-1].Join(c)
 	}
-	sum.Join(c)
 	t.last, t.node = now, r.Node
 	return true
 }
@@ -117,11 +121,11 @@ func (t *seen) add(r Report, now time.Time) bool {
 // take returns what was counted since it was last asked, in an order that does not change.
 func (t *seen) take() []rollout.Cell {
 	cells := make([]rollout.Cell, 0, len(t.counts))
-	for _, c := range t.counts {
-		cells = append(cells, *c)
+	for _, cs := range t.counts {
+		cells = append(cells, cs...)
 	}
 	clear(t.counts)
-	slices.SortFunc(cells, func(a, b rollout.Cell) int {
+	slices.SortStableFunc(cells, func(a, b rollout.Cell) int {
 		return cmp.Or(cmp.Compare(a.Slice, b.Slice), cmp.Compare(a.Proxy, b.Proxy))
 	})
 	return cells

@@ -60,8 +60,13 @@ func (m *machine) abort(v *Version, e Commanded) error {
 		m.goBack(v, warm[len(warm)-1], Aborted)
 		m.record(v, KindAborted, e.By, "stable aborted by hand: everything goes back to %s", m.Stable)
 		return nil
+	case v.Phase == Warm || v.Phase == Draining: // an Envoy may still send users to it: always where a promotion is not stored
+		m.Watch = nil
+		m.end(v, Aborted)
+		m.record(v, KindAborted, e.By, "aborted by hand: its sessions end, and it is no way back")
+		return nil
 	}
-	return m.wrongPhase(v, "abort", "queued, warming, canary, paused or stable")
+	return m.wrongPhase(v, "abort", "queued, warming, canary, paused, stable, warm or draining")
 }
 
 func (m *machine) pause(v *Version, e Commanded) error {

@@ -43,6 +43,7 @@ type Observed struct {
 	Cells   []Cell        `json:"cells,omitempty"`
 	Batch   time.Duration `json:"batch,omitempty"` // how long a batch is
 	Missing *Missing      `json:"missing,omitempty"`
+	Stuck   bool          `json:"stuck,omitempty"` // nothing is being stored: a promotion would end the judgement, and reach no Envoy
 }
 
 // Cell is what one proxy counted over one interval, for all versions.
@@ -243,7 +244,7 @@ func Kinds() []Kind {
 // Cut reports whether the record takes traffic away from a failed version: it must reach Envoy
 // even when it cannot be stored.
 func (k Kind) Cut() bool {
-	return k == KindRolledBack || k == KindReturned || k == KindAborted || k == KindUnreachable
+	return k == KindRolledBack || k == KindReturned || k == KindAborted || k == KindUnreachable || k == KindSuperseded
 }
 
 // Refusal is an event that does not fit the state; nothing changed.

@@ -14,7 +14,7 @@ import (
 // observed takes a tick of evidence in: first what everybody learns from it, then one decision per
 // canary, cuts before anything else.
 func (m *machine) observed(e Observed) {
-	m.Missing = e.Missing
+	m.Missing, m.stuck = e.Missing, e.Stuck
 	if e.Batch > 0 {
 		m.Batch = e.Batch
 	}

@@ -175,6 +175,10 @@ func (m *machine) advance(v *Version) {
 }
 
 func (m *machine) tryPromote(v *Version, w int) {
+	if m.stuck && v.Judge.Proven(&v.Config) {
+		m.verdict(v, analysis.Wait, analysis.Holding, "proven at %s: the promotion waits for the disk, and the rollback test goes on meanwhile", share(w))
+		return
+	}
 	if v.Judge.Proven(&v.Config) {
 		p := m.Policy.Judge.PromoteWithin
 		m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), p.Ratio, p.Margin, v.took(m.at))
