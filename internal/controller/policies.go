@@ -90,7 +90,8 @@ func (p *policies) read() (policySet, error) {
 		return set, errs
 	}
 	for _, f := range files {
-		if dir := filepath.Dir(f); set.origins[dir] == (origin{}) {
+		dir := filepath.Dir(f)
+		if _, asked := set.origins[dir]; !asked {
 			set.origins[dir] = gitOrigin(dir, files)
 		}
 	}

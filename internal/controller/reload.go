@@ -96,10 +96,13 @@ func (c *Controller) adopt(d policy.Document, o origin, by string) {
 	if same && !u.adopted { // the release of canaryd that stored it may have read the text otherwise
 		same = reflect.DeepEqual(d.Policy, u.state.Policy)
 	}
-	if u.removing || same {
+	if u.removing {
 		return
 	}
-	u.text, u.adopted = d.Text, true
+	if u.adopted = true; same {
+		return
+	}
+	u.text = d.Text
 	c.must(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: by})
 }
 

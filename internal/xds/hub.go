@@ -146,12 +146,13 @@ func (h *Hub) install(e *edition) error {
 		old = s.edition
 	}
 	s.edition = e
+	now := e.refs()
 	for ref := range old.refs() {
-		if _, stays := e.refs()[ref]; !stays {
+		if now[ref] == nil {
 			h.drop(ref)
 		}
 	}
-	for _, r := range e.refs() {
+	for _, r := range now {
 		h.put(r)
 	}
 	if err := h.clients.publish(old.clientView(), e.view); err != nil {
