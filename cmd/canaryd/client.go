@@ -107,7 +107,7 @@ func output(c *cobra.Command) *string {
 
 func checkOutput(o string) error {
 	if o != "table" && o != "json" {
-		return &exit{exitUsage, fmt.Sprintf("canaryd: -o %q: write table or json", o)}
+		return usage("-o %q: write table or json", o)
 	}
 	return nil
 }

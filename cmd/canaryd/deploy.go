@@ -35,7 +35,7 @@ func deployCommand() *cobra.Command {
 		if len(args) == 1 {
 			tag, err := tagOf(a.Image)
 			if err != nil {
-				return &exit{exitUsage, "canaryd: " + err.Error()}
+				return usage("%v", err)
 			}
 			args = append(args, tag)
 		}

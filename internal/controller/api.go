@@ -114,23 +114,20 @@ func (c *Controller) unit(name string) (*unit, error) {
 // Announce says that a version exists; known reports that it did before.
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At, e.Secret = time.Now(), rand.Text()
-	var stored <-chan struct{}
-	doErr := c.do(ctx, func() {
-		var u *unit
-		if u, err = c.unit(service); err != nil {
-			return
+	stored, err := c.decide(ctx, func() (*unit, error) {
+		u, err := c.unit(service)
+		if err != nil {
+			return nil, err
 		}
 		if known, err = c.announce(u, e); err == nil {
-			s, stored = c.snapshot(u), u.whenStored()
+			s = c.snapshot(u)
 		}
+		return u, err
 	})
-	if err = cmp.Or(doErr, err); err != nil {
-		return s, known, err
+	if err == nil && !stored {
+		err = &NotStoredError{"the announcement of " + e.Version, c.whyNotStored(ctx)}
 	}
-	if !untilStored(stored) {
-		return s, known, &NotStoredError{"the announcement of " + e.Version, c.whyNotStored(ctx)}
-	}
-	return s, known, nil
+	return s, known, err
 }
 
 func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err error) {
@@ -167,27 +164,23 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
 		e.Reachable = reachable(ctx, &s.State, v)
 	}
-	var stored <-chan struct{}
-	doErr := c.do(ctx, func() {
-		var u *unit
-		if u, err = c.unit(service); err != nil {
-			return
+	stored, err := c.decide(ctx, func() (*unit, error) {
+		u, err := c.unit(service)
+		if err != nil {
+			return nil, err
 		}
 		e.At = time.Now()
 		if _, err = c.step(u, e); err != nil {
-			err = c.honest(u, err)
-			return
+			return nil, c.honest(u, err)
 		}
 		if e.Verb == "resume" { // what was refused may be accepted now
 			c.Hub.Retry(service)
 		}
-		s, stored = c.snapshot(u), u.whenStored()
+		s = c.snapshot(u)
+		return u, nil
 	})
-	if err = cmp.Or(doErr, err); err != nil {
-		return s, e.Version, err
-	}
-	s.Stored = untilStored(stored)
-	if !s.Stored && e.Verb != "abort" {
+	s.Stored = stored
+	if err == nil && !stored && e.Verb != "abort" {
 		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
 	}
 	return s, e.Version, err
@@ -207,13 +200,24 @@ func (c *Controller) honest(u *unit, err error) error {
 	return &said
 }
 
-// untilStored lets a command answer when its decision is on disk: for two seconds at most.
-func untilStored(stored <-chan struct{}) bool {
+// decide runs a function in the loop that decides something about a service, and waits for two seconds at
+// most until that is on disk.
+func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (stored bool, err error) {
+	var durable <-chan struct{}
+	doErr := c.do(ctx, func() {
+		var u *unit
+		if u, err = f(); err == nil {
+			durable = u.whenStored()
+		}
+	})
+	if err = cmp.Or(doErr, err); err != nil {
+		return false, err
+	}
 	select {
-	case <-stored:
-		return true
+	case <-durable:
+		return true, nil
 	case <-time.After(writeHangs):
-		return false
+		return false, nil
 	}
 }
 
@@ -247,9 +251,7 @@ func onlyCanary(s *rollout.State) (string, error) {
 
 // Delete removes an orphaned service, or one whose stored state cannot be read.
 func (c *Controller) Delete(ctx context.Context, service, by string) error {
-	var err error
-	var stored <-chan struct{}
-	doErr := c.do(ctx, func() {
+	stored, err := c.decide(ctx, func() (*unit, error) {
 		u := c.units[service]
 		switch {
 		case c.unreadable[service] != nil:
@@ -258,36 +260,31 @@ func (c *Controller) Delete(ctx context.Context, service, by string) error {
 			c.units[service] = u
 			delete(c.unreadable, service)
 		case u == nil:
-			err = c.unknownService(service)
-			return
+			return nil, c.unknownService(service)
 		case !u.state.Orphaned:
-			err = &rollout.Refusal{Message: fmt.Sprintf("service %s still has a policy: remove the policy first", service)}
-			return
+			return nil, &rollout.Refusal{Message: fmt.Sprintf("service %s still has a policy: remove the policy first", service)}
 		}
-		stored = c.remove(u, by)
+		c.remove(u, by)
+		return u, nil
 	})
-	if err = cmp.Or(doErr, err); err != nil {
-		return err
+	if err == nil && !stored {
+		err = &NotStoredError{"the removal of " + service, c.whyNotStored(ctx)}
 	}
-	if !untilStored(stored) {
-		return &NotStoredError{"the removal of " + service, c.whyNotStored(ctx)}
-	}
-	return nil
+	return err
 }
 
 // remove decides that a service goes. Its Envoys keep it until that is stored.
-func (c *Controller) remove(u *unit, by string) <-chan struct{} {
-	if !u.removing {
-		u.removing = true
-		c.decided(u, []rollout.Record{{At: time.Now(), Service: u.state.Policy.Service, Kind: rollout.KindRemoved, Reason: "the service is removed", By: by, Before: u.state.Weights()}})
+func (c *Controller) remove(u *unit, by string) {
+	if u.removing {
+		return
 	}
-	return u.whenStored()
+	u.removing = true
+	c.decided(u, []rollout.Record{{At: time.Now(), Service: u.state.Policy.Service, Kind: rollout.KindRemoved, Reason: "the service is removed", By: by, Before: u.state.Weights()}})
 }
 
 // removed takes a service out of the loop, now that it is out of the store. Its policy may be back.
 func (c *Controller) removed(u *unit) {
 	name := u.state.Policy.Service
-	u.gone = true
 	c.dismiss(u)
 	delete(c.units, name)
 	delete(c.busy, name)

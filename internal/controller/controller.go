@@ -98,8 +98,7 @@ type unit struct {
 	dropped   int       // records that found no room in there
 	waiting   []waiter
 	adopted   bool  // its policy was compared with the text since start-up
-	removing  bool  // a person deleted the service, and that is not stored yet
-	gone      bool  // and now it is
+	removing  bool  // a person deleted the service: it goes when that is stored
 	publishes error // why its table could not be published
 	encodes   error // why its state could not be stored
 	panicked  error // what its state machine stumbled over last
@@ -228,8 +227,8 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 	}
 }
 
-// step feeds one event to a service's state machine. What it decides is a cut goes out when it is
-// stored, or a moment later; everything else only when it is stored.
+// step feeds one event to a service's state machine. A cut that it decides goes out when it is stored, or
+// cutPatience later; everything else only when it is stored.
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	if u.removing {
 		return nil, nil
@@ -411,7 +410,7 @@ func (c *Controller) settle(now time.Time) {
 // publish gives the Hub what may be published of a service, if that is not what it has.
 func (c *Controller) publish(u *unit, now time.Time) {
 	t, ok := u.outbox.Take(now)
-	if !ok || u.gone {
+	if !ok {
 		return
 	}
 	log := c.Log.WithField("service", t.Service)

@@ -94,17 +94,22 @@ func (b *bubble) never(version string, long time.Duration) {
 
 const tenPercent = bubblePolicy + "ramp: {steps: [10%, 100%], hold: 1h}\njudge: {clump: 1}\n"
 
+// failing is traffic of which every request fails at the versions that are bad.
+func failing(bad *sync.Map) world.Traffic {
+	return world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: func(v string, _ time.Time) float64 {
+		if _, ok := bad.Load(v); ok {
+			return 1
+		}
+		return 0
+	}}
+}
+
 // cutUnder brings v2 to 10 %, lets the disk do something, and has v2 fail.
 func cutUnder(t *testing.T, trouble func(b *bubble), after func(b *bubble)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var bad sync.Map
-		b := newBubble(t, tenPercent, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: func(v string, _ time.Time) float64 {
-			if _, ok := bad.Load(v); ok {
-				return 1
-			}
-			return 0
-		}})
+		b := newBubble(t, tenPercent, 2, failing(&bad))
 		time.Sleep(3 * time.Second)
 		b.announce("v2")
 		time.Sleep(5 * time.Second)
@@ -657,12 +662,7 @@ func TestWhatIsServedCanBeCutWhileTheDiskHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var bad sync.Map
-				b := newBubble(t, policyText, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: func(v string, _ time.Time) float64 {
-					if _, ok := bad.Load(v); ok {
-						return 1
-					}
-					return 0
-				}})
+				b := newBubble(t, policyText, 2, failing(&bad))
 				time.Sleep(3 * time.Second)
 				b.announce("v2")
 				time.Sleep(5 * time.Second)

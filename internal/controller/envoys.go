@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/canaryd/canaryd/internal/xds"
@@ -43,7 +42,7 @@ func (c *Controller) lossy(st *xds.Status) {
 const mostWarned = 10_000
 
 // ForgetEnvoy ends all waiting for a node.
-func (c *Controller) ForgetEnvoy(_ context.Context, node, by string) error {
+func (c *Controller) ForgetEnvoy(node, by string) error {
 	if !c.Hub.Forget(node) {
 		return &UnknownError{fmt.Sprintf("no Envoy %s: `canaryd envoys` lists them", node)}
 	}

@@ -176,7 +176,7 @@ func (c *Controller) use(u *unit, f *finding) error {
 		return &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", f.version, err)}
 	}
 	if v != nil && slices.ContainsFunc(u.state.Policy.Versions, func(s policy.Seed) bool { return s.Version == f.version }) {
-		// Each reload would bring the policy's endpoints back.
+		// An edit of the policy would bring its endpoints back, and this origin its own.
 		return &rollout.Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says the policy; %s says %s: name it in one place only", f.version, strings.Join(v.Endpoints, ", "), f.origin, strings.Join(f.endpoints, ", "))}
 	}
 	_, err := c.step(u, rollout.Announced{At: time.Now(), Version: f.version, Endpoints: f.endpoints, Origin: f.origin, Secret: rand.Text(), By: f.origin})

@@ -122,7 +122,7 @@ func (o *outbox) Visible(now time.Time) (rollout.Table, bool) {
 	for i, c := range gone {
 		names[i] = c.version
 	}
-	if !o.durable.Knows(names...) {
+	if !slices.ContainsFunc(names, o.durable.Knows) {
 		return o.durable, true
 	}
 	t := o.durable.Without(names, heir(o.durable.Stable, gone))

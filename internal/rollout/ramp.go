@@ -87,8 +87,7 @@ func (m *machine) start(v *Version) {
 		}
 		return
 	}
-	if m.returning() {
-		m.verdict(v, analysis.Wait, analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+	if m.returning(v) {
 		return
 	}
 	waited := m.at.Sub(v.WarmingFrom)
@@ -140,8 +139,7 @@ func (m *machine) reaction() float64 { return 2*max(m.Batch.Seconds(), 0.1) + 1 
 // advance raises the weight of a canary, or promotes it. It is called only when fresh evidence under
 // the present weight has just been judged.
 func (m *machine) advance(v *Version) {
-	if m.returning() {
-		m.verdict(v, analysis.Wait, analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+	if m.returning(v) {
 		return
 	}
 	held := m.at.Sub(v.WeightSince)
@@ -175,11 +173,11 @@ func (m *machine) advance(v *Version) {
 }
 
 func (m *machine) tryPromote(v *Version, w int) {
-	if m.stuck && v.Judge.Proven(&v.Config) {
-		m.verdict(v, analysis.Wait, analysis.Holding, "proven at %s: the promotion waits for the disk, and the rollback test goes on meanwhile", share(w))
-		return
-	}
 	if v.Judge.Proven(&v.Config) {
+		if m.stuck {
+			m.verdict(v, analysis.Wait, analysis.Holding, "proven at %s: the promotion waits for the disk, and the rollback test goes on meanwhile", share(w))
+			return
+		}
 		p := m.Policy.Judge.PromoteWithin
 		m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), p.Ratio, p.Margin, v.took(m.at))
 		m.promote(v, System, "%s", v.Verdict.Reason)

@@ -56,10 +56,14 @@ func (s *State) strayed(version string) bool {
 	})
 }
 
-// returning reports whether Envoys from before a restart of canaryd are still waited for: their weights and
-// what they refuse are not known yet.
-func (m *machine) returning() bool {
-	return m.Gone > 0 && !m.ResumedAt.IsZero() && m.at.Sub(m.ResumedAt) < returnWithin
+// returning holds a version's weight while Envoys from before a restart of canaryd are waited for: what they
+// serve and refuse is not known yet.
+func (m *machine) returning(v *Version) bool {
+	if m.Gone == 0 || m.ResumedAt.IsZero() || m.at.Sub(m.ResumedAt) >= returnWithin {
+		return false
+	}
+	m.verdict(v, analysis.Wait, analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+	return true
 }
 
 // outdate notes that nobody has the present table yet.
@@ -132,7 +136,7 @@ func (s *State) fallBack(t Table) Table {
 		return t
 	}
 	base := t.Stable
-	if v := s.Version(s.Base); v != nil && v.Phase == Warm && t.knows(v.Name) {
+	if v := s.Version(s.Base); v != nil && v.Phase == Warm && t.Knows(v.Name) {
 		base = v.Name
 	}
 	t.Slots = common(s.Accepted, t.Slots, base)

@@ -14,7 +14,7 @@ type Table struct {
 	Service    string
 	Generation uint64
 	Policy     *policy.Policy
-	Slots      []Run // 10 000 in all; none: the service has no version
+	Slots      []Run // 10 000 in all, of versions among Clusters; none: the service has no version
 	Stable     string
 	Clusters   []Cluster
 	Cut        []string // versions that must get nothing, whatever happens
@@ -57,13 +57,6 @@ func (s *State) decided() Table {
 	return t
 }
 
-// Knows reports whether one of the versions has a slot or a cluster in the table.
-func (t Table) Knows(versions ...string) bool {
-	known := func(v string) bool { return slices.Contains(versions, v) }
-	return slices.ContainsFunc(t.Slots, func(r Run) bool { return known(r.Version) }) ||
-		slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return known(c.Version) })
-}
-
 // looksLike reports whether the decided table of another state is certainly the same: it compares what
 // decided reads. Most steps change nothing that an Envoy can see.
 func (s *State) looksLike(o *State) bool {
@@ -73,8 +66,8 @@ func (s *State) looksLike(o *State) bool {
 	})
 }
 
-// knows reports whether a version is a cluster of the table.
-func (t *Table) knows(version string) bool {
+// Knows reports whether a version is a cluster of the table.
+func (t *Table) Knows(version string) bool {
 	return slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return c.Version == version })
 }
 
@@ -115,7 +108,7 @@ func (t Table) Without(versions []string, heir string) Table {
 func (t Table) repair(rs []Run) []Run {
 	rs = slices.Clone(rs)
 	for i := range rs {
-		if !t.knows(rs[i].Version) {
+		if !t.Knows(rs[i].Version) {
 			rs[i].Version = t.Stable
 		}
 	}

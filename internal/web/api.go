@@ -215,14 +215,10 @@ func (a *api) command(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) history(w http.ResponseWriter, r *http.Request) {
-	limit := 1000
-	if q := r.URL.Query().Get("limit"); q != "" {
-		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 {
-			a.fail(w, problem(http.StatusUnprocessableEntity, "limit must be a number above 0"))
-			return
-		}
-		limit = n
+	limit, err := limitOf(r, 1000)
+	if err != nil {
+		a.fail(w, err)
+		return
 	}
 	entries, err := a.Controller.History(r.Context(), r.PathValue("service"), limit)
 	if err != nil {
@@ -230,6 +226,19 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.answer(w, http.StatusOK, map[string]any{"history": entries})
+}
+
+// limitOf is how many entries an answer may have: what the caller says, or usual.
+func limitOf(r *http.Request, usual int) (int, error) {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return usual, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, problem(http.StatusUnprocessableEntity, "limit must be a number above 0")
+	}
+	return n, nil
 }
 
 // by says who calls: the user of basic auth, what the client says of itself, or its address.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -57,19 +56,13 @@ type NodeService struct {
 	Weights  map[string]float64  `json:"weights,omitempty"`
 }
 
-func viewCounts(c controller.NodeCounts) Envoys { return Envoys(c) }
-
 // envoys lists the nodes, all or those of one service.
 func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	limit := mostEnvoys
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			a.fail(w, problem(http.StatusUnprocessableEntity, "limit must be a number above 0"))
-			return
-		}
-		limit = n
+	limit, err := limitOf(r, mostEnvoys)
+	if err != nil {
+		a.fail(w, err)
+		return
 	}
 	service := q.Get("service")
 	if service != "" {
@@ -130,7 +123,7 @@ func shares(rs []rollout.Run) map[string]float64 {
 }
 
 func (a *api) forgetEnvoy(w http.ResponseWriter, r *http.Request) {
-	if err := a.Controller.ForgetEnvoy(r.Context(), r.PathValue("node"), by(r)); err != nil {
+	if err := a.Controller.ForgetEnvoy(r.PathValue("node"), by(r)); err != nil {
 		a.fail(w, err)
 		return
 	}

@@ -52,7 +52,7 @@ type Version struct {
 func viewService(c controller.Service) Service {
 	s := &c.State
 	v := Service{Service: c.Name, Versions: []Version{}, Orphaned: s.Orphaned, Policy: s.PolicyHash,
-		Envoys: viewCounts(c.Fleet.Counts), Lagging: c.Fleet.Lagging, Rate: s.Rate.PerSecond()}
+		Envoys: Envoys(c.Fleet.Counts), Lagging: c.Fleet.Lagging, Rate: s.Rate.PerSecond()}
 	if s.Stable != "" {
 		v.Stable = &s.Stable
 	}

@@ -254,9 +254,7 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 	k := inv.landed(typ)
 	for _, p := range parcels {
 		it := p.item
-		it.landed(p.res)
-		inv.happened(p.ref)
-		if inv.stray(k, p) {
+		if inv.answered(p); inv.stray(k, p) {
 			continue
 		}
 		accepted = append(accepted, p)
@@ -271,11 +269,12 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 	return accepted
 }
 
-// landed books that something was answered.
-func (it *item) landed(r *Resource) {
-	if i := slices.Index(it.flying, r); i >= 0 {
-		it.flying = slices.Delete(it.flying, i, i+1)
+// answered books that a resource on its way was answered.
+func (inv *Inventory) answered(p parcel) {
+	if i := slices.Index(p.item.flying, p.res); i >= 0 {
+		p.item.flying = slices.Delete(p.item.flying, i, i+1)
 	}
+	inv.happened(p.ref)
 }
 
 // serves reports whether the Envoy has a content, or is about to have one, of which is holds.
@@ -328,9 +327,7 @@ func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time
 	k := inv.landed(typ)
 	for i, p := range parcels {
 		it := p.item
-		it.landed(p.res)
-		inv.happened(p.ref)
-		if inv.stray(k, p) {
+		if inv.answered(p); inv.stray(k, p) {
 			continue
 		}
 		if len(parcels) > 1 {
