@@ -96,9 +96,19 @@ func (s step) requests() float64 {
 	return sum
 }
 
-// counts are the increments by version. A counter that was not there began at 0; of a version that was
-// not asked for before, nothing is known to count from.
+// counts are the increments by version.
 func (s step) counts() map[string]analysis.Counts {
+	counts := s.increments()
+	for v, n := range counts { // a retry's answer may be scraped before its request is complete
+		n.Errors = min(n.Errors, n.Requests)
+		counts[v] = n
+	}
+	return counts
+}
+
+// increments are what the counters say. One that was not there began at 0; of a version that was not asked
+// for before, nothing is known to count from.
+func (s step) increments() map[string]analysis.Counts {
 	counts := map[string]analysis.Counts{}
 	for _, v := range s.to.scope.versions {
 		if s.from.scope.has(v) {
@@ -117,11 +127,18 @@ func (s step) counts() map[string]analysis.Counts {
 		}
 		counts[c.version] = n
 	}
-	for v, n := range counts { // a retry's answer may be scraped before its request is complete
-		n.Errors = min(n.Errors, n.Requests)
-		counts[v] = n
-	}
 	return counts
+}
+
+// outgrown reports far more errors than requests. With a counter that appears it means that this one did not
+// begin at 0 then: the reading before lacked it.
+func (s step) outgrown() bool {
+	for _, n := range s.increments() {
+		if n.Errors > 2*n.Requests+10 {
+			return true
+		}
+	}
+	return false
 }
 
 // appears reports a counter that is not there in the first reading and above 0 in the second.

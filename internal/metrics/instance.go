@@ -214,7 +214,7 @@ func (in *instance) step(s step) []step {
 	sudden := s.requests() > usual
 	switch {
 	case !in.named && in.pace > 0 && sudden, // it may be another Envoy's counter from now on
-		s.appears() && (sudden || !in.named || in.reappears(s)): // or one that need not have begun at 0
+		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown()): // or one that need not have begun at 0
 		in.begin(s.to)
 		return nil
 	case !in.named:

@@ -27,12 +27,14 @@ func comeBack(t *testing.T, h *Hub, e *envoy, dial func() *grpc.ClientConn, rout
 	return again
 }
 
+// presents asks as an Envoy that comes back does: for everything before it answers anything.
 func (e *envoy) presents(clusters, endpoints map[string]string, route string) {
 	e.t.Helper()
 	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: clusters})
-	e.ack(e.expect(TypeCluster))
+	cds := e.expect(TypeCluster)
 	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: slices.Collect(maps.Keys(endpoints)), InitialResourceVersions: endpoints})
 	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": route}})
+	e.ack(cds)
 }
 
 // routes checks the weights of a route.
