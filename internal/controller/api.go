@@ -97,15 +97,16 @@ func (c *Controller) unread(name string) Service {
 	return Service{Name: name, Policies: c.reloadErr, Unreadable: c.unreadable[name]}
 }
 
-// unit finds a service that takes commands.
-func (c *Controller) unit(name string) (*unit, error) {
+// unit finds a service that takes commands; one that is being removed takes none but to cut what it still
+// serves.
+func (c *Controller) unit(name string, cut bool) (*unit, error) {
 	u := c.units[name]
 	switch {
 	case c.unreadable[name] != nil:
 		return nil, &rollout.Refusal{Message: fmt.Sprintf("the stored state of %s cannot be read (%v): restore a copy of the database, or remove the service and begin anew", name, c.unreadable[name])}
 	case u == nil:
 		return nil, c.unknownService(name)
-	case u.removing:
+	case u.removing && !cut:
 		return nil, &rollout.Refusal{Message: fmt.Sprintf("service %s is being removed", name)}
 	}
 	return u, nil
@@ -115,7 +116,7 @@ func (c *Controller) unit(name string) (*unit, error) {
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At, e.Secret = time.Now(), rand.Text()
 	stored, err := c.decide(ctx, func() (*unit, error) {
-		u, err := c.unit(service)
+		u, err := c.unit(service, false)
 		if err != nil {
 			return nil, err
 		}
@@ -165,7 +166,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		e.Reachable = reachable(ctx, &s.State, v)
 	}
 	stored, err := c.decide(ctx, func() (*unit, error) {
-		u, err := c.unit(service)
+		u, err := c.unit(service, e.Verb == "abort")
 		if err != nil {
 			return nil, err
 		}
@@ -264,8 +265,7 @@ func (c *Controller) Delete(ctx context.Context, service, by string) error {
 		case !u.state.Orphaned:
 			return nil, &rollout.Refusal{Message: fmt.Sprintf("service %s still has a policy: remove the policy first", service)}
 		}
-		c.remove(u, by)
-		return u, nil
+		return u, c.remove(u, by)
 	})
 	if err == nil && !stored {
 		err = &NotStoredError{"the removal of " + service, c.whyNotStored(ctx)}
@@ -274,12 +274,10 @@ func (c *Controller) Delete(ctx context.Context, service, by string) error {
 }
 
 // remove decides that a service goes. Its Envoys keep it until that is stored.
-func (c *Controller) remove(u *unit, by string) {
-	if u.removing {
-		return
-	}
+func (c *Controller) remove(u *unit, by string) error {
 	u.removing = true
-	c.decided(u, []rollout.Record{{At: time.Now(), Service: u.state.Policy.Service, Kind: rollout.KindRemoved, Reason: "the service is removed", By: by, Before: u.state.Weights()}})
+	_, err := c.step(u, rollout.Removing{At: time.Now(), By: by})
+	return err
 }
 
 // removed takes a service out of the loop, now that it is out of the store. Its policy may be back.

@@ -98,7 +98,7 @@ type unit struct {
 	dropped   int       // records that found no room in there
 	waiting   []waiter
 	adopted   bool  // its policy was compared with the text since start-up
-	removing  bool  // a person deleted the service: it goes when that is stored
+	removing  bool  // a person deleted the service: it goes when that is stored, and is judged until then
 	publishes error // why its table could not be published
 	encodes   error // why its state could not be stored
 	panicked  error // what its state machine stumbled over last
@@ -230,9 +230,6 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 // step feeds one event to a service's state machine. A cut that it decides goes out when it is stored, or
 // cutPatience later; everything else only when it is stored.
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
-	if u.removing {
-		return nil, nil
-	}
 	next, records, err := stepped(u, e)
 	if err != nil {
 		return nil, err

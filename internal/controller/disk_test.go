@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -708,4 +709,49 @@ func TestWhatIsServedCanBeCutWhileTheDiskHangs(t *testing.T) {
 		time.Sleep(time.Second)
 		b.never("v2", time.Minute)
 	})
+}
+
+// A service is deleted on a disk that hangs: until that is stored its canary is judged, and can be aborted.
+func TestWhatIsBeingDeletedIsStillJudged(t *testing.T) {
+	for _, how := range []string{"judged", "aborted"} {
+		synctest.Test(t, func(t *testing.T) {
+			var bad sync.Map
+			b := newBubble(t, tenPercent, 2, failing(&bad))
+			time.Sleep(3 * time.Second)
+			b.announce("v2")
+			time.Sleep(5 * time.Second)
+			b.write("service: other\n")
+			if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+				t.Fatal(err)
+			}
+			thaw := b.disk.freeze()
+			var unstored *NotStoredError
+			if err := b.daemon.Delete(t.Context(), "shop", "ann"); !errors.As(err, &unstored) {
+				t.Fatalf("deleted on a disk that hangs: %v", err)
+			}
+			if b.share("v2") != 2000 {
+				t.Fatalf("v2 gets %d before the deletion is stored", b.share("v2"))
+			}
+			if how == "judged" {
+				bad.Store("v2", true)
+				b.until("v2", rollout.Failed, 10*time.Second)
+			} else if s, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: "abort", Version: "v2"}); err != nil || s.Stored {
+				t.Fatalf("abort: %v, stored %v", err, s.Stored)
+			}
+			time.Sleep(200 * time.Millisecond)
+			if b.share("v2") != 0 || b.share("v1") != 20000 {
+				t.Errorf("%s: v1 gets %d, v2 %d", how, b.share("v1"), b.share("v2"))
+			}
+			thaw()
+			time.Sleep(3 * time.Second)
+			var unknown *UnknownError
+			if _, err := b.daemon.Service(t.Context(), "shop"); !errors.As(err, &unknown) {
+				t.Errorf("%s: it is not removed: %v", how, err)
+			}
+			h, err := b.daemon.History(t.Context(), "shop", 100)
+			if err != nil || !slices.ContainsFunc(h, func(e Entry) bool { return e.Kind.Cut() && e.Version == "v2" }) {
+				t.Errorf("%s: the history does not have the cut: %v %v", how, h, err)
+			}
+		})
+	}
 }

@@ -153,7 +153,9 @@ func (c *Controller) written(r saved) {
 		j.u.tell(j.decision, cursor, c.events)
 		cursor += uint64(len(j.write.Records))
 		if j.remove {
-			c.removed(j.u)
+			if _, more := c.unsaved[j.u]; !more { // what was decided since is told as well
+				c.removed(j.u)
+			}
 			continue
 		}
 		j.u.outbox.Stored(now, j.decision, j.table)

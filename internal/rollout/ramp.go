@@ -39,7 +39,7 @@ func (m *machine) room() int { return m.Weight(m.Stable) - minStable }
 
 // line lets waiting versions move up, in order of announcement.
 func (m *machine) line() {
-	if m.Stable == "" {
+	if m.Stable == "" || m.removing {
 		return
 	}
 	for _, v := range m.in(Queued) {
@@ -139,6 +139,10 @@ func (m *machine) reaction() float64 { return 2*max(m.Batch.Seconds(), 0.1) + 1 
 // advance raises the weight of a canary, or promotes it. It is called only when fresh evidence under
 // the present weight has just been judged.
 func (m *machine) advance(v *Version) {
+	if m.removing {
+		m.verdict(v, analysis.Wait, analysis.Holding, "the service is being removed: nothing is raised")
+		return
+	}
 	if m.returning(v) {
 		return
 	}

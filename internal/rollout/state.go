@@ -88,6 +88,7 @@ type State struct {
 	Seq        int           `json:"seq"`
 	At         time.Time     `json:"at,omitzero"` // of the last step
 	says       string        // hash of what the policy says
+	removing   bool          // a person has it removed: nothing is raised. It is never stored: what is stored then is that it is gone
 
 	Serving `json:"serving"`
 

@@ -47,6 +47,13 @@ func Step(old State, e Event) (State, []Record, error) {
 	return s, m.records, nil
 }
 
+func (m *machine) remove(e Removing) {
+	if !m.removing {
+		m.removing = true
+		m.record(nil, KindRemoved, e.By, "the service is removed")
+	}
+}
+
 func (m *machine) take(e Event) error {
 	switch e := e.(type) {
 	case Announced:
@@ -72,6 +79,8 @@ func (m *machine) take(e Event) error {
 			m.Orphaned = true
 			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; DELETE /services/%s removes it", m.Policy.Service)
 		}
+	case Removing:
+		m.remove(e)
 	case Tick:
 		m.tick()
 	}
