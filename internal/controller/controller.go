@@ -209,7 +209,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case r := <-c.writer.done:
 			c.written(r)
 		case r := <-c.lateReading:
-			_ = c.reloaded(r.set, r.err, "start") // it is shown in status
+			_ = c.firstRead(r) // it is shown in status
 		case now := <-tick.C:
 			c.tick(now)
 		case <-c.writer.cuts.C: // a cut has waited long enough for the disk; settle sends it out
