@@ -205,8 +205,8 @@ func (c *Controller) honest(u *unit, err error) error {
 // most until that is on disk.
 func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (stored bool, err error) {
 	var durable <-chan struct{}
+	var u *unit
 	doErr := c.do(ctx, func() {
-		var u *unit
 		if u, err = f(); err == nil {
 			durable = u.whenStored()
 		}
@@ -218,6 +218,7 @@ func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (store
 	case <-durable:
 		return true, nil
 	case <-time.After(writeHangs):
+		_ = c.do(ctx, func() { u.forget(durable) }) // a loop that has ended keeps nothing
 		return false, nil
 	}
 }
@@ -291,13 +292,11 @@ func (c *Controller) removed(u *unit) {
 	}
 	c.moved = true
 	c.prober.set(name, rollout.State{})
-	if err := c.Hub.Remove(name); err != nil {
+	if i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == name }); i >= 0 {
+		d := c.set.docs[i] // the Envoys go over to the new one: between the two they would have no route
+		c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
+	} else if err := c.Hub.Remove(name); err != nil {
 		c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
-	}
-	for _, d := range c.set.docs {
-		if d.Policy.Service == name {
-			c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
-		}
 	}
 	c.reconcileAll()
 }

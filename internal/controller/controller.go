@@ -36,6 +36,7 @@ type Store interface {
 	Policy(hash string) (string, error)
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
+	Last() (cursor uint64, err error)
 }
 
 // Options are what the loop works with.
@@ -122,6 +123,10 @@ func New(o Options) (*Controller, error) {
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
 		warned: map[string]string{}, findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
+	}
+	var err error
+	if c.writer.cursor, err = o.Store.Last(); err != nil {
+		return nil, fmt.Errorf("load the stored events: %w", err)
 	}
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
@@ -233,6 +238,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	next, records, err := stepped(u, e)
 	if err != nil {
 		return nil, err
+	}
+	if _, byHand := e.(rollout.Commanded); byHand {
+		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
 	u.state, u.stale = next, true

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ type disk struct {
 	delay time.Duration
 	fails error
 	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
+	takes bool          // what it says it did not
 	crash *crash
 	saves int
 }
@@ -68,7 +70,7 @@ func (b *bubble) unstored(err error) {
 func (d *disk) Save(ws []store.Write) (uint64, error) {
 	d.mu.Lock()
 	d.saves++
-	delay, fails, thaw, kill := d.delay, d.fails, d.thaw, d.crash
+	delay, fails, thaw, kill, takes := d.delay, d.fails, d.thaw, d.crash, d.takes
 	d.mu.Unlock()
 	if kill != nil {
 		return kill.save(d.Bolt, ws)
@@ -80,10 +82,11 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 		fails = d.fails
 		d.mu.Unlock()
 	}
-	if fails != nil {
+	if fails != nil && !takes {
 		return 0, fails
 	}
-	return d.Bolt.Save(ws)
+	first, err := d.Bolt.Save(ws)
+	return first, cmp.Or(fails, err)
 }
 
 // share is what the Envoys give a version, in parts of 10 000 of each.
@@ -518,10 +521,16 @@ func TestAnUnreadableStateIsLeftAlone(t *testing.T) {
 		if err := b.daemon.Reload(t.Context(), "test"); err != nil { // never begins anew by itself
 			t.Error(err)
 		}
+		b.disk.set(300*time.Millisecond, nil)
 		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(5 * time.Second)
+		for range 50 { // the Envoys always have a route
+			time.Sleep(100 * time.Millisecond)
+			if n := b.share("v1") + b.share("v2"); n != 20000 {
+				t.Fatalf("v1 and v2 get %d", n)
+			}
+		}
 		if b.share("v1") != 20000 { // its policy is still there, and begins anew
 			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
 		}
@@ -856,5 +865,90 @@ func TestANewServiceIsHeldUntilItIsStored(t *testing.T) {
 		}
 		b.announce("v2")
 		b.until("v2", rollout.Canary, time.Minute)
+	})
+}
+
+// A write is durable, and fails all the same: what it recorded is in the history once, and is told once.
+func TestAWriteThatFailsAfterItIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told, err := b.daemon.Listen(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.disk.mu.Lock()
+		b.disk.fails, b.disk.takes = errors.New("the last sync failed"), true
+		b.disk.mu.Unlock()
+		_, _, err = b.daemon.Announce(ctx, "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
+		if err != nil { // a second later it is known to be stored
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.disk.set(0, nil)
+		time.Sleep(3 * time.Second)
+		if b.share("v2") != 1000 {
+			t.Errorf("v2 gets %d", b.share("v2"))
+		}
+		h, err := b.daemon.History(ctx, "shop", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := map[rollout.Kind]int{}
+		for i, e := range h[1:] {
+			if kinds[e.Kind]++; kinds[e.Kind] > 1 {
+				t.Errorf("twice in the history: %+v", e)
+			}
+			select {
+			case got := <-told:
+				if got.Kind != e.Kind || got.cursor != uint64(i)+2 {
+					t.Errorf("told %s with cursor %d, want %s with %d", got.Kind, got.cursor, e.Kind, i+2)
+				}
+			default:
+				t.Errorf("%s is not told", e.Kind)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+// An older copy of the database is restored: who listened to the newer one hears what is new.
+func TestAListenerOutlivesARestoredCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 0, world.Traffic{Service: "shop"})
+		told, err := b.daemon.Listen(t.Context(), "1000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.announce("v2")
+		select {
+		case e := <-told:
+			if e.Version != "v2" {
+				t.Errorf("%+v", e)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it hears nothing")
+		}
+	})
+}
+
+// Commands that were answered are not kept while the disk hangs.
+func TestAnsweredCommandsAreNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 0, world.Traffic{Service: "shop"})
+		b.announce("v2")
+		b.freeze()
+		for range 20 {
+			for _, verb := range []string{"pause", "resume"} {
+				_, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: "v2"})
+				b.unstored(err)
+			}
+		}
+		waiting := -1
+		if err := b.daemon.do(t.Context(), func() { waiting = len(b.daemon.units["shop"].waiting) }); err != nil || waiting != 0 {
+			t.Errorf("%d commands wait, %v", waiting, err)
+		}
 	})
 }

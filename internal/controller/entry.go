@@ -107,6 +107,11 @@ func (u *unit) answer(decision uint64) {
 	u.waiting = rest
 }
 
+// forget lets a command go that waits no longer.
+func (u *unit) forget(stored <-chan struct{}) {
+	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool { return w.stored == stored })
+}
+
 // History returns the newest entries of a service, oldest first.
 func (c *Controller) History(ctx context.Context, service string, limit int) ([]Entry, error) {
 	known := false

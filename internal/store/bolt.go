@@ -185,6 +185,15 @@ func (b *Bolt) History(service string, limit int) ([][]byte, error) {
 	return out, err
 }
 
+// Last is the cursor of the newest record; 0: there is none.
+func (b *Bolt) Last() (cursor uint64, err error) {
+	err = b.view(events, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		cursor = b.Sequence()
+		return nil
+	})
+	return cursor, err
+}
+
 // Events returns the records with cursors above one, oldest first, limit at most.
 func (b *Bolt) Events(after uint64, limit int) ([]Event, error) {
 	var out []Event
