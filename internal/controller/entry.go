@@ -28,6 +28,9 @@ type Entry struct {
 
 func (e *Entry) at(cursor uint64) { e.cursor, e.Cursor = cursor, strconv.FormatUint(cursor, 10) }
 
+// Number is the cursor as a number: each stored entry has the next one.
+func (e *Entry) Number() uint64 { return e.cursor }
+
 func entryOf(u *unit, r rollout.Record) Entry {
 	return Entry{Record: r, PolicyHash: u.state.PolicyHash, Commit: u.origin.commit, Clean: u.origin.clean}
 }
