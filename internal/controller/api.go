@@ -290,6 +290,8 @@ func (c *Controller) removed(u *unit) {
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
 		delete(set, u)
 	}
+	delete(c.housed, u)
+	c.targets.remove(name)
 	c.moved = true
 	c.prober.set(name, rollout.State{})
 	if i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == name }); i >= 0 {

@@ -3,12 +3,10 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -66,7 +64,9 @@ type Controller struct {
 	hidden     map[*unit]struct{} // with a table that could not be published
 	leaving    []docker.Want      // containers of services that were deleted
 	findings   findings
-	moved      bool // what is compared may have changed
+	targets    targets
+	housed     map[*unit]struct{} // with containers
+	moved      bool               // what is compared, or which containers are wanted, may have changed
 	calls      chan func()
 	evidence   chan []metrics.Evidence
 	probes     chan probed
@@ -77,8 +77,6 @@ type Controller struct {
 
 	checkedAt   time.Time
 	restedAt    time.Time
-	turnedAt    time.Time
-	restFirst   int          // which services at rest are looked at
 	set         policySet    // the policies as they were read last
 	lateReading chan reading // of the policy files at start, when it took too long to wait for
 	reloadErr   error
@@ -95,8 +93,8 @@ type unit struct {
 	outbox outbox
 	stale  bool // changed since it was stored last
 
-	records   []pending // made by decisions that are not stored, oldest first
-	dropped   int       // records that found no room in there
+	records   []*pending // made by decisions that are not stored, oldest first
+	dropped   int        // records that found no room in there
 	waiting   []waiter
 	adopted   bool  // its policy was compared with the text since start-up
 	removing  bool  // a person deleted the service: it goes when that is stored, and is judged until then
@@ -122,7 +120,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		warned: map[string]string{}, findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
+		warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store),
 	}
 	var err error
 	if c.writer.cursor, err = o.Store.Last(); err != nil {
@@ -167,6 +165,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	c.publish(u, now)
 	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
+	c.aim(u)
 	return nil
 }
 
@@ -248,6 +247,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		c.decided(u, records)
 	}
 	c.note(u)
+	if decided {
+		c.aim(u)
+	}
 	return records, nil
 }
 
@@ -272,7 +274,7 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 		}
 	}
 	n := u.outbox.Decide(now, cuts, u.state.Stable, c.writer.slow(now))
-	c.unsaved[u], c.moved = struct{}{}, true
+	c.unsaved[u] = struct{}{}
 	if len(cuts) > 0 {
 		c.cutting[u] = struct{}{}
 	}
@@ -287,11 +289,13 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 func (c *Controller) note(u *unit) {
 	name := u.state.Policy.Service
 	_, was := c.busy[name]
-	c.moved = c.moved || was != u.state.Busy()
 	if u.state.Busy() {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
+	}
+	if was != u.state.Busy() {
+		c.aim(u)
 	}
 	if was || u.state.Busy() {
 		c.prober.set(name, u.state)
@@ -351,7 +355,6 @@ func (c *Controller) applied() {
 		}
 		c.lossy(&st)
 		u.fleet = st
-		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
@@ -359,6 +362,9 @@ func (c *Controller) applied() {
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}
+		}
+		if c.Fleet != nil { // what is in force decides which containers may be stopped
+			c.aim(u)
 		}
 	}
 }
@@ -374,7 +380,9 @@ func (c *Controller) tick(now time.Time) {
 		}
 	}
 	c.lookAgain(now)
-	c.nextTurn(now)
+	if c.targets.turn(now) {
+		c.look()
+	}
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now
 		for _, u := range c.units {
@@ -432,35 +440,6 @@ func (c *Controller) publish(u *unit, now time.Time) {
 	u.publishes = err
 	if err == nil && t.Generation != u.outbox.durable.Generation {
 		log.Warn("a cut went out before it was stored: the disk is slow or full")
-	}
-}
-
-// retarget tells the source, and the Envoys, which versions are being compared.
-func (c *Controller) retarget() {
-	var targets []metrics.Target
-	var clusters []string
-	c.moved = false
-	resting := c.resting()
-	for name, u := range c.units {
-		if !u.state.Busy() && !resting[name] {
-			continue
-		}
-		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy(), Statuses: u.state.Policy.GRPCStatuses()}
-		for _, v := range u.state.Versions {
-			if v.Reported() {
-				t.Versions = append(t.Versions, v.Name)
-				clusters = append(clusters, xds.ClusterName(name, v.Name))
-			}
-		}
-		if t.Stable != "" && len(t.Versions) > 0 {
-			targets = append(targets, t)
-		}
-	}
-	c.wantContainers()
-	slices.SortFunc(targets, func(a, b metrics.Target) int { return cmp.Compare(a.Service, b.Service) })
-	c.Source.Watch(targets)
-	if c.Ask != nil {
-		c.Ask(clusters)
 	}
 }
 

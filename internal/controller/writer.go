@@ -51,6 +51,7 @@ type job struct {
 	decision uint64 // everything up to this one
 	remove   bool
 	state    rollout.State
+	records  []*pending
 	write    store.Write
 
 	table rollout.Table // of state, filled in by the writer
@@ -108,9 +109,7 @@ func (u *unit) job() job {
 	u.stale = false
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
-	for _, r := range u.records {
-		j.write.Records = append(j.write.Records, r.line)
-	}
+	j.records = slices.Clone(u.records)
 	return j
 }
 
@@ -119,11 +118,7 @@ func save(s Store, jobs []job) saved {
 	var ws []store.Write
 	for i := range jobs {
 		j := &jobs[i]
-		if j.remove {
-			ws = append(ws, j.write)
-			continue
-		}
-		if j.write.State, j.err = encode(j); j.err == nil {
+		if j.err = j.encode(); j.err == nil {
 			ws = append(ws, j.write)
 		}
 	}
@@ -147,10 +142,20 @@ func recall(s Store, cursor uint64, jobs []job) saved {
 	return saved{jobs: jobs, first: cursor + 1, asked: true, durable: true}
 }
 
-func encode(j *job) (raw []byte, err error) {
+func (j *job) encode() (err error) {
 	defer recovered(&err)
+	for _, r := range j.records {
+		if err := r.encode(); err != nil {
+			return err
+		}
+		j.write.Records = append(j.write.Records, r.line)
+	}
+	if j.remove {
+		return nil
+	}
 	j.table = j.state.Table()
-	return rollout.EncodeState(j.state)
+	j.write.State, err = rollout.EncodeState(j.state)
+	return err
 }
 
 // written takes in how a transaction ended: what is durable now may be published, told and answered.
