@@ -59,7 +59,7 @@ func (h *Hub) relisten(address, service string) error {
 	}
 	ps := make([]*policy.Policy, len(names))
 	for i, name := range names {
-		ps[i] = &policy.Policy{Service: name, Route: h.services[name].edition.route}
+		ps[i] = h.services[name].edition.forms.table.Policy
 	}
 	l, err := buildListener(address, ps)
 	if err != nil {
@@ -67,10 +67,10 @@ func (h *Hub) relisten(address, service string) error {
 	}
 	h.put(l)
 	plain := plainRDS(ps)
+	if i, found := slices.BinarySearch(names, service); found && len(ps) > 2 {
+		ps = ps[i : i+1] // only the first two of a listener decide for each other whether there are scopes
+	}
 	for _, p := range ps {
-		if p.Service != service && len(ps) > 2 {
-			continue // only a listener's first two services decide for each other whether there are scopes
-		}
 		var scopes []*Resource
 		if !plain {
 			if scopes, err = buildScopes(p); err != nil {
