@@ -103,8 +103,10 @@ func (m *machine) add(e Announced, attempt int) {
 	m.Seq++
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
-		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Image: e.Image, Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
-		Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
+		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Launch:    Launch{Image: e.Image}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
+		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
 	v := &m.Versions[len(m.Versions)-1]
 	if m.Stable == "" {
