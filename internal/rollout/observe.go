@@ -233,10 +233,16 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 		return false
 	}
 	base := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}
-	if stable := m.Weight(m.Stable); stable > 0 && m.Policy.Sessions == nil && m.at.Sub(v.WeightSince) >= 30*time.Second {
+	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
 	return v.Judge.Observe(&v.Config, analysis.Batch{Canary: counts[v.Name], Stable: counts[m.Stable]}, base, v.seconds(m.at))
+}
+
+// sharesRequests reports whether a weight is a share of requests: with sessions, or users who keep their version, one
+// of a few may send most of them.
+func (m *machine) sharesRequests() bool {
+	return m.Policy.Sessions == nil && m.Policy.Ramp.Per != policy.PerUser
 }
 
 // cutIfWorse depends on nothing but the evidence.
@@ -269,7 +275,7 @@ func (m *machine) decide(v *Version, fresh bool) {
 	switch {
 	case v.Phase == Paused && m.Weight(v.Name) == 0:
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at 0%%")
-	case m.deadline(v), m.noEvidence(v), m.starved(v, now):
+	case m.deadline(v), m.noEvidence(v), m.starved(v):
 	case nack != nil:
 		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", nack.Node, nack.Message)
 	case m.moved || !m.InForceAt(v.Name) || v.WeightSince.IsZero():
@@ -324,13 +330,14 @@ func (m *machine) deadline(v *Version) bool {
 	return true
 }
 
-// starved handles a canary that completes nothing although it has a weight.
-func (m *machine) starved(v *Version, now float64) bool {
-	d := v.Judge.StarvedFor(now)
-	if v.Judge.StarvedSince == 0 {
+// starved handles a canary that completes nothing although it has a weight. While there is no evidence that is not
+// known.
+func (m *machine) starved(v *Version) bool {
+	d := v.Judge.Starved(v.seconds(m.at))
+	if d == 0 || m.Missing != nil {
 		return false
 	}
-	if d < 60 {
+	if d < 60 || v.Phase == Paused {
 		m.verdict(v, analysis.Wait, analysis.Starved, "it completes less than a tenth of its share of requests")
 		return true
 	}
