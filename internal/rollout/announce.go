@@ -200,7 +200,7 @@ func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
 // tooMany sends the youngest canaries back into the line when the policy now allows fewer.
 func (m *machine) tooMany() {
 	for {
-		places := m.with(counted)
+		places := m.placed()
 		if len(places) <= m.Policy.Ramp.Canaries {
 			return
 		}

@@ -42,6 +42,9 @@ func (m *machine) observed(e Observed) {
 
 // tally counts for people, and measures the traffic; every cell counts.
 func (m *machine) tally(cells []Cell) {
+	if len(cells) > 0 && !m.rateIsFresh() {
+		m.Rate = Rate{}
+	}
 	longest, sum := 0.0, 0.0
 	for _, c := range cells {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
@@ -322,7 +325,7 @@ func (m *machine) deadline(v *Version) bool {
 		return true
 	}
 	v.Late = true
-	if top := max(othersAtMost, m.Policy.Ramp.First()); m.Weight(v.Name) > top {
+	if top := m.besides(); m.Weight(v.Name) > top {
 		m.setWeight(v, top)
 	}
 	m.verdict(v, analysis.Wait, analysis.DeadlinePassed, "undecided for %s: held; it may still be promoted", d.After)

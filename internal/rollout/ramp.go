@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -13,40 +14,48 @@ const (
 	othersAtMost = 1000 // what a canary that is not the lead may have
 	rateWait     = 10 * time.Second
 	rateWaitMax  = 30 * time.Second
+	rateFresh    = 30 * time.Second // a rate whose evidence is older, and three batches old, is not that of now
 )
 
-// lead is the oldest canary not past its deadline.
+// lead is the oldest canary not past its deadline; where all of them are, the oldest.
 func (s *State) lead() *Version {
+	var late *Version
 	for _, v := range s.Canaries() {
 		if !v.Late {
 			return v
 		}
+		if late == nil {
+			late = v
+		}
 	}
-	return nil
+	return late
 }
 
 // cap is the highest weight that a canary may have beside the others.
 func (m *machine) cap(v *Version) int {
 	lead := m.lead()
-	if lead == nil && !v.Late || lead != nil && lead.Seq >= v.Seq && !v.Late {
+	if lead == nil || lead == v || lead.Seq >= v.Seq && !v.Late {
 		return policy.FullWeight - minStable
 	}
-	return max(othersAtMost, m.Policy.Ramp.First())
+	return m.besides()
 }
+
+// besides is the most that a canary may have beside the lead.
+func (m *machine) besides() int { return max(othersAtMost, m.Policy.Ramp.First()) }
 
 // room is what the canaries may still take from stable.
 func (m *machine) room() int { return m.Weight(m.Stable) - minStable }
 
-// line lets waiting versions move up, in order of announcement.
+// line lets waiting versions move up, in order of announcement; those past their deadline come last.
 func (m *machine) line() {
 	if m.Stable == "" || m.removing {
 		return
 	}
-	for _, v := range m.in(Queued) {
-		if len(m.with(counted)) >= m.Policy.Ramp.Canaries {
+	for _, v := range m.queued() {
+		if len(m.placed()) >= m.Policy.Ramp.Canaries || v.Late && len(m.with(counted)) >= m.Policy.Ramp.Canaries {
 			break
 		}
-		if m.room() < min(m.Policy.Ramp.First(), m.cap(v)) {
+		if !m.canYield(v, min(m.Policy.Ramp.First(), m.cap(v))) {
 			continue
 		}
 		v.Phase, v.WarmingFrom = Warming, m.at
@@ -62,6 +71,71 @@ func (m *machine) line() {
 			m.start(v)
 		}
 	}
+}
+
+// queued are the versions in line, in the order of their turns.
+func (m *machine) queued() []*Version {
+	vs := m.in(Queued)
+	slices.SortStableFunc(vs, func(a, b *Version) int {
+		switch {
+		case a.Late == b.Late:
+			return 0
+		case a.Late:
+			return 1
+		}
+		return -1
+	})
+	return vs
+}
+
+// placed are the versions that take one of the places of ramp.canaries. One past its deadline has had its time,
+// and one that does not answer keeps nobody waiting.
+func (m *machine) placed() []*Version {
+	return slices.DeleteFunc(m.with(counted), func(v *Version) bool { return v.Late || m.silent(v) })
+}
+
+// silent reports a version that has waited for its endpoints to answer for as long as no_evidence allows.
+func (m *machine) silent(v *Version) bool {
+	return v.Phase == Warming && !v.Reachable && len(v.Endpoints) > 0 && m.at.Sub(v.WarmingFrom) >= m.Policy.Judge.NoEvidence.For.Std()
+}
+
+// canYield reports whether there is room for a weight, or would be if all canaries past their deadline went back
+// into the line.
+func (m *machine) canYield(v *Version, w int) bool {
+	room := m.room()
+	for _, o := range m.yielding(v) {
+		room += m.Weight(o.Name)
+	}
+	return room >= w
+}
+
+// yielding are the canaries that make room for a version whose deadline is still to come.
+func (m *machine) yielding(v *Version) []*Version {
+	if v.Late {
+		return nil
+	}
+	return slices.DeleteFunc(m.Canaries(), func(o *Version) bool { return o == v || !o.Late || o.Phase == Paused })
+}
+
+// yield makes room for a version's first weight, as far as canaries past their deadline can: they fall to what one
+// may have beside the lead, and where that is not enough the oldest ones go back into the line.
+func (m *machine) yield(v *Version, w int) bool {
+	if !m.canYield(v, w) {
+		return false
+	}
+	late := m.yielding(v)
+	for _, o := range late {
+		if m.Weight(o.Name) > m.besides() {
+			m.setWeight(o, m.besides())
+			m.record(o, KindSteppedBack, System, "it is past its deadline, and the lead passes to %s", v.Name)
+		}
+	}
+	for _, o := range late {
+		if m.room() < w {
+			m.requeue(o, "it is past its deadline, and %s needs the room", v.Name)
+		}
+	}
+	return true
 }
 
 // start gives a warming version its first weight.
@@ -82,27 +156,31 @@ func (m *machine) start(v *Version) {
 		return
 	}
 	if !v.Reachable {
-		if v.Verdict.Code != analysis.Unreachable {
-			m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answers yet")
-		}
+		m.unanswered(v)
+		return
+	}
+	if len(m.placed()) > m.Policy.Ramp.Canaries {
+		m.requeue(v, "others took its place while none of its endpoints answered")
 		return
 	}
 	if m.returning(v) {
 		return
 	}
 	waited := m.at.Sub(v.WarmingFrom)
-	if m.Policy.Ramp.Auto() && m.Rate.Seconds < rateWait.Seconds() && waited < rateWaitMax {
+	if m.Policy.Ramp.Auto() && !m.rated() && waited < rateWaitMax {
 		m.verdict(v, analysis.Wait, analysis.Dwell, "measuring stable's traffic before the first step")
 		return
 	}
+	first := m.Policy.Ramp.First()
 	w := min(m.startWeight(), m.cap(v))
 	if m.room() < w {
-		w = m.Policy.Ramp.First()
+		w = first
 	}
-	if m.room() < w {
+	if !m.yield(v, w) {
+		m.verdict(v, analysis.Wait, analysis.Holding, "no room for %s: stable must keep %s", share(w), share(minStable))
 		return
 	}
-	v.Phase = Canary
+	v.Phase, v.Held = Canary, false
 	if !v.PausedAt.IsZero() {
 		v.Phase = Paused
 	}
@@ -115,12 +193,29 @@ func (m *machine) start(v *Version) {
 	m.record(v, KindStarted, System, "first step: %s", share(w))
 }
 
+// unanswered tells of a version whose endpoints do not answer: at first, and when it keeps nobody waiting any longer.
+func (m *machine) unanswered(v *Version) {
+	switch {
+	case m.silent(v) && !v.Held:
+		v.Held = true
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints has answered for %s: others go first; it starts when one answers", m.Policy.Judge.NoEvidence.For)
+		m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
+	case v.Verdict.Code != analysis.Unreachable:
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answers yet")
+	}
+}
+
+// rated reports whether stable's traffic of now is known.
+func (m *machine) rated() bool { return m.Rate.Seconds >= rateWait.Seconds() && m.rateIsFresh() }
+
+func (m *machine) rateIsFresh() bool { return m.at.Sub(m.SeenAt) <= max(rateFresh, 3*m.Batch) }
+
 // startWeight is the highest rung whose total failure costs no more than the budget before canaryd
 // can react (STATISTICS.md 2.7), or the first of the listed steps.
 func (m *machine) startWeight() int {
 	first := m.Policy.Ramp.First()
 	rate := m.Rate.PerSecond()
-	if !m.Policy.Ramp.Auto() || rate <= 0 {
+	if !m.Policy.Ramp.Auto() || rate <= 0 || !m.rateIsFresh() {
 		return first
 	}
 	limit := min(m.Policy.Judge.Budget/(rate*m.reaction()), 0.25)
@@ -197,15 +292,21 @@ func (m *machine) tryPromote(v *Version, w int) {
 	}
 }
 
-// makeRoom sends the youngest canaries back into the line for the lead's next step.
+// makeRoom sends the youngest canaries back into the line for the lead's next step, if that gives it the room.
 func (m *machine) makeRoom(v *Version, more int) bool {
-	for m.room() < more {
-		others := m.Canaries()
-		last := others[len(others)-1]
-		if m.lead() != v || last == v {
-			return false
+	room := m.room()
+	var back []*Version
+	for _, o := range slices.Backward(m.Canaries()) {
+		if room >= more || o == v {
+			break
 		}
-		m.requeue(last, "the lead %s needs the room", v.Name)
+		room, back = room+m.Weight(o.Name), append(back, o)
+	}
+	if room < more || len(back) > 0 && m.lead() != v {
+		return false
+	}
+	for _, o := range back {
+		m.requeue(o, "the lead %s needs the room", v.Name)
 	}
 	return true
 }
