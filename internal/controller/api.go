@@ -150,8 +150,8 @@ func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err err
 }
 
 // Command carries out promote, abort, pause or resume. Without a version it means the only canary. An
-// abort is carried out whether it can be stored or not, and Stored says so; the others are refused with
-// a NotStoredError then.
+// abort, and a return to an older version that the Envoys have, are carried out whether they can be stored or
+// not, and Stored says so; the others are refused with a NotStoredError then.
 func (c *Controller) Command(ctx context.Context, service string, e rollout.Commanded) (Service, string, error) {
 	s, err := c.Service(ctx, service)
 	if err != nil {
@@ -165,15 +165,18 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
 		e.Reachable = reachable(ctx, &s.State, v)
 	}
+	cuts := e.Verb == "abort"
 	stored, err := c.decide(ctx, func() (*unit, error) {
-		u, err := c.unit(service, e.Verb == "abort")
+		u, err := c.unit(service, cuts)
 		if err != nil {
 			return nil, err
 		}
 		e.At = time.Now()
-		if _, err = c.step(u, e); err != nil {
+		records, err := c.step(u, e)
+		if err != nil {
 			return nil, c.honest(u, err)
 		}
+		cuts = cuts || u.returns(records)
 		if e.Verb == "resume" { // what was refused may be accepted now
 			c.Hub.Retry(service)
 		}
@@ -181,7 +184,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		return u, nil
 	})
 	s.Stored = stored
-	if err == nil && !stored && e.Verb != "abort" {
+	if err == nil && !stored && !cuts {
 		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
 	}
 	return s, e.Version, err

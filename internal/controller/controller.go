@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -269,7 +270,7 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 	now := time.Now()
 	var cuts []string
 	for _, r := range records {
-		if r.Kind.Cut() && r.Version != "" {
+		if r.Kind.Cut() && r.Version != "" && !u.fleesTo(records, r.Version) {
 			cuts = append(cuts, r.Version)
 		}
 	}
@@ -283,6 +284,24 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
 			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
 	}
+}
+
+// fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
+// until that one is stored and warm there, because without it they would have nothing.
+func (u *unit) fleesTo(records []rollout.Record, left string) bool {
+	return left == u.outbox.durable.Stable && !u.outbox.durable.Knows(u.state.Stable) && promotes(records)
+}
+
+// returns reports that a person left the stable version for one that the Envoys have: that is a cut.
+func (u *unit) returns(records []rollout.Record) bool {
+	return promotes(records) && u.outbox.durable.Knows(u.state.Stable) &&
+		slices.ContainsFunc(records, func(r rollout.Record) bool {
+			return r.Kind == rollout.KindAborted && r.Version == u.outbox.durable.Stable
+		})
+}
+
+func promotes(records []rollout.Record) bool {
+	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted })
 }
 
 // note keeps the list of services that cost work, and tells the source and the prober.

@@ -123,7 +123,7 @@ func (m *machine) add(e Announced, attempt int) {
 
 // becomeStable gives a version everything that no other version holds.
 func (m *machine) becomeStable(v *Version) {
-	v.Slots, v.Phase, v.Judge, v.Reachable = nil, Stable, nil, true
+	v.Slots, v.Phase, v.Judge, v.Reachable, v.Alarmed, v.Left = nil, Stable, nil, true, false, false
 	v.WeightSince, v.PausedAt, v.Until, v.EndedAt, v.PinsUntil = at0, at0, at0, at0, at0
 	m.Stable = v.Name
 }

@@ -113,7 +113,7 @@ func (w *walk) event() Event {
 		}
 		return Probed{At: w.at, Version: w.pick(), Up: up}
 	case k < 6:
-		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, By: "a person"}
+		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, Knowing: w.next()%2 > 0, By: "a person"}
 	case k < 7 && w.next()%2 == 0:
 		e := Launched{At: w.at, Version: w.pick(), Attempt: 1 + w.next()%2, Note: "n"}
 		switch w.next() % 5 {

@@ -91,6 +91,9 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 func (s *State) RequestShare(name string) float64 {
 	sum, own := 0.0, 0.0
 	for i := range s.Versions {
+		if !s.Versions[i].Phase.Live() {
+			continue
+		}
 		sum += s.Versions[i].Lately
 		if s.Versions[i].Name == name {
 			own = s.Versions[i].Lately

@@ -150,7 +150,7 @@ func (m *machine) start(v *Version) {
 	}
 	if v.Wanted != "" {
 		if v.Reachable {
-			m.verdict(v, analysis.Pass, analysis.Passed, "promoted by hand, now that its containers answer")
+			m.verdict(v, analysis.Pass, analysis.ByHand, "promoted by hand, now that its containers answer")
 			m.promote(v, v.Wanted, "%s", v.Verdict.Reason)
 		}
 		return

@@ -78,6 +78,7 @@ type Sessions struct {
 type Tenure struct {
 	Trusted     bool      `json:"trusted,omitempty"` // served 100 % and passed after_promotion.watch without an alarm, or was the first version
 	Alarmed     bool      `json:"alarmed,omitempty"`
+	Left        bool      `json:"left,omitempty"` // a person promoted another one in its place
 	Until       time.Time `json:"until,omitzero"` // end of the watch, or of draining
 	DrainedFrom time.Time `json:"drained_from,omitzero"`
 }
@@ -131,8 +132,11 @@ type State struct {
 	SeenAt     time.Time           `json:"seen_at,omitzero"` // newest evidence
 }
 
-// keepEnded is how many ended versions stay in the list.
-const keepEnded = 20
+const (
+	keepEnded = 20        // ended versions that stay in the list
+	keepFor   = time.Hour // and all that ended within it
+	mostEnded = 200       // but no more
+)
 
 // Version finds a version by name; nil when unknown. The pointer is into the state.
 func (s *State) Version(name string) *Version {
