@@ -214,7 +214,7 @@ func (m *machine) requeue(v *Version, format string, args ...any) {
 	if v.PinsUntil.IsZero() && v.is(pinned) && v.Reachable && !v.FirstWeight.IsZero() {
 		v.PinsUntil = m.at.Add(m.sessionLife())
 	}
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	v.Phase = Queued
 	if !v.PinsUntil.After(m.at) {
 		m.endSessions(v)

@@ -104,7 +104,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.
 func (m *machine) end(v *Version, p Phase) {
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
 	v.Judge, v.Wanted = nil, ""
 	v.Trusted = v.Trusted && !p.is(cut)
