@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -12,10 +13,10 @@ func (m *machine) line() {
 		return
 	}
 	for _, v := range m.queued() {
-		if len(m.placed()) >= m.Policy.Ramp.Canaries || v.Late && len(m.with(counted)) >= m.Policy.Ramp.Canaries {
-			break
-		}
-		if !m.canYield(v, min(m.Policy.Ramp.First(), m.cap(v))) {
+		if why := m.mustWait(v); why != "" {
+			if v.Verdict.Reason != why {
+				m.verdict(v, analysis.Wait, analysis.Holding, "%s", why)
+			}
 			continue
 		}
 		v.Phase, v.WarmingFrom = Warming, m.at
@@ -31,6 +32,21 @@ func (m *machine) line() {
 			m.start(v)
 		}
 	}
+}
+
+// mustWait says why it is not a version's turn; empty: it is.
+func (m *machine) mustWait(v *Version) string {
+	placed, most := m.placed(), m.Policy.Ramp.Canaries
+	if v.Late {
+		placed = m.with(counted)
+	}
+	if len(placed) >= most && most > 0 {
+		return fmt.Sprintf("waits in line: %d versions may be under test at once (ramp.canaries), the oldest of them is %s", most, placed[0].Name)
+	}
+	if w := min(m.Policy.Ramp.First(), m.cap(v)); !m.canYield(v, w) {
+		return fmt.Sprintf("waits in line: no room for %s, stable must keep %s", share(w), share(minStable))
+	}
+	return ""
 }
 
 // queued are the versions in line, in the order of their turns.
