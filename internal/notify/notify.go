@@ -80,11 +80,8 @@ func New(log logrus.FieldLogger, targets []Target) *Notifier {
 		if len(t.Events) == 0 {
 			t.Events = DefaultEvents()
 		}
-		t.Format, t.Client = cmp.Or(t.Format, JSON), cmp.Or(t.Client, http.DefaultClient)
-		name := "?"
-		if u, err := url.Parse(t.URL); err == nil {
-			name = u.Host
-		}
+		t.Format, t.Client = cmp.Or(t.Format, JSON), staying(cmp.Or(t.Client, http.DefaultClient))
+		name := hostOf(t.URL)
 		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan message, queued), told: map[string]time.Time{}})
 	}
 	return n
@@ -189,6 +186,8 @@ func (t *target) post(ctx context.Context, body []byte) error {
 	switch {
 	case resp.StatusCode < 300:
 		return nil
+	case resp.StatusCode < 400: // to follow would be a GET: a login page answers it with 200, and nobody has read anything
+		return backoff.Permanent(fmt.Errorf("the receiver answers %s, to %s: write the address that takes the message itself", resp.Status, hostOf(resp.Header.Get("Location"))))
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusRequestTimeout:
 		return fmt.Errorf("the receiver answers %s", resp.Status)
 	}
@@ -197,7 +196,7 @@ func (t *target) post(ctx context.Context, body []byte) error {
 
 func (t *target) body(r rollout.Record) ([]byte, error) {
 	if t.Format == Slack {
-		return json.Marshal(map[string]string{"text": Text(r)})
+		return json.Marshal(map[string]string{"text": slackEscaped(Text(r))})
 	}
 	return json.Marshal(r)
 }
@@ -211,6 +210,26 @@ func Text(r rollout.Record) string {
 	}
 	fmt.Fprintf(&b, ": %s (by %s)", r.Reason, r.By)
 	return b.String()
+}
+
+// slackEscaped keeps what a container wrote from becoming a link, or a call to a whole channel.
+func slackEscaped(text string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text)
+}
+
+// staying is a client that follows no redirect.
+func staying(c *http.Client) *http.Client {
+	own := *c
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
+}
+
+// hostOf is what may be said of an address: its path is often its secret.
+func hostOf(address string) string {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return "?"
 }
 
 func share(w int) string { return policy.Share(float64(w) / policy.FullWeight).String() }

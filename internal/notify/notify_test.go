@@ -90,7 +90,7 @@ func TestNotificationsArrive(t *testing.T) {
 				t.Errorf("message %d: %v %+v", i, err, r)
 			}
 		}
-		if want, b := `{"text":"shop v2: rolled back (10% -\u003e 0%): worse (by canaryd)"}`, string(<-texts); b != want {
+		if want, b := `{"text":"shop v2: rolled back (10% -\u0026gt; 0%): worse (by canaryd)"}`, string(<-texts); b != want {
 			t.Errorf("slack got %s", b)
 		}
 		time.Sleep(time.Hour)
@@ -198,4 +198,22 @@ func TestWhatIsNotDeliveredIsToldInTheNextLife(t *testing.T) {
 			t.Errorf("after an older copy it goes on after %d", after)
 		}
 	})
+}
+
+// A redirect to a login page is no delivery; what a container wrote calls nobody in Slack.
+func TestARedirectIsNoDelivery(t *testing.T) {
+	asked := 0
+	login := pipe(t, func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		http.Redirect(w, r, "https://login.example.com/secret", http.StatusFound)
+	})
+	n := New(quiet(), []Target{{URL: "http://hook/", Client: login}})
+	err := n.targets[0].deliver(t.Context(), record(rollout.KindPromoted, "proven"))
+	if err == nil || !strings.Contains(err.Error(), "302 Found, to login.example.com") || strings.Contains(err.Error(), "secret") || asked != 1 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+	n = New(quiet(), []Target{{URL: "http://hook/", Format: Slack}})
+	if b, err := n.targets[0].body(record(rollout.KindAlarm, "<!channel> & <https://evil|log in>")); err != nil || strings.ContainsAny(string(b), "<>") || strings.Contains(string(b), `\u003c`) {
+		t.Errorf("%s %v", b, err)
+	}
 }
