@@ -83,6 +83,7 @@ type Controller struct {
 	reloadErr   error
 	reloadedAt  time.Time
 	decisions   durations
+	patience    time.Duration     // with a disk that fails when canaryd is told to end
 	warned      map[string]string // node: build of an Envoy that loses load reports
 }
 
@@ -121,7 +122,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store),
+		patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
 	}
 	var err error
 	if c.writer.cursor, err = o.Store.Last(); err != nil {
@@ -137,6 +138,8 @@ func New(o Options) (*Controller, error) {
 	for name, raw := range states {
 		if err := c.load(name, raw, now); err != nil {
 			c.unreadable[name] = err
+			delete(c.units, name)
+			delete(c.busy, name)
 			c.Hub.Hold(name)
 			c.Log.WithError(err).WithField("service", name).Error("the stored state cannot be read: the service is left as the Envoys have it, and nothing of it is judged")
 		}

@@ -52,10 +52,16 @@ func (t *targets) remove(service string) {
 
 // turn chooses the next services, where they are many and it is time.
 func (t *targets) turn(now time.Time) bool {
-	if len(t.services) <= restAtOnce || now.Sub(t.turnedAt) < restTurn {
+	if now.Sub(t.turnedAt) < restTurn || len(t.services) <= restAtOnce && len(t.resting) == len(t.services) {
 		return false
 	}
 	t.turnedAt = now
+	if len(t.services) <= restAtOnce {
+		for _, name := range t.services {
+			t.resting[name] = struct{}{}
+		}
+		return true
+	}
 	t.first = (t.first + restAtOnce) % len(t.services)
 	clear(t.resting)
 	for i := range restAtOnce {
