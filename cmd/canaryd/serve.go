@@ -209,7 +209,7 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 
 // reportOf sorts a load report by service and version.
 func reportOf(r xds.Report) metrics.Report {
-	out := metrics.Report{Node: r.Node, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}}
+	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}}
 	if r.Client {
 		out.Proxy = rollout.Client
 	}

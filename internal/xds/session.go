@@ -37,6 +37,7 @@ func (h *Hub) open(n Node) *session {
 	s := &session{hub: h, id: h.connect(n), node: n, inv: newInventory(), sent: map[string]response{},
 		booked: map[string]struct{}{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
+	h.speaks(s.id, n, s)
 	return s
 }
 
@@ -96,10 +97,11 @@ func (s *session) answer(typ string, req *discovery.DeltaDiscoveryRequest) {
 		}
 		return
 	}
+	why := s.hub.refusal(s.node, d.GetMessage())
 	s.hub.nacks[shortType(typ)]++
-	s.hub.log.WithFields(logrus.Fields{"node": s.node.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + bounded(d.GetMessage()))
+	s.hub.log.WithFields(logrus.Fields{"node": s.node.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + why)
 	if p := s.inv.refuse(typ, r.parcels, s.hub.cat, s.hub.now()); p != nil {
-		s.hub.refused(s, *p, d.GetMessage())
+		s.hub.refused(s, *p, why)
 	}
 }
 
