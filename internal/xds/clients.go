@@ -197,6 +197,9 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 		return status.Error(codes.InvalidArgument, "an Envoy has to ask for deltas: write `api_type: DELTA_GRPC` in its ads_config (`canaryd bootstrap` prints one)")
 	}
 	cl, h := c.stream(id), c.hub
+	if err := c.refuses(cl, req); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !cl.heard {
@@ -208,6 +211,15 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 		c.asks(cl, req.GetResourceNames())
 	}
 	return nil
+}
+
+// refuses says why a request ends its stream.
+func (c *clients) refuses(cl *client, req *discovery.DiscoveryRequest) error {
+	if c.caches[req.GetTypeUrl()] == nil {
+		c.hub.refuseType(cl.node, req.GetTypeUrl())
+		return status.Errorf(codes.InvalidArgument, "type %q is not served", bounded(req.GetTypeUrl(), nameBytes))
+	}
+	return c.hub.tooLong(cl.node, req.GetResourceNames(), nil)
 }
 
 // hears takes in who a client is.

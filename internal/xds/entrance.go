@@ -2,6 +2,8 @@ package xds
 
 import (
 	"context"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +17,22 @@ import (
 // to say in time who it is, and is admitted or not before its handler sees a message.
 type entrance struct {
 	hub *Hub
+
+	mu      sync.Mutex
+	streams map[string]int // by IP address
 }
 
-func newEntrance(h *Hub) *entrance { return &entrance{hub: h} }
+func newEntrance(h *Hub) *entrance { return &entrance{hub: h, streams: map[string]int{}} }
 
 // stream is a grpc.StreamServerInterceptor.
 func (e *entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	peer := peerOf(ss.Context())
+	if !e.enters(hostOf(peer)) {
+		err := status.Errorf(codes.ResourceExhausted, "%s has %d streams already: see xds.limits.streams_per_peer in canaryd.yml", hostOf(peer), e.hub.Admission.Limits.StreamsPerPeer)
+		e.hub.refusals.count(overStreams, Node{Peer: peer}, "%s", status.Convert(err).Message())
+		return err
+	}
+	defer e.leaves(hostOf(peer))
 	in := &visitor{ServerStream: ss, hub: e.hub}
 	in.ctx = context.WithValue(ss.Context(), visitorKey{}, in)
 	err := handle(srv, in)
@@ -28,6 +40,29 @@ func (e *entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInf
 		return *refused
 	}
 	return err
+}
+
+// enters counts a stream. What runs on this machine can do worse than to open streams, and may speak for many:
+// sidecars, or a tunnel.
+func (e *entrance) enters(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.streams[host] >= e.hub.Admission.Limits.StreamsPerPeer {
+		return false
+	}
+	e.streams[host]++
+	return true
+}
+
+func (e *entrance) leaves(host string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.streams[host]--; e.streams[host] <= 0 {
+		delete(e.streams, host)
+	}
 }
 
 // visitor is a stream whose first message is looked at.

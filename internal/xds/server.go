@@ -73,6 +73,14 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return proto.Unmarshal(data.Materialize(), m)
 }
 
+const (
+	// ageGrace is from the request to connect again until the connection ends: ADS and load reports never end by
+	// themselves.
+	ageGrace = time.Second
+	// idleAfter is how long a connection may take for its handshake, or be without a stream.
+	idleAfter = 30 * time.Second
+)
+
 // NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
 func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 	limits := h.Admission.Limits
@@ -81,7 +89,9 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 		grpc.StreamInterceptor(newEntrance(h).stream),
 		grpc.MaxRecvMsgSize(limits.RequestBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second,
+			MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: ageGrace, MaxConnectionIdle: idleAfter}),
+		grpc.ConnectionTimeout(idleAfter),
 		grpc.MaxConcurrentStreams(100),
 	}
 	if tlsConfig != nil {
@@ -114,7 +124,9 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 	done := make(chan error, 1)
 	go func() { done <- s.write(ss) }()
 	for {
-		s.receive(req)
+		if err := s.receive(req); err != nil {
+			return err
+		}
 		req = &discovery.DeltaDiscoveryRequest{}
 		if err := ss.RecvMsg(req); errors.Is(err, io.EOF) {
 			return nil
