@@ -40,6 +40,7 @@ type Version struct {
 	Lately    float64          `json:"lately"`              // requests, forgotten with a time constant of ten seconds
 	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
 	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten within a minute or two
+	Envoys    []analysis.Slice `json:"envoys,omitempty"`    // and by Envoy
 
 	FirstWeight time.Time        `json:"first_weight,omitzero"` // first in force
 	WeightSince time.Time        `json:"weight_since,omitzero"` // present weight in force; zero: not yet
@@ -151,7 +152,7 @@ func (s State) clone() State {
 	s.Versions = slices.Clone(s.Versions)
 	for i := range s.Versions {
 		v := &s.Versions[i]
-		v.Slots, v.Instances = slices.Clone(v.Slots), slices.Clone(v.Instances)
+		v.Slots, v.Instances, v.Envoys = slices.Clone(v.Slots), slices.Clone(v.Instances), slices.Clone(v.Envoys)
 		if v.Judge != nil {
 			j := *v.Judge
 			v.Judge = &j
