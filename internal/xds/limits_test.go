@@ -90,6 +90,26 @@ func TestNobodyAsksForMoreThanTheLimits(t *testing.T) {
 	counted(t, h, overStreams, 1)
 }
 
+func TestStreamsOfAPeerAreCountedUntilTheyEnd(t *testing.T) {
+	h := NewHub(quietLog())
+	h.Admission.Limits.StreamsPerPeer = 2
+	e := newEntrance(h)
+	for range 2 {
+		if !e.enters("10.0.0.5") || !e.enters("10.0.0.6") || !e.enters("127.0.0.1") || !e.enters("::1") {
+			t.Fatal("refused below the limit")
+		}
+	}
+	if e.enters("10.0.0.5") || !e.enters("127.0.0.1") || !e.enters("::1") {
+		t.Error("the third of a peer is refused, but not on loopback")
+	}
+	for _, host := range []string{"10.0.0.5", "10.0.0.5", "10.0.0.6", "10.0.0.6", "127.0.0.1"} {
+		e.leaves(host)
+	}
+	if !e.enters("10.0.0.5") || len(e.streams) != 1 {
+		t.Errorf("%v", e.streams)
+	}
+}
+
 func TestWhatAnEnvoySaysIsBounded(t *testing.T) {
 	h, _, got, dial := reports(t, func(a *Admission) {
 		a.Limits.RefusalBytes, a.Limits.EndpointsPerReport, a.Limits.ReportsPerSecond = 100, 2, 2
