@@ -39,6 +39,9 @@ const (
 	Unreachable       Code = "unreachable"
 	DeadlinePassed    Code = "deadline"
 	Paused            Code = "paused"
+	ByHand            Code = "by_hand"
+	Aborted           Code = "aborted"
+	Superseded        Code = "superseded"
 )
 
 // Verdict carries its reason and the numbers behind it.

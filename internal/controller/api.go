@@ -97,15 +97,16 @@ func (c *Controller) unread(name string) Service {
 	return Service{Name: name, Policies: c.reloadErr, Unreadable: c.unreadable[name]}
 }
 
-// unit finds a service that takes commands.
-func (c *Controller) unit(name string) (*unit, error) {
+// unit finds a service that takes commands; one that is being removed takes none but to cut what it still
+// serves.
+func (c *Controller) unit(name string, cut bool) (*unit, error) {
 	u := c.units[name]
 	switch {
 	case c.unreadable[name] != nil:
 		return nil, &rollout.Refusal{Message: fmt.Sprintf("the stored state of %s cannot be read (%v): restore a copy of the database, or remove the service and begin anew", name, c.unreadable[name])}
 	case u == nil:
 		return nil, c.unknownService(name)
-	case u.removing:
+	case u.removing && !cut:
 		return nil, &rollout.Refusal{Message: fmt.Sprintf("service %s is being removed", name)}
 	}
 	return u, nil
@@ -115,7 +116,7 @@ func (c *Controller) unit(name string) (*unit, error) {
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At, e.Secret = time.Now(), rand.Text()
 	stored, err := c.decide(ctx, func() (*unit, error) {
-		u, err := c.unit(service)
+		u, err := c.unit(service, false)
 		if err != nil {
 			return nil, err
 		}
@@ -149,8 +150,8 @@ func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err err
 }
 
 // Command carries out promote, abort, pause or resume. Without a version it means the only canary. An
-// abort is carried out whether it can be stored or not, and Stored says so; the others are refused with
-// a NotStoredError then.
+// abort, and a return to an older version that the Envoys have, are carried out whether they can be stored or
+// not, and Stored says so; the others are refused with a NotStoredError then.
 func (c *Controller) Command(ctx context.Context, service string, e rollout.Commanded) (Service, string, error) {
 	s, err := c.Service(ctx, service)
 	if err != nil {
@@ -164,15 +165,18 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
 		e.Reachable = reachable(ctx, &s.State, v)
 	}
+	cuts := e.Verb == "abort"
 	stored, err := c.decide(ctx, func() (*unit, error) {
-		u, err := c.unit(service)
+		u, err := c.unit(service, cuts)
 		if err != nil {
 			return nil, err
 		}
 		e.At = time.Now()
-		if _, err = c.step(u, e); err != nil {
+		records, err := c.step(u, e)
+		if err != nil {
 			return nil, c.honest(u, err)
 		}
+		cuts = cuts || u.returns(records)
 		if e.Verb == "resume" { // what was refused may be accepted now
 			c.Hub.Retry(service)
 		}
@@ -180,7 +184,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		return u, nil
 	})
 	s.Stored = stored
-	if err == nil && !stored && e.Verb != "abort" {
+	if err == nil && !stored && !cuts {
 		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
 	}
 	return s, e.Version, err
@@ -204,8 +208,8 @@ func (c *Controller) honest(u *unit, err error) error {
 // most until that is on disk.
 func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (stored bool, err error) {
 	var durable <-chan struct{}
+	var u *unit
 	doErr := c.do(ctx, func() {
-		var u *unit
 		if u, err = f(); err == nil {
 			durable = u.whenStored()
 		}
@@ -217,6 +221,7 @@ func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (store
 	case <-durable:
 		return true, nil
 	case <-time.After(writeHangs):
+		_ = c.do(ctx, func() { u.forget(durable) }) // a loop that has ended keeps nothing
 		return false, nil
 	}
 }
@@ -264,8 +269,7 @@ func (c *Controller) Delete(ctx context.Context, service, by string) error {
 		case !u.state.Orphaned:
 			return nil, &rollout.Refusal{Message: fmt.Sprintf("service %s still has a policy: remove the policy first", service)}
 		}
-		c.remove(u, by)
-		return u, nil
+		return u, c.remove(u, by)
 	})
 	if err == nil && !stored {
 		err = &NotStoredError{"the removal of " + service, c.whyNotStored(ctx)}
@@ -274,12 +278,10 @@ func (c *Controller) Delete(ctx context.Context, service, by string) error {
 }
 
 // remove decides that a service goes. Its Envoys keep it until that is stored.
-func (c *Controller) remove(u *unit, by string) {
-	if u.removing {
-		return
-	}
+func (c *Controller) remove(u *unit, by string) error {
 	u.removing = true
-	c.decided(u, []rollout.Record{{At: time.Now(), Service: u.state.Policy.Service, Kind: rollout.KindRemoved, Reason: "the service is removed", By: by, Before: u.state.Weights()}})
+	_, err := c.step(u, rollout.Removing{At: time.Now(), By: by})
+	return err
 }
 
 // removed takes a service out of the loop, now that it is out of the store. Its policy may be back.
@@ -291,15 +293,15 @@ func (c *Controller) removed(u *unit) {
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
 		delete(set, u)
 	}
+	delete(c.housed, u)
+	c.targets.remove(name)
 	c.moved = true
 	c.prober.set(name, rollout.State{})
-	if err := c.Hub.Remove(name); err != nil {
+	if i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == name }); i >= 0 {
+		d := c.set.docs[i] // the Envoys go over to the new one: between the two they would have no route
+		c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
+	} else if err := c.Hub.Remove(name); err != nil {
 		c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
-	}
-	for _, d := range c.set.docs {
-		if d.Policy.Service == name {
-			c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
-		}
 	}
 	c.reconcileAll()
 }

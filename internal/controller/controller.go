@@ -3,7 +3,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +35,7 @@ type Store interface {
 	Policy(hash string) (string, error)
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
+	Last() (cursor uint64, err error)
 }
 
 // Options are what the loop works with.
@@ -65,7 +65,9 @@ type Controller struct {
 	hidden     map[*unit]struct{} // with a table that could not be published
 	leaving    []docker.Want      // containers of services that were deleted
 	findings   findings
-	moved      bool // what is compared may have changed
+	targets    targets
+	housed     map[*unit]struct{} // with containers
+	moved      bool               // what is compared, or which containers are wanted, may have changed
 	calls      chan func()
 	evidence   chan []metrics.Evidence
 	probes     chan probed
@@ -76,8 +78,6 @@ type Controller struct {
 
 	checkedAt   time.Time
 	restedAt    time.Time
-	turnedAt    time.Time
-	restFirst   int          // which services at rest are looked at
 	set         policySet    // the policies as they were read last
 	lateReading chan reading // of the policy files at start, when it took too long to wait for
 	reloadErr   error
@@ -94,11 +94,11 @@ type unit struct {
 	outbox outbox
 	stale  bool // changed since it was stored last
 
-	records   []pending // made by decisions that are not stored, oldest first
-	dropped   int       // records that found no room in there
+	records   []*pending // made by decisions that are not stored, oldest first
+	dropped   int        // records that found no room in there
 	waiting   []waiter
 	adopted   bool  // its policy was compared with the text since start-up
-	removing  bool  // a person deleted the service: it goes when that is stored
+	removing  bool  // a person deleted the service: it goes when that is stored, and is judged until then
 	publishes error // why its table could not be published
 	encodes   error // why its state could not be stored
 	panicked  error // what its state machine stumbled over last
@@ -121,7 +121,11 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		warned: map[string]string{}, findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
+		warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store),
+	}
+	var err error
+	if c.writer.cursor, err = o.Store.Last(); err != nil {
+		return nil, fmt.Errorf("load the stored events: %w", err)
 	}
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
@@ -162,6 +166,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	c.publish(u, now)
 	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
+	c.aim(u)
 	return nil
 }
 
@@ -209,7 +214,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case r := <-c.writer.done:
 			c.written(r)
 		case r := <-c.lateReading:
-			_ = c.reloaded(r.set, r.err, "start") // it is shown in status
+			_ = c.firstRead(r) // it is shown in status
 		case now := <-tick.C:
 			c.tick(now)
 		case <-c.writer.cuts.C: // a cut has waited long enough for the disk; settle sends it out
@@ -230,12 +235,12 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 // step feeds one event to a service's state machine. A cut that it decides goes out when it is stored, or
 // cutPatience later; everything else only when it is stored.
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
-	if u.removing {
-		return nil, nil
-	}
 	next, records, err := stepped(u, e)
 	if err != nil {
 		return nil, err
+	}
+	if _, byHand := e.(rollout.Commanded); byHand {
+		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
 	u.state, u.stale = next, true
@@ -243,6 +248,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		c.decided(u, records)
 	}
 	c.note(u)
+	if decided {
+		c.aim(u)
+	}
 	return records, nil
 }
 
@@ -262,12 +270,12 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 	now := time.Now()
 	var cuts []string
 	for _, r := range records {
-		if r.Kind.Cut() && r.Version != "" {
+		if r.Kind.Cut() && r.Version != "" && !u.fleesTo(records, r.Version) {
 			cuts = append(cuts, r.Version)
 		}
 	}
 	n := u.outbox.Decide(now, cuts, u.state.Stable, c.writer.slow(now))
-	c.unsaved[u], c.moved = struct{}{}, true
+	c.unsaved[u] = struct{}{}
 	if len(cuts) > 0 {
 		c.cutting[u] = struct{}{}
 	}
@@ -278,15 +286,35 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 	}
 }
 
+// fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
+// until that one is stored and warm there, because without it they would have nothing.
+func (u *unit) fleesTo(records []rollout.Record, left string) bool {
+	return left == u.outbox.durable.Stable && !u.outbox.durable.Knows(u.state.Stable) && promotes(records)
+}
+
+// returns reports that a person left the stable version for one that the Envoys have: that is a cut.
+func (u *unit) returns(records []rollout.Record) bool {
+	return promotes(records) && u.outbox.durable.Knows(u.state.Stable) &&
+		slices.ContainsFunc(records, func(r rollout.Record) bool {
+			return r.Kind == rollout.KindAborted && r.Version == u.outbox.durable.Stable
+		})
+}
+
+func promotes(records []rollout.Record) bool {
+	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted })
+}
+
 // note keeps the list of services that cost work, and tells the source and the prober.
 func (c *Controller) note(u *unit) {
 	name := u.state.Policy.Service
 	_, was := c.busy[name]
-	c.moved = c.moved || was != u.state.Busy()
 	if u.state.Busy() {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
+	}
+	if was != u.state.Busy() {
+		c.aim(u)
 	}
 	if was || u.state.Busy() {
 		c.prober.set(name, u.state)
@@ -346,7 +374,6 @@ func (c *Controller) applied() {
 		}
 		c.lossy(&st)
 		u.fleet = st
-		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
@@ -354,6 +381,9 @@ func (c *Controller) applied() {
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}
+		}
+		if c.Fleet != nil { // what is in force decides which containers may be stopped
+			c.aim(u)
 		}
 	}
 }
@@ -369,7 +399,9 @@ func (c *Controller) tick(now time.Time) {
 		}
 	}
 	c.lookAgain(now)
-	c.nextTurn(now)
+	if c.targets.turn(now) {
+		c.look()
+	}
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now
 		for _, u := range c.units {
@@ -427,35 +459,6 @@ func (c *Controller) publish(u *unit, now time.Time) {
 	u.publishes = err
 	if err == nil && t.Generation != u.outbox.durable.Generation {
 		log.Warn("a cut went out before it was stored: the disk is slow or full")
-	}
-}
-
-// retarget tells the source, and the Envoys, which versions are being compared.
-func (c *Controller) retarget() {
-	var targets []metrics.Target
-	var clusters []string
-	c.moved = false
-	resting := c.resting()
-	for name, u := range c.units {
-		if !u.state.Busy() && !resting[name] {
-			continue
-		}
-		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy(), Statuses: u.state.Policy.GRPCStatuses()}
-		for _, v := range u.state.Versions {
-			if v.Reported() {
-				t.Versions = append(t.Versions, v.Name)
-				clusters = append(clusters, xds.ClusterName(name, v.Name))
-			}
-		}
-		if t.Stable != "" && len(t.Versions) > 0 {
-			targets = append(targets, t)
-		}
-	}
-	c.wantContainers()
-	slices.SortFunc(targets, func(a, b metrics.Target) int { return cmp.Compare(a.Service, b.Service) })
-	c.Source.Watch(targets)
-	if c.Ask != nil {
-		c.Ask(clusters)
 	}
 }
 

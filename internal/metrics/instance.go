@@ -16,6 +16,7 @@ const (
 	burstFactor = 10               // nor do so many times what the Envoy had before
 	keptFor     = 40 * time.Second // of the readings before the last
 	keptLeast   = 4
+	wholeAfter  = 2                // newer readings one is whole: remote stores may be two behind one address
 	looksMost   = 8                // at a first reading that no other follows
 	agreeing    = 4                // readings, where no label says which Envoy it is
 	unnamedWait = 30 * time.Second // and as long
@@ -31,6 +32,7 @@ type instance struct {
 	named  bool           // they say which Envoy it is
 
 	looks     int        // at a first reading
+	partial   *reading   // the first one, when it may lack counters that others have
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -49,14 +51,21 @@ type instance struct {
 // take reads on and returns what may be counted.
 func (in *instance) take(rs []*reading, stable string) (steps []step) {
 	for i, r := range rs {
+		newest := i >= len(rs)-wholeAfter
 		switch {
 		case !r.shows(stable): // not a whole scrape
 		case i == len(rs)-1 && in.arriving(r): // it is looked at again in the next round
 		case in.last != nil && r.at.Equal(in.last.at):
 			if len(r.values) > len(in.last.values) || r.scope != in.last.scope {
+				if in.last == in.partial && newest {
+					in.partial = r
+				}
 				in.last = r // the same scrape, asked about other versions, or seen as a whole now
 			}
 		case in.last == nil || r.at.After(in.last.at):
+			if in.last == nil && newest {
+				in.partial = r
+			}
 			steps = append(steps, in.read(r)...)
 		}
 	}
@@ -214,7 +223,7 @@ func (in *instance) step(s step) []step {
 	sudden := s.requests() > usual
 	switch {
 	case !in.named && in.pace > 0 && sudden, // it may be another Envoy's counter from now on
-		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown()): // or one that need not have begun at 0
+		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown() || s.from == in.partial): // or one that need not have begun at 0
 		in.begin(s.to)
 		return nil
 	case !in.named:

@@ -34,6 +34,7 @@ type Commanded struct {
 	Verb      string    `json:"verb,omitempty"`
 	Version   string    `json:"version"`
 	Reachable bool      `json:"reachable,omitempty"` // for promote: an endpoint answered just now
+	Knowing   bool      `json:"knowing,omitempty"`   // for promote: of a version that has failed or was aborted, too
 	By        string    `json:"by,omitempty"`
 }
 
@@ -158,6 +159,13 @@ type Orphaned struct {
 	At time.Time `json:"at"`
 }
 
+// Removing says that a person has the service removed. Until that is stored its versions are judged and cut, and
+// nothing is raised.
+type Removing struct {
+	At time.Time `json:"at"`
+	By string    `json:"by,omitempty"`
+}
+
 // Tick lets time pass.
 type Tick struct {
 	At time.Time `json:"at"`
@@ -173,6 +181,7 @@ func (e Left) when() time.Time          { return e.At }
 func (e Probed) when() time.Time        { return e.At }
 func (e PolicyChanged) when() time.Time { return e.At }
 func (e Orphaned) when() time.Time      { return e.At }
+func (e Removing) when() time.Time      { return e.At }
 func (e Tick) when() time.Time          { return e.At }
 
 func (e Announced) name() string     { return "announced" }
@@ -185,6 +194,7 @@ func (e Left) name() string          { return "left" }
 func (e Probed) name() string        { return "probed" }
 func (e PolicyChanged) name() string { return "policy_changed" }
 func (e Orphaned) name() string      { return "orphaned" }
+func (e Removing) name() string      { return "removing" }
 func (e Tick) name() string          { return "tick" }
 
 // Record is one line of the history.

@@ -113,6 +113,11 @@ func (e *Envoy) follow(ctx context.Context, conn grpc.ClientConnInterface) error
 }
 
 func (e *Envoy) obey(r *discovery.DeltaDiscoveryResponse) string {
+	if len(r.GetRemovedResources()) > 0 {
+		e.mu.Lock()
+		e.weights = map[string]uint32{}
+		e.mu.Unlock()
+	}
 	for _, x := range r.GetResources() {
 		rc := &route.RouteConfiguration{}
 		if err := x.GetResource().UnmarshalTo(rc); err != nil {
