@@ -28,6 +28,7 @@ func bootstrapCommand() *cobra.Command {
 	c.Flags().StringVar(&b.Cluster, "cluster", "edge", "the group this Envoy belongs to (route.nodes)")
 	c.Flags().StringVar(&b.EnvoyVersion, "envoy-version", "", "this Envoy's version, where that is before 1.39: 1.36 needs a runtime flag")
 	c.Flags().StringVar(&b.TLSDir, "tls-dir", "", "directory with client.pem, client.key and ca.pem: speak mTLS to canaryd")
+	c.Flags().StringVar(&b.ServerName, "server-name", "", "with --tls-dir: the name in canaryd's certificate; default: the host of --xds")
 	return c
 }
 

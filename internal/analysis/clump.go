@@ -15,7 +15,6 @@ const (
 	halfLife     = 24 * 3600.0
 	latelyLife   = 1800.0 // half-life in seconds of what is known about today
 	oneSliceKeep = 31
-	joinIndexed  = 32 // slices above which an index is cheaper than looking
 )
 
 // windowWidths are the lengths in seconds over which errors are looked at for clumping.
@@ -83,24 +82,15 @@ func (d *Dispersion) Add(now float64, more []Slice) {
 
 // Join adds counts to those of the slices of the same names.
 func Join(into, more []Slice) []Slice {
-	find := func(name string) int { return slices.IndexFunc(into, func(o Slice) bool { return o.Name == name }) }
-	if len(into)+len(more) > joinIndexed { // a thousand Envoys report every second
-		at := make(map[string]int, len(into)+len(more))
-		for i, s := range slices.Backward(into) {
-			at[s.Name] = i
-		}
-		find = func(name string) int {
-			i, known := at[name]
-			if !known {
-				at[name], i = len(into), -1
-			}
-			return i
-		}
+	at := make(map[string]int, len(into)+len(more))
+	for i, s := range slices.Backward(into) {
+		at[s.Name] = i
 	}
 	for _, s := range more {
-		if i := find(s.Name); i >= 0 {
+		if i, ok := at[s.Name]; ok {
 			into[i].Counts = into[i].Counts.Add(s.Counts)
 		} else {
+			at[s.Name] = len(into)
 			into = append(into, s)
 		}
 	}

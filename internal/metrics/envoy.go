@@ -16,6 +16,7 @@ import (
 // Report is what one Envoy counted over one interval, by service and version.
 type Report struct {
 	Node     string
+	Stream   uint64 // that it came on: Envoys that share a node.id are kept apart
 	Proxy    rollout.Proxy
 	From, To time.Time
 	Counts   map[string]map[string]analysis.Counts            // service, version
@@ -45,8 +46,9 @@ type seen struct {
 
 // reporter is who counted; a node may be an Envoy and a gRPC client at once.
 type reporter struct {
-	node  string
-	proxy rollout.Proxy
+	node   string
+	stream uint64
+	proxy  rollout.Proxy
 }
 
 // apartMost is how many reports of one Envoy are kept apart between two rounds; later ones are joined. Apart,
@@ -104,7 +106,7 @@ func (t *seen) add(r Report, now time.Time) bool {
 	if !ok {
 		return true
 	}
-	by := reporter{r.Node, r.Proxy}
+	by := reporter{r.Node, r.Stream, r.Proxy}
 	cells := t.counts[by]
 	switch {
 	case len(cells) == 0 && len(t.counts) >= reportersMost:

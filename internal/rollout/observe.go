@@ -67,8 +67,8 @@ func (m *machine) tally(cells []Cell) {
 	m.tallyLately(cells, longest)
 }
 
-// tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints
-// its errors come from.
+// tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints, and which
+// Envoys, its errors come from.
 func (m *machine) tallyLately(cells []Cell, seconds float64) {
 	for i := range m.Versions {
 		v := &m.Versions[i]
@@ -82,6 +82,9 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 			if v.is(counted) && len(v.Endpoints) > 1 {
 				v.Instances = analysis.Join(v.Instances, c.Endpoints[v.Name])
 			}
+		}
+		if v.is(counted) {
+			v.tallyEnvoys(cells)
 		}
 	}
 }
@@ -261,11 +264,11 @@ func (m *machine) cutIfWorse(v *Version) {
 	c, b := recent.Canary, recent.Stable
 	if ceiling {
 		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
-			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, v.oneInstance())
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, v.whose())
 		return
 	}
 	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",
-		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
 }
 
 func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }

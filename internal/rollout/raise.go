@@ -180,7 +180,7 @@ func (m *machine) stableIsWell(v *Version, _ int) shut {
 
 func (m *machine) looksClean(v *Version, _ int) shut {
 	if v.Judge.Suspicious(&v.Config) {
-		return because(analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
+		return because(analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
 	}
 	return shut{}
 }

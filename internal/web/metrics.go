@@ -68,6 +68,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for typ, n := range f.Hub.Nacks {
 		counter(desc("xds_nacks_total", "Updates refused by Envoys.", "type"), float64(n), typ)
 	}
+	for reason, n := range f.Hub.Refused {
+		counter(desc("xds_refused_total", "Streams, names and reports that were not taken in; limits by their key in xds.limits.", "reason"), float64(n), string(reason))
+	}
+	counter(desc("xds_node_mismatches_total", "Nodes admitted under another name than their certificate's."), float64(f.Hub.Mismatch))
 	gauge(desc("leader", "Whether this replica decides."), 1)
 	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies worked."), truth(f.ReloadOK))
 	gauge(desc("config_last_reload_success_timestamp_seconds", "When the policies were last reloaded."), float64(f.ReloadedAt.Unix()))

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -13,6 +14,7 @@ type Bootstrap struct {
 	XDS, Admin      string // host:port
 	NodeID, Cluster string
 	TLSDir          string // holds client.pem, client.key, ca.pem; empty: plain text
+	ServerName      string // in canaryd's certificate: a DNS name or an IP address; empty: the host of XDS
 	EnvoyVersion    string // like 1.36; empty: 1.39 or newer
 }
 
@@ -35,7 +37,7 @@ func (b Bootstrap) YAML() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for flag, v := range map[string]string{"node-id": b.NodeID, "cluster": b.Cluster} {
+	for flag, v := range map[string]string{"node-id": b.NodeID, "cluster": b.Cluster, "server-name": cmp.Or(b.ServerName, x.Host)} {
 		if v == "" || strings.ContainsAny(v, "\n\"\\") {
 			return "", fmt.Errorf("--%s %q: write a plain name", flag, v)
 		}
@@ -53,8 +55,20 @@ func (b Bootstrap) YAML() (string, error) {
 	var out strings.Builder
 	err = template.Must(template.New("bootstrap").Parse(bootstrapText)).Execute(&out, map[string]any{
 		"XDS": x, "Admin": a, "NodeID": b.NodeID, "Cluster": b.Cluster, "TLS": dir, "Mend": mendable(version),
+		"Server": serverName(cmp.Or(b.ServerName, x.Host)),
 	})
 	return out.String(), err
+}
+
+// shown is the name that canaryd's certificate must have: without it any key of the same authority could pose
+// as canaryd.
+type shown struct{ Type, Name, SNI string }
+
+func serverName(name string) shown {
+	if net.ParseIP(name) != nil {
+		return shown{Type: "IP_ADDRESS", Name: name} // RFC 6066 knows no addresses in SNI
+	}
+	return shown{Type: "DNS", Name: name, SNI: name}
 }
 
 // Warning says what the bootstrap cannot mend about its Envoy; empty: nothing.
@@ -121,10 +135,15 @@ static_resources:
       name: envoy.transport_sockets.tls
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: "{{.XDS.Host}}"
+{{- if .Server.SNI}}
+        sni: "{{.Server.SNI}}"
+{{- end}}
         common_tls_context:
           tls_params: {tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}
           tls_certificates: [{certificate_chain: {filename: "{{.TLS}}/client.pem"}, private_key: {filename: "{{.TLS}}/client.key"}, watched_directory: {path: "{{.TLS}}"}}]
-          validation_context: {trusted_ca: {filename: "{{.TLS}}/ca.pem"}, watched_directory: {path: "{{.TLS}}"}}
+          validation_context:       # canaryd has to show this name: any other key of the same authority is not canaryd
+            trusted_ca: {filename: "{{.TLS}}/ca.pem"}
+            watched_directory: {path: "{{.TLS}}"}
+            match_typed_subject_alt_names: [{san_type: {{.Server.Type}}, matcher: {exact: "{{.Server.Name}}"}}]
 {{- end}}
 `

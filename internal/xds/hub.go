@@ -24,6 +24,8 @@ const ForgetAfter = time.Hour
 type Hub struct {
 	// ForgetAfter is until when a node that is gone is remembered. Set it before the first Publish.
 	ForgetAfter time.Duration
+	// Admission says who may speak, and how much. Set it before NewServer.
+	Admission Admission
 
 	log logrus.FieldLogger
 	now func() time.Time
@@ -37,9 +39,11 @@ type Hub struct {
 	wild      map[string]map[*session]struct{} // type: who wants all
 	opened    uint64                           // streams so far: they are numbered
 	peers     map[uint64]peering               // all streams, those of gRPC clients too
-	left      map[string]time.Time             // nodes that a connection was lost to: when the last one was
-	nacks     map[string]int                   // type: refusals so far
-	changed   map[string]struct{}              // services whose status changed
+	speakers  map[Identity]map[uint64]speaker  // by who they are
+	refusals  *refusals
+	left      map[string]time.Time // nodes that a connection was lost to: when the last one was
+	nacks     map[string]int       // type: refusals so far
+	changed   map[string]struct{}  // services whose status changed
 	wake      chan struct{}
 	clients   *clients
 }
@@ -75,7 +79,8 @@ type built struct {
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
-		ForgetAfter: ForgetAfter, log: log, now: time.Now,
+		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
+		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
 		left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),

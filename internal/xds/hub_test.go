@@ -356,7 +356,11 @@ func TestReportsAreAskedForAndRead(t *testing.T) {
 	s := NewServer(hub, l, nil)
 	go func() { _ = s.Serve(lis) }()
 	t.Cleanup(s.Stop)
-	st, err := loadstats.NewLoadReportingServiceClient(srv()).StreamLoadStats(t.Context())
+	publish(t, hub, table(1, map[string]int{"v2": 100}))
+	conn := srv()
+	connect(t, conn, "edge-1", 40).start("shop", "shop/v1", "shop/v2")
+	inForce(t, hub, 1)
+	st, err := loadstats.NewLoadReportingServiceClient(conn).StreamLoadStats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
