@@ -1025,3 +1025,31 @@ func TestAReloadIsStoredTheSecondTimeAsWell(t *testing.T) {
 		b.unstored(b.daemon.Reload(t.Context(), "test"))
 	})
 }
+
+// A service is given another name, on the listener that it has: its old self would lose its users, so nothing changes.
+func TestARenamedServiceTakesNothingFromItsOldSelf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listening := strings.Replace(bubblePolicy, `probe: "off"`, `probe: "off", listener: "0.0.0.0:10000"`, 1)
+		b := newBubble(t, listening, 1, world.Traffic{Service: "shop", PerSecond: 10, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.write(strings.Replace(listening, "shop", "store", 1))
+		err := b.daemon.Reload(t.Context(), "test")
+		if err == nil || !strings.Contains(err.Error(), "listener 0.0.0.0:10000 still belongs to service shop") || !strings.Contains(err.Error(), "canaryd remove shop") {
+			t.Fatalf("%v", err)
+		}
+		if s, err := b.daemon.Service(t.Context(), "shop"); err != nil || s.State.Orphaned || b.share("v1") != 10000 {
+			t.Errorf("orphaned %v, %v, v1 gets %d", s.State.Orphaned, err, b.share("v1"))
+		}
+		b.write("service: other\n") // as the words say
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err != nil {
+			t.Fatal(err)
+		}
+		b.write(strings.Replace(listening, "shop", "store", 1))
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Error(err)
+		}
+	})
+}

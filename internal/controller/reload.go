@@ -97,6 +97,9 @@ type reading struct {
 
 // reloaded takes in what a reading of the files brought. Services whose document is the same hear nothing.
 func (c *Controller) reloaded(set policySet, err error, by string) error {
+	if err == nil {
+		err = c.besideOrphans(set)
+	}
 	c.reloadErr = err
 	if err != nil {
 		return fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
@@ -114,6 +117,27 @@ func (c *Controller) reloaded(set policySet, err error, by string) error {
 	}
 	c.set = set
 	c.reconcileAll()
+	return nil
+}
+
+// besideOrphans finds policies that would take requests from services that have none any more.
+func (c *Controller) besideOrphans(set policySet) error {
+	here := map[string]bool{}
+	for _, d := range set.docs {
+		here[d.Policy.Service] = true
+	}
+	var kept []*policy.Policy
+	for name, u := range c.units {
+		if !here[name] {
+			kept = append(kept, &u.state.Policy)
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	if errs := policy.CheckBeside(set.docs, kept).Errors(); len(errs) > 0 {
+		return errs
+	}
 	return nil
 }
 

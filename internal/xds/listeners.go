@@ -82,6 +82,16 @@ func (h *Hub) relisten(address, service string) error {
 	return nil
 }
 
+// handBack gives a scope that one service has left to another one that has it too: it was lent.
+func (h *Hub) handBack(r Ref, from string) {
+	for name, refs := range h.listeners.scopes {
+		if name != from && slices.Contains(refs, r) && h.services[name] != nil {
+			_ = h.listen(name, h.services[name].edition.route, h.services[name].edition.route) // it was built before
+			return
+		}
+	}
+}
+
 // scope replaces the scopes of a service. A host that another service has taken over in the meantime is that
 // one's.
 func (h *Hub) scope(service string, scopes []*Resource) {
@@ -93,6 +103,7 @@ func (h *Hub) scope(service string, scopes []*Resource) {
 	for _, old := range h.listeners.scopes[service] {
 		if r := h.cat.resources[old]; r != nil && slices.Contains(r.services, service) && !slices.Contains(refs, old) {
 			h.drop(old)
+			defer h.handBack(old, service)
 		}
 	}
 	if h.listeners.scopes[service] = refs; len(refs) == 0 {

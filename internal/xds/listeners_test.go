@@ -135,3 +135,25 @@ func TestAHostChangesHands(t *testing.T) {
 		t.Error("z is still there")
 	}
 }
+
+// A host that was lent comes back when the other service goes.
+func TestALentHostComesBack(t *testing.T) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	h := NewHub(log)
+	for i, name := range []string{"shop", "store"} {
+		p := policy.Default()
+		p.Service, p.Route.Listener, p.Route.Domains = name, fmt.Sprint("0.0.0.0:", i+1), []string{"x"}
+		tab := table(1, nil)
+		tab.Service, tab.Policy = name, &p
+		if err := h.Publish(tab); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Remove("store"); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.cat.resources[Ref{TypeScope, "host/x"}]; r == nil || !slices.Equal(r.services, []string{"shop"}) {
+		t.Errorf("%+v", r)
+	}
+}
