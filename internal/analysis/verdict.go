@@ -39,6 +39,7 @@ const (
 	Unreachable       Code = "unreachable"
 	DeadlinePassed    Code = "deadline"
 	Paused            Code = "paused"
+	Recalled          Code = "recalled" // it had been cut when canaryd ended before it could store that
 )
 
 // Verdict carries its reason and the numbers behind it.
