@@ -33,6 +33,7 @@ const (
 type Store interface {
 	States() (map[string][]byte, error)
 	Save([]store.Write) (first uint64, err error)
+	Key() []byte // seals what Envoys remember; the same after a restart, once a Save was well
 	Policy(hash string) (string, error)
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
@@ -123,6 +124,7 @@ func New(o Options) (*Controller, error) {
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
 		warned: map[string]string{}, findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
 	}
+	o.Hub.Key = o.Store.Key()
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
 	states, err := o.Store.States()
@@ -257,15 +259,10 @@ func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Re
 // decided numbers a decision and keeps its records until it is stored.
 func (c *Controller) decided(u *unit, records []rollout.Record) {
 	now := time.Now()
-	var cuts []string
-	for _, r := range records {
-		if r.Kind.Cut() && r.Version != "" {
-			cuts = append(cuts, r.Version)
-		}
-	}
-	n := u.outbox.Decide(now, cuts, u.state.Stable, c.writer.slow(now))
+	falls := fallsIn(records)
+	n := u.outbox.Decide(now, falls, u.state.Stable, c.writer.slow(now))
 	c.unsaved[u], c.moved = struct{}{}, true
-	if len(cuts) > 0 {
+	if len(falls) > 0 {
 		c.cutting[u] = struct{}{}
 	}
 	for _, r := range records {
@@ -273,6 +270,20 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
 			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
 	}
+}
+
+// fallsIn are the versions that a decision takes everything from.
+func fallsIn(records []rollout.Record) (falls []fall) {
+	for _, r := range records {
+		switch {
+		case !r.Kind.Cut() || r.Version == "":
+		case r.Kind.Final():
+			falls = append(falls, fall{r.Version, r.Attempt})
+		default:
+			falls = append(falls, fall{version: r.Version})
+		}
+	}
+	return falls
 }
 
 // note keeps the list of services that cost work, and tells the source and the prober.
@@ -344,6 +355,9 @@ func (c *Controller) applied() {
 		c.lossy(&st)
 		u.fleet = st
 		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
+		for _, a := range st.Recalled {
+			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number})
+		}
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}

@@ -29,6 +29,14 @@ type disk struct {
 	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
 	crash *crash
 	saves int
+	key   []byte // nil: the stored one
+}
+
+func (d *disk) Key() []byte {
+	if d.key != nil {
+		return d.key
+	}
+	return d.Bolt.Key()
 }
 
 var errDiskFull = errors.New("no space left on device")

@@ -296,7 +296,7 @@ func TestRefusedClustersAreSentAgain(t *testing.T) {
 func TestWhatWasBroughtAlongIsRecognisedLater(t *testing.T) {
 	h, _, dial := server(t)
 	later := table(2, map[string]int{"v2": 100})
-	f, err := buildRoute(later)
+	f, err := buildRoute(later, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
