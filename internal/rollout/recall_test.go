@@ -111,6 +111,16 @@ func TestATableWithoutWhatIsRecalled(t *testing.T) {
 	}
 }
 
+// A table that is served says the same whatever becomes of the state that it was made of.
+func TestATableKeepsItsPolicy(t *testing.T) {
+	r := newRun(t, seedV1)
+	table := r.s.Table()
+	r.policy(seedV1 + "route: {timeout: 3s}\n")
+	if table.Policy.Route.Timeout == r.s.Policy.Route.Timeout {
+		t.Errorf("its timeout is %s now", table.Policy.Route.Timeout)
+	}
+}
+
 // Only what ends an attempt is to be remembered.
 func TestWhatEndsAnAttempt(t *testing.T) {
 	for _, k := range Kinds() {

@@ -32,9 +32,10 @@ type Cluster struct {
 }
 
 // Table is the routing table that the Envoys are to have: what is decided or, while an Envoy refuses
-// that, the fall-back.
+// that, the fall-back. It is a value: whoever serves it reads its policy while the state goes on.
 func (s *State) Table() Table {
-	t := s.decided()
+	t, p := s.decided(), s.Policy
+	t.Policy = &p
 	if len(s.Refused) > 0 && s.refuses(t.content(s.says)) {
 		t = s.fallBack(t)
 	}
