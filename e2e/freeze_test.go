@@ -277,8 +277,8 @@ func (w *winter) abortOfWhatWasNeverStored(t *testing.T) {
 	if err := w.WritePolicy("pay.yml", "service: pay\nroute: {probe: \"off\"}\n"); err != nil {
 		t.Fatal(err)
 	}
-	if code, body := post(t, "http://"+w.Web+"/-/reload"); code != http.StatusOK {
-		t.Fatalf("reload is answered %d: %s", code, body)
+	if code, body := post(t, "http://"+w.Web+"/-/reload"); code != http.StatusServiceUnavailable {
+		t.Fatalf("reload on a full disk is answered %d: %s", code, body)
 	}
 	for _, v := range []string{"v1", "v2"} {
 		if out := w.run(1, "deploy", "pay", v, "--endpoint", "127.0.0.1:1"); !strings.Contains(out, "not stored yet") {

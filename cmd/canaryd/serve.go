@@ -26,7 +26,6 @@ import (
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
-	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
@@ -136,11 +135,15 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 			return err
 		}
 	}
-	if d.ctl, err = controller.New(o); err != nil {
-		return err
-	}
 	told, err := d.cfg.notifier(d.log)
 	if err != nil {
+		return err
+	}
+	begin, err := resume(told, db) // before the first event of this life
+	if err != nil {
+		return err
+	}
+	if d.ctl, err = controller.New(o); err != nil {
 		return err
 	}
 	if found := d.cfg.registry(d.log); found != nil {
@@ -152,7 +155,8 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	}
 	if told != nil {
 		background(ctx, &d.run, told.Run)
-		background(ctx, &d.run, func(ctx context.Context) error { return tell(ctx, d.ctl, told) })
+		background(ctx, &d.run, func(ctx context.Context) error { return tell(ctx, d.ctl, told, begin) })
+		background(ctx, &d.run, func(ctx context.Context) error { return mark(ctx, db, told, d.log) })
 	}
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
@@ -229,22 +233,6 @@ func reportOf(r xds.Report) metrics.Report {
 		}
 	}
 	return out
-}
-
-// tell hands on what was decided and stored.
-func tell(ctx context.Context, ctl *controller.Controller, n *notify.Notifier) error {
-	last := ""
-	for ctx.Err() == nil {
-		entries, err := ctl.Listen(ctx, last)
-		if err != nil {
-			return err
-		}
-		for e := range entries { // closed early: it fell behind
-			n.Send(e.Record)
-			last = e.Cursor
-		}
-	}
-	return nil
 }
 
 func background(parent context.Context, g *run.Group, f func(context.Context) error) {

@@ -17,8 +17,9 @@ type Judge struct {
 	Updates   int         `json:"updates"`
 	M         float64     `json:"m"` // clump bound of the last update
 
-	IncidentUntil float64 `json:"incident_until"` // seconds; shared trouble is assumed until then
-	StarvedSince  float64 `json:"starved_since"`  // 0: not starved
+	IncidentUntil float64 `json:"incident_until"`        // seconds; shared trouble is assumed until then
+	Starving      float64 `json:"starving,omitempty"`    // seconds of evidence in which it completed next to nothing; 0: it is not starved
+	ObservedAt    float64 `json:"observed_at,omitempty"` // the last evidence
 }
 
 // open is a batch that is being filled until both sides have a request.
@@ -39,7 +40,7 @@ func (j *Judge) Step() {
 	j.Stepped, j.Fresh = true, 0
 	j.Promotion = NewPromotion()
 	j.Open = [Kinds]open{}
-	j.StarvedSince = 0
+	j.Starving = 0
 }
 
 // Rebase is called when another version became stable: the null speaks of whichever version is
@@ -134,28 +135,34 @@ func (j *Judge) watchIncident(cfg *Config, base Baseline, now float64) {
 	}
 }
 
-// watchStarvation notices a canary that completes nothing while stable works.
+// starvedLeast keeps one who begins to starve from looking as if he did not.
+const starvedLeast = 1e-3
+
+// watchStarvation notices a canary that completes nothing while stable works. Only time with evidence counts: no
+// data is never bad data.
 func (j *Judge) watchStarvation(base Baseline, now float64) {
 	s := j.Recent.Sum(now)
 	starved := base.Share > 0 && j.Recent.Span(now) >= 25 && s.Stable.Requests >= 1000 &&
 		s.Stable.Requests*base.Share >= 10 && s.Canary.Requests < 0.1*s.Stable.Requests*base.Share
-	switch {
+	since := now - j.ObservedAt
+	switch j.ObservedAt = now; {
 	case !starved:
-		j.StarvedSince = 0
-	case j.StarvedSince == 0:
-		j.StarvedSince = now
+		j.Starving = 0
+	case since <= recentSeconds: // of a gap nothing is known
+		j.Starving += max(since, starvedLeast)
 	}
 }
 
 // Incident reports whether trouble shared with stable is being waited out.
 func (j *Judge) Incident(now float64) bool { return now < j.IncidentUntil }
 
-// StarvedFor is how many seconds the canary has been completing next to nothing.
-func (j *Judge) StarvedFor(now float64) float64 {
-	if j.StarvedSince == 0 {
+// Starved is in how many seconds of evidence the canary has completed next to nothing; 0: it is not starved, or there
+// is no evidence at present.
+func (j *Judge) Starved(now float64) float64 {
+	if now-j.ObservedAt > recentSeconds {
 		return 0
 	}
-	return now - j.StarvedSince
+	return j.Starving
 }
 
 // E is the evidence against the canary: the relative test, averaged with the ceiling's where there is

@@ -278,8 +278,28 @@ func TestACanaryThatCompletesNothingIsStarved(t *testing.T) {
 		}
 		j.Observe(&cfg, Batch{c, Counts{900, 0}}, Baseline{M: 1, Share: 1.0 / 9}, s)
 	}
-	if d := j.StarvedFor(95); d < 55 || d > 70 {
+	if d := j.Starving; d < 55 || d > 70 {
 		t.Errorf("starved for %g s", d)
+	}
+}
+
+// Only seconds with evidence count.
+func TestAGapIsNotStarvation(t *testing.T) {
+	cfg := defaults()
+	j := NewJudge()
+	s := 0.0
+	starve := func(seconds int) {
+		for range seconds {
+			s++
+			j.Observe(&cfg, Batch{Counts{}, Counts{900, 0}}, Baseline{M: 1, Share: 1.0 / 9}, s)
+		}
+	}
+	starve(35)
+	before := j.Starving
+	s += 600
+	starve(26)
+	if j.Starving > before || before < 5 {
+		t.Errorf("starved for %g s, and for %g s after a gap", before, j.Starving)
 	}
 }
 

@@ -59,7 +59,7 @@ func (j *Judge) Sound() error {
 	if !(j.M >= 0 && j.M <= clumpMax) {
 		return fmt.Errorf("clump bound %g: it lies between 0 and %g", j.M, clumpMax)
 	}
-	return seconds(x.At, j.Open[0].Since, j.Open[1].Since, j.LastFlush, j.IncidentUntil, j.StarvedSince, j.Placebo.Since)
+	return seconds(x.At, j.Open[0].Since, j.Open[1].Since, j.LastFlush, j.IncidentUntil, j.Starving, j.ObservedAt, j.Placebo.Since)
 }
 
 func (c *Capital) sound() error {

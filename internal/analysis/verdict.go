@@ -39,6 +39,9 @@ const (
 	Unreachable       Code = "unreachable"
 	DeadlinePassed    Code = "deadline"
 	Paused            Code = "paused"
+	ByHand            Code = "by_hand"
+	Aborted           Code = "aborted"
+	Superseded        Code = "superseded"
 	Recalled          Code = "recalled" // it had been cut when canaryd ended before it could store that
 )
 

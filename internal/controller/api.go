@@ -150,8 +150,8 @@ func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err err
 }
 
 // Command carries out promote, abort, pause or resume. Without a version it means the only canary. An
-// abort is carried out whether it can be stored or not, and Stored says so; the others are refused with
-// a NotStoredError then.
+// abort, and a return to an older version that the Envoys have, are carried out whether they can be stored or
+// not, and Stored says so; the others are refused with a NotStoredError then.
 func (c *Controller) Command(ctx context.Context, service string, e rollout.Commanded) (Service, string, error) {
 	s, err := c.Service(ctx, service)
 	if err != nil {
@@ -165,15 +165,18 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
 		e.Reachable = reachable(ctx, &s.State, v)
 	}
+	cuts := e.Verb == "abort"
 	stored, err := c.decide(ctx, func() (*unit, error) {
-		u, err := c.unit(service, e.Verb == "abort")
+		u, err := c.unit(service, cuts)
 		if err != nil {
 			return nil, err
 		}
 		e.At = time.Now()
-		if _, err = c.step(u, e); err != nil {
+		records, err := c.step(u, e)
+		if err != nil {
 			return nil, c.honest(u, err)
 		}
+		cuts = cuts || u.returns(records)
 		if e.Verb == "resume" { // what was refused may be accepted now
 			c.Hub.Retry(service)
 		}
@@ -181,7 +184,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		return u, nil
 	})
 	s.Stored = stored
-	if err == nil && !stored && e.Verb != "abort" {
+	if err == nil && !stored && !cuts {
 		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
 	}
 	return s, e.Version, err
@@ -205,8 +208,8 @@ func (c *Controller) honest(u *unit, err error) error {
 // most until that is on disk.
 func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (stored bool, err error) {
 	var durable <-chan struct{}
+	var u *unit
 	doErr := c.do(ctx, func() {
-		var u *unit
 		if u, err = f(); err == nil {
 			durable = u.whenStored()
 		}
@@ -218,6 +221,7 @@ func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (store
 	case <-durable:
 		return true, nil
 	case <-time.After(writeHangs):
+		_ = c.do(ctx, func() { u.forget(durable) }) // a loop that has ended keeps nothing
 		return false, nil
 	}
 }
@@ -289,15 +293,15 @@ func (c *Controller) removed(u *unit) {
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
 		delete(set, u)
 	}
+	delete(c.housed, u)
+	c.targets.remove(name)
 	c.moved = true
 	c.prober.set(name, rollout.State{})
-	if err := c.Hub.Remove(name); err != nil {
+	if i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == name }); i >= 0 {
+		d := c.set.docs[i] // the Envoys go over to the new one: between the two they would have no route
+		c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
+	} else if err := c.Hub.Remove(name); err != nil {
 		c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
-	}
-	for _, d := range c.set.docs {
-		if d.Policy.Service == name {
-			c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
-		}
 	}
 	c.reconcileAll()
 }

@@ -3,7 +3,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +36,7 @@ type Store interface {
 	Policy(hash string) (string, error)
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
+	Last() (cursor uint64, err error)
 }
 
 // Options are what the loop works with.
@@ -66,7 +66,9 @@ type Controller struct {
 	hidden     map[*unit]struct{} // with a table that could not be published
 	leaving    []docker.Want      // containers of services that were deleted
 	findings   findings
-	moved      bool // what is compared may have changed
+	targets    targets
+	housed     map[*unit]struct{} // with containers
+	moved      bool               // what is compared, or which containers are wanted, may have changed
 	calls      chan func()
 	evidence   chan []metrics.Evidence
 	probes     chan probed
@@ -77,8 +79,6 @@ type Controller struct {
 
 	checkedAt   time.Time
 	restedAt    time.Time
-	turnedAt    time.Time
-	restFirst   int          // which services at rest are looked at
 	set         policySet    // the policies as they were read last
 	lateReading chan reading // of the policy files at start, when it took too long to wait for
 	reloadErr   error
@@ -95,8 +95,8 @@ type unit struct {
 	outbox outbox
 	stale  bool // changed since it was stored last
 
-	records   []pending // made by decisions that are not stored, oldest first
-	dropped   int       // records that found no room in there
+	records   []*pending // made by decisions that are not stored, oldest first
+	dropped   int        // records that found no room in there
 	waiting   []waiter
 	adopted   bool  // its policy was compared with the text since start-up
 	removing  bool  // a person deleted the service: it goes when that is stored, and is judged until then
@@ -122,7 +122,11 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		warned: map[string]string{}, findings: newFindings(), writer: newWriter(o.Store), events: newEvents(o.Store),
+		warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store),
+	}
+	var err error
+	if c.writer.cursor, err = o.Store.Last(); err != nil {
+		return nil, fmt.Errorf("load the stored events: %w", err)
 	}
 	o.Hub.Key = o.Store.Key()
 	c.policies = newPolicies(o.Policies, c.sourceName())
@@ -164,6 +168,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	c.publish(u, now)
 	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
+	c.aim(u)
 	return nil
 }
 
@@ -211,7 +216,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case r := <-c.writer.done:
 			c.written(r)
 		case r := <-c.lateReading:
-			_ = c.reloaded(r.set, r.err, "start") // it is shown in status
+			_ = c.firstRead(r) // it is shown in status
 		case now := <-tick.C:
 			c.tick(now)
 		case <-c.writer.cuts.C: // a cut has waited long enough for the disk; settle sends it out
@@ -236,12 +241,18 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, byHand := e.(rollout.Commanded); byHand {
+		u.panicked = nil // a person has seen it, and the state machine took the command
+	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
 	u.state, u.stale = next, true
 	if decided {
 		c.decided(u, records)
 	}
 	c.note(u)
+	if decided {
+		c.aim(u)
+	}
 	return records, nil
 }
 
@@ -259,9 +270,9 @@ func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Re
 // decided numbers a decision and keeps its records until it is stored.
 func (c *Controller) decided(u *unit, records []rollout.Record) {
 	now := time.Now()
-	falls := fallsIn(records)
+	falls := slices.DeleteFunc(fallsIn(records), func(f fall) bool { return u.fleesTo(records, f.version) })
 	n := u.outbox.Decide(now, falls, u.state.Stable, c.writer.slow(now))
-	c.unsaved[u], c.moved = struct{}{}, true
+	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
 		c.cutting[u] = struct{}{}
 	}
@@ -286,15 +297,35 @@ func fallsIn(records []rollout.Record) (falls []fall) {
 	return falls
 }
 
+// fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
+// until that one is stored and warm there, because without it they would have nothing.
+func (u *unit) fleesTo(records []rollout.Record, left string) bool {
+	return left == u.outbox.durable.Stable && !u.outbox.durable.Knows(u.state.Stable) && promotes(records)
+}
+
+// returns reports that a person left the stable version for one that the Envoys have: that is a cut.
+func (u *unit) returns(records []rollout.Record) bool {
+	return promotes(records) && u.outbox.durable.Knows(u.state.Stable) &&
+		slices.ContainsFunc(records, func(r rollout.Record) bool {
+			return r.Kind == rollout.KindAborted && r.Version == u.outbox.durable.Stable
+		})
+}
+
+func promotes(records []rollout.Record) bool {
+	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted })
+}
+
 // note keeps the list of services that cost work, and tells the source and the prober.
 func (c *Controller) note(u *unit) {
 	name := u.state.Policy.Service
 	_, was := c.busy[name]
-	c.moved = c.moved || was != u.state.Busy()
 	if u.state.Busy() {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
+	}
+	if was != u.state.Busy() {
+		c.aim(u)
 	}
 	if was || u.state.Busy() {
 		c.prober.set(name, u.state)
@@ -354,7 +385,6 @@ func (c *Controller) applied() {
 		}
 		c.lossy(&st)
 		u.fleet = st
-		c.moved = c.moved || c.Fleet != nil // what is in force decides which containers may be stopped
 		for _, a := range st.Recalled {
 			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number})
 		}
@@ -365,6 +395,9 @@ func (c *Controller) applied() {
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}
+		}
+		if c.Fleet != nil { // what is in force decides which containers may be stopped
+			c.aim(u)
 		}
 	}
 }
@@ -380,7 +413,9 @@ func (c *Controller) tick(now time.Time) {
 		}
 	}
 	c.lookAgain(now)
-	c.nextTurn(now)
+	if c.targets.turn(now) {
+		c.look()
+	}
 	if now.Sub(c.restedAt) >= restSaved {
 		c.restedAt = now
 		for _, u := range c.units {
@@ -438,35 +473,6 @@ func (c *Controller) publish(u *unit, now time.Time) {
 	u.publishes = err
 	if err == nil && t.Generation != u.outbox.durable.Generation {
 		log.Warn("a cut went out before it was stored: the disk is slow or full")
-	}
-}
-
-// retarget tells the source, and the Envoys, which versions are being compared.
-func (c *Controller) retarget() {
-	var targets []metrics.Target
-	var clusters []string
-	c.moved = false
-	resting := c.resting()
-	for name, u := range c.units {
-		if !u.state.Busy() && !resting[name] {
-			continue
-		}
-		t := metrics.Target{Service: name, Stable: u.state.Stable, Queries: u.state.Policy.Judge.Queries, AtRest: !u.state.Busy(), Statuses: u.state.Policy.GRPCStatuses()}
-		for _, v := range u.state.Versions {
-			if v.Reported() {
-				t.Versions = append(t.Versions, v.Name)
-				clusters = append(clusters, xds.ClusterName(name, v.Name))
-			}
-		}
-		if t.Stable != "" && len(t.Versions) > 0 {
-			targets = append(targets, t)
-		}
-	}
-	c.wantContainers()
-	slices.SortFunc(targets, func(a, b metrics.Target) int { return cmp.Compare(a.Service, b.Service) })
-	c.Source.Watch(targets)
-	if c.Ask != nil {
-		c.Ask(clusters)
 	}
 }
 

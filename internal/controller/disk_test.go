@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ type disk struct {
 	delay time.Duration
 	fails error
 	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
+	takes bool          // what it says it did not
 	crash *crash
 	saves int
 	key   []byte // nil: the stored one
@@ -47,24 +49,36 @@ func (d *disk) set(delay time.Duration, fails error) {
 	d.delay, d.fails = delay, fails
 }
 
-// freeze lets every write hang until the returned function is called.
-func (d *disk) freeze() (thaw func()) {
+// freeze lets every write hang until the returned function is called, or the test has failed.
+func (b *bubble) freeze() (thaw func()) {
+	d := b.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ch := make(chan struct{})
 	d.thaw = ch
-	return sync.OnceFunc(func() {
+	thaw = sync.OnceFunc(func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.thaw = nil
 		close(ch)
 	})
+	b.t.Cleanup(thaw)
+	return thaw
+}
+
+// unstored checks that an answer says that what was decided is not stored.
+func (b *bubble) unstored(err error) {
+	b.t.Helper()
+	var e *NotStoredError
+	if !errors.As(err, &e) {
+		b.t.Fatalf("stored on a disk that hangs: %v", err)
+	}
 }
 
 func (d *disk) Save(ws []store.Write) (uint64, error) {
 	d.mu.Lock()
 	d.saves++
-	delay, fails, thaw, kill := d.delay, d.fails, d.thaw, d.crash
+	delay, fails, thaw, kill, takes := d.delay, d.fails, d.thaw, d.crash, d.takes
 	d.mu.Unlock()
 	if kill != nil {
 		return kill.save(d.Bolt, ws)
@@ -76,10 +90,11 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 		fails = d.fails
 		d.mu.Unlock()
 	}
-	if fails != nil {
+	if fails != nil && !takes {
 		return 0, fails
 	}
-	return d.Bolt.Save(ws)
+	first, err := d.Bolt.Save(ws)
+	return first, cmp.Or(fails, err)
 }
 
 // share is what the Envoys give a version, in parts of 10 000 of each.
@@ -166,7 +181,7 @@ func TestADiskThatHangsBringsNothingBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var thaw func()
 			cutUnder(t, func(b *bubble) {
-				thaw = b.disk.freeze()
+				thaw = b.freeze()
 				time.Sleep(6 * time.Second) // a checkpoint hangs
 			}, func(b *bubble) {
 				b.never("v2", 3*time.Minute)
@@ -189,7 +204,7 @@ func TestADiskThatHangsBringsNothingBack(t *testing.T) {
 func TestAStopWaitsForAHangingDisk(t *testing.T) {
 	var thaw func()
 	cutUnder(t, func(b *bubble) {
-		thaw = b.disk.freeze()
+		thaw = b.freeze()
 		time.Sleep(6 * time.Second) // a checkpoint hangs
 	}, func(b *bubble) {
 		begin := time.Now()
@@ -214,7 +229,7 @@ func TestARaiseWaitsForAHangingDisk(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		b.announce("v2")
 		time.Sleep(3 * time.Second)
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		time.Sleep(time.Minute)
 		if b.share("v2") != 2000 {
 			t.Errorf("v2 is served to %d while the disk hangs", b.share("v2"))
@@ -239,9 +254,7 @@ func TestAnAbortBeforeTheFirstWrite(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(b.dir, "pay.yml"), []byte("service: pay\nroute: {probe: \"off\"}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-			t.Fatal(err)
-		}
+		b.unstored(b.daemon.Reload(t.Context(), "test"))
 		for _, v := range []string{"v1", "v2"} {
 			_, _, err := b.daemon.Announce(t.Context(), "pay", rollout.Announced{Version: v, Endpoints: []string{"10.0.0.9:80"}})
 			var unstored *NotStoredError
@@ -276,14 +289,14 @@ func TestTheWayBackDoesNotWaitForTheDisk(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		b.announce("v2")
 		command := func(verb, version string) (Service, error) {
-			s, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, By: "ann"})
+			s, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, Knowing: true, By: "ann"})
 			return s, err
 		}
 		if _, err := command("promote", "v2"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		time.Sleep(6 * time.Second)
 		begin := time.Now()
 		s, err := command("abort", "v2")
@@ -321,7 +334,7 @@ func TestWhatIsToldIsStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		defer thaw()
 		_, _, err = b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
 		if !strings.Contains(err.Error(), "announcement of v2") {
@@ -516,10 +529,16 @@ func TestAnUnreadableStateIsLeftAlone(t *testing.T) {
 		if err := b.daemon.Reload(t.Context(), "test"); err != nil { // never begins anew by itself
 			t.Error(err)
 		}
+		b.disk.set(300*time.Millisecond, nil)
 		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(5 * time.Second)
+		for range 50 { // the Envoys always have a route
+			time.Sleep(100 * time.Millisecond)
+			if n := b.share("v1") + b.share("v2"); n != 20000 {
+				t.Fatalf("v1 and v2 get %d", n)
+			}
+		}
 		if b.share("v1") != 20000 { // its policy is still there, and begins anew
 			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
 		}
@@ -575,14 +594,12 @@ func TestAPolicyComesBackDuringADeletion(t *testing.T) {
 		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
 			t.Fatal(err)
 		}
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err == nil {
 			t.Error("deleted on a disk that hangs")
 		}
 		b.write(bubblePolicy)
-		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-			t.Fatal(err)
-		}
+		b.unstored(b.daemon.Reload(t.Context(), "test"))
 		if _, _, err := b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v7", Endpoints: []string{"10.0.0.9:80"}}); err == nil || !strings.Contains(err.Error(), "being removed") {
 			t.Errorf("%v", err)
 		}
@@ -686,18 +703,15 @@ func TestWhatIsServedCanBeCutWhileTheDiskHangs(t *testing.T) {
 		if err := command("promote", "v2"); err != nil {
 			b.t.Fatal(err)
 		}
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		defer thaw()
-		if err := command("promote", "v1"); err == nil {
-			b.t.Error("promoted on a disk that hangs")
-		}
-		if err := command("abort", "v2"); err != nil || b.share("v2") != 0 || b.share("v1") != 20000 {
+		if err := command("promote", "v1"); err != nil || b.share("v2") != 0 || b.share("v1") != 20000 {
 			b.t.Errorf("%v: v1 gets %d, v2 %d", err, b.share("v1"), b.share("v2"))
 		}
 	})
 	hang("it was superseded", tenPercent, func(b *bubble, bad *sync.Map, command func(verb, version string) error) {
 		b.announce("v3")
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		defer thaw()
 		if err := command("promote", "v3"); err == nil {
 			b.t.Error("promoted on a disk that hangs")
@@ -706,7 +720,7 @@ func TestWhatIsServedCanBeCutWhileTheDiskHangs(t *testing.T) {
 		b.never("v2", time.Minute)
 	})
 	hang("it would be promoted", bubblePolicy+"ramp: {steps: [10%, 100%], hold: 10s}\njudge: {clump: 1, promote_within: {ratio: 2, margin: 1%}}\n", func(b *bubble, bad *sync.Map, _ func(verb, version string) error) {
-		thaw := b.disk.freeze()
+		thaw := b.freeze()
 		defer thaw()
 		time.Sleep(5 * time.Minute)
 		if v := b.version("v2"); v.Phase != rollout.Canary || !strings.Contains(v.Verdict.Reason, "waits for the disk") {
@@ -732,7 +746,7 @@ func TestWhatIsBeingDeletedIsStillJudged(t *testing.T) {
 			if err := b.daemon.Reload(t.Context(), "test"); err != nil {
 				t.Fatal(err)
 			}
-			thaw := b.disk.freeze()
+			thaw := b.freeze()
 			var unstored *NotStoredError
 			if err := b.daemon.Delete(t.Context(), "shop", "ann"); !errors.As(err, &unstored) {
 				t.Fatalf("deleted on a disk that hangs: %v", err)
@@ -762,4 +776,216 @@ func TestWhatIsBeingDeletedIsStillJudged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A reload answers when what it changed is stored.
+func TestAReloadIsStoredOrSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 10, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		thaw := b.freeze()
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Errorf("nothing changed: %v", err)
+		}
+		b.write(bubblePolicy + "ramp: {hold: 7s}\n")
+		b.unstored(b.daemon.Reload(t.Context(), "test"))
+		thaw()
+		time.Sleep(time.Second)
+		b.write(bubblePolicy + "ramp: {hold: 8s}\n")
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		h, err := b.db.History("shop", 1)
+		if err != nil || len(h) != 1 || !strings.Contains(string(h[0]), `"policy"`) {
+			t.Errorf("answered before it was stored: %s %v", h, err)
+		}
+	})
+}
+
+// Whoever asked for a reload goes away while the loop is busy: what was read is not lost.
+func TestAnEditIsNotLostWithItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 10, ErrorRate: steady(nil)})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = b.daemon.WatchFiles(ctx, 5*time.Second) }()
+		time.Sleep(3 * time.Second)
+		busy := make(chan struct{})
+		go func() { _ = b.daemon.do(ctx, func() { <-busy }) }()
+		synctest.Wait()
+		b.write(bubblePolicy + "ramp: {hold: 7s}\n")
+		patience, end := context.WithTimeout(ctx, time.Second)
+		defer end()
+		if err := b.daemon.Reload(patience, "ann"); err == nil {
+			t.Fatal("reloaded by a loop that is busy")
+		}
+		close(busy)
+		time.Sleep(6 * time.Second)
+		s, err := b.daemon.Service(ctx, "shop")
+		if err != nil || s.State.Policy.Ramp.Hold.Std() != 7*time.Second {
+			t.Errorf("%v, hold %s", err, s.State.Policy.Ramp.Hold)
+		}
+	})
+}
+
+// A policy file that cannot be read for a moment is read again, though it looks the same.
+func TestAFileThatCannotBeReadIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 10, ErrorRate: steady(nil)})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		time.Sleep(3 * time.Second)
+		file := filepath.Join(b.dir, "pay.yml")
+		if err := os.Mkdir(file, 0o755); err != nil { // reading a directory fails, for root as well
+			t.Fatal(err)
+		}
+		if err := b.daemon.Reload(ctx, "test"); err == nil {
+			t.Fatal("a directory was read")
+		}
+		if !b.daemon.filesChanged(ctx) {
+			t.Error("it is not looked at again")
+		}
+	})
+}
+
+// The database is lost, and the disk takes no new one: the Envoys keep the route that they have.
+func TestANewServiceIsHeldUntilItIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.stop()
+		if err := os.Remove(filepath.Join(b.dir, "canaryd.db")); err != nil {
+			t.Fatal(err)
+		}
+		b.disk.set(0, errDiskFull)
+		b.start()
+		time.Sleep(30 * time.Second)
+		if b.share("v1") != 20000 {
+			t.Errorf("v1 gets %d while nothing can be stored", b.share("v1"))
+		}
+		b.disk.set(0, nil)
+		time.Sleep(3 * time.Second)
+		if b.share("v1") != 20000 {
+			t.Errorf("v1 gets %d", b.share("v1"))
+		}
+		b.announce("v2")
+		b.until("v2", rollout.Canary, time.Minute)
+	})
+}
+
+// A write is durable, and fails all the same: what it recorded is in the history once, and is told once.
+func TestAWriteThatFailsAfterItIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told, err := b.daemon.Listen(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.disk.mu.Lock()
+		b.disk.fails, b.disk.takes = errors.New("the last sync failed"), true
+		b.disk.mu.Unlock()
+		_, _, err = b.daemon.Announce(ctx, "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
+		if err != nil { // a second later it is known to be stored
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.disk.set(0, nil)
+		time.Sleep(3 * time.Second)
+		if b.share("v2") != 1000 {
+			t.Errorf("v2 gets %d", b.share("v2"))
+		}
+		h, err := b.daemon.History(ctx, "shop", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := map[rollout.Kind]int{}
+		for i, e := range h[1:] {
+			if kinds[e.Kind]++; kinds[e.Kind] > 1 {
+				t.Errorf("twice in the history: %+v", e)
+			}
+			select {
+			case got := <-told:
+				if got.Kind != e.Kind || got.cursor != uint64(i)+2 {
+					t.Errorf("told %s with cursor %d, want %s with %d", got.Kind, got.cursor, e.Kind, i+2)
+				}
+			default:
+				t.Errorf("%s is not told", e.Kind)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+// An older copy of the database is restored: who listened to the newer one hears what is new.
+func TestAListenerOutlivesARestoredCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 0, world.Traffic{Service: "shop"})
+		told, err := b.daemon.Listen(t.Context(), "1000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.announce("v2")
+		select {
+		case e := <-told:
+			if e.Version != "v2" {
+				t.Errorf("%+v", e)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it hears nothing")
+		}
+	})
+}
+
+// Commands that were answered are not kept while the disk hangs.
+func TestAnsweredCommandsAreNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 0, world.Traffic{Service: "shop"})
+		b.announce("v2")
+		b.freeze()
+		for range 20 {
+			for _, verb := range []string{"pause", "resume"} {
+				_, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: "v2"})
+				b.unstored(err)
+			}
+		}
+		waiting := -1
+		if err := b.daemon.do(t.Context(), func() { waiting = len(b.daemon.units["shop"].waiting) }); err != nil || waiting != 0 {
+			t.Errorf("%d commands wait, %v", waiting, err)
+		}
+	})
+}
+
+// A person goes back to a version that the Envoys do not have any more, on a disk that hangs: what they serve stays
+// until the promotion is stored and the old version is there.
+func TestTheReturnToARetiredVersionLeavesNobodyWithoutARoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy+"after_promotion: {watch: 5s}\n", 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		hand := func(verb, version string) error {
+			_, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, By: "ann"})
+			return err
+		}
+		if err := hand("promote", "v2"); err != nil {
+			t.Fatal(err)
+		}
+		b.until("v1", rollout.Retired, time.Minute)
+		time.Sleep(5 * time.Second)
+		thaw := b.freeze()
+		b.unstored(hand("promote", "v1"))
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			if n := b.share("v1") + b.share("v2"); n != 20000 {
+				t.Fatalf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
+			}
+		}
+		thaw()
+		time.Sleep(3 * time.Second)
+		if b.share("v1") != 20000 {
+			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
+		}
+	})
 }

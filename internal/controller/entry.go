@@ -28,6 +28,9 @@ type Entry struct {
 
 func (e *Entry) at(cursor uint64) { e.cursor, e.Cursor = cursor, strconv.FormatUint(cursor, 10) }
 
+// Number is the cursor as a number: each stored entry has the next one.
+func (e *Entry) Number() uint64 { return e.cursor }
+
 func entryOf(u *unit, r rollout.Record) Entry {
 	return Entry{Record: r, PolicyHash: u.state.PolicyHash, Commit: u.origin.commit, Clean: u.origin.clean}
 }
@@ -36,7 +39,7 @@ func entryOf(u *unit, r rollout.Record) Entry {
 type pending struct {
 	decision uint64
 	entry    Entry
-	line     []byte // as it is stored: encoded once, however often the disk fails
+	line     []byte // as it is stored: the writer's, which encodes it once, however often the disk fails
 }
 
 // keep holds an entry back until its decision is stored.
@@ -45,15 +48,20 @@ func (u *unit) keep(decision uint64, e Entry) {
 		u.dropped++
 		return
 	}
-	line, err := json.Marshal(e)
-	if err != nil { // the verdict's numbers are none
-		e.Verdict = nil
-		if line, err = json.Marshal(e); err != nil {
-			u.dropped++
-			return
-		}
+	u.records = append(u.records, &pending{decision: decision, entry: e})
+}
+
+// encode runs outside the loop.
+func (p *pending) encode() (err error) {
+	if p.line != nil {
+		return nil
 	}
-	u.records = append(u.records, pending{decision, e, line})
+	if p.line, err = json.Marshal(p.entry); err != nil { // the verdict's numbers are none
+		plain := p.entry
+		plain.Verdict = nil
+		p.line, err = json.Marshal(plain)
+	}
+	return err
 }
 
 // tell hands on the entries that are durable now, and answers the commands that waited for it.
@@ -105,6 +113,11 @@ func (u *unit) answer(decision uint64) {
 		}
 	}
 	u.waiting = rest
+}
+
+// forget lets a command go that waits no longer.
+func (u *unit) forget(stored <-chan struct{}) {
+	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool { return w.stored == stored })
 }
 
 // History returns the newest entries of a service, oldest first.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+
+	"github.com/sirupsen/logrus"
 )
 
 const (
@@ -64,6 +66,10 @@ func (c *Controller) Listen(ctx context.Context, after string) (<-chan Entry, er
 		if last, err = strconv.ParseUint(after, 10, 64); err != nil {
 			return nil, &CursorError{after}
 		}
+	}
+	if newest, err := c.Store.Last(); err == nil && last > newest {
+		c.Log.WithFields(logrus.Fields{"cursor": last, "newest": newest}).Warn("a listener is ahead of the events: an older copy of the database was restored; it is told what is new")
+		last = newest
 	}
 	live := c.events.subscribe() // before the replay, so that nothing falls between the two
 	out := make(chan Entry)

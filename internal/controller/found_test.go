@@ -155,6 +155,7 @@ func TestWhatHasEndedStaysEnded(t *testing.T) {
 		f := newFinders(t, emptyPolicy)
 		all := []string{"v1=10.0.0.1:80"}
 		for i := range 30 {
+			time.Sleep(10 * time.Minute) // outcomes are kept for an hour
 			name := fmt.Sprintf("w%02d", i)
 			all = append(all, name+"=10.0.1.1:80")
 			f.names("file_sd", all...)

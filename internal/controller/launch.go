@@ -15,10 +15,10 @@ func (c *Controller) wantContainers() {
 		return
 	}
 	var wants []docker.Want
-	for name, u := range c.units {
+	for u := range c.housed {
 		p := &u.state.Policy
 		for _, w := range u.state.Containers() {
-			want := docker.Want{Service: name, Container: w, Probe: probe.Of(p)}
+			want := docker.Want{Service: p.Service, Container: w, Probe: probe.Of(p)}
 			if p.Docker != nil {
 				want.Spec = *p.Docker
 			}
@@ -37,7 +37,7 @@ func (c *Controller) launched(e docker.Event) {
 	if u := c.units[e.Service]; u != nil {
 		e.At = time.Now() // when it is taken in: events come in order
 		c.must(u, e.Launched)
-		c.moved = true // what is known of its containers decides what is wanted of them
+		c.aim(u) // what is known of its containers decides what is wanted of them
 		return
 	}
 	if e.Done >= rollout.Remove {

@@ -23,7 +23,7 @@ type outbox struct {
 	decided uint64        // the newest decision
 	stored  uint64        // the newest one that is durable; stored <= decided
 	durable rollout.Table // of the decision stored; Policy is nil before the first
-	writing uint64        // the decision whose state is being written; 0: none is
+	writing uint64        // the decision whose state is being written, or was and may be durable; 0: none is
 	cuts    []cut         // not durable yet, oldest first: stored < decision <= decided; of a version one up to writing, and one after
 	shown   *shown        // what was taken last; nil: nothing, or it could not be published
 }
@@ -89,9 +89,13 @@ func (o *outbox) Stored(now time.Time, decision uint64, t rollout.Table) {
 	o.hurry(now)
 }
 
-// Failed takes in that a write failed. There is nothing to wait for, and the next write holds everything,
-// so of two cuts of a version the first one's heir, the second one's number and what both ended count.
-func (o *outbox) Failed(now time.Time) {
+// Failed takes in that a write failed: there is nothing to wait for. It may be durable all the same: Stored or
+// Lost follows.
+func (o *outbox) Failed(now time.Time) { o.hurry(now) }
+
+// Lost takes in that what failed is not durable. The next write holds everything, so of two cuts of a version
+// the first one's heir, the second one's number and what both ended count.
+func (o *outbox) Lost() {
 	o.writing = 0
 	var all []cut
 	for _, c := range o.cuts {
@@ -102,7 +106,6 @@ func (o *outbox) Failed(now time.Time) {
 		}
 	}
 	o.cuts = all
-	o.hurry(now)
 }
 
 func (o *outbox) hurry(now time.Time) {

@@ -37,6 +37,7 @@ type desk struct {
 	made   []made // decisions, by number - 1
 	writes []int  // number of the decision of each write under way; a real writer has one at most
 	stored int
+	failed int       // number of the decision of the write that failed, and may be durable; 0: none
 	since  time.Time // of the oldest write under way
 	taken  rollout.Table
 }
@@ -154,6 +155,13 @@ func (m made) falls() (fs []fall) {
 }
 
 func (d *desk) begin() {
+	if d.failed > 0 {
+		d.recall()
+		d.look()
+	}
+	if d.stored == len(d.made) {
+		return
+	}
 	d.writes, d.since = []int{len(d.made)}, d.at
 	if n := d.out.Begin(); n != uint64(len(d.made)) {
 		d.t.Fatalf("%d is being written, %d are decided", n, len(d.made))
@@ -167,12 +175,25 @@ func (d *desk) end(well bool) {
 	n := d.writes[0]
 	d.writes = nil
 	if !well {
+		d.failed = n
 		d.out.Failed(d.at)
 		return
 	}
-	if older := d.next(len(d.made)) + 1; older < d.stored && len(d.writes) == 0 { // a write that was given up ends after all
+	if older := d.next(len(d.made)) + 1; older < d.stored { // a write that was given up ends after all
 		d.out.Stored(d.at, uint64(older), d.made[older-1].table(uint64(older)))
 		d.look()
+	}
+	d.stored = n
+	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))
+}
+
+// recall finds out whether the write that failed is durable all the same; decisions may have been taken since.
+func (d *desk) recall() {
+	n := d.failed
+	d.failed = 0
+	if d.next(3) > 0 {
+		d.out.Lost()
+		return
 	}
 	d.stored = n
 	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))

@@ -66,6 +66,9 @@ func (p *policies) take(ctx context.Context) error {
 
 func (p *policies) release() { <-p.turn }
 
+// forget has the files read again at the next look.
+func (p *policies) forget() { p.looks = "" }
+
 // read reads and checks all files; only those whose content is new are parsed.
 func (p *policies) read() (policySet, error) {
 	set := policySet{origins: map[string]origin{}}
@@ -79,6 +82,7 @@ func (p *policies) read() (policySet, error) {
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
+			p.forget() // it may be readable a moment later, and look the same
 			return set, fmt.Errorf("policies: %w", err)
 		}
 		parsed[f] = p.parse(f, data)

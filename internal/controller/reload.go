@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -15,33 +16,58 @@ import (
 // firstReadWithin is how long start-up waits for the policy files; the loop goes on without them.
 const firstReadWithin = 5 * time.Second
 
-// Reload reads the policies again. When anything is wrong nothing changes, and the error says what.
+// Reload reads the policies again, and returns when what it changed is stored. When anything is wrong nothing
+// changes, and the error says what.
 func (c *Controller) Reload(ctx context.Context, by string) error {
-	if err := c.policies.take(ctx); err != nil {
+	stored, err := c.reload(ctx, by)
+	if err != nil {
 		return err
+	}
+	late := time.After(writeHangs)
+	for _, s := range stored {
+		select {
+		case <-s:
+		case <-late:
+			return &NotStoredError{"the reload", c.whyNotStored(ctx)}
+		}
+	}
+	return nil
+}
+
+// reload returns a channel for each service that the policies changed: it is closed when that is stored.
+func (c *Controller) reload(ctx context.Context, by string) (stored []<-chan struct{}, err error) {
+	if err := c.policies.take(ctx); err != nil {
+		return nil, err
 	}
 	defer c.policies.release()
 	set, err := c.policies.read()
-	if doErr := c.do(ctx, func() { err = c.reloaded(set, err, by) }); doErr != nil {
-		return doErr
+	doErr := c.do(ctx, func() {
+		var changed []*unit
+		changed, err = c.reloaded(set, err, by)
+		for _, u := range changed {
+			stored = append(stored, u.whenStored())
+		}
+	})
+	if doErr != nil {
+		c.policies.forget() // nobody took the reading in: the next look is to find the files changed
 	}
-	return err
+	return stored, cmp.Or(doErr, err)
 }
 
 // firstReload takes the policies in before anything is served. What is wrong with them keeps nobody from
-// being served as before.
+// being served as before. A reading that comes late keeps its turn until the loop has taken it in: it must not
+// undo a newer one.
 func (c *Controller) firstReload() {
 	c.policies.turn <- struct{}{} // nobody else has it yet
 	done := make(chan reading, 1)
 	go func() {
-		defer c.policies.release()
 		set, err := c.policies.read()
 		done <- reading{set, err}
 	}()
 	var err error
 	select {
 	case r := <-done:
-		err = c.reloaded(r.set, r.err, "start")
+		err = c.firstRead(r)
 	case <-time.After(firstReadWithin):
 		c.lateReading = done
 		err = fmt.Errorf("the policy files have not been read within %s: does their file system answer?", firstReadWithin)
@@ -52,44 +78,57 @@ func (c *Controller) firstReload() {
 	}
 }
 
+// firstRead takes the first reading in.
+func (c *Controller) firstRead(r reading) error {
+	defer c.policies.release()
+	_, err := c.reloaded(r.set, r.err, "start")
+	return err
+}
+
 // reading is how a reading of the policy files ended.
 type reading struct {
 	set policySet
 	err error
 }
 
-// reloaded takes in what a reading of the files brought. Services whose document is the same hear nothing.
-func (c *Controller) reloaded(set policySet, err error, by string) error {
+// reloaded takes in what a reading of the files brought, and returns which services that changed. Those whose
+// document is the same hear nothing.
+func (c *Controller) reloaded(set policySet, err error, by string) (changed []*unit, _ error) {
 	c.reloadErr = err
 	if err != nil {
-		return fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
+		return nil, fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
 	}
 	c.reloadedAt = time.Now()
 	here := map[string]bool{}
 	for _, d := range set.docs {
 		here[d.Policy.Service] = true
-		c.adopt(d, set.origins[filepath.Dir(d.File)], by)
+		if u := c.adopt(d, set.origins[filepath.Dir(d.File)], by); u != nil {
+			changed = append(changed, u)
+		}
 	}
 	for name, u := range c.units {
 		if !here[name] && !u.state.Orphaned {
 			c.must(u, rollout.Orphaned{At: c.reloadedAt})
+			changed = append(changed, u)
 		}
 	}
 	c.set = set
 	c.reconcileAll()
-	return nil
+	return changed, nil
 }
 
-// adopt gives a service its policy, when that is another one than it has.
-func (c *Controller) adopt(d policy.Document, o origin, by string) {
+// adopt gives a service its policy, when that is another one than it has, and returns the service that it
+// changed. One that is new is held until it is stored: an Envoy may have it from an earlier life.
+func (c *Controller) adopt(d policy.Document, o origin, by string) *unit {
 	name := d.Policy.Service
 	if c.unreadable[name] != nil {
-		return // to begin anew would send everybody to what the policy's `versions` says
+		return nil // to begin anew would send everybody to what the policy's `versions` says
 	}
 	u := c.units[name]
 	if u == nil {
 		u = newUnit(rollout.State{})
 		c.units[name] = u
+		c.Hub.Hold(name)
 	}
 	u.origin = o
 	same := d.Hash == u.state.PolicyHash && !u.state.Orphaned
@@ -97,13 +136,14 @@ func (c *Controller) adopt(d policy.Document, o origin, by string) {
 		same = reflect.DeepEqual(d.Policy, u.state.Policy)
 	}
 	if u.removing {
-		return
+		return nil
 	}
 	if u.adopted = true; same {
-		return
+		return nil
 	}
 	u.text = d.Text
 	c.must(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: by})
+	return u
 }
 
 // WatchFiles reloads when the policy files change.

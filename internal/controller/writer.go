@@ -20,9 +20,11 @@ const (
 type writer struct {
 	store   Store
 	done    chan saved
+	cursor  uint64      // of the newest record that is known to be stored
 	since   time.Time   // of the write under way; zero: there is none
 	err     error       // of the last write
 	retryAt time.Time   // after an error
+	doubted []job       // what the write that failed held: a disk may have it all the same
 	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
 }
 
@@ -49,6 +51,7 @@ type job struct {
 	decision uint64 // everything up to this one
 	remove   bool
 	state    rollout.State
+	records  []*pending
 	write    store.Write
 
 	table rollout.Table // of state, filled in by the writer
@@ -60,6 +63,8 @@ type saved struct {
 	jobs  []job
 	first uint64 // cursor of the first record
 	err   error
+
+	asked, durable bool // it is the one that failed; the store was asked about it, and has it
 }
 
 // write begins the next transaction, when none is under way: decisions first, then evidence.
@@ -68,7 +73,21 @@ func (c *Controller) write(now time.Time) {
 	if !w.since.IsZero() || now.Before(w.retryAt) {
 		return
 	}
-	var jobs []job
+	if len(w.doubted) > 0 {
+		w.since = now
+		go func(cursor uint64, jobs []job) { w.done <- recall(w.store, cursor, jobs) }(w.cursor, w.doubted)
+		return
+	}
+	jobs := c.jobs()
+	if len(jobs) == 0 {
+		return
+	}
+	w.since = now
+	go func() { w.done <- save(w.store, jobs) }()
+}
+
+// jobs are what is to be stored next.
+func (c *Controller) jobs() (jobs []job) {
 	for u := range c.unsaved {
 		jobs = append(jobs, u.job())
 		delete(c.unsaved, u)
@@ -81,11 +100,7 @@ func (c *Controller) write(now time.Time) {
 		jobs = append(jobs, u.job())
 		delete(c.aged, u)
 	}
-	if len(jobs) == 0 {
-		return
-	}
-	w.since = now
-	go func() { w.done <- save(w.store, jobs) }()
+	return jobs
 }
 
 // job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
@@ -94,9 +109,7 @@ func (u *unit) job() job {
 	u.stale = false
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
-	for _, r := range u.records {
-		j.write.Records = append(j.write.Records, r.line)
-	}
+	j.records = slices.Clone(u.records)
 	return j
 }
 
@@ -105,22 +118,44 @@ func save(s Store, jobs []job) saved {
 	var ws []store.Write
 	for i := range jobs {
 		j := &jobs[i]
-		if j.remove {
-			ws = append(ws, j.write)
-			continue
-		}
-		if j.write.State, j.err = encode(j); j.err == nil {
+		if j.err = j.encode(); j.err == nil {
 			ws = append(ws, j.write)
 		}
 	}
 	first, err := s.Save(ws)
-	return saved{jobs, first, err}
+	return saved{jobs: jobs, first: first, err: err}
 }
 
-func encode(j *job) (raw []byte, err error) {
+// recall asks the store whether a write that failed is durable all the same, as after an error of the last sync.
+// Then its records must not be written again. One without records may be: it changes nothing.
+func recall(s Store, cursor uint64, jobs []job) saved {
+	n := 0
+	for _, j := range jobs {
+		if j.err == nil {
+			n += len(j.write.Records)
+		}
+	}
+	last, err := s.Last()
+	if err != nil || n == 0 || last != cursor+uint64(n) {
+		return saved{jobs: jobs, err: err, asked: true}
+	}
+	return saved{jobs: jobs, first: cursor + 1, asked: true, durable: true}
+}
+
+func (j *job) encode() (err error) {
 	defer recovered(&err)
+	for _, r := range j.records {
+		if err := r.encode(); err != nil {
+			return err
+		}
+		j.write.Records = append(j.write.Records, r.line)
+	}
+	if j.remove {
+		return nil
+	}
 	j.table = j.state.Table()
-	return rollout.EncodeState(j.state)
+	j.write.State, err = rollout.EncodeState(j.state)
+	return err
 }
 
 // written takes in how a transaction ended: what is durable now may be published, told and answered.
@@ -128,14 +163,26 @@ func (c *Controller) written(r saved) {
 	now := time.Now()
 	w := &c.writer
 	w.since = time.Time{}
+	if r.asked && r.err == nil {
+		w.doubted = nil
+	}
 	if r.err != nil {
 		if w.err == nil {
 			c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
 		}
 		w.err, w.retryAt = r.err, now.Add(writeAgain)
+		if !r.asked {
+			w.doubted = r.jobs
+		}
 		for _, j := range r.jobs {
 			j.u.outbox.Failed(now)
 			c.unsaved[j.u] = struct{}{}
+		}
+		return
+	}
+	if r.asked && !r.durable { // all of it is written again
+		for _, j := range r.jobs {
+			j.u.outbox.Lost()
 		}
 		return
 	}
@@ -152,6 +199,7 @@ func (c *Controller) written(r saved) {
 		j.u.encodes = nil
 		j.u.tell(j.decision, cursor, c.events)
 		cursor += uint64(len(j.write.Records))
+		w.cursor = cursor - 1
 		if j.remove {
 			if _, more := c.unsaved[j.u]; !more { // what was decided since is told as well
 				c.removed(j.u)
@@ -172,6 +220,7 @@ func (c *Controller) unwritable(j job, now time.Time) {
 	}
 	j.u.encodes, j.u.stale = j.err, true
 	j.u.outbox.Failed(now)
+	j.u.outbox.Lost()
 }
 
 // firstWrite gives what start-up decided the time to be stored before anybody is served.

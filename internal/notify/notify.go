@@ -12,8 +12,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -58,8 +58,19 @@ type Notifier struct {
 type target struct {
 	Target
 	name  string // the host: the path of a webhook is often its secret
-	queue chan rollout.Record
+	queue chan message
 	told  map[string]time.Time
+
+	mu      sync.Mutex
+	since   uint64 // events up to it were told in an earlier life
+	seen    uint64 // the newest event that was sent here
+	handled uint64 // the newest one that was delivered, or given up
+	pending int    // messages that were queued and are not handled
+}
+
+type message struct {
+	cursor uint64
+	rollout.Record
 }
 
 // New makes a notifier.
@@ -74,25 +85,26 @@ func New(log logrus.FieldLogger, targets []Target) *Notifier {
 		if u, err := url.Parse(t.URL); err == nil {
 			name = u.Host
 		}
-		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan rollout.Record, queued), told: map[string]time.Time{}})
+		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan message, queued), told: map[string]time.Time{}})
 	}
 	return n
 }
 
-// Send queues a record for every target that wants its kind. It never waits: of a full queue the
-// oldest message is dropped.
-func (n *Notifier) Send(r rollout.Record) {
+// Send queues an event for every target that wants its kind and was not told it in an earlier life. It never
+// waits: of a full queue the oldest message is dropped.
+func (n *Notifier) Send(cursor uint64, r rollout.Record) {
 	for _, t := range n.targets {
-		if !slices.Contains(t.Events, r.Kind) {
+		if !t.takes(cursor, r.Kind) {
 			continue
 		}
 		for sent := false; !sent; {
 			select {
-			case t.queue <- r:
+			case t.queue <- message{cursor, r}:
 				sent = true
 			default:
 				select {
-				case <-t.queue:
+				case m := <-t.queue:
+					t.handles(m.cursor)
 					n.log.WithField("target", t.name).Warn("a notification was dropped: the receiver does not keep up")
 				default:
 				}
@@ -111,10 +123,13 @@ func (n *Notifier) Run(ctx context.Context) error {
 				select {
 				case <-ctx.Done():
 					return
-				case r := <-t.queue:
-					if err := t.deliver(ctx, r); err != nil && ctx.Err() == nil {
+				case m := <-t.queue:
+					if err := t.deliver(ctx, m.Record); ctx.Err() != nil {
+						return // not handled: it is told in the next life
+					} else if err != nil {
 						n.log.WithError(err).WithField("target", t.name).Error("a notification was not delivered")
 					}
+					t.handles(m.cursor)
 				}
 			}
 		}()

@@ -76,11 +76,11 @@ func TestNotificationsArrive(t *testing.T) {
 		go func() { _ = n.Run(ctx); close(done) }()
 		began := time.Now()
 		for range 2000 {
-			n.Send(record(rollout.KindAdvanced, "nobody asked for it"))
+			n.Send(1, record(rollout.KindAdvanced, "nobody asked for it"))
 		}
-		n.Send(record(rollout.KindRolledBack, "worse"))
-		n.Send(record(rollout.KindRolledBack, "worse"))
-		n.Send(record(rollout.KindPromoted, "proven"))
+		n.Send(1, record(rollout.KindRolledBack, "worse"))
+		n.Send(1, record(rollout.KindRolledBack, "worse"))
+		n.Send(1, record(rollout.KindPromoted, "proven"))
 		if d := time.Since(began); d != 0 {
 			t.Errorf("Send waited %s", d)
 		}
@@ -109,7 +109,7 @@ func TestRefusedAndTooMany(t *testing.T) {
 		refusing := pipe(t, func(w http.ResponseWriter, _ *http.Request) { tries.Add(1); w.WriteHeader(http.StatusForbidden) })
 		n := New(quiet(), []Target{{URL: "http://refuses/", Client: refusing}})
 		for range 2 * queued {
-			n.Send(record(rollout.KindAlarm, "again"))
+			n.Send(1, record(rollout.KindAlarm, "again"))
 		}
 		if len(n.targets[0].queue) != queued {
 			t.Errorf("%d are queued", len(n.targets[0].queue))
@@ -142,4 +142,60 @@ func TestErrorsKeepTheSecret(t *testing.T) {
 	if s := err.Error(); strings.Contains(s, "s3cret") {
 		t.Errorf("%s", s)
 	}
+}
+
+// What is not delivered when canaryd stops is told in the next life, and nothing else again.
+func TestWhatIsNotDeliveredIsToldInTheNextLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		var got []string
+		receiver := pipe(t, func(w http.ResponseWriter, r *http.Request) {
+			var rec rollout.Record
+			if down.Load() || json.NewDecoder(r.Body).Decode(&rec) != nil {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			got = append(got, rec.Reason)
+		})
+		marks := map[string]uint64{}
+		life := func(newest uint64, events func(send func(cursor uint64, k rollout.Kind, reason string))) (after uint64) {
+			n := New(quiet(), []Target{{URL: "http://x/hook", Client: receiver}})
+			after = n.Resume(marks, newest)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { _ = n.Run(ctx); close(done) }()
+			events(func(cursor uint64, k rollout.Kind, reason string) {
+				n.Send(cursor, record(k, reason))
+				time.Sleep(time.Second)
+			})
+			cancel()
+			<-done
+			marks = n.Marks()
+			return after
+		}
+		type send = func(cursor uint64, k rollout.Kind, reason string)
+		if after := life(4, func(s send) {
+			s(5, rollout.KindPromoted, "a")
+			s(6, rollout.KindAdvanced, "b")
+			down.Store(true)
+			s(7, rollout.KindPromoted, "c")
+			s(8, rollout.KindAdvanced, "d")
+		}); after != 4 {
+			t.Errorf("a new receiver begins after %d", after)
+		}
+		down.Store(false)
+		if after := life(9, func(s send) {
+			for c := uint64(5); c < 10; c++ {
+				s(c, rollout.KindPromoted, string(rune('a'+c-5)))
+			}
+		}); after != 5 {
+			t.Errorf("it goes on after %d", after)
+		}
+		if want := "a b c d e"; strings.Join(got, " ") != want {
+			t.Errorf("told %v, want %s", got, want)
+		}
+		if after := life(2, func(send) {}); after != 2 {
+			t.Errorf("after an older copy it goes on after %d", after)
+		}
+	})
 }

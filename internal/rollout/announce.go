@@ -103,8 +103,10 @@ func (m *machine) add(e Announced, attempt int) {
 	m.Seq++
 	j := analysis.NewJudge()
 	m.Versions = append(m.Versions, Version{
-		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Image: e.Image, Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
-		Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt), Config: JudgeConfig(&m.Policy), Judge: &j, Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
+		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
+		Launch:    Launch{Image: e.Image}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
+		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
 	v := &m.Versions[len(m.Versions)-1]
 	if m.Stable == "" {
@@ -121,7 +123,7 @@ func (m *machine) add(e Announced, attempt int) {
 
 // becomeStable gives a version everything that no other version holds.
 func (m *machine) becomeStable(v *Version) {
-	v.Slots, v.Phase, v.Judge, v.Reachable = nil, Stable, nil, true
+	v.Slots, v.Phase, v.Judge, v.Reachable, v.Alarmed, v.Left = nil, Stable, nil, true, false, false
 	v.WeightSince, v.PausedAt, v.Until, v.EndedAt, v.PinsUntil = at0, at0, at0, at0, at0
 	m.Stable = v.Name
 }
@@ -198,7 +200,7 @@ func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
 // tooMany sends the youngest canaries back into the line when the policy now allows fewer.
 func (m *machine) tooMany() {
 	for {
-		places := m.with(counted)
+		places := m.placed()
 		if len(places) <= m.Policy.Ramp.Canaries {
 			return
 		}
@@ -212,7 +214,7 @@ func (m *machine) requeue(v *Version, format string, args ...any) {
 	if v.PinsUntil.IsZero() && v.is(pinned) && v.Reachable && !v.FirstWeight.IsZero() {
 		v.PinsUntil = m.at.Add(m.sessionLife())
 	}
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	v.Phase = Queued
 	if !v.PinsUntil.After(m.at) {
 		m.endSessions(v)

@@ -1,6 +1,12 @@
 package rollout
 
-import "github.com/canaryd/canaryd/internal/analysis"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
 
 func (m *machine) commanded(e Commanded) error {
 	v := m.Version(e.Version)
@@ -28,6 +34,9 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 	if v.Phase == Stable {
 		return refuse("version %s is stable already", v.Name)
 	}
+	if v.is(cut) && !e.Knowing {
+		return refuse("version %s is %s: %s; promote it all the same with --even-failed", v.Name, v.Phase, v.Verdict.Reason)
+	}
 	if o := m.sameInStatistics(v.Name); o != nil && !v.Phase.Live() {
 		return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): end %s first", v.Name, o.Name, o.Name)
 	}
@@ -41,7 +50,7 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 	if !e.Reachable {
 		return refuse("version %s: none of its endpoints answers: start it, or announce where it runs", v.Name)
 	}
-	m.verdict(v, analysis.Pass, analysis.Passed, "promoted by hand")
+	m.verdict(v, analysis.Pass, analysis.ByHand, "promoted by hand")
 	m.promote(v, e.By, "promoted by hand")
 	return nil
 }
@@ -49,24 +58,73 @@ func (m *machine) promoteByHand(v *Version, e Commanded) error {
 func (m *machine) abort(v *Version, e Commanded) error {
 	switch {
 	case v.Phase.Waiting():
-		m.end(v, Aborted)
-		m.record(v, KindAborted, e.By, "aborted by hand")
+		m.aborts(v, e.By, "aborted by hand")
 		return nil
 	case v.Phase == Stable:
-		warm := m.in(Warm)
-		if len(warm) == 0 {
-			return refuse("version %s is stable and there is no warm version to go back to: promote another one", v.Name)
-		}
-		m.goBack(v, warm[len(warm)-1], Aborted)
-		m.record(v, KindAborted, e.By, "stable aborted by hand: everything goes back to %s", m.Stable)
-		return nil
+		return m.abortStable(v, e.By)
 	case v.Phase == Warm || v.Phase == Draining: // an Envoy may still send users to it: always where a promotion is not stored
-		m.Watch = nil
-		m.end(v, Aborted)
-		m.record(v, KindAborted, e.By, "aborted by hand: its sessions end, and it is no way back")
+		m.aborts(v, e.By, "aborted by hand: its sessions end, and it is no way back")
 		return nil
 	}
 	return m.wrongPhase(v, "abort", "queued, warming, canary, paused, stable, warm or draining")
+}
+
+// aborts ends a version because a person says so.
+func (m *machine) aborts(v *Version, by, format string, args ...any) {
+	m.verdict(v, analysis.Fail, analysis.Aborted, format, args...)
+	reason := v.Verdict.Reason
+	m.end(v, Aborted)
+	m.record(v, KindAborted, by, "%s", reason)
+}
+
+// abortStable sends everything to the newest trusted version that answers; else to the newest that can be started,
+// when that answers.
+func (m *machine) abortStable(v *Version, by string) error {
+	if back := m.wayBack(); back != nil {
+		m.verdict(v, analysis.Fail, analysis.Aborted, "stable aborted by hand: everything goes back to %s", back.Name)
+		reason := v.Verdict.Reason
+		m.goBack(v, back, Aborted)
+		m.record(v, KindAborted, by, "%s", reason)
+		return nil
+	}
+	for i := range slices.Backward(m.Versions) {
+		if o := &m.Versions[i]; o != v && o.Trusted && o.Image != "" && m.Policy.Docker != nil && !o.Phase.Waiting() {
+			m.revive(o, by)
+			return nil
+		}
+	}
+	return refuse("version %s is stable, and no trusted version answers to take its place%s", v.Name, m.couldBe(v))
+}
+
+// wayBack is the newest trusted version that the Envoys have and that answers; else the one that canaryd itself has
+// just promoted another one over, if it raised no alarm. Nil: there is none.
+func (m *machine) wayBack() *Version {
+	var last *Version
+	for i := range slices.Backward(m.Versions) {
+		v := &m.Versions[i]
+		switch {
+		case v.Name == m.Stable || !v.is(reserve) || !v.Reachable || len(v.Endpoints) == 0:
+		case v.Trusted:
+			return v
+		case v.Phase == Warm && !v.Alarmed && !v.Left && last == nil:
+			last = v
+		}
+	}
+	return last
+}
+
+// couldBe says which versions a person could promote instead of one.
+func (m *machine) couldBe(v *Version) string {
+	var names []string
+	for i := range slices.Backward(m.Versions) {
+		if o := &m.Versions[i]; o != v && !o.is(cut) && len(o.Endpoints) > 0 && len(names) < 3 {
+			names = append(names, fmt.Sprintf("`canaryd promote %s %s` (%s, %s)", m.Policy.Service, o.Name, o.Phase, strings.Join(o.Endpoints, ", ")))
+		}
+	}
+	if len(names) == 0 {
+		return ": deploy one"
+	}
+	return ": start one and " + strings.Join(names, ", or ")
 }
 
 func (m *machine) pause(v *Version, e Commanded) error {

@@ -17,7 +17,7 @@ func TestWhatRunsNowhereIsNotPromoted(t *testing.T) {
 	r.at = r.at.Add(2 * time.Hour)
 	r.step(Tick{At: r.at})
 	r.policy(text)
-	_, _, err := Step(r.s, Commanded{At: r.at, Verb: "promote", Version: "v2", Reachable: true, By: "ann"})
+	_, _, err := Step(r.s, Commanded{At: r.at, Verb: "promote", Version: "v2", Reachable: true, Knowing: true, By: "ann"})
 	if err == nil || !strings.Contains(err.Error(), "runs nowhere") {
 		t.Errorf("v2 at %v: %v", r.s.Version("v2").Endpoints, err)
 	}

@@ -34,6 +34,7 @@ type Commanded struct {
 	Verb      string    `json:"verb,omitempty"`
 	Version   string    `json:"version"`
 	Reachable bool      `json:"reachable,omitempty"` // for promote: an endpoint answered just now
+	Knowing   bool      `json:"knowing,omitempty"`   // for promote: of a version that has failed or was aborted, too
 	By        string    `json:"by,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -109,5 +110,52 @@ func TestAfterARestartTheEnvoysAreWaitedFor(t *testing.T) {
 		if took := at.Sub(restart); took < earliest || took > earliest+10*time.Second {
 			t.Errorf("with %d away v2 rose after %s, not before %s", gone, took, earliest)
 		}
+	}
+}
+
+// A canary that hangs is stepped back after a minute in which that was seen; time without evidence does not count, and
+// users who keep their version are no share of requests.
+func TestWhoIsStarved(t *testing.T) {
+	const starving = "ramp: {steps: [5%, 20%, 100%], hold: 40s}\njudge: {budget: 100000, no_evidence: {for: 2h, then: rollback}}\n"
+	begin := func(more string) *run {
+		r := newRun(t, seedV1+more)
+		r.announce("v2", "10.0.0.2:80")
+		r.observe(45, counts("v1", 950, 0, "v2", 50, 0))
+		if w := r.s.Weight("v2"); w != 2000 {
+			t.Fatalf("v2 has %d", w)
+		}
+		return r
+	}
+	none := counts("v1", 800, 0)
+	r := begin(starving)
+	r.observe(100, none)
+	if p := r.s.Version("v2").Phase; p != Failed || r.s.Version("v2").Verdict.Code != analysis.Starved {
+		t.Errorf("it hangs, and is %s: %s", p, r.s.Version("v2").Verdict.Reason)
+	}
+
+	r = begin(starving)
+	r.observe(62, none) // starved for half a minute, and the source of evidence goes away
+	if c := r.s.Version("v2").Verdict.Code; c != analysis.Starved {
+		t.Fatalf("%s", c)
+	}
+	for range 600 {
+		r.at = r.at.Add(time.Second)
+		r.step(Observed{At: r.at, Batch: time.Second, Missing: &Missing{analysis.SourceUnreachable, "away"}})
+	}
+	if v := r.s.Version("v2"); v.Phase != Canary || v.Verdict.Code != analysis.SourceUnreachable {
+		t.Errorf("no data made it %s: %s", v.Phase, v.Verdict.Reason)
+	}
+
+	r = begin(strings.Replace(starving, "ramp: {", "route: {user_key: {header: x-user}}\nramp: {per: user, ", 1))
+	r.observe(300, none)
+	if v := r.s.Version("v2"); v.Phase != Canary || v.Verdict.Code == analysis.Starved {
+		t.Errorf("no user of few hashes into it, and it is %s: %s", v.Phase, v.Verdict.Reason)
+	}
+
+	r = begin(starving)
+	r.step(Commanded{At: r.at, Verb: "pause", Version: "v2", By: "ann"})
+	r.observe(300, none)
+	if v := r.s.Version("v2"); v.Phase != Paused || r.s.Weight("v2") != 2000 {
+		t.Errorf("paused, and it is %s with %d: %s", v.Phase, r.s.Weight("v2"), v.Verdict.Reason)
 	}
 }

@@ -19,10 +19,18 @@ func (m *machine) probed(e Probed) {
 		return // the line goes on by itself
 	}
 	hadSessions := !v.PinsUntil.IsZero()
-	m.endSessions(v)
+	if v.is(inLine) {
+		m.endSessions(v)
+	}
 	switch {
+	case v.is(reserve) && m.Weight(v.Name) > 0:
+		m.lower(v, 0)
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it keeps no control share, and is no way back until one does")
+	case v.is(reserve):
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it is no way back until one does")
+		return
 	case v.is(ramped):
-		m.setWeight(v, 0)
+		m.lower(v, 0)
 		v.Phase, v.WarmingFrom = Warming, m.at
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until one does")
 	case hadSessions:
@@ -45,11 +53,8 @@ func (m *machine) silentFor(v *Version) time.Duration {
 
 // tick lets time alone decide: ends of watches and drains, deadlines, silence.
 func (m *machine) tick() {
-	for _, v := range m.in(Warm) {
-		if !v.Until.IsZero() && !m.at.Before(v.Until) {
-			m.passWatch()
-			break
-		}
+	if m.Watch != nil && !m.at.Before(m.Watch.Until) {
+		m.passWatch()
 	}
 	for _, v := range m.in(Draining) {
 		quiet := m.Policy.Drain.Quiet

@@ -113,7 +113,7 @@ func (w *walk) event() Event {
 		}
 		return Probed{At: w.at, Version: w.pick(), Up: up}
 	case k < 6:
-		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, By: "a person"}
+		return Commanded{At: w.at, Verb: []string{"promote", "abort", "pause", "resume"}[w.next()%4], Version: w.pick(), Reachable: w.next()%8 > 0, Knowing: w.next()%2 > 0, By: "a person"}
 	case k < 7 && w.next()%2 == 0:
 		e := Launched{At: w.at, Version: w.pick(), Attempt: 1 + w.next()%2, Note: "n"}
 		switch w.next() % 5 {
@@ -225,6 +225,34 @@ func (w *walk) step(e Event) {
 	w.recalls(old, e)
 	w.containers()
 	w.raises(old, e, records)
+	w.line()
+	w.wayBack(old, records)
+}
+
+// Nobody waits without a reason that says what for.
+func (w *walk) line() {
+	for _, v := range w.s.Versions {
+		starts := v.Wanted != "" || v.Image != "" && len(v.Endpoints) == 0 // its containers are being started: Launching says how far that is
+		if w.s.Stable != "" && v.is(inLine) && v.Verdict.Reason == "" && !starts {
+			w.t.Fatalf("%s is %s, and nobody knows why: %+v", v.Name, v.Phase, v)
+		}
+	}
+}
+
+// What canaryd goes back to by itself was neither judged worse nor left by hand for an older version.
+func (w *walk) wayBack(old State, records []Record) {
+	for _, r := range records {
+		if r.Kind != KindReturned && (r.Kind != KindAborted || r.Version != old.Stable || w.s.Stable == old.Stable) {
+			continue
+		}
+		if slices.ContainsFunc(records, func(r Record) bool { return r.Kind == KindPromoted }) {
+			continue // a person chose it
+		}
+		to := old.Version(w.s.Stable)
+		if to == nil || to.Alarmed && !to.Trusted || to.Phase.is(cut) || !to.Trusted && to.Left || len(to.Endpoints) == 0 || !to.Reachable {
+			w.t.Fatalf("%s of %s leads to %+v", r.Kind, r.Version, to)
+		}
+	}
 }
 
 func (w *walk) encode(s State) []byte {

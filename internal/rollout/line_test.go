@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
 )
 
 // requeued is v3 with 10 % beside v2, and then sent back into the line.
@@ -193,5 +195,149 @@ func TestTimeWithoutAWeightIsNoSilence(t *testing.T) {
 		if v := r.s.Version("v3"); v.Phase != Failed {
 			t.Errorf("%s: after 11 min without evidence v3 is %s", name, v.Phase)
 		}
+	}
+}
+
+// hours lets so many hours of clean requests go by, five minutes at a step.
+func (r *run) hours(n int, counts map[string]analysis.Counts) {
+	r.t.Helper()
+	for range 12 * n {
+		from := r.at
+		r.at = r.at.Add(5 * time.Minute)
+		r.step(Observed{At: r.at, Batch: time.Second, Cells: []Cell{{Slice: "edge", From: from, To: r.at, Counts: counts}}})
+	}
+}
+
+// Nobody is sent back into the line for room that the lead does not get by it.
+func TestRoomIsCountedBeforeAnybodyMoves(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 90%, 100%], hold: 1s}\njudge: {clump: 1, budget: 1000000, promote_within: {ratio: 2, margin: 5%}}\nafter_promotion: {watch: 30m, control: 5%}\n")
+	r.announce("v2", "10.0.0.2:80")
+	r.observe(60, counts("v1", 500, 0, "v2", 500, 0))
+	if r.s.Stable != "v2" {
+		t.Fatal("not promoted")
+	}
+	r.announce("v3", "10.0.0.3:80") // 90 % do not fit beside the control share
+	r.announce("v4", "10.0.0.4:80")
+	n, g := len(r.log), r.s.Generation
+	r.observe(60, counts("v1", 50, 0, "v2", 750, 0, "v3", 100, 0, "v4", 100, 0))
+	if records, tables := len(r.log)-n, r.s.Generation-g; records > 10 || tables > 10 {
+		t.Errorf("%d records and %d tables in a minute", records, tables)
+	}
+	if v := r.s.Version("v4"); v.Phase != Canary || v.Counts.Requests < 5000 {
+		t.Errorf("v4 is %s, %g requests were counted", v.Phase, v.Counts.Requests)
+	}
+}
+
+// The first weight rests on the traffic of now, not on that of last night.
+func TestTheFirstWeightNeedsARateOfNow(t *testing.T) {
+	for name, look := range map[string]func(r *run){
+		"canaryd was away":    func(r *run) { r.restart(r.at) },
+		"nobody looked at it": func(r *run) {},
+	} {
+		r := newRun(t, seedV1)
+		r.observe(20, counts("v1", 10, 0))
+		r.at = r.at.Add(9 * time.Hour)
+		look(r)
+		r.step(Tick{At: r.at})
+		r.announce("v2", "10.0.0.2:80")
+		if w := r.s.Weight("v2"); w > 0 {
+			t.Errorf("%s: v2 has %d at once", name, w)
+		}
+		r.observe(12, counts("v1", 10_000, 0))
+		if w := r.s.Weight("v2"); w != r.s.Policy.Ramp.First() {
+			t.Errorf("%s: v2 has %d at 10 000/s", name, w)
+		}
+	}
+}
+
+// Three canaries past their deadline: the next ones go on, the late ones are promoted when they are proven.
+func TestLateCanariesDoNotBlockTheLine(t *testing.T) {
+	r := newRun(t, seedV1+"judge: {clump: 1, deadline: {after: 10m, then: hold}}\n")
+	r.observe(15, counts("v1", 5, 0))
+	for _, v := range []string{"v2", "v3", "v4"} {
+		r.announce(v, "10.0.0.2:80")
+	}
+	r.observe(700, counts("v1", 6, 0, "v2", 1, 0, "v3", 1, 0, "v4", 1, 0))
+	for _, name := range []string{"v2", "v3", "v4"} {
+		if v := r.s.Version(name); !v.Late || v.Phase != Canary {
+			t.Fatalf("%s is %s, late %v", name, v.Phase, v.Late)
+		}
+	}
+	r.announce("v5", "10.0.0.5:80")
+	r.observe(2, counts("v1", 6, 0, "v2", 1, 0, "v3", 1, 0, "v4", 1, 0))
+	if v := r.s.Version("v5"); v.Phase != Canary {
+		t.Errorf("v5 is %s: %s", v.Phase, v.Verdict.Reason)
+	}
+	r.hours(2, counts("v1", 30000, 0, "v2", 3000, 0, "v3", 3000, 0, "v4", 3000, 0, "v5", 3000, 0))
+	if r.s.Stable == "v1" {
+		t.Errorf("after 2 hours of clean requests: %s", r.s.Version("v5").Verdict.Reason)
+	}
+
+	r = newRun(t, seedV1+"judge: {clump: 1, deadline: {after: 10m, then: hold}}\n")
+	r.observe(15, counts("v1", 5, 0))
+	r.announce("v2", "10.0.0.2:80")
+	r.observe(700, counts("v1", 9, 0, "v2", 1, 0))
+	if v := r.s.Version("v2"); !v.Late {
+		t.Fatal("v2 is not late")
+	}
+	r.hours(2, counts("v1", 30000, 0, "v2", 3000, 0))
+	if r.s.Stable != "v2" {
+		t.Errorf("proven, and late: %s", r.s.Version("v2").Verdict.Reason)
+	}
+}
+
+// So many late canaries that stable has nothing left to give: the oldest goes back into the line, and comes last.
+func TestALateCanaryMakesRoom(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 90%, 100%], hold: 1h, canaries: 2}\njudge: {clump: 1, deadline: {after: 5m, then: hold}}\n")
+	names := []string{"v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12"}
+	for i, v := range names {
+		r.announce(v, "10.0.0.2:80")
+		r.pass(6 * time.Minute)
+		if p := r.s.Version(v).Phase; p != Canary {
+			t.Fatalf("%s is %s", v, p)
+		}
+		if n := len(r.s.Canaries()); n > min(i+1, 9) {
+			t.Errorf("%d canaries, stable has %d", n, r.s.Weight("v1"))
+		}
+	}
+	if v := r.s.Version("v2"); v.Phase != Queued || r.s.Weight("v1") < minStable {
+		t.Errorf("v2 is %s, stable has %d", v.Phase, r.s.Weight("v1"))
+	}
+}
+
+// Three versions at a wrong port keep nobody waiting, and say so.
+func TestVersionsThatNeverAnswerLeaveTheLine(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 100%], hold: 100h, canaries: 2}\njudge: {no_evidence: {for: 10m}}\n")
+	for _, v := range []string{"v2", "v3"} {
+		r.step(Announced{At: r.at, Version: v, Endpoints: []string{"10.0.0.9:1"}, By: "ci"})
+	}
+	r.announce("v4", "10.0.0.4:80")
+	r.step(Probed{At: r.at, Version: "v4", Up: true})
+	r.pass(9 * time.Minute)
+	if p := r.s.Version("v4").Phase; p != Queued {
+		t.Fatalf("v4 is %s", p)
+	}
+	r.pass(3 * time.Minute)
+	r.step(Probed{At: r.at, Version: "v4", Up: true})
+	r.step(Tick{At: r.at})
+	if p := r.s.Version("v4").Phase; p != Canary {
+		t.Errorf("v4 is %s", p)
+	}
+	held := 0
+	for _, x := range r.log {
+		if x.Kind == KindHeld && strings.Contains(x.Reason, "none of its endpoints has answered for 10m") {
+			held++
+		}
+	}
+	if held != 2 || r.s.Version("v2").Verdict.Code != analysis.Unreachable {
+		t.Errorf("told %d times; v2: %s", held, r.s.Version("v2").Verdict.Reason)
+	}
+	r.announce("v5", "10.0.0.5:80")
+	r.step(Probed{At: r.at, Version: "v5", Up: true})
+	r.step(Tick{At: r.at})
+	r.step(Probed{At: r.at, Version: "v2", Up: true}) // both places are taken meanwhile
+	r.step(Tick{At: r.at})
+	if v2, v5 := r.s.Version("v2"), r.s.Version("v5"); v5.Phase != Canary || v2.Phase != Queued {
+		t.Errorf("v2 is %s, v5 %s", v2.Phase, v5.Phase)
 	}
 }

@@ -42,6 +42,9 @@ func (m *machine) observed(e Observed) {
 
 // tally counts for people, and measures the traffic; every cell counts.
 func (m *machine) tally(cells []Cell) {
+	if len(cells) > 0 && !m.rateIsFresh() {
+		m.Rate = Rate{}
+	}
 	longest, sum := 0.0, 0.0
 	for _, c := range cells {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
@@ -88,6 +91,9 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 func (s *State) RequestShare(name string) float64 {
 	sum, own := 0.0, 0.0
 	for i := range s.Versions {
+		if !s.Versions[i].Phase.Live() {
+			continue
+		}
 		sum += s.Versions[i].Lately
 		if s.Versions[i].Name == name {
 			own = s.Versions[i].Lately
@@ -233,10 +239,16 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 		return false
 	}
 	base := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}
-	if stable := m.Weight(m.Stable); stable > 0 && m.Policy.Sessions == nil && m.at.Sub(v.WeightSince) >= 30*time.Second {
+	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
 	return v.Judge.Observe(&v.Config, analysis.Batch{Canary: counts[v.Name], Stable: counts[m.Stable]}, base, v.seconds(m.at))
+}
+
+// sharesRequests reports whether a weight is a share of requests: with sessions, or users who keep their version, one
+// of a few may send most of them.
+func (m *machine) sharesRequests() bool {
+	return m.Policy.Sessions == nil && m.Policy.Ramp.Per != policy.PerUser
 }
 
 // cutIfWorse depends on nothing but the evidence.
@@ -261,27 +273,11 @@ func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1
 // decide writes the verdict on one canary and, on fresh evidence, moves it. The order is that of
 // STATISTICS.md 2.8; the cut came before.
 func (m *machine) decide(v *Version, fresh bool) {
-	if !v.is(ramped) {
-		return
-	}
-	now := v.seconds(m.at)
-	nack := m.Nack()
 	switch {
+	case !v.is(ramped):
 	case v.Phase == Paused && m.Weight(v.Name) == 0:
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at 0%%")
-	case m.deadline(v), m.noEvidence(v), m.starved(v, now):
-	case nack != nil:
-		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", nack.Node, nack.Message)
-	case m.moved || !m.InForceAt(v.Name) || v.WeightSince.IsZero():
-		m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is not in force: %s", share(m.Weight(v.Name)), m.whyNotInForce())
-	case m.Missing != nil:
-		m.verdict(v, analysis.Wait, m.Missing.Code, "%s", m.Missing.Reason)
-	case v.Phase == Paused:
-		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at %s", share(m.Weight(v.Name)))
-	case v.Judge.Incident(now):
-		m.verdict(v, analysis.Wait, analysis.IncidentShared, "stable suffers as well: waiting for it to recover")
-	case v.Judge.Suspicious(&v.Config):
-		m.verdict(v, analysis.Wait, analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
+	case m.deadline(v), m.noEvidence(v), m.starved(v), !m.passes(v, m.Policy.Ramp.Next(m.Weight(v.Name)), m.always()):
 	case fresh && v.Judge.Fresh > 0:
 		m.advance(v)
 	case m.quiet(v):
@@ -316,21 +312,22 @@ func (m *machine) deadline(v *Version) bool {
 		return true
 	}
 	v.Late = true
-	if top := max(othersAtMost, m.Policy.Ramp.First()); m.Weight(v.Name) > top {
-		m.setWeight(v, top)
+	if top := m.besides(); m.Weight(v.Name) > top {
+		m.lower(v, top)
 	}
 	m.verdict(v, analysis.Wait, analysis.DeadlinePassed, "undecided for %s: held; it may still be promoted", d.After)
 	m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
 	return true
 }
 
-// starved handles a canary that completes nothing although it has a weight.
-func (m *machine) starved(v *Version, now float64) bool {
-	d := v.Judge.StarvedFor(now)
-	if v.Judge.StarvedSince == 0 {
+// starved handles a canary that completes nothing although it has a weight. While there is no evidence that is not
+// known.
+func (m *machine) starved(v *Version) bool {
+	d := v.Judge.Starved(v.seconds(m.at))
+	if d == 0 || m.Missing != nil {
 		return false
 	}
-	if d < 60 {
+	if d < 60 || v.Phase == Paused {
 		m.verdict(v, analysis.Wait, analysis.Starved, "it completes less than a tenth of its share of requests")
 		return true
 	}
@@ -339,7 +336,7 @@ func (m *machine) starved(v *Version, now float64) bool {
 		return true
 	}
 	if first := m.Policy.Ramp.First(); m.Weight(v.Name) > first {
-		m.setWeight(v, first)
+		m.lower(v, first)
 		m.verdict(v, analysis.Wait, analysis.Starved, "for a minute it completed less than a tenth of its share: back to the first step")
 		m.record(v, KindSteppedBack, System, "%s", v.Verdict.Reason)
 	}

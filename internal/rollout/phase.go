@@ -38,6 +38,8 @@ const (
 	judged   // evidence against it cuts it, whatever else is the matter
 	cut      // must get nothing, whatever happens: the table names it
 
+	reserve // the Envoys have it, and it is the way back where it is trusted and answers
+
 	launched // its containers are started
 	spare    // containers that it has go on until they are idle
 	swept    // its containers are removed: nobody will want to look at them
@@ -59,9 +61,9 @@ func (p Phase) traits() trait {
 	case Stable:
 		return served
 	case Warm:
-		return served | timed | weighted
+		return served | timed | weighted | probed | reserve
 	case Draining:
-		return served | timed
+		return served | timed | probed | reserve
 	case Retired:
 		return swept
 	case Failed:

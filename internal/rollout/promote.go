@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -14,7 +15,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	old := m.Version(m.Stable)
 	m.endWatch(v)
 	limit := alarmLimit(v)
-	m.setWeight(v, 0) // stable holds what no one else does
+	m.lower(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
 	v.EvidenceAt, v.Wanted = m.at, ""
 	if by != System { // no refusal holds back what a person wants
@@ -29,8 +30,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		switch {
 		case !o.Phase.Waiting() || o == v:
 		case o.Seq < v.Seq:
-			m.end(o, Superseded)
-			m.record(o, KindSuperseded, System, "%s was promoted first", v.Name)
+			m.supersede(o, "%s was promoted first", v.Name)
 		default:
 			o.rebase()
 		}
@@ -41,17 +41,25 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		v.Trusted = true
 	case len(old.Endpoints) == 0:
 		v.Trusted = true // nothing else ever ran
-		m.end(old, Superseded)
-		m.record(old, KindSuperseded, System, "%s was promoted before it ran", v.Name)
+		m.supersede(old, "%s was promoted before it ran", v.Name)
+	case by != System && old.Seq > v.Seq: // who goes back flees: no pin, no control share, no way to return
+		m.aborts(old, by, "left by hand for the older version %s", v.Name)
 	default:
-		m.keepWarm(old, v, limit)
+		m.keepWarm(old, v, limit, by)
 	}
 }
 
+func (m *machine) supersede(v *Version, format string, args ...any) {
+	m.verdict(v, analysis.Wait, analysis.Superseded, format, args...)
+	reason := v.Verdict.Reason
+	m.end(v, Superseded)
+	m.record(v, KindSuperseded, System, "%s", reason)
+}
+
 // keepWarm puts the old stable version beside the new one for the time of the watch.
-func (m *machine) keepWarm(old, v *Version, limit float64) {
+func (m *machine) keepWarm(old, v *Version, limit float64, by string) {
 	after := m.Policy.AfterPromotion
-	old.Phase, old.Slots = Warm, nil
+	old.Phase, old.Slots, old.Left = Warm, nil, by != System
 	old.PinsUntil = m.at.Add(m.sessionLife())
 	if after.Watch <= 0 {
 		v.Trusted = true
@@ -63,7 +71,7 @@ func (m *machine) keepWarm(old, v *Version, limit float64) {
 	j := analysis.NewJudge()
 	v.Judge = &j
 	if c := min(after.Control.Weight(), m.Weight(m.Stable)-minStable); c > 0 {
-		m.setWeight(old, c)
+		m.raise(old, c, nil, func() {}) // a part of the promotion, which was decided
 	}
 }
 
@@ -87,7 +95,7 @@ func (m *machine) sessionLife() time.Duration {
 // goBack gives everything to the warm version in one step.
 func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.Watch = nil
-	m.setWeight(warm, 0)
+	m.lower(warm, 0)
 	m.becomeStable(warm)
 	m.end(bad, p)
 	for _, o := range m.with(open) {
@@ -129,7 +137,7 @@ func (m *machine) endWatch(promoted *Version) {
 func (m *machine) drain(v *Version) {
 	if size(v.Slots) > 0 {
 		v.PinsUntil = m.at.Add(m.sessionLife())
-		m.setWeight(v, 0)
+		m.lower(v, 0)
 	}
 	if m.Policy.Sessions == nil || !v.PinsUntil.After(m.at) {
 		m.end(v, Retired)
@@ -144,15 +152,13 @@ func (m *machine) drain(v *Version) {
 // a control share, against the ceiling where there is one; else it can only raise the alarm.
 func (m *machine) watchStable(kind Proxy, counts map[string]analysis.Counts) {
 	v := m.Version(m.Stable)
-	warm := m.in(Warm)
-	if m.Watch == nil || v == nil || v.Judge == nil || len(warm) == 0 || counts == nil {
+	if m.Watch == nil || v == nil || v.Judge == nil || counts == nil {
 		return
 	}
-	old := warm[len(warm)-1]
 	now := m.at.Sub(v.EvidenceAt).Seconds() // EvidenceAt: the promotion
 	c := counts[v.Name]
-	if m.Policy.AfterPromotion.Control > 0 {
-		m.watchControl(v, old, kind, counts, now)
+	if warm := m.in(Warm); m.Policy.AfterPromotion.Control > 0 && len(warm) > 0 && m.Weight(warm[len(warm)-1].Name) > 0 {
+		m.watchControl(v, warm[len(warm)-1], kind, counts, now)
 		return
 	}
 	limit, reason := m.Watch.Limit, "alarm"
@@ -164,8 +170,7 @@ func (m *machine) watchStable(kind Proxy, counts map[string]analysis.Counts) {
 		return
 	}
 	if reason == "ceiling" {
-		m.verdict(v, analysis.Fail, analysis.CeilingPassed, "after its promotion the error rate is above max_error_rate %s: everything goes back to %s", policy.Share(limit), old.Name)
-		m.returnTo(v, old)
+		m.leave(v, analysis.CeilingPassed, fmt.Sprintf("after its promotion the error rate is above max_error_rate %s", policy.Share(limit)))
 	} else if !v.Alarmed {
 		v.Alarmed = true
 		m.record(v, KindAlarm, System, "after its promotion the error rate of %s is above %s, what the old version's allows for; nothing was moved (no control share, no max_error_rate)", v.Name, policy.Share(limit))
@@ -178,13 +183,22 @@ func (m *machine) watchControl(v, old *Version, kind Proxy, counts map[string]an
 		return
 	}
 	if cut, _ := v.Judge.Worse(&v.Config); cut {
-		m.verdict(v, analysis.Fail, analysis.Worse, "after its promotion %s is worse than %s, which kept a control share: everything goes back", v.Name, old.Name)
-		m.returnTo(v, old)
+		m.leave(v, analysis.Worse, fmt.Sprintf("after its promotion %s is worse than %s, which kept a control share", v.Name, old.Name))
 	}
 }
 
-func (m *machine) returnTo(bad, old *Version) {
-	reason := bad.Verdict.Reason
-	m.goBack(bad, old, Failed)
-	m.record(bad, KindReturned, System, "%s", reason)
+// leave cuts a stable version that is known to be bad and goes back, if a trusted version answers; else it raises the
+// alarm, once: errors are better than nothing at all.
+func (m *machine) leave(bad *Version, code analysis.Code, why string) {
+	back := m.wayBack()
+	switch {
+	case back != nil:
+		m.verdict(bad, analysis.Fail, code, "%s: everything goes back to %s", why, back.Name)
+		reason := bad.Verdict.Reason
+		m.goBack(bad, back, Failed)
+		m.record(bad, KindReturned, System, "%s", reason)
+	case !bad.Alarmed:
+		bad.Alarmed = true
+		m.record(bad, KindAlarm, System, "%s; nothing was moved: no trusted version answers%s", why, m.couldBe(bad))
+	}
 }

@@ -1,8 +1,12 @@
 package rollout
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
 )
 
 // promoted is a service whose v2 canaryd has promoted: v1 is warm.
@@ -42,32 +46,133 @@ func TestAPromotionBeginsTheDwellAnew(t *testing.T) {
 		},
 		"way back": func(r *run) {
 			r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"}) // which is the lead
-			r.step(Commanded{At: r.at, Verb: "abort", Version: "v1", By: "ann"})
+			r.step(Commanded{At: r.at, Verb: "abort", Version: "v0", By: "ann"})
 		},
 	} {
 		r := newRun(t, seedV1+"ramp: {steps: [10%, 80%, 100%], hold: 30s}\njudge: {clump: 1, budget: 1000}\n")
+		stable := "v1"
 		if name == "way back" {
+			stable = "v0"
 			r.announce("v0", "10.0.0.9:80")
 			r.step(Commanded{At: r.at, Verb: "promote", Version: "v0", Reachable: true, By: "ann"})
-			r.step(Commanded{At: r.at, Verb: "promote", Version: "v1", Reachable: true, By: "ann"})
 		}
 		r.announce("v2", "10.0.0.2:80")
 		r.announce("v3", "10.0.0.3:80")
-		r.observe(25, counts("v1", 80, 0, "v2", 10, 0, "v3", 10, 0))
+		r.observe(25, counts(stable, 80, 0, "v2", 10, 0, "v3", 10, 0))
 		r.fleet = false
 		promote(r)
 		if v := r.s.Version("v3"); r.s.Weight("v3") != 1000 || !v.WeightSince.IsZero() {
 			t.Errorf("%s: v3 has %d, in force since %s, before the Envoys have it", name, r.s.Weight("v3"), v.WeightSince)
 		}
-		r.observe(10, counts("v1", 80, 0, "v2", 10, 0, "v3", 10, 0))
+		r.observe(10, counts(r.s.Stable, 80, 0, "v2", 10, 0, "v3", 10, 0))
 		r.fleet = true
 		r.step(Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 1})
-		inForce, stable := r.at, r.s.Stable
+		inForce := r.at
+		stable = r.s.Stable
 		for r.s.Weight("v3") == 1000 && r.at.Sub(inForce) < 10*time.Minute {
 			r.observe(1, counts(stable, 90, 0, "v3", 10, 0))
 		}
 		if d := r.at.Sub(inForce); d < 30*time.Second || d > 40*time.Second {
 			t.Errorf("%s: v3 rises %s after it is in force; hold is 30s", name, d)
 		}
+	}
+}
+
+// CI stops the old hosts when its deploy is through: whoever goes back must not go to nobody.
+func TestNobodyGoesBackToTheDead(t *testing.T) {
+	down := func(r *run) { r.step(Probed{At: r.at, Version: "v1", Up: false}) }
+	for name, text := range map[string]string{
+		"late failure":   "after_promotion: {watch: 1h, control: 10%}\n",
+		"max_error_rate": "after_promotion: {watch: 1h}\n",
+	} {
+		ceiling := ""
+		if name == "max_error_rate" {
+			ceiling = ", max_error_rate: 5%"
+		}
+		r := newRun(t, seedV1+"ramp: {steps: [50%, 100%], hold: 2s}\njudge: {clump: 1, promote_within: {ratio: 2, margin: 5%}"+ceiling+"}\n"+text)
+		r.announce("v2", "10.0.0.2:80")
+		r.observe(10, counts("v1", 500, 0, "v2", 500, 0))
+		down(r)
+		if w := r.s.Weight("v1"); w != 0 {
+			t.Errorf("%s: the dead v1 keeps %d", name, w)
+		}
+		_, _, err := Step(r.s, Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
+		if err == nil || !strings.Contains(err.Error(), "start one and `canaryd promote shop v1` (warm, 10.0.0.1:80)") {
+			t.Errorf("%s: %v", name, err)
+		}
+		r.observe(120, counts("v2", 1000, 200))
+		if r.s.Stable != "v2" || !r.s.Version("v2").Alarmed {
+			t.Errorf("%s: stable is %s, alarm %v", name, r.s.Stable, r.s.Version("v2").Alarmed)
+		}
+		r.step(Probed{At: r.at, Version: "v1", Up: true})
+		r.observe(5, counts("v2", 1000, 200))
+		if name == "max_error_rate" && r.s.Stable != "v1" {
+			t.Errorf("v1 is back, and stable is %s", r.s.Stable)
+		}
+	}
+}
+
+// Who promotes an older version flees from the present one: nobody stays there, and nothing leads back to it.
+func TestAnEmergencyReturnLeavesNobodyBehind(t *testing.T) {
+	r := promoted(t, "sessions: {cookie: s, ttl: 30m}\nafter_promotion: {watch: 30m, control: 10%}\n")
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v1", Reachable: true, By: "ann"})
+	v := r.s.Version("v2")
+	if known, pinned := r.cluster("v2"); v.Phase != Aborted || known || pinned || r.s.Weight("v1") != 10000 || v.Verdict.Code != analysis.Aborted {
+		t.Errorf("v2 is %s (%s), known to the Envoys %v, v1 has %d", v.Phase, v.Verdict.Reason, known, r.s.Weight("v1"))
+	}
+	if _, _, err := Step(r.s, Commanded{At: r.at, Verb: "abort", Version: "v1", By: "ann"}); err == nil {
+		t.Error("abort leads back to v2")
+	}
+	if _, _, err := Step(r.s, Commanded{At: r.at, Verb: "promote", Version: "v2", Reachable: true, By: "ann"}); err == nil || !strings.Contains(err.Error(), "--even-failed") {
+		t.Errorf("%v", err)
+	}
+}
+
+// By hand, one is promoted over another: the newer one is what a person wants, the older one the way back.
+func TestAbortOfWhatWasPromotedByHand(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 100%], hold: 1h}\n")
+	r.announce("v2", "10.0.0.2:80")
+	r.announce("v3", "10.0.0.3:80")
+	hand := func(verb, version string) {
+		r.step(Commanded{At: r.at, Verb: verb, Version: version, Reachable: true, By: "ann"})
+	}
+	hand("promote", "v2")
+	hand("promote", "v3") // v2 was left, and never trusted: v1, which drains or is retired, would be the way back
+	_, _, err := Step(r.s, Commanded{At: r.at, Verb: "abort", Version: "v3", By: "ann"})
+	if err == nil {
+		t.Error("abort leads back to a version that a person left")
+	}
+
+	r = newRun(t, seedV1+"ramp: {steps: [10%, 100%], hold: 1h}\n")
+	r.announce("v2", "10.0.0.2:80")
+	hand("promote", "v2")
+	hand("abort", "v2")
+	if v := r.s.Version("v2"); r.s.Stable != "v1" || v.Phase != Aborted || !strings.Contains(v.Verdict.Reason, "everything goes back to v1") {
+		t.Errorf("stable is %s, v2 %s: %s", r.s.Stable, v.Phase, v.Verdict.Reason)
+	}
+}
+
+// Outcomes are kept by their end, and for an hour: somebody waits for them.
+func TestOutcomesAreKept(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 100%], hold: 1h, canaries: 1}\n")
+	for i := range 30 {
+		r.announce(fmt.Sprint("v", i+2), "10.0.0.2:80")
+	}
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v31", Reachable: true, By: "ann"})
+	for i := range 29 {
+		if v := r.s.Version(fmt.Sprint("v", i+2)); v == nil || v.Phase != Superseded || v.Verdict.Code != analysis.Superseded {
+			t.Fatalf("v%d: %+v", i+2, v)
+		}
+	}
+	r.pass(2 * time.Hour)
+	if r.s.Version("v2") != nil && len(r.s.Versions) > keepEnded+2 {
+		t.Errorf("%d versions after two hours", len(r.s.Versions))
+	}
+	for i := range 300 {
+		r.announce(fmt.Sprint("w", i), "10.0.0.2:80")
+		r.step(Commanded{At: r.at, Verb: "abort", Version: fmt.Sprint("w", i), By: "ann"})
+	}
+	if n := len(r.s.Versions); n > mostEnded+5 {
+		t.Errorf("%d versions", n)
 	}
 }

@@ -176,7 +176,7 @@ func TestAVersionThatIsRevivedUnderARefusal(t *testing.T) {
 	r.at = r.at.Add(2 * time.Hour)
 	r.step(Tick{At: r.at})
 	r.step(Launched{At: r.at, Version: "v0", Attempt: 1, Done: Stop, Containers: 1})
-	r.step(Commanded{At: r.at, Verb: "promote", Version: "v0", By: "ann"})
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v0", Knowing: true, By: "ann"})
 	r.step(Launched{At: r.at, Version: "v0", Attempt: r.s.Version("v0").Attempt, Endpoints: []string{"172.17.0.3:80"}, Image: true})
 	if given := r.s.Table().Slots; r.s.Stable != "v0" || slotsOf(given, "v0") != r.s.Weight("v0") || !r.s.InForceAt("v0") {
 		t.Errorf("stable is %s, and %v is given", r.s.Stable, given)

@@ -15,49 +15,79 @@ import (
 type Version struct {
 	Name        string    `json:"name"`
 	Endpoints   []string  `json:"endpoints"`
-	Origin      string    `json:"origin,omitempty"`     // what found it and says where it runs; empty: announced
-	Image       string    `json:"image,omitempty"`      // it runs in containers that canaryd starts
-	Launching   string    `json:"launching,omitempty"`  // what is being done about that
-	Renew       bool      `json:"renew,omitempty"`      // the image is to be pulled though it is there: the tag may mean another one now
-	Pulled      bool      `json:"pulled,omitempty"`     // by canaryd, which may therefore remove the image
-	ImageAt     time.Time `json:"image_at,omitzero"`    // the image is there
-	LaunchedAt  time.Time `json:"launched_at,omitzero"` // its containers run
-	Idle        bool      `json:"idle,omitempty"`       // they are stopped until it is wanted
-	Done        Goal      `json:"done,omitempty"`       // what has become of them: Stop, Remove or Prune
-	Wanted      string    `json:"wanted,omitempty"`     // who wants it at 100 % as soon as it answers
-	Seq         int       `json:"seq"`                  // order of announcement
+	Origin      string    `json:"origin,omitempty"` // what found it and says where it runs; empty: announced
+	Seq         int       `json:"seq"`              // order of announcement
 	Attempt     int       `json:"attempt"`
 	AnnouncedAt time.Time `json:"announced_at"`
-	TurnAt      time.Time `json:"turn_at,omitzero"` // left the line
 	Phase       Phase     `json:"phase"`
 	Slots       []Segment `json:"slots,omitempty"` // stable holds what nobody else does
-	Pin         string    `json:"pin"`             // value of the session cookie: opaque, another one for every attempt
+	Reachable   bool      `json:"reachable"`
+	EndedAt     time.Time `json:"ended_at,omitzero"`
 
-	Config analysis.Config `json:"config"` // the judge's settings when it was announced
-	Judge  *analysis.Judge `json:"judge,omitempty"`
-	Counts analysis.Counts `json:"counts"` // since its first weight
+	Launch
+	Climb
+	Trial
+	Sessions
+	Tenure
+	Seen
 
+	Verdict analysis.Verdict `json:"verdict"`
+}
+
+// Launch is what is known of the containers that canaryd starts for a version.
+type Launch struct {
+	Image      string    `json:"image,omitempty"`     // it runs in such containers; empty: it does not
+	Launching  string    `json:"launching,omitempty"` // what is being done about that
+	Renew      bool      `json:"renew,omitempty"`     // the image is to be pulled though it is there: the tag may mean another one now
+	Pulled     bool      `json:"pulled,omitempty"`    // by canaryd, which may therefore remove the image
+	ImageAt    time.Time `json:"image_at,omitzero"`   // the image is there
+	LaunchedAt time.Time `json:"launched_at,omitzero"`
+	Idle       bool      `json:"idle,omitempty"`   // they are stopped until it is wanted
+	Done       Goal      `json:"done,omitempty"`   // what has become of them: Stop, Remove or Prune
+	Wanted     string    `json:"wanted,omitempty"` // who wants it at 100 % as soon as it answers
+}
+
+// Climb is how far a version under test has come.
+type Climb struct {
+	TurnAt      time.Time     `json:"turn_at,omitzero"` // left the line
+	WarmingFrom time.Time     `json:"warming_from,omitzero"`
+	FirstWeight time.Time     `json:"first_weight,omitzero"` // first in force
+	WeightSince time.Time     `json:"weight_since,omitzero"` // present weight in force; zero: not yet
+	FromZero    bool          `json:"from_zero,omitempty"`   // the present weight was the step up from 0
+	PausedAt    time.Time     `json:"paused_at,omitzero"`
+	PausedFor   time.Duration `json:"paused_for,omitempty"`
+	Late        bool          `json:"late,omitempty"` // past its deadline
+	Held        bool          `json:"held,omitempty"` // no evidence for too long, told
+}
+
+// Trial is the evidence for and against a version, by the settings that were in force when it was announced.
+type Trial struct {
+	Config     analysis.Config `json:"config"`
+	Judge      *analysis.Judge `json:"judge,omitempty"`
+	EvidenceAt time.Time       `json:"evidence_at,omitzero"` // last judgement
+	Counts     analysis.Counts `json:"counts"`               // since its first weight
+}
+
+// Sessions are the users that a version keeps by a cookie.
+type Sessions struct {
+	Pin       string    `json:"pin"`                 // value of the cookie: opaque, another one for every attempt
+	PinsUntil time.Time `json:"pins_until,omitzero"` // end of the last session on it. In line it is zero where none is honoured, and else the version answers
+}
+
+// Tenure is what becomes of a version after its promotion.
+type Tenure struct {
+	Trusted     bool      `json:"trusted,omitempty"` // served 100 % and passed after_promotion.watch without an alarm, or was the first version
+	Alarmed     bool      `json:"alarmed,omitempty"`
+	Left        bool      `json:"left,omitempty"` // a person promoted another one in its place
+	Until       time.Time `json:"until,omitzero"` // end of the watch, or of draining
+	DrainedFrom time.Time `json:"drained_from,omitzero"`
+}
+
+// Seen is what was counted of a version a moment ago.
+type Seen struct {
 	Lately    float64          `json:"lately"`              // requests, forgotten with a time constant of ten seconds
 	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
 	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten within a minute or two
-
-	FirstWeight time.Time        `json:"first_weight,omitzero"` // first in force
-	WeightSince time.Time        `json:"weight_since,omitzero"` // present weight in force; zero: not yet
-	FromZero    bool             `json:"from_zero,omitempty"`   // the present weight was the step up from 0
-	WarmingFrom time.Time        `json:"warming_from,omitzero"`
-	Reachable   bool             `json:"reachable"`
-	PausedAt    time.Time        `json:"paused_at,omitzero"`
-	PausedFor   time.Duration    `json:"paused_for,omitempty"`
-	EvidenceAt  time.Time        `json:"evidence_at,omitzero"` // last judgement
-	Late        bool             `json:"late,omitempty"`       // past its deadline
-	Held        bool             `json:"held,omitempty"`       // no evidence for too long, told
-	Alarmed     bool             `json:"alarmed,omitempty"`
-	Trusted     bool             `json:"trusted,omitempty"` // served 100 % and passed after_promotion.watch without an alarm, or was the first version
-	Until       time.Time        `json:"until,omitzero"`    // end of the watch, or of draining
-	DrainedFrom time.Time        `json:"drained_from,omitzero"`
-	PinsUntil   time.Time        `json:"pins_until,omitzero"` // end of the last session on it. In line it is zero where none is honoured, and else the version answers
-	EndedAt     time.Time        `json:"ended_at,omitzero"`
-	Verdict     analysis.Verdict `json:"verdict"`
 }
 
 // Missing says why there is no evidence.
@@ -102,8 +132,11 @@ type State struct {
 	SeenAt     time.Time           `json:"seen_at,omitzero"` // newest evidence
 }
 
-// keepEnded is how many ended versions stay in the list.
-const keepEnded = 20
+const (
+	keepEnded = 20        // ended versions that stay in the list
+	keepFor   = time.Hour // and all that ended within it
+	mostEnded = 200       // but no more
+)
 
 // Version finds a version by name; nil when unknown. The pointer is into the state.
 func (s *State) Version(name string) *Version {

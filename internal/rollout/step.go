@@ -106,7 +106,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.
 func (m *machine) end(v *Version, p Phase) {
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
 	v.Judge, v.Wanted = nil, ""
 	v.Trusted = v.Trusted && !p.is(cut)
@@ -127,18 +127,27 @@ func (m *machine) verdict(v *Version, o analysis.Outcome, code analysis.Code, fo
 	}
 }
 
-// forget drops the oldest ended versions.
+// forget drops ended versions, those first that ended first. The last ones are kept, all of the last hour, because
+// somebody may still wait for the outcome, and those whose containers are still to go.
 func (m *machine) forget() {
-	ended := 0
-	for i := len(m.Versions) - 1; i >= 0; i-- {
-		if m.Versions[i].Phase.Live() {
-			continue
-		}
-		kept := m.Policy.Docker != nil && m.Versions[i].Image != "" && m.Versions[i].Done < Prune // its containers are still to go
-		if ended++; ended > keepEnded && (!kept || ended > 5*keepEnded) {
-			m.Versions = slices.Delete(m.Versions, i, i+1)
+	var ended []*Version
+	for i := range m.Versions {
+		if !m.Versions[i].Phase.Live() {
+			ended = append(ended, &m.Versions[i])
 		}
 	}
+	if len(ended) <= keepEnded {
+		return
+	}
+	slices.SortStableFunc(ended, func(a, b *Version) int { return b.EndedAt.Compare(a.EndedAt) })
+	gone := map[string]bool{}
+	for n, v := range ended {
+		kept := m.Policy.Docker != nil && v.Image != "" && v.Done < Prune
+		if n >= keepEnded && m.at.Sub(v.EndedAt) >= keepFor && (!kept || n >= 5*keepEnded) || n >= mostEnded {
+			gone[v.Name] = true
+		}
+	}
+	m.Versions = slices.DeleteFunc(m.Versions, func(v Version) bool { return gone[v.Name] })
 }
 
 // JudgeConfig is what a policy says to the judge.

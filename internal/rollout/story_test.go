@@ -111,7 +111,7 @@ func (st *story) run(t *testing.T, line, body string) string {
 			fmt.Fprintf(&out, "cluster %s, sessions %v\n", c.Version, c.Pinned)
 		}
 	case "promote", "abort", "pause", "resume":
-		st.step(&out, Commanded{At: st.at, Verb: f[0], Version: f[1], Reachable: true, By: "ann"})
+		st.step(&out, Commanded{At: st.at, Verb: f[0], Version: f[1], Reachable: true, Knowing: len(f) > 2 && f[2] == "even-failed", By: "ann"})
 	case "observe":
 		st.observe(t, &out, f[1:])
 	case "missing":

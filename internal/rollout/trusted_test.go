@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
 )
 
 // trusted are the versions to which canaryd may go back by itself.
@@ -46,11 +48,16 @@ func TestWhoIsTrusted(t *testing.T) {
 
 	r.step(Commanded{At: r.at, Verb: "promote", Version: "v2", Reachable: true, By: "ann"})
 	want("v2 is back", "v1 v2")
-	r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
-	want("v2 was aborted", "v1")
+	if v := r.s.Version("v3"); v.Phase != Aborted || v.Verdict.Code != analysis.Aborted {
+		t.Errorf("v3, which a person left, is %s: %s", v.Phase, v.Verdict.Code)
+	}
+	_, _, err := Step(r.s, Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
+	if err == nil || !strings.Contains(err.Error(), "`canaryd promote shop v1` (retired, 10.0.0.1:80)") || strings.Contains(err.Error(), "v3") {
+		t.Errorf("aborted, and nothing answers to take its place: %v", err)
+	}
 
 	r.policy(strings.ReplaceAll(text, "10m", "0s"))
 	r.announce("v4", "10.0.0.4:80")
-	r.observe(10, counts("v3", 500, 0, "v4", 500, 0))
-	want("there is no watch", "v1 v4")
+	r.observe(10, counts("v2", 500, 0, "v4", 500, 0))
+	want("there is no watch", "v1 v2 v4")
 }

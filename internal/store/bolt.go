@@ -4,6 +4,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -46,6 +47,7 @@ const (
 	history  bucket = "history"
 	policies bucket = "policy"
 	events   bucket = "events" // cursor: service, and the record's place in its history
+	marks    bucket = "marks"  // name: a cursor up to which somebody was told
 	keys     bucket = "keys"
 
 	recallKey = "recall"
@@ -225,6 +227,43 @@ func (b *Bolt) History(service string, limit int) ([][]byte, error) {
 	})
 	slices.Reverse(out)
 	return out, err
+}
+
+// Last is the cursor of the newest record; 0: there is none.
+func (b *Bolt) Last() (cursor uint64, err error) {
+	err = b.view(events, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		cursor = b.Sequence()
+		return nil
+	})
+	return cursor, err
+}
+
+// Marks returns up to which cursor each receiver was told the events.
+func (b *Bolt) Marks() (map[string]uint64, error) {
+	out := map[string]uint64{}
+	err := b.view(marks, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		return b.ForEach(func(k, v []byte) error {
+			if len(v) == 8 {
+				out[string(k)] = binary.BigEndian.Uint64(v)
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+// Mark replaces the marks.
+func (b *Bolt) Mark(to map[string]uint64) error {
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		if err := tx.DeleteBucket([]byte(marks)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
+			return err
+		}
+		m, err := tx.CreateBucket([]byte(marks))
+		for name, cursor := range to {
+			err = cmp.Or(err, m.Put([]byte(name), binary.BigEndian.AppendUint64(nil, cursor)))
+		}
+		return err
+	})
 }
 
 // Events returns the records with cursors above one, oldest first, limit at most.

@@ -94,3 +94,35 @@ func TestASecondProcessIsTold(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestMarksAndTheNewestEvent(t *testing.T) {
+	dir := t.TempDir()
+	b, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Last(); n != 0 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+	if _, err := b.Save([]Write{{Service: "shop", State: []byte("s"), Records: [][]byte{[]byte("1"), []byte("2")}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []map[string]uint64{{"x": 1, "y": 2}, {"x": 2}} {
+		if err := b.Mark(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if n, err := b.Last(); n != 2 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+	if m, err := b.Marks(); err != nil || len(m) != 1 || m["x"] != 2 {
+		t.Errorf("%v %v", m, err)
+	}
+}

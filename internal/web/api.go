@@ -202,7 +202,7 @@ func (a *api) command(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"),
-		rollout.Commanded{Verb: verb, Version: r.PathValue("version"), By: by(r)})
+		rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: r.URL.Query().Get("even_failed") == "true", By: by(r)})
 	if err != nil {
 		a.fail(w, err)
 		return

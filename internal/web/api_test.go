@@ -224,7 +224,7 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"POST", v + "v9/promote", "", 404, "no version v9"},
 		{"POST", v + "v1/explode", "", 404, "no command"},
 		{"POST", v + "v1/promote", "", 409, "is stable already"},
-		{"POST", v + "v1/abort", "", 409, "no warm version"},
+		{"POST", v + "v1/abort", "", 409, "no trusted version answers"},
 		{"POST", "/api/v1/services/shop/abort", "", 409, "has no canary"},
 		{"PUT", v + "v2", "", 422, "no endpoints"},
 		{"PUT", v + "v2", "{", 422, "the body is not"},

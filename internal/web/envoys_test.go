@@ -98,10 +98,10 @@ func TestLossyEnvoysAreWarnedOf(t *testing.T) {
 func TestWhoMayHaveAnythingIsWarnedOf(t *testing.T) {
 	began := time.Unix(1e9, 0)
 	c := controller.Service{State: rollout.State{Versions: []rollout.Version{
-		{Name: "v1", Phase: rollout.Stable, LaunchedAt: began, FirstWeight: began},
-		{Name: "v2", Phase: rollout.Failed, LaunchedAt: began, FirstWeight: began},
-		{Name: "v3", Phase: rollout.Failed, FirstWeight: began}, // stopped
-		{Name: "v4", Phase: rollout.Warming, LaunchedAt: began}, // never served
+		{Name: "v1", Phase: rollout.Stable, Launch: rollout.Launch{LaunchedAt: began}, Climb: rollout.Climb{FirstWeight: began}},
+		{Name: "v2", Phase: rollout.Failed, Launch: rollout.Launch{LaunchedAt: began}, Climb: rollout.Climb{FirstWeight: began}},
+		{Name: "v3", Phase: rollout.Failed, Climb: rollout.Climb{FirstWeight: began}},   // stopped
+		{Name: "v4", Phase: rollout.Warming, Launch: rollout.Launch{LaunchedAt: began}}, // never served
 	}, Stable: "v1"}}
 	c.Fleet.Nodes = []xds.NodeStatus{{Node: "edge-3", Standing: xds.Gone, Version: "x"}, {Node: "edge-4", Standing: xds.Joining}}
 	if got := fmt.Sprint(fleetWarnings(c)); got != "[Envoy edge-3 (gone) may still send users to v2]" {

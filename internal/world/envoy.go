@@ -159,6 +159,11 @@ func (e *Envoy) keep(r *discovery.DeltaDiscoveryResponse) {
 }
 
 func (e *Envoy) obey(r *discovery.DeltaDiscoveryResponse) string {
+	if len(r.GetRemovedResources()) > 0 {
+		e.mu.Lock()
+		e.weights = map[string]uint32{}
+		e.mu.Unlock()
+	}
 	for _, x := range r.GetResources() {
 		rc := &route.RouteConfiguration{}
 		if err := x.GetResource().UnmarshalTo(rc); err != nil {

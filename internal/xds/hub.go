@@ -30,19 +30,20 @@ type Hub struct {
 	log logrus.FieldLogger
 	now func() time.Time
 
-	mu       sync.Mutex
-	cat      *Catalog
-	services map[string]*service
-	sessions map[uint64]*session
-	subs     map[Ref]map[*session]struct{}    // who asked for it by name
-	wild     map[string]map[*session]struct{} // type: who wants all
-	opened   uint64                           // streams so far: they are numbered
-	peers    map[uint64]peering               // all streams, those of gRPC clients too
-	left     map[string]time.Time             // nodes that a connection was lost to: when the last one was
-	nacks    map[string]int                   // type: refusals so far
-	changed  map[string]struct{}              // services whose status changed
-	wake     chan struct{}
-	clients  *clients
+	mu        sync.Mutex
+	cat       *Catalog
+	listeners listeners
+	services  map[string]*service
+	sessions  map[uint64]*session
+	subs      map[Ref]map[*session]struct{}    // who asked for it by name
+	wild      map[string]map[*session]struct{} // type: who wants all
+	opened    uint64                           // streams so far: they are numbered
+	peers     map[uint64]peering               // all streams, those of gRPC clients too
+	left      map[string]time.Time             // nodes that a connection was lost to: when the last one was
+	nacks     map[string]int                   // type: refusals so far
+	changed   map[string]struct{}              // services whose status changed
+	wake      chan struct{}
+	clients   *clients
 }
 
 // service is what is served of one service.
@@ -78,7 +79,7 @@ type built struct {
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
 		ForgetAfter: ForgetAfter, log: log, now: time.Now,
-		cat: newCatalog(), services: map[string]*service{}, sessions: map[uint64]*session{},
+		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
 		left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
@@ -168,8 +169,11 @@ func (h *Hub) install(e *edition) error {
 		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
 	}
 	h.putRoute(name, s, old)
-	if old == nil || !reflect.DeepEqual(old.route, e.route) {
-		return h.listeners()
+	if old == nil {
+		return h.listen(name, policy.Route{}, e.route)
+	}
+	if !reflect.DeepEqual(old.route, e.route) {
+		return h.listen(name, old.route, e.route)
 	}
 	return nil
 }
@@ -299,32 +303,7 @@ func (h *Hub) Remove(name string) error {
 	for r := range s.edition.refs() {
 		h.drop(r)
 	}
-	return h.listeners()
-}
-
-// listeners rebuilds the listeners and scopes of all services.
-func (h *Hub) listeners() error {
-	var ps []*policy.Policy
-	for _, name := range slices.Sorted(maps.Keys(h.services)) {
-		ps = append(ps, &policy.Policy{Service: name, Route: h.services[name].edition.route})
-	}
-	rs, err := buildListeners(ps)
-	if err != nil {
-		return err
-	}
-	keep := map[Ref]bool{}
-	for _, r := range rs {
-		keep[r.ref()] = true
-		h.put(r)
-	}
-	for _, typ := range []string{TypeListener, TypeScope} {
-		for name := range h.cat.names[typ] {
-			if r := (Ref{typ, name}); !keep[r] {
-				h.drop(r)
-			}
-		}
-	}
-	return nil
+	return h.listen(name, s.edition.route, policy.Route{})
 }
 
 // put stores a resource and marks it for the streams that want it.

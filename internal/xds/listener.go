@@ -16,36 +16,7 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-// buildListeners makes the listeners that canaryd serves, and the scopes of shared ones. Policies are
-// those of all services.
-func buildListeners(policies []*policy.Policy) ([]*Resource, error) {
-	byAddress := map[string][]*policy.Policy{}
-	for _, p := range policies {
-		if p.Route.Listener != "" {
-			byAddress[p.Route.Listener] = append(byAddress[p.Route.Listener], p)
-		}
-	}
-	var out []*Resource
-	for address, ps := range byAddress {
-		l, err := buildListener(address, ps)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, l)
-		if plainRDS(ps) {
-			continue
-		}
-		for _, p := range ps {
-			scopes, err := buildScopes(p)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, scopes...)
-		}
-	}
-	return out, nil
-}
-
+// plainRDS reports whether a listener needs no scopes: its only service has every host.
 func plainRDS(ps []*policy.Policy) bool {
 	return len(ps) == 1 && slices.Equal(ps[0].Route.Domains, []string{"*"})
 }
