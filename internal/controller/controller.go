@@ -32,6 +32,7 @@ const (
 type Store interface {
 	States() (map[string][]byte, error)
 	Save([]store.Write) (first uint64, err error)
+	Key() []byte // seals what Envoys remember; the same after a restart, once a Save was well
 	Policy(hash string) (string, error)
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
@@ -128,6 +129,7 @@ func New(o Options) (*Controller, error) {
 	if c.writer.cursor, err = o.Store.Last(); err != nil {
 		return nil, fmt.Errorf("load the stored events: %w", err)
 	}
+	o.Hub.Key = o.Store.Key()
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
 	states, err := o.Store.States()
@@ -271,15 +273,10 @@ func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Re
 // decided numbers a decision and keeps its records until it is stored.
 func (c *Controller) decided(u *unit, records []rollout.Record) {
 	now := time.Now()
-	var cuts []string
-	for _, r := range records {
-		if r.Kind.Cut() && r.Version != "" && !u.fleesTo(records, r.Version) {
-			cuts = append(cuts, r.Version)
-		}
-	}
-	n := u.outbox.Decide(now, cuts, u.state.Stable, c.writer.slow(now))
+	falls := slices.DeleteFunc(fallsIn(records), func(f fall) bool { return u.fleesTo(records, f.version) })
+	n := u.outbox.Decide(now, falls, u.state.Stable, c.writer.slow(now))
 	c.unsaved[u] = struct{}{}
-	if len(cuts) > 0 {
+	if len(falls) > 0 {
 		c.cutting[u] = struct{}{}
 	}
 	for _, r := range records {
@@ -287,6 +284,20 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
 			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
 	}
+}
+
+// fallsIn are the versions that a decision takes everything from.
+func fallsIn(records []rollout.Record) (falls []fall) {
+	for _, r := range records {
+		switch {
+		case !r.Kind.Cut() || r.Version == "":
+		case r.Kind.Final():
+			falls = append(falls, fall{r.Version, r.Attempt})
+		default:
+			falls = append(falls, fall{version: r.Version})
+		}
+	}
+	return falls
 }
 
 // fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
@@ -377,6 +388,9 @@ func (c *Controller) applied() {
 		}
 		c.lossy(&st)
 		u.fleet = st
+		for _, a := range st.Recalled {
+			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number})
+		}
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}

@@ -31,6 +31,14 @@ type disk struct {
 	takes bool          // what it says it did not
 	crash *crash
 	saves int
+	key   []byte // nil: the stored one
+}
+
+func (d *disk) Key() []byte {
+	if d.key != nil {
+		return d.key
+	}
+	return d.Bolt.Key()
 }
 
 var errDiskFull = errors.New("no space left on device")

@@ -125,6 +125,8 @@ func (w *walk) event() Event {
 			e.Endpoints = []string{"172.17.0." + strconv.Itoa(2+w.next()%2) + ":8080"}
 		}
 		return e
+	case k < 7 && w.next()%4 == 0:
+		return Recalled{At: w.at, Version: w.pick(), Attempt: 1 + w.next()%3}
 	case k < 7 && w.next()%2 == 0:
 		return Left{At: w.at, Version: w.pick()}
 	case k < 7 && w.next()%2 == 0:
@@ -220,6 +222,7 @@ func (w *walk) step(e Event) {
 	w.sums()
 	w.watched()
 	w.cuts(e, records)
+	w.recalls(old, e)
 	w.containers()
 	w.raises(old, e, records)
 	w.line()
@@ -392,6 +395,26 @@ func (w *walk) cuts(e Event, records []Record) {
 	for _, r := range records {
 		if r.Kind == KindRolledBack && r.After[r.Version] != 0 {
 			w.t.Fatalf("%s was rolled back and has %d", r.Version, r.After[r.Version])
+		}
+	}
+}
+
+// recalls: what an Envoy remembers fails the attempt if it is under test and no person wants it, and fails no other
+// one.
+func (w *walk) recalls(old State, e Event) {
+	r, ok := e.(Recalled)
+	if !ok {
+		return
+	}
+	for _, was := range old.Versions {
+		v := w.s.Version(was.Name)
+		switch {
+		case was.Name == r.Version && was.Attempt == r.Attempt && was.Phase.Waiting() && was.Wanted == "":
+			if v != nil && (v.Phase != Failed || v.Verdict.Code != analysis.Recalled || w.s.Weight(v.Name) > 0) {
+				w.t.Fatalf("%s was recalled, and is %s with %d: %+v", v.Name, v.Phase, w.s.Weight(v.Name), v.Verdict)
+			}
+		case v != nil && v.Phase == Failed && was.Phase != Failed:
+			w.t.Fatalf("attempt %d of %s was recalled, and attempt %d of %s was %s and is %+v", r.Attempt, r.Version, was.Attempt, was.Name, was.Phase, v)
 		}
 	}
 }

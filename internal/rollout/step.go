@@ -79,6 +79,8 @@ func (m *machine) take(e Event) error {
 			m.Orphaned = true
 			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; DELETE /services/%s removes it", m.Policy.Service)
 		}
+	case Recalled:
+		m.recalled(e)
 	case Removing:
 		m.remove(e)
 	case Tick:
@@ -93,7 +95,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 		r.By = System
 	}
 	if v != nil {
-		r.Version = v.Name
+		r.Version, r.Attempt = v.Name, v.Attempt
 		if v.Verdict.Code != "" {
 			verdict := v.Verdict
 			r.Verdict = &verdict

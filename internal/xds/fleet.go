@@ -177,7 +177,7 @@ func (h *Hub) TakeChanges() []Status {
 			h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
 		}
 		now := s.force.Status(name)
-		now.Crowds = s.force.crowds(h.now())
+		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
 		if !reflect.DeepEqual(now, s.told) {
 			s.told = now
 			out = append(out, now)

@@ -26,6 +26,8 @@ type Hub struct {
 	ForgetAfter time.Duration
 	// Admission says who may speak, and how much. Set it before NewServer.
 	Admission Admission
+	// Key seals what the Envoys remember. Set it before the first Publish.
+	Key Key
 
 	log logrus.FieldLogger
 	now func() time.Time
@@ -50,9 +52,10 @@ type Hub struct {
 
 // service is what is served of one service.
 type service struct {
-	edition *edition
-	force   *Force
-	told    Status
+	edition  *edition
+	force    *Force
+	told     Status
+	recalled []rollout.Attempt // Envoys remember that these were cut; in order
 }
 
 // peering is one stream.
@@ -97,11 +100,17 @@ func NewHub(log logrus.FieldLogger) *Hub {
 func (h *Hub) Publish(t rollout.Table) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.publish(t)
+}
+
+// publish serves a table. While it has under test what Envoys remember as cut, it is served without.
+func (h *Hub) publish(t rollout.Table) error {
 	var old *edition
 	if s := h.services[t.Service]; s != nil {
 		old = s.edition
+		t, _ = t.Recall(s.recalled)
 	}
-	e, err := build(t, old, h.log)
+	e, err := build(t, h.Key, old, h.log)
 	if err != nil {
 		return fmt.Errorf("service %s: %w", t.Service, err)
 	}
@@ -110,7 +119,7 @@ func (h *Hub) Publish(t rollout.Table) error {
 
 // build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as
 // built before all of it is.
-func build(t rollout.Table, old *edition, log logrus.FieldLogger) (*edition, error) {
+func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
 	e := &edition{route: t.Policy.Route, versions: map[string]built{}}
 	for _, c := range t.Clusters {
 		b := built{slices.Clone(c.Endpoints), t.Policy.Route, nil}
@@ -130,7 +139,7 @@ func build(t rollout.Table, old *edition, log logrus.FieldLogger) (*edition, err
 		e.versions[c.Version] = b
 	}
 	var err error
-	if e.forms, err = buildRoute(t); err != nil {
+	if e.forms, err = buildRoute(t, key); err != nil {
 		return nil, err
 	}
 	// A table that gRPC clients cannot have is not served to them; Envoys do not suffer for it.

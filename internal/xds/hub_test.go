@@ -331,17 +331,17 @@ func TestSharedListenersChooseByHost(t *testing.T) {
 
 func TestTheSameTableHasTheSameBytesEverywhere(t *testing.T) {
 	tab := table(1, map[string]int{"v2": 100, "v3": 200})
-	a, err := buildRoute(tab)
+	a, err := buildRoute(tab, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		b, err := buildRoute(tab)
+		b, err := buildRoute(tab, nil)
 		if err != nil || a.whole.Version != b.whole.Version || string(a.whole.encoded) != string(b.whole.encoded) {
 			t.Fatalf("%s %s %v", a.whole.Version, b.whole.Version, err)
 		}
 	}
-	if b, _ := buildRoute(table(1, map[string]int{"v2": 101, "v3": 200})); b.whole.Version == a.whole.Version {
+	if b, _ := buildRoute(table(1, map[string]int{"v2": 101, "v3": 200}), nil); b.whole.Version == a.whole.Version {
 		t.Error("another weight has the same version")
 	}
 }

@@ -340,10 +340,10 @@ func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time
 			it.perhaps = p.res
 		}
 		switch {
-		case it.turn != p.turn: // something newer is on its way
-			continue
 		case p.res == nil: // Envoy refuses no removal: it refused what came with it
 			inv.gone(k, p)
+			continue
+		case it.turn != p.turn: // something newer is on its way
 			continue
 		}
 		it.sent = it.acked

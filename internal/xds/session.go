@@ -130,6 +130,9 @@ func (s *session) begin(typ string, brought map[string]string) {
 	for name, version := range brought {
 		s.hub.breathe(&breath)
 		r := Ref{typ, name}
+		if typ == TypeRoute {
+			version = s.hub.recall(name, version)
+		}
 		res := s.hub.cat.known(r, version)
 		if res.unknown && typ == TypeRoute {
 			if part := s.gate().recognise(name, version); part != nil {
