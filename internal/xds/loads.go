@@ -23,10 +23,12 @@ type Report struct {
 	Clusters map[string]ClusterLoad
 }
 
-// ClusterLoad is one cluster's part of a report: attempts and failed attempts.
+// ClusterLoad is one cluster's part of a report: attempts and failed attempts. Dropped are the requests that its
+// circuit breakers dropped; those of max_requests are among the failed attempts as well.
 type ClusterLoad struct {
 	Interval  time.Duration
 	Counts    analysis.Counts
+	Dropped   float64
 	Endpoints map[string]analysis.Counts
 }
 
@@ -124,7 +126,7 @@ func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wak
 func report(node string, stats []*endpoint.ClusterStats) Report {
 	r := Report{Node: node, At: time.Now(), Clusters: map[string]ClusterLoad{}}
 	for _, cs := range stats {
-		load := ClusterLoad{Interval: cs.GetLoadReportInterval().AsDuration(), Endpoints: map[string]analysis.Counts{}}
+		load := ClusterLoad{Interval: cs.GetLoadReportInterval().AsDuration(), Dropped: float64(cs.GetTotalDroppedRequests()), Endpoints: map[string]analysis.Counts{}}
 		for _, loc := range cs.GetUpstreamLocalityStats() {
 			load.Counts = load.Counts.Add(counts(loc.GetTotalSuccessfulRequests(), loc.GetTotalErrorRequests()))
 			for _, e := range loc.GetUpstreamEndpointStats() {
@@ -133,7 +135,6 @@ func report(node string, stats []*endpoint.ClusterStats) Report {
 				load.Endpoints[name] = load.Endpoints[name].Add(counts(e.GetTotalSuccessfulRequests(), e.GetTotalErrorRequests()))
 			}
 		}
-		load.Counts = load.Counts.Add(counts(0, cs.GetTotalDroppedRequests()))
 		r.Clusters[cs.GetClusterName()] = load
 	}
 	return r
