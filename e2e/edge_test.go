@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -103,4 +105,68 @@ func (s *scene) dropped() (sum float64) {
 		}
 	}
 	return sum
+}
+
+// echoer answers with the request as it came.
+func echoer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s under=%s for=%s", r.RequestURI, r.Header.Get("user_id"), r.Header.Get("X-Forwarded-For"))
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return l.Addr().String()
+}
+
+// What clients may send, and what reaches a version of it: docs/decisions.md says why each.
+func TestTheListenerIsAnEdge(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, envoy string) {
+		s := newScene(t, setting{envoy: envoy, first: echoer(t)})
+		for _, c := range [][2]string{
+			{"/a/../b", "/b"}, {"/a/./b", "/a/b"}, {"/a/%2e%2e/b", "/b"}, {"/../../b", "/b"}, {`/a\b`, "/a/b"},
+			{"/a//b", "/a//b"}, {"/go/https://example.com/", "/go/https://example.com/"}, // a path within a path
+			{"/projects/group%2Fproject", "/projects/group%2Fproject"}, {"/a%5Cb", "/a%5Cb"}, {"/a%20b?q=../x//y", "/a%20b?q=../x//y"},
+		} {
+			if got := raw(t, s.front, "GET "+c[0]+" HTTP/1.1\r\nHost: shop\r\nuser_id: 7\r\n\r\n"); !strings.HasPrefix(got, "200 "+c[1]+" under=7 ") {
+				t.Errorf("%s came as %s, want %s", c[0], got, c[1])
+			}
+		}
+		if got := raw(t, s.front, "GET / HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"); !strings.Contains(got, "for=6.6.6.6,") {
+			t.Errorf("who asked is not added to what it says: %s", got)
+		}
+		began := time.Now()
+		got := raw(t, s.front, "GET / HTTP/1.1\r\nHost: shop\r\nX-Slow: ") // and nothing more
+		if took := time.Since(began); !strings.HasPrefix(got, "408 ") || took < 9*time.Second {
+			t.Errorf("headers that do not end: %s after %s", got, took)
+		}
+	})
+}
+
+// raw sends what no Go client would, and returns status and body.
+func raw(t *testing.T, address, request string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%d %s", resp.StatusCode, body)
 }
