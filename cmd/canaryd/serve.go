@@ -216,7 +216,7 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 
 // reportOf sorts a load report by service and version.
 func reportOf(r xds.Report) metrics.Report {
-	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}}
+	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}, Dropped: map[string]map[string]float64{}}
 	if r.Client {
 		out.Proxy = rollout.Client
 	}
@@ -228,9 +228,11 @@ func reportOf(r xds.Report) metrics.Report {
 		if out.Counts[service] == nil {
 			out.Counts[service] = map[string]analysis.Counts{}
 			out.Slices[service] = map[string]map[string]analysis.Counts{}
+			out.Dropped[service] = map[string]float64{}
 		}
 		out.Counts[service][version] = load.Counts
 		out.Slices[service][version] = load.Endpoints
+		out.Dropped[service][version] = load.Dropped
 		if from := r.At.Add(-load.Interval); from.Before(out.From) {
 			out.From = from
 		}

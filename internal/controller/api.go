@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -47,6 +48,8 @@ type Service struct {
 	Fleet      xds.Status // who has the table, and who does not
 	Conflict   string     // between those who say where a version runs
 	Doubts     []string   // about the evidence, while there is something to judge
+
+	Dropped []metrics.Dropped // by circuit breakers
 }
 
 // Services returns snapshots of all services, by name.
@@ -86,7 +89,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
 	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
-		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u)}
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service)}
 	if u.state.Busy() {
 		s.Doubts = u.doubts
 	}

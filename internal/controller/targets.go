@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
@@ -103,7 +104,7 @@ func (c *Controller) target(u *unit) (t metrics.Target, ok bool) {
 	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !s.Busy() {
 		return t, false
 	}
-	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !s.Busy(), Statuses: s.Policy.GRPCStatuses()}
+	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !s.Busy(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit}
 	for _, v := range s.Versions {
 		if v.Reported() {
 			t.Versions = append(t.Versions, v.Name)

@@ -55,6 +55,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.State.Policy.Service)
 		counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.State.Policy.Service)
+		for _, d := range s.Dropped {
+			counter(desc("version_dropped_total", "Requests that circuit breakers dropped before they reached the version; not among its requests and errors.", "service", "version"), d.Total, s.State.Policy.Service, d.Version)
+		}
 		gauge(desc("xds_unapplied_nodes", "Envoys without the present table.", "service"), float64(f.Hub.Unapplied[s.State.Policy.Service]), s.State.Policy.Service)
 	}
 	src := c.Source.Figures()

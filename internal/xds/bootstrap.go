@@ -16,6 +16,7 @@ type Bootstrap struct {
 	TLSDir          string // holds client.pem, client.key, ca.pem; empty: plain text
 	ServerName      string // in canaryd's certificate: a DNS name or an IP address; empty: the host of XDS
 	EnvoyVersion    string // like 1.36; empty: 1.39 or newer
+	MaxHeap         int64  // bytes, beyond which Envoy turns requests away; 0: no limit
 }
 
 // YAML writes the bootstrap. It asks for delta ADS and load reports over one connection, keeps only
@@ -54,7 +55,7 @@ func (b Bootstrap) YAML() (string, error) {
 	}
 	var out strings.Builder
 	err = template.Must(template.New("bootstrap").Parse(bootstrapText)).Execute(&out, map[string]any{
-		"XDS": x, "Admin": a, "NodeID": b.NodeID, "Cluster": b.Cluster, "TLS": dir, "Mend": mendable(version),
+		"XDS": x, "Admin": a, "NodeID": b.NodeID, "Cluster": b.Cluster, "TLS": dir, "Mend": mendable(version), "MaxHeap": b.MaxHeap, "Connections": downstreamMost,
 		"Server": serverName(cmp.Or(b.ServerName, x.Host)),
 	})
 	return out.String(), err
@@ -80,6 +81,10 @@ func (b Bootstrap) Warning() string {
 	return ""
 }
 
+// downstreamMost bounds the connections of users to one Envoy. What one version may hold (policy.Limits) is less, so
+// a version that hangs does not take the whole Envoy.
+const downstreamMost = 50_000
+
 const bootstrapText = `# Envoy bootstrap for canaryd, made by "canaryd bootstrap".
 {{- if .Mend}}
 node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}", metadata: {canaryd: {whole_reports: true}}}
@@ -90,7 +95,19 @@ layered_runtime:                  # for Envoy 1.36 only: without it load reports
 {{- else}}
 node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}"}
 {{- end}}
-admin: {address: {socket_address: {address: "{{.Admin.Host}}", port_value: {{.Admin.Port}}}}}
+admin: {address: {socket_address: {address: "{{.Admin.Host}}", port_value: {{.Admin.Port}}}}, ignore_global_conn_limit: true}
+overload_manager:                 # turns users away before this Envoy falls over; its file descriptors (ulimit -n) should be twice the connections
+  refresh_interval: 0.25s
+  resource_monitors:
+  - name: envoy.resource_monitors.global_downstream_max_connections
+    typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig, max_active_downstream_connections: {{.Connections}}}
+{{- if .MaxHeap}}
+  - name: envoy.resource_monitors.fixed_heap
+    typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: {{.MaxHeap}}}
+  actions:
+  - {name: envoy.overload_actions.shrink_heap, triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.95}}]}
+  - {name: envoy.overload_actions.stop_accepting_requests, triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.98}}]}
+{{- end}}
 cluster_manager:
   load_stats_config:              # load reports: the evidence of "source: envoy"
     api_type: GRPC
@@ -111,11 +128,13 @@ stats_config:
   stats_matcher:                  # a full scrape of thousands of clusters holds up xDS for seconds
     inclusion_list:
       patterns:
-      - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|pending_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*|grpc\\.[0-9]+)"}
+      - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|(pending|active)_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*|grpc\\.[0-9]+)"}
       - {prefix: cluster_manager}
       - {prefix: control_plane}
       - {prefix: listener_manager}
       - {prefix: load_reporter}
+      - {prefix: overload}
+      - {suffix: downstream_global_cx_overflow}
       - {prefix: server}
       - {prefix: http.canaryd}
 static_resources:

@@ -88,8 +88,8 @@ func newView(t rollout.Table) (*view, error) {
 		v.resources[TypeEndpoint][name] = cla
 		v.resources[TypeCluster][name] = &cluster.Cluster{
 			Name: name, ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
-			EdsClusterConfig: &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()},
-			LrsServer:        &core.ConfigSource{ResourceApiVersion: core.ApiVersion_V3, ConfigSourceSpecifier: &core.ConfigSource_Self{Self: &core.SelfConfigSource{}}},
+			EdsClusterConfig: &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()}, CircuitBreakers: breakers(t.Policy),
+			LrsServer: &core.ConfigSource{ResourceApiVersion: core.ApiVersion_V3, ConfigSourceSpecifier: &core.ConfigSource_Self{Self: &core.SelfConfigSource{}}},
 		}
 	}
 	rc := clientRoute(t)

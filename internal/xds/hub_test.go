@@ -382,7 +382,7 @@ func TestReportsAreAskedForAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := <-reports
-	if c := r.Clusters["shop/v1"]; c.Counts.Requests != 100 || c.Counts.Errors != 10 || r.Node != "edge-1" {
+	if c := r.Clusters["shop/v1"]; c.Counts.Requests != 98 || c.Counts.Errors != 8 || c.Dropped != 2 || r.Node != "edge-1" {
 		t.Errorf("read %+v", r)
 	}
 	if !slices.Equal(l.Nodes(), []string{"edge-1"}) {

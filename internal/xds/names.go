@@ -14,6 +14,9 @@ func (h *Hub) refuseType(n Node, typ string) {
 	h.refusals.count(overTypes, n, "a request for a type that canaryd does not serve is not answered: %q", bounded(typ, nameBytes))
 }
 
+// versionBytes is more than the longest version of a route has: a hash, and what it names as cut.
+const versionBytes = maxNamed + 256
+
 // tooLong refuses a request that is too long before anybody has to wait for it.
 func (h *Hub) tooLong(n Node, names []string, brought map[string]string) error {
 	if len(names) > h.Admission.Limits.NamesPerType || len(brought) > h.Admission.Limits.NamesPerType {
@@ -25,7 +28,7 @@ func (h *Hub) tooLong(n Node, names []string, brought map[string]string) error {
 		}
 	}
 	for name, version := range brought {
-		if len(name) > nameBytes || len(version) > nameBytes {
+		if len(name) > nameBytes || len(version) > versionBytes {
 			return h.refuseNames(n, "a name of %d bytes, or a version of %d", len(name), len(version))
 		}
 	}

@@ -283,8 +283,8 @@ func TestWhatIsPresentedIsBounded(t *testing.T) {
 	stored := onTrial(1, map[string]int{"v2": 5000}, map[string]int{"v2": 1})
 	plain := versionOf(t, stored, nil)
 	for _, c := range []struct{ route, booked string }{
-		{plain + "!v2.1!" + strings.Repeat("0", 1<<16), plain},
-		{strings.Repeat("x", 1<<16), strings.Repeat("x", maxForeign)},
+		{plain + "!v2.1!" + strings.Repeat("0", maxNamed), plain},
+		{strings.Repeat("x", maxNamed), strings.Repeat("x", maxForeign)},
 	} {
 		h, _, back := restartedOn(t, stored, testKey, c.route)
 		if c.booked == plain {

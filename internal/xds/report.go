@@ -24,6 +24,7 @@ type Report struct {
 type ClusterLoad struct {
 	Interval  time.Duration
 	Counts    analysis.Counts
+	Dropped   float64 // by its circuit breakers; those of max_requests are among the failed attempts as well
 	Endpoints map[string]analysis.Counts
 }
 
@@ -122,7 +123,9 @@ func read(cs *endpoint.ClusterStats, load ClusterLoad) (ClusterLoad, error) {
 			load.Endpoints[name] = add(load.Endpoints[name], e.GetTotalSuccessfulRequests(), e.GetTotalErrorRequests())
 		}
 	}
-	load.Counts = add(load.Counts, 0, cs.GetTotalDroppedRequests())
+	if load.Dropped += float64(cs.GetTotalDroppedRequests()); load.Dropped > most {
+		err = fmt.Errorf("%.0f dropped requests in %s", load.Dropped, load.Interval)
+	}
 	for name, n := range load.Endpoints {
 		if n.Requests > load.Counts.Requests || n.Errors > load.Counts.Errors {
 			return load, fmt.Errorf("%.0f errors in %.0f requests of %s, more than of the cluster", n.Errors, n.Requests, bounded(name, nameBytes))

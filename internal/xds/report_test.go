@@ -145,14 +145,14 @@ func TestImplausibleReportsAreNotCounted(t *testing.T) {
 		{name: "long", interval: 5*time.Minute + 1, ok: 5, want: "an interval of 5m0"},
 		{name: "overflow", interval: time.Second, ok: math.MaxUint64, err: 2, want: "requests in 1s"},
 		{name: "too many", interval: time.Second, ok: 1e9, want: "1000000000 requests in 1s"},
-		{name: "dropped too many", interval: time.Second, dropped: math.MaxUint64, want: "requests in 1s"},
+		{name: "dropped too many", interval: time.Second, dropped: math.MaxUint64, want: "dropped requests in 1s"},
 		{name: "more errors at an endpoint", interval: time.Second, ok: 90, err: 8, ends: at(0, 9), want: "9 errors in 9 requests of :0, more"},
 		{name: "more requests at an endpoint", interval: time.Second, ok: 90, err: 8, ends: at(99, 0), want: "more than of the cluster"},
 	} {
 		cs := &endpoint.ClusterStats{ClusterName: "shop/v1", LoadReportInterval: durationpb.New(c.interval), TotalDroppedRequests: c.dropped,
 			UpstreamLocalityStats: []*endpoint.UpstreamLocalityStats{{TotalSuccessfulRequests: c.ok, TotalErrorRequests: c.err, UpstreamEndpointStats: c.ends}}}
 		load, err := read(cs, ClusterLoad{})
-		if c.want == "" && (err != nil || load.Counts.Requests != float64(c.ok+c.err+c.dropped) || load.Counts.Errors != float64(c.err+c.dropped)) {
+		if c.want == "" && (err != nil || load.Counts.Requests != float64(c.ok+c.err) || load.Counts.Errors != float64(c.err) || load.Dropped != float64(c.dropped)) {
 			t.Errorf("%s: %+v %v", c.name, load, err)
 		}
 		if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
