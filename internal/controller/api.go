@@ -174,6 +174,12 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		if err != nil {
 			return nil, err
 		}
+		if cuts {
+			if taken, err := c.takeAway(u, e.Version, e.By); taken || err != nil {
+				s = c.snapshot(u)
+				return u, err
+			}
+		}
 		e.At = time.Now()
 		records, err := c.step(u, e)
 		if err != nil {

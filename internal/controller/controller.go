@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -272,9 +271,13 @@ func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Re
 
 // decided numbers a decision and keeps its records until it is stored.
 func (c *Controller) decided(u *unit, records []rollout.Record) {
+	c.takes(u, records, u.falls(records), u.state.Stable)
+}
+
+// takes is decided, with what is taken from the Envoys whether it can be stored or not, and who gets it.
+func (c *Controller) takes(u *unit, records []rollout.Record, falls []fall, heir string) {
 	now := time.Now()
-	falls := slices.DeleteFunc(fallsIn(records), func(f fall) bool { return u.fleesTo(records, f.version) })
-	n := u.outbox.Decide(now, falls, u.state.Stable, c.writer.slow(now))
+	n := u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
 		c.cutting[u] = struct{}{}
@@ -284,38 +287,6 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
 			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
 	}
-}
-
-// fallsIn are the versions that a decision takes everything from.
-func fallsIn(records []rollout.Record) (falls []fall) {
-	for _, r := range records {
-		switch {
-		case !r.Kind.Cut() || r.Version == "":
-		case r.Kind.Final():
-			falls = append(falls, fall{r.Version, r.Attempt})
-		default:
-			falls = append(falls, fall{version: r.Version})
-		}
-	}
-	return falls
-}
-
-// fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
-// until that one is stored and warm there, because without it they would have nothing.
-func (u *unit) fleesTo(records []rollout.Record, left string) bool {
-	return left == u.outbox.durable.Stable && !u.outbox.durable.Knows(u.state.Stable) && promotes(records)
-}
-
-// returns reports that a person left the stable version for one that the Envoys have: that is a cut.
-func (u *unit) returns(records []rollout.Record) bool {
-	return promotes(records) && u.outbox.durable.Knows(u.state.Stable) &&
-		slices.ContainsFunc(records, func(r rollout.Record) bool {
-			return r.Kind == rollout.KindAborted && r.Version == u.outbox.durable.Stable
-		})
-}
-
-func promotes(records []rollout.Record) bool {
-	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted })
 }
 
 // note keeps the list of services that cost work, and tells the source and the prober.

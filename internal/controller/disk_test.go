@@ -1061,3 +1061,59 @@ func TestARenamedServiceTakesNothingFromItsOldSelf(t *testing.T) {
 		}
 	})
 }
+
+// On a disk that hangs a person goes back to a version that the Envoys do not have. What they serve meanwhile can be
+// cut, and left for another one that they have.
+func TestWhoFleesInVainCanStillCut(t *testing.T) {
+	for _, how := range []string{"abort", "promote"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, bubblePolicy+"after_promotion: {watch: 1s}\n", 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+			time.Sleep(3 * time.Second)
+			hand := func(verb, version string) (Service, error) {
+				s, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, By: "ann"})
+				return s, err
+			}
+			must := func(verb, version string) Service {
+				t.Helper()
+				s, err := hand(verb, version)
+				if err != nil {
+					t.Fatalf("%s %s: %v", verb, version, err)
+				}
+				return s
+			}
+			for _, v := range []string{"v2", "v3"} {
+				b.announce(v)
+				must("promote", v)
+				time.Sleep(5 * time.Second)
+			}
+			b.write(bubblePolicy + "after_promotion: {watch: 1h}\n")
+			if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+				t.Fatal(err)
+			}
+			b.announce("v4")
+			must("promote", "v4")
+			time.Sleep(5 * time.Second)
+			if p := b.version("v2").Phase; p != rollout.Retired || b.version("v3").Phase != rollout.Warm {
+				t.Fatalf("v2 is %s, v3 %s", p, b.version("v3").Phase)
+			}
+			b.freeze()
+			_, err := hand("promote", "v2")
+			b.unstored(err)
+			if b.share("v4") != 20000 {
+				t.Fatalf("v4 gets %d: nobody else is there", b.share("v4"))
+			}
+			if how == "abort" {
+				if s := must("abort", "v4"); s.Stored {
+					t.Error("stored on a disk that hangs")
+				}
+			} else if s := must("promote", "v3"); s.Stored {
+				t.Error("stored on a disk that hangs")
+			}
+			time.Sleep(200 * time.Millisecond)
+			if b.share("v4") != 0 || b.share("v3") != 20000 {
+				t.Errorf("%s: v3 gets %d, v4 %d", how, b.share("v3"), b.share("v4"))
+			}
+			b.never("v4", 20*time.Second)
+		})
+	}
+}

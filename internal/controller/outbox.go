@@ -146,6 +146,17 @@ func (o *outbox) Visible(now time.Time) (rollout.Table, bool) {
 	return t, true
 }
 
+// cutting reports whether a version is being cut.
+func (o *outbox) cutting(version string) bool {
+	return slices.ContainsFunc(o.cuts, func(c cut) bool { return c.version == version })
+}
+
+// serves reports whether a version gets anything of what is visible.
+func (o *outbox) serves(now time.Time, version string) bool {
+	t, _ := o.Visible(now)
+	return slices.ContainsFunc(t.Slots, func(r rollout.Run) bool { return r.Version == version })
+}
+
 func (o *outbox) dueBy(now time.Time) []cut {
 	var due []cut
 	for _, c := range o.cuts {

@@ -204,7 +204,7 @@ func TestOnlyWhatEndsAnAttemptIsNamed(t *testing.T) {
 		first := o.Decide(now, nil, "v1", false)
 		o.Begin()
 		o.Stored(now, first, made{stable: "v1", weights: map[string]int{"v1": 9000, "v2": 1000}}.table(first))
-		o.Decide(now, fallsIn([]rollout.Record{{Kind: k, Version: "v2", Attempt: 3}}), "v1", false)
+		o.Decide(now, newUnit(rollout.State{}).falls([]rollout.Record{{Kind: k, Version: "v2", Attempt: 3}}), "v1", false)
 		if t0, _ := o.Visible(now); len(t0.Unstored) > 0 {
 			t.Errorf("%s: %v is named before its cut goes out", k, t0.Unstored)
 		}
