@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -293,7 +292,7 @@ func (c *Controller) remove(u *unit, by string) error {
 	return err
 }
 
-// removed takes a service out of the loop, now that it is out of the store. Its policy may be back.
+// removed takes a service out of the loop, now that it is out of the store.
 func (c *Controller) removed(u *unit) {
 	name := u.state.Policy.Service
 	c.dismiss(u)
@@ -306,13 +305,11 @@ func (c *Controller) removed(u *unit) {
 	c.targets.remove(name)
 	c.moved = true
 	c.prober.set(name, rollout.State{})
-	if i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == name }); i >= 0 {
-		d := c.set.docs[i] // the Envoys go over to the new one: between the two they would have no route
-		c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
-	} else if err := c.Hub.Remove(name); err != nil {
-		c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
+	if c.document(name) == nil {
+		if err := c.Hub.Remove(name); err != nil {
+			c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
+		}
 	}
-	c.reconcileAll()
 }
 
 // Figures are for the metrics.

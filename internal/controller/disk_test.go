@@ -29,6 +29,7 @@ type disk struct {
 	fails error
 	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
 	takes bool          // what it says it did not
+	lasts int           // so many saves go well, then it is full; 0: nobody counts
 	crash *crash
 	saves int
 	key   []byte // nil: the stored one
@@ -88,6 +89,9 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 		<-thaw
 		d.mu.Lock()
 		fails = d.fails
+		if d.lasts--; d.lasts == 0 {
+			d.fails = errDiskFull
+		}
 		d.mu.Unlock()
 	}
 	if fails != nil && !takes {
@@ -1116,4 +1120,53 @@ func TestWhoFleesInVainCanStillCut(t *testing.T) {
 			b.never("v4", 20*time.Second)
 		})
 	}
+}
+
+// A service is removed, its policy comes back, and the disk takes nothing more: until the new service is stored the old
+// one is judged, and can be aborted.
+func TestAServiceThatBeginsAnewIsJudgedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := newBubble(t, tenPercent, 2, failing(&bad))
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(5 * time.Second)
+		b.write("service: other\n")
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		thaw := b.freeze()
+		b.unstored(b.daemon.Delete(t.Context(), "shop", "ann"))
+		b.write(tenPercent)
+		b.unstored(b.daemon.Reload(t.Context(), "test"))
+		b.disk.mu.Lock()
+		b.disk.lasts = 1
+		b.disk.mu.Unlock()
+		thaw() // the removal is stored, and nothing else
+		bad.Store("v2", true)
+		b.until("v2", rollout.Failed, 10*time.Second)
+		time.Sleep(200 * time.Millisecond)
+		if b.share("v2") != 0 || b.share("v1") != 20000 {
+			t.Errorf("v1 gets %d, v2 %d", b.share("v1"), b.share("v2"))
+		}
+		b.disk.set(0, nil)
+		time.Sleep(5 * time.Second)
+		s, err := b.daemon.Service(t.Context(), "shop")
+		if err != nil || s.State.Version("v2") != nil || !s.Stored || b.share("v1") != 20000 {
+			t.Errorf("%v, v2 %v, stored %v, v1 gets %d", err, s.State.Version("v2"), s.Stored, b.share("v1"))
+		}
+		h, err := b.daemon.History(t.Context(), "shop", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed := 0
+		for _, e := range h {
+			if e.Kind == rollout.KindRemoved {
+				removed++
+			}
+		}
+		if last := h[len(h)-1]; removed != 1 || last.Kind != rollout.KindAnnounced || last.By != "the policy is back" {
+			t.Errorf("%d removals, then %+v", removed, last)
+		}
+	})
 }

@@ -50,6 +50,7 @@ type job struct {
 	u        *unit
 	decision uint64 // everything up to this one
 	remove   bool
+	reborn   *unit // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
 	records  []*pending
 	write    store.Write
@@ -89,7 +90,7 @@ func (c *Controller) write(now time.Time) {
 // jobs are what is to be stored next.
 func (c *Controller) jobs() (jobs []job) {
 	for u := range c.unsaved {
-		jobs = append(jobs, u.job())
+		jobs = append(jobs, c.rebirth(u.job()))
 		delete(c.unsaved, u)
 		delete(c.aged, u)
 	}
@@ -97,7 +98,7 @@ func (c *Controller) jobs() (jobs []job) {
 		if len(jobs) >= agedAtOnce {
 			break
 		}
-		jobs = append(jobs, u.job())
+		jobs = append(jobs, c.rebirth(u.job()))
 		delete(c.aged, u)
 	}
 	return jobs
@@ -154,7 +155,7 @@ func (j *job) encode() (err error) {
 		}
 		j.write.Records = append(j.write.Records, r.line)
 	}
-	if j.remove {
+	if j.remove && j.reborn == nil {
 		return nil
 	}
 	j.table = j.state.Table()
@@ -202,9 +203,7 @@ func (c *Controller) written(r saved) {
 		j.u.encodes = nil
 		j.u.tell(j.decision, c.events)
 		if j.remove {
-			if _, more := c.unsaved[j.u]; !more { // what was decided since is told as well
-				c.removed(j.u)
-			}
+			c.gone(j, now)
 			continue
 		}
 		j.u.outbox.Stored(now, j.decision, j.table)
