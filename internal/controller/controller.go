@@ -103,6 +103,7 @@ type unit struct {
 	publishes error // why its table could not be published
 	encodes   error // why its state could not be stored
 	panicked  error // what its state machine stumbled over last
+	shadow    *shadow
 
 	fleet     xds.Status // who has the table
 	rest      restEvidence
@@ -247,10 +248,16 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
+	before := u.state
 	u.state, u.stale = next, true
 	if decided {
 		c.decided(u, records)
 	}
+	if u.follow(e) {
+		c.withdraw(u)
+		return records, nil
+	}
+	u.cast(before, records)
 	c.note(u)
 	if decided {
 		c.aim(u)

@@ -1170,3 +1170,41 @@ func TestAServiceThatBeginsAnewIsJudgedMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+// canaryd promotes just as the disk begins to hang. The Envoys still give the canary its share, and it fails: it is cut,
+// and not served when the disk answers again.
+func TestAPromotionIntoAHangIsWithdrawn(t *testing.T) {
+	for _, early := range []time.Duration{500 * time.Millisecond, 3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			var bad sync.Map
+			b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 100%], hold: 20s}\njudge: {clump: 1, promote_within: {ratio: 3, margin: 5%}}\n", 2, failing(&bad))
+			time.Sleep(3 * time.Second)
+			b.announce("v2")
+			begin := time.Now()
+			b.until("v2", rollout.Stable, time.Minute)
+			took := time.Since(begin)
+			b.announce("v3")
+			time.Sleep(took - early)
+			if b.version("v3").Phase != rollout.Canary {
+				t.Fatal("v3 is through already")
+			}
+			thaw := b.freeze()
+			time.Sleep(early + 2*time.Second)
+			promoted := b.version("v3").Phase == rollout.Stable
+			if b.share("v3") != 2000 {
+				t.Fatalf("v3 gets %d", b.share("v3"))
+			}
+			bad.Store("v3", true)
+			b.until("v3", rollout.Failed, 10*time.Second)
+			time.Sleep(200 * time.Millisecond)
+			t.Logf("frozen %s before: promoted %v", early, promoted)
+			b.never("v3", time.Minute)
+			thaw()
+			b.never("v3", 10*time.Second)
+			s, err := b.daemon.Service(t.Context(), "shop")
+			if err != nil || s.State.Stable != "v2" || !s.Stored || b.share("v2") != 20000 {
+				t.Errorf("%v, stable %s, stored %v, v2 gets %d", err, s.State.Stable, s.Stored, b.share("v2"))
+			}
+		})
+	}
+}
