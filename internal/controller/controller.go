@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -98,11 +100,12 @@ type unit struct {
 	records   []*pending // made by decisions that are not stored, oldest first
 	dropped   int        // records that found no room in there
 	waiting   []waiter
-	adopted   bool  // its policy was compared with the text since start-up
-	removing  bool  // a person deleted the service: it goes when that is stored, and is judged until then
-	publishes error // why its table could not be published
-	encodes   error // why its state could not be stored
-	panicked  error // what its state machine stumbled over last
+	adopted   bool          // its policy was compared with the text since start-up
+	removing  bool          // a person deleted the service: it goes when that is stored, and is judged until then
+	publishes error         // why its table could not be published
+	made      *xds.Prepared // of the table that was stored last; nil: used
+	encodes   error         // why its state could not be stored
+	panicked  error         // what its state machine stumbled over last
 	shadow    *shadow
 
 	fleet     xds.Status // who has the table
@@ -168,7 +171,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	}
 	u.outbox.durable = u.state.Table()
 	c.units[name] = u
-	c.publish(u, now)
+	c.publish(now, u)
 	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
 	c.aim(u)
@@ -403,9 +406,7 @@ func (c *Controller) tick(now time.Time) {
 			c.age(u)
 		}
 	}
-	for u := range c.hidden {
-		c.publish(u, now)
-	}
+	c.publish(now, slices.Collect(maps.Keys(c.hidden))...)
 }
 
 // age has the evidence of a service stored that changed since it was stored last.
@@ -421,7 +422,7 @@ func (c *Controller) settle(now time.Time) {
 	c.write(now)
 	wait := time.Hour
 	for u := range c.cutting {
-		c.publish(u, now)
+		c.publish(now, u)
 		if due := u.outbox.Due(now); due.IsZero() {
 			delete(c.cutting, u)
 		} else {
@@ -434,14 +435,33 @@ func (c *Controller) settle(now time.Time) {
 	}
 }
 
-// publish gives the Hub what may be published of a service, if that is not what it has.
-func (c *Controller) publish(u *unit, now time.Time) {
-	t, ok := u.outbox.Take(now)
-	if !ok {
+// publish gives the Hub what may be published of services, where that is not what it has. What the writer has made of
+// the durable tables is used.
+func (c *Controller) publish(now time.Time, us ...*unit) {
+	var due []*unit
+	var tables []xds.Prepared
+	for _, u := range us {
+		t, ok := u.outbox.Take(now)
+		if !ok {
+			continue
+		}
+		made := u.made
+		if u.made = nil; made == nil || t.Generation == 0 || t.Generation != u.outbox.durable.Generation {
+			p := c.Hub.Prepare(t)
+			made = &p
+		}
+		due, tables = append(due, u), append(tables, *made)
+	}
+	if len(due) == 0 {
 		return
 	}
-	log := c.Log.WithField("service", t.Service)
-	err := c.Hub.Publish(t)
+	for i, err := range c.Hub.Publish(tables...) {
+		c.published(due[i], err)
+	}
+}
+
+func (c *Controller) published(u *unit, err error) {
+	log := c.Log.WithField("service", u.state.Policy.Service)
 	if err != nil {
 		u.outbox.Returned()
 		c.hidden[u] = struct{}{}
@@ -452,7 +472,7 @@ func (c *Controller) publish(u *unit, now time.Time) {
 		delete(c.hidden, u)
 	}
 	u.publishes = err
-	if err == nil && t.Generation != u.outbox.durable.Generation {
+	if err == nil && u.outbox.Early() {
 		log.Warn("a cut went out before it was stored: the disk is slow or full")
 	}
 }

@@ -195,6 +195,9 @@ func (o *outbox) Take(now time.Time) (rollout.Table, bool) {
 	return t, true
 }
 
+// Early reports whether what was taken last has a cut that is not stored.
+func (o *outbox) Early() bool { return o.shown != nil && len(o.shown.due) > 0 }
+
 // Returned takes back a table that could not be published: the next Take returns it again.
 func (o *outbox) Returned() { o.shown = nil }
 

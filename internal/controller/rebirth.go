@@ -62,7 +62,8 @@ func (c *Controller) gone(j job, now time.Time) {
 		u.outbox.Stored(now, u.outbox.decided, j.table)
 		c.note(u)
 		c.aim(u)
-		c.publish(u, now)
+		u.made = j.made
+		c.publish(now, u)
 	}
 	c.reconcileAll()
 }

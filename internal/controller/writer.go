@@ -7,6 +7,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
+	"github.com/canaryd/canaryd/internal/xds"
 )
 
 const (
@@ -56,6 +57,7 @@ type job struct {
 	write    store.Write
 
 	table rollout.Table // of state, filled in by the writer
+	made  *xds.Prepared // of table
 	err   error         // why state cannot be stored
 }
 
@@ -84,7 +86,7 @@ func (c *Controller) write(now time.Time) {
 		return
 	}
 	w.since = now
-	go func() { w.done <- save(w.store, jobs) }()
+	go func() { w.done <- save(w.store, c.Hub, jobs) }()
 }
 
 // jobs are what is to be stored next.
@@ -119,7 +121,7 @@ func (u *unit) job() job {
 }
 
 // save runs outside the loop: it encodes, and waits for the disk.
-func save(s Store, jobs []job) saved {
+func save(s Store, h *xds.Hub, jobs []job) saved {
 	var ws []store.Write
 	for i := range jobs {
 		j := &jobs[i]
@@ -127,8 +129,25 @@ func save(s Store, jobs []job) saved {
 			ws = append(ws, j.write)
 		}
 	}
+	// What is to go out is made while the disk is busy anyway, and out of the loop.
+	made := make(chan struct{})
+	go func() {
+		defer close(made)
+		prepare(h, jobs)
+	}()
+	defer func() { <-made }()
 	first, err := s.Save(ws)
 	return saved{jobs: jobs, first: first, err: err}
+}
+
+// prepare makes what is published when the jobs are stored. Only decisions change what is.
+func prepare(h *xds.Hub, jobs []job) {
+	for i := range jobs {
+		if j := &jobs[i]; j.err == nil && j.table.Policy != nil && (len(j.records) > 0 || j.reborn != nil) {
+			p := h.Prepare(j.table)
+			j.made = &p
+		}
+	}
 }
 
 // recall asks the store whether it has what a write that failed held, as after an error of the last sync: its records
@@ -195,6 +214,7 @@ func (c *Controller) written(r saved) {
 		c.Log.Info("the state is being stored again")
 	}
 	w.err, w.retryAt = nil, time.Time{}
+	var stored []*unit
 	for _, j := range r.jobs {
 		if j.err != nil {
 			c.unwritable(j, now)
@@ -207,8 +227,12 @@ func (c *Controller) written(r saved) {
 			continue
 		}
 		j.u.outbox.Stored(now, j.decision, j.table)
-		c.publish(j.u, now)
-		c.admitDropped(j.u, now)
+		j.u.made = j.made
+		stored = append(stored, j.u)
+	}
+	c.publish(now, stored...)
+	for _, u := range stored {
+		c.admitDropped(u, now)
 	}
 }
 

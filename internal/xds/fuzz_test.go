@@ -269,11 +269,11 @@ func (p *play) install(ed *edition, was string) {
 	before := maps.Clone(p.hub.cat.resources)
 	var err error
 	if svc := p.hub.services["shop"]; svc != nil && len(svc.recalled) > 0 {
-		err = p.hub.Publish(ed.forms.table) // less what is remembered
+		err = p.hub.PublishTable(ed.forms.table) // less what is remembered
 		ed = svc.edition
 	} else { // what is built already
 		p.hub.mu.Lock()
-		err = p.hub.install(ed)
+		err = p.hub.reinstall(Prepared{edition: ed})
 		p.hub.mu.Unlock()
 	}
 	if err != nil {

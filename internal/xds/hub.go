@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -95,28 +94,6 @@ func NewHub(log logrus.FieldLogger) *Hub {
 	return h
 }
 
-// Publish replaces a service's resources by those of the table. Only what differs is sent, and only
-// to Envoys that asked for it.
-func (h *Hub) Publish(t rollout.Table) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.publish(t)
-}
-
-// publish serves a table. While it has under test what Envoys remember as cut, it is served without.
-func (h *Hub) publish(t rollout.Table) error {
-	var old *edition
-	if s := h.services[t.Service]; s != nil {
-		old = s.edition
-		t, _ = t.Recall(s.recalled)
-	}
-	e, err := build(t, h.Key, old, h.log)
-	if err != nil {
-		return fmt.Errorf("service %s: %w", t.Service, err)
-	}
-	return h.install(e)
-}
-
 // build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as
 // built before all of it is.
 func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
@@ -147,40 +124,6 @@ func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edi
 		log.WithField("service", t.Service).Warn("not served to gRPC clients: " + err.Error())
 	}
 	return e, nil
-}
-
-// install serves an edition in place of the last one.
-func (h *Hub) install(e *edition) error {
-	name := e.forms.table.Service
-	h.unhold(name)
-	s, old := h.services[name], (*edition)(nil)
-	if s == nil {
-		s = &service{force: NewForce(h.ForgetAfter)}
-		h.services[name] = s
-	} else {
-		old = s.edition
-	}
-	s.edition = e
-	now := e.refs()
-	for ref := range old.refs() {
-		if now[ref] == nil {
-			h.drop(ref)
-		}
-	}
-	for _, r := range now {
-		h.put(r)
-	}
-	if err := h.clients.publish(old.clientView(), e.view); err != nil {
-		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
-	}
-	h.putRoute(name, s, old)
-	if old == nil {
-		return h.listen(name, policy.Route{}, e.route)
-	}
-	if !reflect.DeepEqual(old.route, e.route) {
-		return h.listen(name, old.route, e.route)
-	}
-	return nil
 }
 
 // refs are the clusters and endpoints of an edition.
@@ -308,7 +251,7 @@ func (h *Hub) Remove(name string) error {
 	for r := range s.edition.refs() {
 		h.drop(r)
 	}
-	return h.listen(name, s.edition.route, policy.Route{})
+	return h.listen([]turn{{name, s.edition.route, policy.Route{}}})
 }
 
 // put stores a resource and marks it for the streams that want it.

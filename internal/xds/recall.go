@@ -100,7 +100,9 @@ func (h *Hub) recall(service, version string) (hash string) {
 		return hash
 	}
 	h.changes(service)
-	if err := h.publish(s.edition.forms.table); err != nil {
+	p := Prepared{table: s.edition.forms.table, from: s.edition}
+	p.make(h, s.recalled)
+	if err := h.reinstall(p); err != nil {
 		h.log.WithError(err).WithField("service", service).Error("an Envoy remembers a cut, which cannot be published")
 	}
 	return hash
