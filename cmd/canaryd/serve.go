@@ -161,6 +161,13 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 		background(ctx, &d.run, func(ctx context.Context) error { return tell(ctx, d.ctl, told, begin) })
 		background(ctx, &d.run, func(ctx context.Context) error { return mark(ctx, db, told, d.log) })
 	}
+	if told == nil {
+		go func() { // a disk that hangs holds nobody up
+			if err := unmark(db); err != nil {
+				d.log.WithError(err).Debug("the marks of former webhooks stay")
+			}
+		}()
+	}
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return d.ctl.WatchFiles(ctx, 5*time.Second) })

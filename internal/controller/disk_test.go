@@ -1208,3 +1208,33 @@ func TestAPromotionIntoAHangIsWithdrawn(t *testing.T) {
 		})
 	}
 }
+
+// The directory of the policies is away, as a file system that is not mounted: no service loses its policy.
+func TestADirectoryThatIsAwayOrphansNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 10, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		aside := b.dir + "-aside"
+		if err := os.Rename(b.dir, aside); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.daemon.Reload(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "no such file") {
+			t.Errorf("%v", err)
+		}
+		if s, err := b.daemon.Service(t.Context(), "shop"); err != nil || s.State.Orphaned {
+			t.Errorf("%v, orphaned %v", err, s.State.Orphaned)
+		}
+		if err := os.Rename(aside, b.dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(b.dir, "shop.yml")); err != nil { // a person removes it
+			t.Fatal(err)
+		}
+		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
+			t.Error(err)
+		}
+		if s, err := b.daemon.Service(t.Context(), "shop"); err != nil || !s.State.Orphaned {
+			t.Errorf("%v, orphaned %v", err, s.State.Orphaned)
+		}
+	})
+}

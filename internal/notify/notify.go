@@ -60,12 +60,12 @@ type target struct {
 	name  string // the host: the path of a webhook is often its secret
 	queue chan message
 	told  map[string]time.Time
+	last  map[string]string // by service: what it was told of that last
 
 	mu      sync.Mutex
-	since   uint64 // events up to it were told in an earlier life
-	seen    uint64 // the newest event that was sent here
-	handled uint64 // the newest one that was delivered, or given up
-	pending int    // messages that were queued and are not handled
+	since   uint64   // events up to it were told in an earlier life
+	seen    uint64   // the newest event that was sent here
+	pending []uint64 // messages that were queued and neither delivered nor given up, in order
 }
 
 type message struct {
@@ -82,7 +82,7 @@ func New(log logrus.FieldLogger, targets []Target) *Notifier {
 		}
 		t.Format, t.Client = cmp.Or(t.Format, JSON), staying(cmp.Or(t.Client, http.DefaultClient))
 		name := hostOf(t.URL)
-		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan message, queued), told: map[string]time.Time{}})
+		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan message, queued), told: map[string]time.Time{}, last: map[string]string{}})
 	}
 	return n
 }
@@ -141,7 +141,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 // deliver tries until it works, the receiver refuses the message, or patience ends.
 func (t *target) deliver(ctx context.Context, r rollout.Record) error {
 	key := fmt.Sprint(r.Service, "/", r.Version, "/", r.Kind, "/", r.Reason)
-	if last, ok := t.told[key]; ok && r.At.Sub(last) < sameFor {
+	if last, ok := t.told[key]; ok && r.At.Sub(last) < sameFor && (!moves(r.Kind) || t.last[r.Service] == key) {
 		return nil
 	}
 	for k, at := range t.told {
@@ -160,8 +160,13 @@ func (t *target) deliver(ctx context.Context, r rollout.Record) error {
 	if err != nil {
 		return fmt.Errorf("%s of %s %s: %w", r.Kind, r.Service, r.Version, err)
 	}
-	t.told[key] = r.At
+	t.told[key], t.last[r.Service] = r.At, key
 	return nil
+}
+
+// moves reports an event after which the service is another one: that is told again when another one was in between.
+func moves(k rollout.Kind) bool {
+	return k == rollout.KindPromoted || k == rollout.KindRolledBack || k == rollout.KindReturned || k == rollout.KindAborted
 }
 
 func (t *target) post(ctx context.Context, body []byte) error {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -63,6 +64,9 @@ func Open(dir string) (*Bolt, error) {
 	}
 	path := filepath.Join(dir, "canaryd.db")
 	db, err := bbolt.Open(path, 0o640, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
+	if errors.Is(err, syscall.EROFS) { // as after an error of the disk: what is stored can be served, and nothing more
+		db, err = bbolt.Open(path, 0o640, &bbolt.Options{Timeout: 3 * time.Second, ReadOnly: true})
+	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another canaryd has it open: stop that one, or give this one another --storage.path", path)
 	}
