@@ -16,7 +16,8 @@ const (
 	burstFactor = 10               // nor do so many times what the Envoy had before
 	keptFor     = 40 * time.Second // of the readings before the last
 	keptLeast   = 4
-	wholeAfter  = 2                // newer readings one is whole: remote stores may be two behind one address
+	wholeAfter  = 2                // newer readings a first one is whole: remote stores may be two behind one address
+	wholeLooks  = 3                // or after so many looks at it that showed no more
 	looksMost   = 8                // at a first reading that no other follows
 	agreeing    = 4                // readings, where no label says which Envoy it is
 	unnamedWait = 30 * time.Second // and as long
@@ -32,7 +33,8 @@ type instance struct {
 	named  bool           // they say which Envoy it is
 
 	looks     int        // at a first reading
-	partial   *reading   // the first one, when it may lack counters that others have
+	partial   *reading   // the first one, as long as it may lack counters
+	whole     int        // looks at it that showed no more
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -56,12 +58,7 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 		case !r.shows(stable): // not a whole scrape
 		case i == len(rs)-1 && in.arriving(r): // it is looked at again in the next round
 		case in.last != nil && r.at.Equal(in.last.at):
-			if len(r.values) > len(in.last.values) || r.scope != in.last.scope {
-				if in.last == in.partial && newest {
-					in.partial = r
-				}
-				in.last = r // the same scrape, asked about other versions, or seen as a whole now
-			}
+			in.again(r, newest)
 		case in.last == nil || r.at.After(in.last.at):
 			if in.last == nil && newest {
 				in.partial = r
@@ -73,6 +70,22 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 		return nil
 	}
 	return steps
+}
+
+// again looks once more at the scrape that is read already: asked about other versions, or seen as a whole now.
+func (in *instance) again(r *reading, newest bool) {
+	more := len(r.values) > len(in.last.values)
+	if in.last == in.partial {
+		if in.whole++; more {
+			in.whole = 0
+		}
+		if in.partial = r; !newest || in.whole >= wholeLooks {
+			in.partial = nil
+		}
+	} else if !more && r.scope == in.last.scope {
+		return
+	}
+	in.last = r
 }
 
 // arriving reports that the newest reading may not be there as a whole yet: remote stores show a scrape
