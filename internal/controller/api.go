@@ -112,7 +112,7 @@ func (c *Controller) unit(name string, cut bool) (*unit, error) {
 	return u, nil
 }
 
-// Announce says that a version exists; known reports that it did before.
+// Announce says that a version exists; known reports that it did before, and that no new attempt of it began.
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At, e.Secret = time.Now(), rand.Text()
 	stored, err := c.decide(ctx, func() (*unit, error) {
@@ -139,14 +139,14 @@ func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err err
 	if d := u.state.Policy.Docker; d != nil && e.Image != "" {
 		e.Image = d.Reference(e.Image)
 	}
-	known = before != nil && (before.Phase.Live() || !e.Again)
-	if e.Image == "" && (before == nil || before.Phase.Live() && before.Image == "") {
+	if e.Image == "" && (before == nil || len(e.Endpoints) > 0) {
 		if err := policy.EndpointList(e.Endpoints); err != nil {
-			return known, &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
+			return before != nil, &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
 		}
 	}
 	_, err = c.step(u, e)
-	return known, err
+	after := u.state.Version(e.Version)
+	return before != nil && after != nil && after.Attempt == before.Attempt, err
 }
 
 // Command carries out promote, abort, pause or resume. Without a version it means the only canary. An

@@ -135,7 +135,8 @@ func (m *machine) pause(v *Version, e Commanded) error {
 		return m.wrongPhase(v, "pause", "warming or canary")
 	}
 	v.Phase, v.PausedAt = Paused, m.at
-	m.record(v, KindPaused, e.By, "paused by hand: the weight is frozen, the rollback test goes on")
+	m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at %s: the weight is frozen, the rollback test goes on", share(m.Weight(v.Name)))
+	m.record(v, KindPaused, e.By, "%s", v.Verdict.Reason)
 	return nil
 }
 
@@ -151,6 +152,9 @@ func (m *machine) resume(v *Version, e Commanded) error {
 		if m.Weight(v.Name) == 0 {
 			v.Phase, v.WarmingFrom = Warming, m.at
 		}
+	}
+	if v.is(open) {
+		m.verdict(v, analysis.Wait, analysis.ByHand, "resumed by hand")
 	}
 	m.record(v, KindResumed, e.By, "resumed by hand")
 	return nil

@@ -201,7 +201,7 @@ func (m *machine) unanswered(v *Version) {
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints has answered for %s: others go first; it starts when one answers", m.Policy.Judge.NoEvidence.For)
 		m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
 	case v.Verdict.Code != analysis.Unreachable:
-		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answers yet")
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "it starts when one of its endpoints answers: none has yet")
 	}
 }
 
@@ -286,7 +286,7 @@ func (m *machine) tryPromote(v *Version, w int) {
 	if m.Weight(m.Stable) > 0 {
 		usual := v.Judge.Exposure.Stable.Rate()
 		t := analysis.TimeToPromote(&v.Config, m.Rate.PerSecond(), float64(w)/policy.FullWeight, usual, max(v.Judge.M, 1))
-		if !math.IsInf(t, 1) {
+		if t *= v.Judge.Unproven(&v.Config); !math.IsInf(t, 1) {
 			v.Verdict.SecondsToDecide = &t
 		}
 	}
