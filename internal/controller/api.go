@@ -9,7 +9,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -158,7 +157,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		return s, "", err
 	}
 	if e.Version == "" && s.Unreadable == nil {
-		if e.Version, err = onlyCanary(&s.State); err != nil {
+		if e.Version, err = s.State.Only(e.Verb); err != nil {
 			return s, "", err
 		}
 	}
@@ -235,23 +234,6 @@ func (c *Controller) whyNotStored(ctx context.Context) string {
 		}
 	})
 	return why
-}
-
-func onlyCanary(s *rollout.State) (string, error) {
-	var names []string
-	for _, v := range s.Versions {
-		if v.Phase.Waiting() {
-			names = append(names, v.Name)
-		}
-	}
-	switch len(names) {
-	case 1:
-		return names[0], nil
-	case 0:
-		return "", &rollout.Refusal{Message: fmt.Sprintf("service %s has no canary: name the version", s.Policy.Service)}
-	default:
-		return "", &rollout.Refusal{Message: fmt.Sprintf("service %s has several canaries: name one of %s", s.Policy.Service, strings.Join(names, ", "))}
-	}
 }
 
 // Delete removes an orphaned service, or one whose stored state cannot be read.
