@@ -26,7 +26,7 @@ type table struct {
 }
 
 const (
-	narrowRow = "  %-*s %-10s %8s %6s %6s %8s %6s %6s %6s" // 79 columns with a version of 13
+	narrowRow = "  %-*s %-10s %8s %6s %6s %8s %6s %6s %6s"   // 79 columns with a version of 13
 	wideRow   = "  %-*s %-10s %8s %8s %8s %10s %10s %8s %8s" // 119 with one of 39
 )
 
