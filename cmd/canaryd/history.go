@@ -83,6 +83,9 @@ func explainCommand() *cobra.Command {
 func explain(v web.Version) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is %s at %s", v.Version, v.Phase, percent(v.Weight))
+	if step := stepOf(v); step != "" {
+		fmt.Fprintf(&b, ", step %s", step)
+	}
 	if !v.InForce {
 		b.WriteString(" (not in force)")
 	}

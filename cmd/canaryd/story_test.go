@@ -36,10 +36,10 @@ judge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 5%}}
 after_promotion: {watch: 10m}
 `
 
-func newTown(t *testing.T) *town {
+func newTown(t *testing.T, policy string) *town {
 	w := &town{t: t, dir: t.TempDir(), web: free(t), xds: free(t)}
 	w.write("canaryd.yml", "policies: [\"*.policy\"]\nmetrics: {interval: 100ms}\n")
-	w.write("shop.policy", townPolicy)
+	w.write("shop.policy", policy)
 	w.start()
 	t.Cleanup(func() { w.stop() })
 	conn, err := grpc.NewClient("passthrough:///"+w.xds, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -140,7 +140,7 @@ func (w *town) serves(want string) {
 // CI deploys, the day after it deploys the tag of the day before, and a bad one; each answer is about what it started.
 func TestDeployAnswersForItsOwnAttempt(t *testing.T) {
 	t.Parallel()
-	w := newTown(t)
+	w := newTown(t, townPolicy)
 	w.want("deploy shop v2 --endpoint 127.0.0.1:2 --wait", exitOK, "shop v2: stable. proven at 50%|v2 canary weight 50%, step 1 of 2")
 	w.want("deploy shop v2 --endpoint 127.0.0.1:2 --wait", exitOK, "shop v2: stable.|v2 is known and stable: its attempt 1 goes on")
 	w.serves("map[v2:10000]")
@@ -179,9 +179,10 @@ func TestDeployAnswersForItsOwnAttempt(t *testing.T) {
 // What a person says at 3 a.m. is in force when it answers, and says what it could mean.
 func TestCommandsWaitUntilTheyAreInForce(t *testing.T) {
 	t.Parallel()
-	w := newTown(t)
+	w := newTown(t, strings.Replace(townPolicy, "hold: 1s", "hold: 1h", 1)) // nothing happens but what is said
 	w.want("abort shop", exitError, "|service shop has no canary to abort")
-	w.want("deploy shop v2 --endpoint 127.0.0.1:2 --wait", exitOK, "stable")
+	w.want("deploy shop v2 --endpoint 127.0.0.1:2", exitOK, "shop v2: ")
+	w.want("promote shop --wait", exitOK, "shop v2: stable. promoted by hand")
 	w.want("abort shop", exitError, "|`canaryd abort shop v2` sends everything to v1; `canaryd promote shop v1` sends everything to v1 (warm, at 127.0.0.1:1)")
 	w.want("deploy shop v3 --endpoint 127.0.0.1:3 --wait", exitRolledBack, "failed")
 	w.want("promote shop v3", exitError, "|version v3 is failed: error rate")
@@ -208,7 +209,7 @@ func TestCommandsWaitUntilTheyAreInForce(t *testing.T) {
 // Whoever waits or watches does so over a restart of the daemon, and not where there never was one.
 func TestWaitingOutlivesTheDaemon(t *testing.T) {
 	t.Parallel()
-	w := newTown(t)
+	w := newTown(t, townPolicy)
 	type said struct {
 		code        int
 		out, errOut string

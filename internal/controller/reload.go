@@ -112,6 +112,9 @@ func (c *Controller) reloaded(set policySet, err error, by string) (changed []*u
 			changed = append(changed, u)
 		}
 	}
+	if len(set.docs) == 0 {
+		c.Log.WithField("policies", c.policies.globs).Warn("0 services: no file with a policy is named in `policies`; paths are relative to canaryd.yml")
+	}
 	c.set = set
 	c.reconcileAll()
 	return changed, nil

@@ -190,6 +190,10 @@ func TestTheAPIAnswersAsItsDocumentSays(t *testing.T) {
 	if anew := s.call("PUT", v+"v1", "", 201, "Version"); anew["attempt"] != 2.0 || anew["phase"] != "warming" { // it was warm
 		t.Errorf("the warm version, announced again: %v", anew)
 	}
+	for deadline := time.Now().Add(time.Minute); s.call("PUT", v+"v1", where, 200, "Version")["phase"] != "canary" && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // it is asked anew whether it answers
+	}
+	s.call("POST", v+"v1/abort", "", 200, "Version")
 	s.call("PUT", v+"v1?again=perhaps", where, 422, "Problem")
 	s.call("GET", "/api/v1/services/shop/history?limit=5", "", 200, "")
 	h := s.history("shop")
@@ -266,7 +270,7 @@ func TestAVanishedPolicyNeverRemovesTraffic(t *testing.T) {
 	}
 	s.call("POST", "/-/reload", "", 200, "")
 	svc := s.call("GET", "/api/v1/services/shop", "", 200, "Service")
-	if svc["orphaned"] != true || svc["stable"] != "v1" {
+	if svc["orphaned"] != true || svc["stable"] != "v1" || !strings.Contains(svc["warnings"].([]any)[0].(string), "`canaryd remove shop`") {
 		t.Errorf("%v", svc)
 	}
 	s.call("DELETE", "/api/v1/services/shop", "", 204, "")

@@ -80,6 +80,9 @@ func warnings(c controller.Service) []string {
 	say(c.Storing, "the history is not being written: ", "")
 	say(c.Publishing, "the table cannot be published, the Envoys keep the one before: ", "")
 	say(c.Policies, "the policies were not reloaded: ", "")
+	if s.Orphaned && c.Unreadable == nil {
+		ws = append(ws, fmt.Sprintf("its policy has vanished, it keeps the last one: bring it back, or `canaryd remove %s`", c.Name))
+	}
 	ws = append(ws, fleetWarnings(c)...)
 	ws = append(ws, lossyWarnings(c)...)
 	if c.Conflict != "" {
