@@ -61,6 +61,9 @@ func (m *machine) attempt(old *Version, e Announced) error {
 	if err := policy.EndpointList(e.Endpoints); err != nil && e.Image == "" {
 		return refuse("version %s: %v", e.Version, err)
 	}
+	if old != nil && old.is(routable) {
+		m.anew = old.Name
+	}
 	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
 	m.add(e, number)
 	last := &m.Versions[len(m.Versions)-1]

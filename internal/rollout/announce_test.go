@@ -126,3 +126,24 @@ func TestStepsAsTheyAreShown(t *testing.T) {
 		t.Errorf("stable: step %d, next %d", r.s.StepAt(st), r.s.NextStep(st))
 	}
 }
+
+// Where the Envoys still have the earlier attempt, the new one waits until they do not: else it would get what that got.
+func TestANewAttemptWaitsForTheEndOfTheLast(t *testing.T) {
+	for name, begin := range map[string]func(r *run) string{
+		"warm":    func(r *run) string { return "v1" },
+		"aborted": func(r *run) string { r.step(Commanded{At: r.at, Verb: "abort", Version: "v1", By: "ann"}); return "v1" },
+	} {
+		r := promoted(t, "sessions: {cookie: s, ttl: 1h}\nafter_promotion: {watch: 10m}\n")
+		r.fleet = false
+		version := begin(r)
+		r.step(Announced{At: r.at, Version: version, Endpoints: []string{"10.0.0.9:80"}, Again: true, By: "ci"})
+		known, _ := r.cluster(version)
+		if v := r.s.Version(version); v.Attempt != 2 || v.Phase != Queued || known || v.Verdict.Code != analysis.NotInForce {
+			t.Errorf("%s: attempt %d is %s, the Envoys are told where it is: %v", name, v.Attempt, v.Phase, known)
+		}
+		r.step(Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 1})
+		if v := r.s.Version(version); v.Phase != Warming {
+			t.Errorf("%s: nobody has the last attempt, and it is %s", name, v.Phase)
+		}
+	}
+}

@@ -55,7 +55,7 @@ func (m *machine) line() {
 		if len(m.placed()) >= m.Policy.Ramp.Canaries || v.Late && len(m.with(counted)) >= m.Policy.Ramp.Canaries {
 			break
 		}
-		if !m.canYield(v, min(m.Policy.Ramp.First(), m.cap(v))) {
+		if !m.canYield(v, min(m.Policy.Ramp.First(), m.cap(v))) || m.lingers(v) {
 			continue
 		}
 		v.Phase, v.WarmingFrom = Warming, m.at
@@ -71,6 +71,16 @@ func (m *machine) line() {
 			m.start(v)
 		}
 	}
+}
+
+// lingers reports an attempt that begins while an Envoy may still have the one before: where that one was given something,
+// the new one would get it, unjudged, as both are one cluster to an Envoy.
+func (m *machine) lingers(v *Version) bool {
+	if v.Attempt == 1 || !v.TurnAt.IsZero() || m.Subscribers == 0 || m.InForce && m.anew != v.Name {
+		return false
+	}
+	m.verdict(v, analysis.Wait, analysis.NotInForce, "it begins when the Envoys no longer have its attempt %d: %s", v.Attempt-1, m.whyNotInForce())
+	return true
 }
 
 // queued are the versions in line, in the order of their turns.
@@ -146,7 +156,10 @@ func (m *machine) start(v *Version) {
 		return
 	}
 	if len(v.Endpoints) == 0 {
-		return // its containers do not run yet
+		if v.Verdict.Code != analysis.Unreachable {
+			m.verdict(v, analysis.Wait, analysis.Unreachable, "its containers do not run yet")
+		}
+		return
 	}
 	if v.Wanted != "" {
 		if v.Reachable {
