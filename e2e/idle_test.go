@@ -37,7 +37,7 @@ func TestIdleContainersStopAndComeBack(t *testing.T) {
 	}
 
 	began := time.Now()
-	y.run(0, "promote", y.service, "v2")
+	y.run(0, "promote", y.service, "v2", "--even-failed")
 	y.run(0, "wait", y.service, "v2", "--timeout", "5m")
 	t.Logf("a stopped version was back at 100 %% in %s", time.Since(began).Round(100*time.Millisecond))
 	y.until(10*time.Second, "v1 to be gone", func() bool { return len(y.all("v1")) == 0 })

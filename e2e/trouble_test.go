@@ -101,7 +101,7 @@ func hubWithEnvoy(t *testing.T, tables ...rollout.Table) (*xds.Hub, *scene) {
 	log.SetOutput(io.Discard)
 	hub := xds.NewHub(log)
 	for _, tab := range tables {
-		if err := hub.Publish(tab); err != nil {
+		if err := hub.PublishTable(tab); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestARealEnvoyRefusesARoute(t *testing.T) {
 	}
 	bad := good
 	bad.Generation, bad.Slots = 2, []rollout.Run{{Version: "v1", Count: 0}}
-	if err := hub.Publish(bad); err != nil {
+	if err := hub.PublishTable(bad); err != nil {
 		t.Fatal(err)
 	}
 	st, ok := settled(hub, "shop", 2, 10*time.Second)
@@ -178,7 +178,7 @@ func TestARealEnvoyRefusesARoute(t *testing.T) {
 		t.Error("users lost the old route")
 	}
 	good.Generation = 3
-	if err := hub.Publish(good); err != nil {
+	if err := hub.PublishTable(good); err != nil {
 		t.Fatal(err)
 	}
 	if st, ok := settled(hub, "shop", 3, 10*time.Second); !ok || !st.InForce {
@@ -217,7 +217,7 @@ func TestFigureWeightInForceWith1000Services(t *testing.T) {
 		}
 		stored := time.Now()
 		wrote = append(wrote, stored.Sub(begin))
-		if err := hub.Publish(tableOf("svc-0500", front, "svc-0500.example.com", uint64(i+2), 1+i*10, v1.Address, v1.Address)); err != nil {
+		if err := hub.PublishTable(tableOf("svc-0500", front, "svc-0500.example.com", uint64(i+2), 1+i*10, v1.Address, v1.Address)); err != nil {
 			t.Fatal(err)
 		}
 		if st, ok := settled(hub, "svc-0500", uint64(i+2), 5*time.Second); !ok || !st.InForce {

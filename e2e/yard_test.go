@@ -127,7 +127,7 @@ func (y *yard) moveXDS(extra string) {
 		y.t.Fatal(err)
 	}
 	y.XDS = y.subnet + ".1:" + port
-	if err := y.WriteConfig(fmt.Sprintf("xds: {listen: %q}\nweb: {listen: %q}\n%s", y.XDS, y.Web, extra)); err != nil {
+	if err := y.WriteConfig(fmt.Sprintf("xds: {listen: %q, insecure: true}\nweb: {listen: %q}\n%s", y.XDS, y.Web, extra)); err != nil {
 		y.t.Fatal(err)
 	}
 }

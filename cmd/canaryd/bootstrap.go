@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/canaryd/canaryd/internal/xds"
@@ -10,8 +11,15 @@ import (
 
 func bootstrapCommand() *cobra.Command {
 	var b xds.Bootstrap
+	var heap string
 	c := &cobra.Command{Use: "bootstrap", Short: "Print an Envoy bootstrap that works as it is", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if heap != "" {
+				var err error
+				if b.MaxHeap, err = units.RAMInBytes(heap); err != nil || b.MaxHeap <= 0 {
+					return usage("--max-heap %q is not a size: write a number and a unit, as in 2GiB", heap)
+				}
+			}
 			text, err := b.YAML()
 			if err != nil {
 				return err
@@ -27,7 +35,9 @@ func bootstrapCommand() *cobra.Command {
 	c.Flags().StringVar(&b.NodeID, "node-id", "envoy", "this Envoy's name; give each its own")
 	c.Flags().StringVar(&b.Cluster, "cluster", "edge", "the group this Envoy belongs to (route.nodes)")
 	c.Flags().StringVar(&b.EnvoyVersion, "envoy-version", "", "this Envoy's version, where that is before 1.39: 1.36 needs a runtime flag")
+	c.Flags().StringVar(&heap, "max-heap", "", "memory, as in 2GiB, beyond which Envoy turns requests away instead of being killed; give it some less than the machine or container has")
 	c.Flags().StringVar(&b.TLSDir, "tls-dir", "", "directory with client.pem, client.key and ca.pem: speak mTLS to canaryd")
+	c.Flags().StringVar(&b.ServerName, "server-name", "", "with --tls-dir: the name in canaryd's certificate; default: the host of --xds")
 	return c
 }
 

@@ -68,6 +68,9 @@ func TestExitCodesAndStreams(t *testing.T) {
 		{"bootstrap --xds nonsense", "", 1, "", "is not host:port"},
 		{"bootstrap --envoy-version 1.36", "", 0, "report_load_with_rq_issued: false", ""},
 		{"bootstrap --envoy-version 1.37", "", 0, "load_stats_config", "warning: Envoy envoy (envoy 1.37) loses load reports"},
+		{"bootstrap", "", 0, "max_active_downstream_connections: 50000", ""},
+		{"bootstrap --max-heap 2GiB", "", 0, "max_heap_size_bytes: 2147483648", ""},
+		{"bootstrap --max-heap lots", "", 2, "", "--max-heap \"lots\" is not a size"},
 		{"bootstrap --envoy-version 1.35", "", 1, "", "canaryd needs Envoy 1.36"},
 		{"version", "", 0, "canaryd, version", ""},
 		{"completion bash", "", 0, "bash completion", ""},
@@ -114,6 +117,10 @@ func TestTheServerConfigHasDefaultsAndRefusesNonsense(t *testing.T) {
 	full := `xds:
   listen: 127.0.0.1:18000
   tls: {cert_file: , key_file: , client_ca_file: }
+  insecure: false
+  strict_nodes: false
+  nodes: []
+  limits: {streams_per_peer: 2000}
 web: {listen: 127.0.0.1:8080, hosts: [canaryd.example.com, "10.0.0.5", "fd00::5"]}
 policies: [policies/*.yml]
 storage: {path: data, etcd: {endpoints: [], prefix: /canaryd, tls: {}}}
@@ -125,27 +132,36 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 		t.Errorf("the documented file: %v", fs)
 	}
 	for text, want := range map[string]string{
-		"storage: {etcd: {endpoints: [a:1]}}\n":        "f:1:29: this build has no etcd store yet",
-		"xds: {lisen: a}\n":                            "f:1:7: unknown key \"lisen\"",
-		"metrics: {interval: 1ms}\n":                   "f:1:21: the interval must be 100ms at least",
-		"metrics: {prometheus: {url: prom}}\n":         "f:1:29: \"prom\": url must be an address",
-		"web: {hosts: [\"http://a\"]}\n":               "f:1:14: web.hosts[0]: \"http://a\": write a host name without scheme",
-		"web: {hosts: [a, \"*.b\"]}\n":                 "f:1:14: web.hosts[1]: \"*.b\": write a host name",
-		"docker: {tls: {cert_file: a}}\n":              "f:1:15: ca_file, cert_file and key_file belong together",
-		"xds: {tls: {cert_file: a}}\n":                 "f:1:12: cert_file and key_file belong together",
-		"metrics: {prometheus: {basic_auth: 1}}\n":     "f:1:",
-		"notify: [{url: nowhere}]\n":                   "f:1:9: notify[0]: url must be an address",
-		"notify: [{url: \"http://h\", events: [x]}]\n": "f:1:9: notify[0]: there is no event \"x\"",
-		"notify: [{url: \"http://h\", format: xml}]\n": "f:1:9: notify[0]: format \"xml\"",
-		"policies: 3\n":                                "f:1:11: ",
-		"web: {listen: 8080}\nxds: {listen: 1}\n":      "f:1:15: \"8080\" is not host:port, as in 127.0.0.1:8080, or :8080 for all addresses\nf:2:15: ",
-		"policies: [\"a[\"]\n":                         "f:1:12: \"a[\" is not a valid glob",
-		"web: {listen: 8080}\n":                        "f:1:15: \"8080\" is not host:port",
-		"web: {listen: \"h:99999\"}\n":                 "f:1:15: \"h:99999\" is not host:port",
-		"xds: {listen: \"\"}\n":                        "f:1:15: \"\" is not host:port",
-		"web: {listen: \":18000\"}\n":                  "f:1:15: web.listen :18000 and xds.listen 127.0.0.1:18000 are one address",
-		"web: {<<: {listen: 8080}}\n":                  "f:1:20: \"8080\" is not host:port",
-		"xds: [\n":                                     "f:",
+		"storage: {etcd: {endpoints: [a:1]}}\n":  "f:1:29: this build has no etcd store yet",
+		"xds: {lisen: a}\n":                      "f:1:7: unknown key \"lisen\"",
+		"metrics: {interval: 1ms}\n":             "f:1:21: the interval must be 100ms at least",
+		"metrics: {prometheus: {url: prom}}\n":   "f:1:29: \"prom\": url must be an address",
+		"web: {hosts: [\"http://a\"]}\n":         "f:1:14: web.hosts[0]: \"http://a\": write a host name without scheme",
+		"web: {hosts: [a, \"*.b\"]}\n":           "f:1:14: web.hosts[1]: \"*.b\": write a host name",
+		"docker: {tls: {cert_file: a}}\n":        "f:1:15: ca_file, cert_file and key_file belong together",
+		"xds: {tls: {client_ca_file: ca.pem}}\n": "f:1:29: client_ca_file needs cert_file and key_file: without them there is no TLS",
+		"xds: {nodes: [{san: a}]}\n":             "f:1:14: xds.nodes needs xds.tls.client_ca_file",
+		"xds: {strict_nodes: true}\n":            "f:1:21: xds.strict_nodes needs xds.tls.client_ca_file",
+		"xds: {tls: {cert_file: a, key_file: b, client_ca_file: c}, nodes: [{cluster: a}]}\n":                "f:1:67: xds.nodes[0]: san is missing",
+		"xds: {tls: {cert_file: a, key_file: b, client_ca_file: c}, nodes: [{san: a, services: [\"[\"]}]}\n": "f:1:67: xds.nodes[0]: \"[\" is not a pattern",
+		"xds: {tls: {cert_file: a, key_file: b, client_ca_file: c}, nodes: [{san: a, name: a}]}\n":           "f:1:77: unknown key \"name\"",
+		"xds: {limits: {streams_per_peer: 1}}\n":                                                             "f:1:34: xds.limits.streams_per_peer must be 2 at least",
+		"xds: {limits: {first_message: 1ms}}\n":                                                              "f:1:31: xds.limits.first_message must be 1s at least",
+		"xds: {limits: {names: 1}}\n":                                                                        "f:1:16: unknown key \"names\"",
+		"xds: {tls: {cert_file: a}}\n":                                                                       "f:1:12: cert_file and key_file belong together",
+		"metrics: {prometheus: {basic_auth: 1}}\n":                                                           "f:1:",
+		"notify: [{url: nowhere}]\n":                                                                         "f:1:9: notify[0]: url must be an address",
+		"notify: [{url: \"http://h\", events: [x]}]\n":                                                       "f:1:9: notify[0]: there is no event \"x\"",
+		"notify: [{url: \"http://h\", format: xml}]\n":                                                       "f:1:9: notify[0]: format \"xml\"",
+		"policies: 3\n": "f:1:11: ",
+		"web: {listen: 8080}\nxds: {listen: 1}\n": "f:1:15: \"8080\" is not host:port, as in 127.0.0.1:8080, or :8080 for all addresses\nf:2:15: ",
+		"policies: [\"a[\"]\n":                    "f:1:12: \"a[\" is not a valid glob",
+		"web: {listen: 8080}\n":                   "f:1:15: \"8080\" is not host:port",
+		"web: {listen: \"h:99999\"}\n":            "f:1:15: \"h:99999\" is not host:port",
+		"xds: {listen: \"\"}\n":                   "f:1:15: \"\" is not host:port",
+		"web: {listen: \":18000\"}\n":             "f:1:15: web.listen :18000 and xds.listen 127.0.0.1:18000 are one address",
+		"web: {<<: {listen: 8080}}\n":             "f:1:20: \"8080\" is not host:port",
+		"xds: [\n":                                "f:",
 	} {
 		if _, fs := parseServerConfig("f", []byte(text)); !strings.HasPrefix(fs.Error(), want) {
 			t.Errorf("%q: %q, want %q", text, fs.Error(), want)

@@ -35,6 +35,7 @@ import (
 
 type serveFlags struct {
 	file, webListen, xdsListen, storage, level, format, webConfig string
+	insecure                                                      bool
 }
 
 func serveCommand() *cobra.Command {
@@ -51,6 +52,7 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.level, "log.level", "info", "debug, info, warning or error")
 	fl.StringVar(&f.format, "log.format", "", "text or json; default: text on a terminal, json elsewhere")
 	fl.StringVar(&f.webConfig, "web.config.file", "", "TLS and users of the API, in Prometheus' web-config format")
+	fl.BoolVar(&f.insecure, "insecure", false, "listen beyond loopback without TLS (xds) or users (web): only your Envoys, and people you trust, reach those ports")
 	return c
 }
 
@@ -75,7 +77,8 @@ func (f serveFlags) config() (serverConfig, error) {
 	if overlap(c.XDS.Listen, c.Web.Listen) {
 		return c, usage("--web.listen-address %s and --xds.listen-address %s are one address: give each its own port", c.Web.Listen, c.XDS.Listen)
 	}
-	return c, nil
+	c.XDS.Insecure, c.Web.Insecure = c.XDS.Insecure || f.insecure, c.Web.Insecure || f.insecure
+	return c, c.exposed(f.webConfig)
 }
 
 // serve wires the daemon: what comes later depends on what comes first.
@@ -95,7 +98,7 @@ func serve(ctx context.Context, f serveFlags) error {
 	}
 	defer db.Close()
 	d := daemon{cfg: cfg, log: log, webConfig: f.webConfig, hub: xds.NewHub(log)}
-	d.hub.ForgetAfter = cfg.XDS.ForgetAfter.Std()
+	d.hub.ForgetAfter, d.hub.Admission = cfg.XDS.ForgetAfter.Std(), cfg.XDS.admission()
 	if err := d.decide(ctx, db); err != nil {
 		return err
 	}
@@ -158,6 +161,13 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 		background(ctx, &d.run, func(ctx context.Context) error { return tell(ctx, d.ctl, told, begin) })
 		background(ctx, &d.run, func(ctx context.Context) error { return mark(ctx, db, told, d.log) })
 	}
+	if told == nil {
+		go func() { // a disk that hangs holds nobody up
+			if err := unmark(db); err != nil {
+				d.log.WithError(err).Debug("the marks of former webhooks stay")
+			}
+		}()
+	}
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return d.ctl.WatchFiles(ctx, 5*time.Second) })
@@ -213,7 +223,7 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 
 // reportOf sorts a load report by service and version.
 func reportOf(r xds.Report) metrics.Report {
-	out := metrics.Report{Node: r.Node, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}}
+	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}, Dropped: map[string]map[string]float64{}}
 	if r.Client {
 		out.Proxy = rollout.Client
 	}
@@ -225,9 +235,11 @@ func reportOf(r xds.Report) metrics.Report {
 		if out.Counts[service] == nil {
 			out.Counts[service] = map[string]analysis.Counts{}
 			out.Slices[service] = map[string]map[string]analysis.Counts{}
+			out.Dropped[service] = map[string]float64{}
 		}
 		out.Counts[service][version] = load.Counts
 		out.Slices[service][version] = load.Endpoints
+		out.Dropped[service][version] = load.Dropped
 		if from := r.At.Add(-load.Interval); from.Before(out.From) {
 			out.From = from
 		}

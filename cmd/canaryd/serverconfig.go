@@ -25,14 +25,11 @@ import (
 
 // serverConfig is canaryd.yml. Every key has a default.
 type serverConfig struct {
-	XDS struct {
-		Listen      string          `yaml:"listen"`
-		TLS         tlsConfig       `yaml:"tls"`
-		ForgetAfter policy.Duration `yaml:"forget_after"` // an Envoy that is not connected: so long nothing is stopped that it may still send users to
-	} `yaml:"xds"`
+	XDS xdsConfig `yaml:"xds"`
 	Web struct {
-		Listen string   `yaml:"listen"`
-		Hosts  []string `yaml:"hosts"` // names that the API is asked under
+		Listen   string   `yaml:"listen"`
+		Insecure bool     `yaml:"insecure"` // listens beyond loopback without users, and that is meant
+		Hosts    []string `yaml:"hosts"`    // names that the API is asked under
 	} `yaml:"web"`
 	Policies []string `yaml:"policies"`
 	Storage  struct {
@@ -97,8 +94,7 @@ type prometheusConfig struct {
 
 func defaultServerConfig() serverConfig {
 	var c serverConfig
-	c.XDS.Listen, c.Web.Listen = "127.0.0.1:18000", "127.0.0.1:8080"
-	c.XDS.ForgetAfter = policy.Duration(time.Hour)
+	c.XDS, c.Web.Listen = defaultXDSConfig(), "127.0.0.1:8080"
 	c.Policies = []string{"policies/*.yml"}
 	c.Storage.Path = "data"
 	c.Metrics.Source = policy.SourceEnvoy
@@ -131,10 +127,16 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 		return c, fs
 	}
 	fs = append(fs, policy.Decode(file, root, &c)...)
-	c.validate(func(path, format string, args ...any) {
+	find := func(path, message string, warning bool) {
 		at := policy.Position(root, path)
-		fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
-	})
+		fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: message, Warning: warning})
+	}
+	c.validate(func(path, format string, args ...any) { find(path, fmt.Sprintf(format, args...), false) })
+	for path, why := range map[string]string{"xds.listen": c.exposedXDS(), "web.listen": c.exposedWeb()} {
+		if why != "" && len(fs.Errors()) == 0 {
+			find(path, "serve refuses this without further flags: "+why, true)
+		}
+	}
 	fs.Sort()
 	return c, fs
 }
@@ -148,12 +150,7 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	if c.Metrics.Interval.Std() < 100*time.Millisecond {
 		say("metrics.interval", "the interval must be 100ms at least")
 	}
-	if c.XDS.ForgetAfter.Std() < time.Minute {
-		say("xds.forget_after", "must be 1m at least: an Envoy that reconnects is not gone")
-	}
-	if (c.XDS.TLS.CertFile == "") != (c.XDS.TLS.KeyFile == "") {
-		say("xds.tls", "cert_file and key_file belong together")
-	}
+	c.XDS.validate(say)
 	for i, h := range c.Web.Hosts {
 		if err := web.CheckHost(h); err != nil {
 			say("web.hosts", "web.hosts[%d]: %v", i, err)

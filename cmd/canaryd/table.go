@@ -165,8 +165,6 @@ func why(v web.Version) string {
 	switch {
 	case v.Launching != "":
 		return v.Launching
-	case v.Verdict == nil && v.Phase == rollout.Queued:
-		return "in line behind those under test (ramp.canaries)"
 	case v.Verdict == nil:
 		return ""
 	}

@@ -35,7 +35,8 @@ func fleetOfServices(now time.Time) web.Services {
 			Verdict: verdict(analysis.Wait, analysis.NoTraffic, "no requests to judge since 12:03:04")},
 		{Version: "v6", Phase: rollout.Failed, InForce: true, Share: 8.056e-44, Requests: 22751, Errors: 7584, ErrorRate: rate(0.3333), Steps: steps,
 			Verdict: verdict(analysis.Fail, analysis.Worse, "error rate 33.33% (7584 of the last 22751) against stable's 0.66% (3 of 450): evidence 1.2e+03 reached 1000")},
-		{Version: "v7", Phase: rollout.Queued, InForce: true, Steps: steps},
+		{Version: "v7", Phase: rollout.Queued, InForce: true, Steps: steps,
+			Verdict: verdict(analysis.Wait, analysis.Holding, "waits in line: 2 versions may be under test at once (ramp.canaries), the oldest of them is v4")},
 		{Version: "v3", Phase: rollout.Warm, InForce: true, Share: 0.00004, Requests: 123456789, Errors: 600, ErrorRate: rate(4.86e-6), Steps: steps},
 	}, Warnings: []string{`Envoy legacy-1 refuses the route shop: unknown weighted cluster 'shop/v4'`}}
 	return web.Services{Services: []web.Service{

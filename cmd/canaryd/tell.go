@@ -22,7 +22,7 @@ const (
 // resume tells the receivers of webhooks where they were, and returns after which event they are to be told.
 func resume(n *notify.Notifier, db *store.Bolt) (after uint64, err error) {
 	if n == nil {
-		return 0, nil
+		return 0, nil // marks that are left are of receivers that are no more, see unmark
 	}
 	newest, err := db.Last()
 	if err != nil {
@@ -52,6 +52,16 @@ func tell(ctx context.Context, ctl *controller.Controller, n *notify.Notifier, a
 		case <-time.After(listenAgain):
 		}
 	}
+}
+
+// unmark drops the marks of receivers that are no longer configured: one that comes back in a month is to hear what is
+// new.
+func unmark(db *store.Bolt) error {
+	marks, err := db.Marks()
+	if err != nil || len(marks) == 0 {
+		return err
+	}
+	return db.Mark(nil)
 }
 
 // mark stores what was told, so that nothing of it is told again, and nothing else is missed, after a restart.

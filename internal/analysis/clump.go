@@ -82,10 +82,15 @@ func (d *Dispersion) Add(now float64, more []Slice) {
 
 // Join adds counts to those of the slices of the same names.
 func Join(into, more []Slice) []Slice {
+	at := make(map[string]int, len(into)+len(more))
+	for i, s := range slices.Backward(into) {
+		at[s.Name] = i
+	}
 	for _, s := range more {
-		if i := slices.IndexFunc(into, func(o Slice) bool { return o.Name == s.Name }); i >= 0 {
+		if i, ok := at[s.Name]; ok {
 			into[i].Counts = into[i].Counts.Add(s.Counts)
 		} else {
+			at[s.Name] = len(into)
 			into = append(into, s)
 		}
 	}

@@ -42,6 +42,7 @@ const (
 	ByHand            Code = "by_hand"
 	Aborted           Code = "aborted"
 	Superseded        Code = "superseded"
+	Recalled          Code = "recalled" // it had been cut when canaryd ended before it could store that
 )
 
 // Verdict carries its reason and the numbers behind it.

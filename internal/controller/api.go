@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -46,6 +46,8 @@ type Service struct {
 	Fleet      xds.Status // who has the table, and who does not
 	Conflict   string     // between those who say where a version runs
 	Doubts     []string   // about the evidence, while there is something to judge
+
+	Dropped []metrics.Dropped // by circuit breakers
 }
 
 // Services returns snapshots of all services, by name.
@@ -85,7 +87,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
 	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
-		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u)}
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service)}
 	if u.state.Busy() {
 		s.Doubts = u.doubts
 	}
@@ -169,6 +171,12 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		u, err := c.unit(service, cuts)
 		if err != nil {
 			return nil, err
+		}
+		if cuts {
+			if taken, err := c.takeAway(u, e.Version, e.By); taken || err != nil {
+				s = c.snapshot(u)
+				return u, err
+			}
 		}
 		e.At = time.Now()
 		records, err := c.step(u, e)
@@ -266,7 +274,7 @@ func (c *Controller) remove(u *unit, by string) error {
 	return err
 }
 
-// removed takes a service out of the loop, now that it is out of the store. Its policy may be back.
+// removed takes a service out of the loop, now that it is out of the store.
 func (c *Controller) removed(u *unit) {
 	name := u.state.Policy.Service
 	c.dismiss(u)
@@ -279,13 +287,11 @@ func (c *Controller) removed(u *unit) {
 	c.targets.remove(name)
 	c.moved = true
 	c.prober.set(name, rollout.State{})
-	if i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == name }); i >= 0 {
-		d := c.set.docs[i] // the Envoys go over to the new one: between the two they would have no route
-		c.adopt(d, c.set.origins[filepath.Dir(d.File)], "the policy is back")
-	} else if err := c.Hub.Remove(name); err != nil {
-		c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
+	if c.document(name) == nil {
+		if err := c.Hub.Remove(name); err != nil {
+			c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
+		}
 	}
-	c.reconcileAll()
 }
 
 // Figures are for the metrics.

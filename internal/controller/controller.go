@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -32,6 +33,7 @@ const (
 type Store interface {
 	States() (map[string][]byte, error)
 	Save([]store.Write) (first uint64, err error)
+	Key() []byte // seals what Envoys remember; the same after a restart, once a Save was well
 	Policy(hash string) (string, error)
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
@@ -83,6 +85,7 @@ type Controller struct {
 	reloadErr   error
 	reloadedAt  time.Time
 	decisions   durations
+	patience    time.Duration     // with a disk that fails when canaryd is told to end
 	warned      map[string]string // node: build of an Envoy that loses load reports
 }
 
@@ -97,11 +100,13 @@ type unit struct {
 	records   []*pending // made by decisions that are not stored, oldest first
 	dropped   int        // records that found no room in there
 	waiting   []waiter
-	adopted   bool  // its policy was compared with the text since start-up
-	removing  bool  // a person deleted the service: it goes when that is stored, and is judged until then
-	publishes error // why its table could not be published
-	encodes   error // why its state could not be stored
-	panicked  error // what its state machine stumbled over last
+	adopted   bool          // its policy was compared with the text since start-up
+	removing  bool          // a person deleted the service: it goes when that is stored, and is judged until then
+	publishes error         // why its table could not be published
+	made      *xds.Prepared // of the table that was stored last; nil: used
+	encodes   error         // why its state could not be stored
+	panicked  error         // what its state machine stumbled over last
+	shadow    *shadow
 
 	fleet     xds.Status // who has the table
 	rest      restEvidence
@@ -121,12 +126,13 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store),
+		patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
 	}
 	var err error
 	if c.writer.cursor, err = o.Store.Last(); err != nil {
 		return nil, fmt.Errorf("load the stored events: %w", err)
 	}
+	o.Hub.Key = o.Store.Key()
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
 	states, err := o.Store.States()
@@ -137,6 +143,8 @@ func New(o Options) (*Controller, error) {
 	for name, raw := range states {
 		if err := c.load(name, raw, now); err != nil {
 			c.unreadable[name] = err
+			delete(c.units, name)
+			delete(c.busy, name)
 			c.Hub.Hold(name)
 			c.Log.WithError(err).WithField("service", name).Error("the stored state cannot be read: the service is left as the Envoys have it, and nothing of it is judged")
 		}
@@ -163,7 +171,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	}
 	u.outbox.durable = u.state.Table()
 	c.units[name] = u
-	c.publish(u, now)
+	c.publish(now, u)
 	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
 	c.aim(u)
@@ -243,10 +251,16 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
+	before := u.state
 	u.state, u.stale = next, true
 	if decided {
 		c.decided(u, records)
 	}
+	if u.follow(e) {
+		c.withdraw(u)
+		return records, nil
+	}
+	u.cast(before, records)
 	c.note(u)
 	if decided {
 		c.aim(u)
@@ -267,16 +281,15 @@ func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Re
 
 // decided numbers a decision and keeps its records until it is stored.
 func (c *Controller) decided(u *unit, records []rollout.Record) {
+	c.takes(u, records, u.falls(records), u.state.Stable)
+}
+
+// takes is decided, with what is taken from the Envoys whether it can be stored or not, and who gets it.
+func (c *Controller) takes(u *unit, records []rollout.Record, falls []fall, heir string) {
 	now := time.Now()
-	var cuts []string
-	for _, r := range records {
-		if r.Kind.Cut() && r.Version != "" && !u.fleesTo(records, r.Version) {
-			cuts = append(cuts, r.Version)
-		}
-	}
-	n := u.outbox.Decide(now, cuts, u.state.Stable, c.writer.slow(now))
+	n := u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 	c.unsaved[u] = struct{}{}
-	if len(cuts) > 0 {
+	if len(falls) > 0 {
 		c.cutting[u] = struct{}{}
 	}
 	for _, r := range records {
@@ -284,24 +297,6 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
 			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
 	}
-}
-
-// fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
-// until that one is stored and warm there, because without it they would have nothing.
-func (u *unit) fleesTo(records []rollout.Record, left string) bool {
-	return left == u.outbox.durable.Stable && !u.outbox.durable.Knows(u.state.Stable) && promotes(records)
-}
-
-// returns reports that a person left the stable version for one that the Envoys have: that is a cut.
-func (u *unit) returns(records []rollout.Record) bool {
-	return promotes(records) && u.outbox.durable.Knows(u.state.Stable) &&
-		slices.ContainsFunc(records, func(r rollout.Record) bool {
-			return r.Kind == rollout.KindAborted && r.Version == u.outbox.durable.Stable
-		})
-}
-
-func promotes(records []rollout.Record) bool {
-	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted })
 }
 
 // note keeps the list of services that cost work, and tells the source and the prober.
@@ -374,6 +369,9 @@ func (c *Controller) applied() {
 		}
 		c.lossy(&st)
 		u.fleet = st
+		for _, a := range st.Recalled {
+			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number})
+		}
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
@@ -408,9 +406,7 @@ func (c *Controller) tick(now time.Time) {
 			c.age(u)
 		}
 	}
-	for u := range c.hidden {
-		c.publish(u, now)
-	}
+	c.publish(now, slices.Collect(maps.Keys(c.hidden))...)
 }
 
 // age has the evidence of a service stored that changed since it was stored last.
@@ -426,7 +422,7 @@ func (c *Controller) settle(now time.Time) {
 	c.write(now)
 	wait := time.Hour
 	for u := range c.cutting {
-		c.publish(u, now)
+		c.publish(now, u)
 		if due := u.outbox.Due(now); due.IsZero() {
 			delete(c.cutting, u)
 		} else {
@@ -439,14 +435,33 @@ func (c *Controller) settle(now time.Time) {
 	}
 }
 
-// publish gives the Hub what may be published of a service, if that is not what it has.
-func (c *Controller) publish(u *unit, now time.Time) {
-	t, ok := u.outbox.Take(now)
-	if !ok {
+// publish gives the Hub what may be published of services, where that is not what it has. What the writer has made of
+// the durable tables is used.
+func (c *Controller) publish(now time.Time, us ...*unit) {
+	var due []*unit
+	var tables []xds.Prepared
+	for _, u := range us {
+		t, ok := u.outbox.Take(now)
+		if !ok {
+			continue
+		}
+		made := u.made
+		if u.made = nil; made == nil || t.Generation == 0 || t.Generation != u.outbox.durable.Generation {
+			p := c.Hub.Prepare(t)
+			made = &p
+		}
+		due, tables = append(due, u), append(tables, *made)
+	}
+	if len(due) == 0 {
 		return
 	}
-	log := c.Log.WithField("service", t.Service)
-	err := c.Hub.Publish(t)
+	for i, err := range c.Hub.Publish(tables...) {
+		c.published(due[i], err)
+	}
+}
+
+func (c *Controller) published(u *unit, err error) {
+	log := c.Log.WithField("service", u.state.Policy.Service)
 	if err != nil {
 		u.outbox.Returned()
 		c.hidden[u] = struct{}{}
@@ -457,7 +472,7 @@ func (c *Controller) publish(u *unit, now time.Time) {
 		delete(c.hidden, u)
 	}
 	u.publishes = err
-	if err == nil && t.Generation != u.outbox.durable.Generation {
+	if err == nil && u.outbox.Early() {
 		log.Warn("a cut went out before it was stored: the disk is slow or full")
 	}
 }

@@ -138,6 +138,7 @@ func play(t *testing.T, d drama, kill *crash) (writes int) {
 		writes, b.disk.crash = b.disk.saves, nil
 		b.disk.mu.Unlock()
 		if kill != nil && kill.dead.Load() && kill.at > 0 { // at the very end
+			s.daemon.patience = 0
 			close(kill.gone)
 		}
 	})
@@ -146,6 +147,7 @@ func play(t *testing.T, d drama, kill *crash) (writes int) {
 
 func (s *stagehand) restart(kill *crash) {
 	go func() { time.Sleep(time.Millisecond); close(kill.gone) }()
+	s.daemon.patience = 0 // who is killed tries nothing again
 	s.stop()
 	s.disk.mu.Lock()
 	s.disk.crash = nil

@@ -40,11 +40,12 @@ type pending struct {
 	decision uint64
 	entry    Entry
 	line     []byte // as it is stored: the writer's, which encodes it once, however often the disk fails
+	cursor   uint64 // in the store; 0: it is not there, as far as anybody knows
 }
 
 // keep holds an entry back until its decision is stored.
 func (u *unit) keep(decision uint64, e Entry) {
-	if len(u.records) >= mostKept {
+	if len(u.records) >= mostKept && !e.Kind.Cut() && e.Kind != rollout.KindRemoved {
 		u.dropped++
 		return
 	}
@@ -65,11 +66,11 @@ func (p *pending) encode() (err error) {
 }
 
 // tell hands on the entries that are durable now, and answers the commands that waited for it.
-func (u *unit) tell(decision, cursor uint64, to *events) {
+func (u *unit) tell(decision uint64, to *events) {
 	n := 0
 	for ; n < len(u.records) && u.records[n].decision <= decision; n++ {
 		e := u.records[n].entry
-		e.at(cursor + uint64(n))
+		e.at(u.records[n].cursor)
 		to.send(e)
 	}
 	u.records = slices.Clone(u.records[n:])

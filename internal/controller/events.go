@@ -19,12 +19,15 @@ const (
 // cursor of the last entry that it got, and misses nothing.
 type events struct {
 	store Store
+	log   logrus.FieldLogger
 
 	mu   sync.Mutex
 	subs map[chan Entry]struct{}
 }
 
-func newEvents(s Store) *events { return &events{store: s, subs: map[chan Entry]struct{}{}} }
+func newEvents(s Store, log logrus.FieldLogger) *events {
+	return &events{store: s, log: log, subs: map[chan Entry]struct{}{}}
+}
 
 func (b *events) send(e Entry) {
 	b.mu.Lock()
@@ -119,7 +122,9 @@ func (b *events) replay(ctx context.Context, last uint64, to chan<- Entry) (uint
 		for _, s := range stored {
 			var e Entry
 			if err := json.Unmarshal(s.Record, &e); err != nil {
-				return last, fmt.Errorf("read event %d: %w", s.Cursor, err)
+				b.log.WithError(err).WithField("event", s.Cursor).Error("an event cannot be read: it is left out")
+				last = s.Cursor
+				continue
 			}
 			e.at(s.Cursor)
 			if !pass(ctx, to, e) {

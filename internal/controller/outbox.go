@@ -17,12 +17,13 @@ const cutPatience = 100 * time.Millisecond
 // Invariants:
 //   - nothing that raises a weight is visible before the decision that raised it is stored;
 //   - cutPatience after a version was cut it has no slot in what is visible, until a later decision that
-//     gives it a weight again is stored.
+//     gives it a weight again is stored;
+//   - what is visible names every attempt whose end went out by such a cut, until that is stored.
 type outbox struct {
 	decided uint64        // the newest decision
 	stored  uint64        // the newest one that is durable; stored <= decided
 	durable rollout.Table // of the decision stored; Policy is nil before the first
-	writing uint64        // the decision whose state is being written, or was and may be durable; 0: none is
+	writing uint64        // the decision whose state is being written; 0: none is
 	cuts    []cut         // not durable yet, oldest first: stored < decision <= decided; of a version one up to writing, and one after
 	shown   *shown        // what was taken last; nil: nothing, or it could not be published
 }
@@ -33,6 +34,14 @@ type cut struct {
 	version  string
 	heir     string    // the stable version then: it takes the place of version, where that is the stable one of what is durable
 	due      time.Time // it goes out then, stored or not; only ever moved forward
+	ended    []int     // attempts that it ended: the Envoys are asked to remember them
+}
+
+// fall is what a decision says of a version that is to get nothing: that an attempt ended, or with attempt 0 only
+// that it gets nothing for now.
+type fall struct {
+	version string
+	attempt int
 }
 
 // shown names a table that was taken: the durable one of a decision, without what was due.
@@ -43,15 +52,19 @@ type shown struct {
 
 // Decide takes in a decision and what it cuts, and returns its number. With slow, an older write has
 // been under way for cutPatience already, so a cut has nothing to wait for.
-func (o *outbox) Decide(now time.Time, cuts []string, heir string, slow bool) uint64 {
+func (o *outbox) Decide(now time.Time, falls []fall, heir string, slow bool) uint64 {
 	o.decided++
-	for _, v := range cuts {
-		i := slices.IndexFunc(o.cuts, func(c cut) bool { return c.version == v && c.decision > o.writing })
+	for _, f := range falls {
+		i := slices.IndexFunc(o.cuts, func(c cut) bool { return c.version == f.version && c.decision > o.writing })
 		if i < 0 {
-			o.cuts = append(o.cuts, cut{o.decided, v, heir, now.Add(cutPatience)})
-			continue
+			i = len(o.cuts)
+			o.cuts = append(o.cuts, cut{version: f.version, heir: heir, due: now.Add(cutPatience)})
 		}
-		o.cuts[i].decision = o.decided // its heir stays: a later one may owe its place to a promotion that is not stored
+		c := &o.cuts[i]
+		c.decision = o.decided // its heir stays: a later one may owe its place to a promotion that is not stored
+		if f.attempt > 0 {
+			c.ended = append(slices.Clip(c.ended), f.attempt)
+		}
 	}
 	if slow {
 		o.hurry(now)
@@ -76,23 +89,20 @@ func (o *outbox) Stored(now time.Time, decision uint64, t rollout.Table) {
 	o.hurry(now)
 }
 
-// Failed takes in that a write failed: there is nothing to wait for. It may be durable all the same: Stored or
-// Lost follows.
-func (o *outbox) Failed(now time.Time) { o.hurry(now) }
-
-// Lost takes in that what failed is not durable. The next write holds everything, so of two cuts of a version
-// the first one's heir and the second one's number count.
-func (o *outbox) Lost() {
+// Failed takes in that a write failed. There is nothing to wait for, and the next write holds everything,
+// so of two cuts of a version the first one's heir and the second one's number count.
+func (o *outbox) Failed(now time.Time) {
 	o.writing = 0
 	var all []cut
 	for _, c := range o.cuts {
 		if i := slices.IndexFunc(all, func(a cut) bool { return a.version == c.version }); i >= 0 {
-			all[i].decision = c.decision
+			all[i].decision, all[i].ended = c.decision, slices.Concat(all[i].ended, c.ended)
 		} else {
 			all = append(all, c)
 		}
 	}
 	o.cuts = all
+	o.hurry(now)
 }
 
 func (o *outbox) hurry(now time.Time) {
@@ -115,22 +125,36 @@ func (o *outbox) Due(now time.Time) time.Time {
 }
 
 // Visible is the table that the Envoys are to have; there is none before the first state is stored. Its
-// generation is 0 where it differs from the durable one: what the Envoys accept then is no stored decision.
+// generation is 0 where it gives other weights than the durable one: what the Envoys accept then is no stored decision.
 func (o *outbox) Visible(now time.Time) (rollout.Table, bool) {
 	if o.durable.Policy == nil {
 		return rollout.Table{}, false
 	}
 	gone := o.dueBy(now)
-	names := make([]string, len(gone))
+	t, names := o.durable, make([]string, len(gone))
 	for i, c := range gone {
 		names[i] = c.version
+		for _, n := range c.ended {
+			t.Unstored = append(slices.Clip(t.Unstored), rollout.Attempt{Version: c.version, Number: n})
+		}
 	}
-	if !slices.ContainsFunc(names, o.durable.Knows) {
-		return o.durable, true
+	if !slices.ContainsFunc(names, t.Knows) {
+		return t, true
 	}
-	t := o.durable.Without(names, heir(o.durable.Stable, gone))
+	t = t.Without(names, heir(t.Stable, gone))
 	t.Generation = 0
 	return t, true
+}
+
+// cutting reports whether a version is being cut.
+func (o *outbox) cutting(version string) bool {
+	return slices.ContainsFunc(o.cuts, func(c cut) bool { return c.version == version })
+}
+
+// serves reports whether a version gets anything of what is visible.
+func (o *outbox) serves(now time.Time, version string) bool {
+	t, _ := o.Visible(now)
+	return slices.ContainsFunc(t.Slots, func(r rollout.Run) bool { return r.Version == version })
 }
 
 func (o *outbox) dueBy(now time.Time) []cut {
@@ -143,7 +167,9 @@ func (o *outbox) dueBy(now time.Time) []cut {
 	return due
 }
 
-func (c cut) same(o cut) bool { return c.version == o.version && c.heir == o.heir }
+func (c cut) same(o cut) bool {
+	return c.version == o.version && c.heir == o.heir && slices.Equal(c.ended, o.ended)
+}
 
 // heir follows the cuts from a stable version that was cut to the one that took its place, which may
 // have been cut since as well. A version that was merely promoted since is no heir: it waits for the disk.
@@ -168,6 +194,9 @@ func (o *outbox) Take(now time.Time) (rollout.Table, bool) {
 	o.shown = &next
 	return t, true
 }
+
+// Early reports whether what was taken last has a cut that is not stored.
+func (o *outbox) Early() bool { return o.shown != nil && len(o.shown.due) > 0 }
 
 // Returned takes back a table that could not be published: the next Take returns it again.
 func (o *outbox) Returned() { o.shown = nil }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -36,17 +37,18 @@ type desk struct {
 	made   []made // decisions, by number - 1
 	writes []int  // number of the decision of each write under way; a real writer has one at most
 	stored int
-	failed int       // number of the decision of the write that failed, and may be durable; 0: none
 	since  time.Time // of the oldest write under way
 	taken  rollout.Table
 }
 
 // made is one decision: what it gives to whom, and what it cuts.
 type made struct {
-	at      time.Time
-	stable  string
-	weights map[string]int
-	cuts    []string
+	at       time.Time
+	stable   string
+	weights  map[string]int
+	cuts     []string
+	ended    bool           // the attempts of what it cuts; else they may come back
+	attempts map[string]int // present ones
 }
 
 func newDesk(t *testing.T, b []byte) *desk {
@@ -91,7 +93,7 @@ func (d *desk) run() {
 
 func (d *desk) last() made {
 	if len(d.made) == 0 {
-		return made{stable: "v1", weights: map[string]int{"v1": policy.FullWeight}}
+		return made{stable: "v1", weights: map[string]int{"v1": policy.FullWeight}, attempts: map[string]int{"v1": 1, "v2": 1, "v3": 1, "v4": 1}}
 	}
 	return d.made[len(d.made)-1]
 }
@@ -99,7 +101,7 @@ func (d *desk) last() made {
 // decide changes one weight: a raise, a lowering, a cut, or a stable version that is left for another.
 func (d *desk) decide() {
 	was := d.last()
-	m := made{at: d.at, stable: was.stable, weights: map[string]int{}}
+	m := made{at: d.at, stable: was.stable, weights: map[string]int{}, attempts: maps.Clone(was.attempts)}
 	for v, n := range was.weights {
 		m.weights[v] = n
 	}
@@ -110,16 +112,19 @@ func (d *desk) decide() {
 		if to == v {
 			return
 		}
-		m.cuts, m.stable = []string{v}, to
+		m.cuts, m.stable, m.ended = []string{v}, to, true
 		delete(m.weights, v)
 	case what == 0:
-		m.cuts = []string{v}
+		m.cuts, m.ended = []string{v}, d.next(2) == 0
 		delete(m.weights, v)
 	case what == 1 && v != m.stable: // promoted
 		delete(m.weights, m.stable)
 		m.stable = v
 	case v != m.stable:
 		m.weights[v] = 1 + d.next(200)*10
+		if d.next(2) == 0 { // a new attempt
+			m.attempts[v]++
+		}
 	default:
 		return
 	}
@@ -132,19 +137,23 @@ func (d *desk) decide() {
 	m.weights[m.stable] = rest
 	d.made = append(d.made, m)
 	slow := len(d.writes) > 0 && d.at.Sub(d.since) >= cutPatience
-	if n := d.out.Decide(d.at, m.cuts, m.stable, slow); n != uint64(len(d.made)) {
+	if n := d.out.Decide(d.at, m.falls(), m.stable, slow); n != uint64(len(d.made)) {
 		d.t.Fatalf("decision %d is numbered %d", len(d.made), n)
 	}
 }
 
+func (m made) falls() (fs []fall) {
+	for _, v := range m.cuts {
+		f := fall{version: v}
+		if m.ended {
+			f.attempt = m.attempts[v]
+		}
+		fs = append(fs, f)
+	}
+	return fs
+}
+
 func (d *desk) begin() {
-	if d.failed > 0 {
-		d.recall()
-		d.look()
-	}
-	if d.stored == len(d.made) {
-		return
-	}
 	d.writes, d.since = []int{len(d.made)}, d.at
 	if n := d.out.Begin(); n != uint64(len(d.made)) {
 		d.t.Fatalf("%d is being written, %d are decided", n, len(d.made))
@@ -158,25 +167,12 @@ func (d *desk) end(well bool) {
 	n := d.writes[0]
 	d.writes = nil
 	if !well {
-		d.failed = n
 		d.out.Failed(d.at)
 		return
 	}
 	if older := d.next(len(d.made)) + 1; older < d.stored { // a write that was given up ends after all
 		d.out.Stored(d.at, uint64(older), d.made[older-1].table(uint64(older)))
 		d.look()
-	}
-	d.stored = n
-	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))
-}
-
-// recall finds out whether the write that failed is durable all the same; decisions may have been taken since.
-func (d *desk) recall() {
-	n := d.failed
-	d.failed = 0
-	if d.next(3) > 0 {
-		d.out.Lost()
-		return
 	}
 	d.stored = n
 	d.out.Stored(d.at, uint64(n), d.made[n-1].table(uint64(n)))
@@ -220,11 +216,13 @@ func (d *desk) look() {
 	}
 	durable, visible := d.made[d.stored-1].weights, weightsOf(t)
 	d.cutsHold(visible)
+	d.endsAreNamed(t)
 	d.nothingRises(durable, visible, t)
 	if due := d.out.Due(d.at); !due.IsZero() && (due.Before(d.at) || due.After(d.at.Add(cutPatience))) {
 		d.t.Fatalf("the next cut is due in %s", due.Sub(d.at))
 	}
-	if whole := d.made[d.stored-1].table(uint64(d.stored)); t.Generation != 0 && !same(t, whole) {
+	whole := d.made[d.stored-1].table(uint64(d.stored))
+	if whole.Unstored = t.Unstored; t.Generation != 0 && !same(t, whole) {
 		d.t.Fatalf("generation %d is visible with other slots than it has", t.Generation)
 	}
 	if t.Generation != 0 && t.Generation != uint64(d.stored) || t.Generation == 0 && d.stored == len(d.made) {
@@ -240,6 +238,31 @@ func (d *desk) cutsHold(visible map[string]int) {
 			if i+1 > d.stored && d.at.Sub(m.at) >= cutPatience && visible[v] > 0 {
 				d.t.Fatalf("%s was cut by decision %d of %d, %s ago (%d are stored), and gets %d", v, i+1, len(d.made), d.at.Sub(m.at), d.stored, visible[v])
 			}
+		}
+	}
+}
+
+// endsAreNamed: what is visible names every attempt that a decision ended cutPatience ago or earlier which is not
+// stored, and no other one.
+func (d *desk) endsAreNamed(t rollout.Table) {
+	may := map[rollout.Attempt]bool{}
+	for i, m := range d.made {
+		for _, v := range m.cuts {
+			a := rollout.Attempt{Version: v, Number: m.attempts[v]}
+			if i+1 <= d.stored || !m.ended {
+				continue
+			}
+			if may[a] = true; d.at.Sub(m.at) >= cutPatience && !slices.Contains(t.Unstored, a) {
+				d.t.Fatalf("%v was ended by decision %d, %s ago (%d are stored), and is not named: %v", a, i+1, d.at.Sub(m.at), d.stored, t.Unstored)
+			}
+		}
+	}
+	for _, a := range t.Unstored {
+		if !may[a] {
+			d.t.Fatalf("%v is named, and no decision that is not stored ended it", a)
+		}
+		if weightsOf(t)[a.Version] > 0 {
+			d.t.Fatalf("%v is named, and the table gives it a weight", a)
 		}
 	}
 }
@@ -285,6 +308,6 @@ func (d *desk) heirs() map[string]bool {
 }
 
 func same(a, b rollout.Table) bool {
-	return a.Generation == b.Generation && a.Stable == b.Stable && slices.Equal(a.Slots, b.Slots) &&
+	return a.Generation == b.Generation && slices.Equal(a.Unstored, b.Unstored) && a.Stable == b.Stable && slices.Equal(a.Slots, b.Slots) &&
 		slices.EqualFunc(a.Clusters, b.Clusters, func(x, y rollout.Cluster) bool { return x.Version == y.Version })
 }

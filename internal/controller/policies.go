@@ -3,7 +3,11 @@ package controller
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,10 +123,35 @@ func (p *policies) files() ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policies: %q is not a valid glob: %w", g, err)
 		}
+		if len(m) == 0 {
+			err = p.there(g)
+		}
+		if err != nil {
+			return nil, err
+		}
 		files = append(files, m...)
 	}
 	slices.Sort(files)
 	return slices.Compact(files), nil
+}
+
+// there says what keeps a pattern from matching, other than that there is no such file: Glob tells nobody. A directory
+// that was there and is not any more is a file system that is not mounted: its services keep their policies.
+func (p *policies) there(glob string) error {
+	dir := filepath.Dir(glob)
+	for strings.ContainsAny(dir, `*?[`) {
+		dir = filepath.Dir(dir)
+	}
+	entries, err := os.Open(dir)
+	if err == nil {
+		_, err = entries.ReadDir(1)
+		_ = entries.Close()
+	}
+	had := slices.ContainsFunc(slices.Collect(maps.Keys(p.parsed)), func(f string) bool { return strings.HasPrefix(f, dir+string(filepath.Separator)) })
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) && !had {
+		return nil
+	}
+	return fmt.Errorf("policies: %s: %w", glob, err)
 }
 
 // changed reports whether the files look other than when they were read. Once in a while it reads them,

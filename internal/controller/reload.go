@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -34,7 +35,8 @@ func (c *Controller) Reload(ctx context.Context, by string) error {
 	return nil
 }
 
-// reload returns a channel for each service that the policies changed: it is closed when that is stored.
+// reload returns a channel for each service of which something is not stored, by this reload or from before: it is
+// closed when that is.
 func (c *Controller) reload(ctx context.Context, by string) (stored []<-chan struct{}, err error) {
 	if err := c.policies.take(ctx); err != nil {
 		return nil, err
@@ -42,10 +44,13 @@ func (c *Controller) reload(ctx context.Context, by string) (stored []<-chan str
 	defer c.policies.release()
 	set, err := c.policies.read()
 	doErr := c.do(ctx, func() {
-		var changed []*unit
-		changed, err = c.reloaded(set, err, by)
-		for _, u := range changed {
-			stored = append(stored, u.whenStored())
+		if err = c.reloaded(set, err, by); err != nil {
+			return
+		}
+		for _, u := range c.units {
+			if u.outbox.Unstored() {
+				stored = append(stored, u.whenStored())
+			}
 		}
 	})
 	if doErr != nil {
@@ -81,8 +86,7 @@ func (c *Controller) firstReload() {
 // firstRead takes the first reading in.
 func (c *Controller) firstRead(r reading) error {
 	defer c.policies.release()
-	_, err := c.reloaded(r.set, r.err, "start")
-	return err
+	return c.reloaded(r.set, r.err, "start")
 }
 
 // reading is how a reading of the policy files ended.
@@ -91,25 +95,24 @@ type reading struct {
 	err error
 }
 
-// reloaded takes in what a reading of the files brought, and returns which services that changed. Those whose
-// document is the same hear nothing.
-func (c *Controller) reloaded(set policySet, err error, by string) (changed []*unit, _ error) {
+// reloaded takes in what a reading of the files brought. Services whose document is the same hear nothing.
+func (c *Controller) reloaded(set policySet, err error, by string) error {
+	if err == nil {
+		err = c.besideOrphans(set)
+	}
 	c.reloadErr = err
 	if err != nil {
-		return nil, fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
+		return fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
 	}
 	c.reloadedAt = time.Now()
 	here := map[string]bool{}
 	for _, d := range set.docs {
 		here[d.Policy.Service] = true
-		if u := c.adopt(d, set.origins[filepath.Dir(d.File)], by); u != nil {
-			changed = append(changed, u)
-		}
+		c.adopt(d, set.origins[filepath.Dir(d.File)], by)
 	}
 	for name, u := range c.units {
 		if !here[name] && !u.state.Orphaned {
 			c.must(u, rollout.Orphaned{At: c.reloadedAt})
-			changed = append(changed, u)
 		}
 	}
 	if len(set.docs) == 0 {
@@ -117,15 +120,36 @@ func (c *Controller) reloaded(set policySet, err error, by string) (changed []*u
 	}
 	c.set = set
 	c.reconcileAll()
-	return changed, nil
+	return nil
 }
 
-// adopt gives a service its policy, when that is another one than it has, and returns the service that it
-// changed. One that is new is held until it is stored: an Envoy may have it from an earlier life.
-func (c *Controller) adopt(d policy.Document, o origin, by string) *unit {
+// besideOrphans finds policies that would take requests from services that have none any more.
+func (c *Controller) besideOrphans(set policySet) error {
+	here := map[string]bool{}
+	for _, d := range set.docs {
+		here[d.Policy.Service] = true
+	}
+	var kept []*policy.Policy
+	for name, u := range c.units {
+		if !here[name] {
+			kept = append(kept, &u.state.Policy)
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	if errs := policy.CheckBeside(set.docs, kept).Errors(); len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// adopt gives a service its policy, when that is another one than it has. One that is new is held until it is
+// stored: an Envoy may have it from an earlier life.
+func (c *Controller) adopt(d policy.Document, o origin, by string) {
 	name := d.Policy.Service
 	if c.unreadable[name] != nil {
-		return nil // to begin anew would send everybody to what the policy's `versions` says
+		return // to begin anew would send everybody to what the policy's `versions` says
 	}
 	u := c.units[name]
 	if u == nil {
@@ -139,14 +163,17 @@ func (c *Controller) adopt(d policy.Document, o origin, by string) *unit {
 		same = reflect.DeepEqual(d.Policy, u.state.Policy)
 	}
 	if u.removing {
-		return nil
+		return
 	}
 	if u.adopted = true; same {
-		return nil
+		return
 	}
 	u.text = d.Text
 	c.must(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: by})
-	return u
+	if u.state.Policy.Service == "" { // a defect: its first step failed, and nothing without a name may be stored
+		delete(c.units, name)
+		c.unreadable[name] = cmp.Or(u.panicked, errors.New("its policy could not be taken in"))
+	}
 }
 
 // WatchFiles reloads when the policy files change.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
@@ -52,10 +53,16 @@ func (t *targets) remove(service string) {
 
 // turn chooses the next services, where they are many and it is time.
 func (t *targets) turn(now time.Time) bool {
-	if len(t.services) <= restAtOnce || now.Sub(t.turnedAt) < restTurn {
+	if now.Sub(t.turnedAt) < restTurn || len(t.services) <= restAtOnce && len(t.resting) == len(t.services) {
 		return false
 	}
 	t.turnedAt = now
+	if len(t.services) <= restAtOnce {
+		for _, name := range t.services {
+			t.resting[name] = struct{}{}
+		}
+		return true
+	}
 	t.first = (t.first + restAtOnce) % len(t.services)
 	clear(t.resting)
 	for i := range restAtOnce {
@@ -97,7 +104,7 @@ func (c *Controller) target(u *unit) (t metrics.Target, ok bool) {
 	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !s.Busy() {
 		return t, false
 	}
-	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !s.Busy(), Statuses: s.Policy.GRPCStatuses()}
+	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !s.Busy(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit}
 	for _, v := range s.Versions {
 		if v.Reported() {
 			t.Versions = append(t.Versions, v.Name)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
+	"github.com/canaryd/canaryd/internal/xds"
 )
 
 const (
@@ -50,11 +51,13 @@ type job struct {
 	u        *unit
 	decision uint64 // everything up to this one
 	remove   bool
+	reborn   *unit // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
 	records  []*pending
 	write    store.Write
 
 	table rollout.Table // of state, filled in by the writer
+	made  *xds.Prepared // of table
 	err   error         // why state cannot be stored
 }
 
@@ -64,7 +67,7 @@ type saved struct {
 	first uint64 // cursor of the first record
 	err   error
 
-	asked, durable bool // it is the one that failed; the store was asked about it, and has it
+	asked, there bool // it is the one that failed; the store was asked about it, and has it
 }
 
 // write begins the next transaction, when none is under way: decisions first, then evidence.
@@ -83,13 +86,13 @@ func (c *Controller) write(now time.Time) {
 		return
 	}
 	w.since = now
-	go func() { w.done <- save(w.store, jobs) }()
+	go func() { w.done <- save(w.store, c.Hub, jobs) }()
 }
 
 // jobs are what is to be stored next.
 func (c *Controller) jobs() (jobs []job) {
 	for u := range c.unsaved {
-		jobs = append(jobs, u.job())
+		jobs = append(jobs, c.rebirth(u.job()))
 		delete(c.unsaved, u)
 		delete(c.aged, u)
 	}
@@ -97,7 +100,7 @@ func (c *Controller) jobs() (jobs []job) {
 		if len(jobs) >= agedAtOnce {
 			break
 		}
-		jobs = append(jobs, u.job())
+		jobs = append(jobs, c.rebirth(u.job()))
 		delete(c.aged, u)
 	}
 	return jobs
@@ -109,12 +112,16 @@ func (u *unit) job() job {
 	u.stale = false
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
-	j.records = slices.Clone(u.records)
+	for _, r := range u.records {
+		if r.cursor == 0 { // the others are in the store since a write that failed
+			j.records = append(j.records, r)
+		}
+	}
 	return j
 }
 
 // save runs outside the loop: it encodes, and waits for the disk.
-func save(s Store, jobs []job) saved {
+func save(s Store, h *xds.Hub, jobs []job) saved {
 	var ws []store.Write
 	for i := range jobs {
 		j := &jobs[i]
@@ -122,12 +129,29 @@ func save(s Store, jobs []job) saved {
 			ws = append(ws, j.write)
 		}
 	}
+	// What is to go out is made while the disk is busy anyway, and out of the loop.
+	made := make(chan struct{})
+	go func() {
+		defer close(made)
+		prepare(h, jobs)
+	}()
+	defer func() { <-made }()
 	first, err := s.Save(ws)
 	return saved{jobs: jobs, first: first, err: err}
 }
 
-// recall asks the store whether a write that failed is durable all the same, as after an error of the last sync.
-// Then its records must not be written again. One without records may be: it changes nothing.
+// prepare makes what is published when the jobs are stored. Only decisions change what is.
+func prepare(h *xds.Hub, jobs []job) {
+	for i := range jobs {
+		if j := &jobs[i]; j.err == nil && j.table.Policy != nil && (len(j.records) > 0 || j.reborn != nil) {
+			p := h.Prepare(j.table)
+			j.made = &p
+		}
+	}
+}
+
+// recall asks the store whether it has what a write that failed held, as after an error of the last sync: its records
+// must not be written again. Whether they are on the disk nobody knows before a later write that succeeds.
 func recall(s Store, cursor uint64, jobs []job) saved {
 	n := 0
 	for _, j := range jobs {
@@ -139,7 +163,7 @@ func recall(s Store, cursor uint64, jobs []job) saved {
 	if err != nil || n == 0 || last != cursor+uint64(n) {
 		return saved{jobs: jobs, err: err, asked: true}
 	}
-	return saved{jobs: jobs, first: cursor + 1, asked: true, durable: true}
+	return saved{jobs: jobs, first: cursor + 1, asked: true, there: true}
 }
 
 func (j *job) encode() (err error) {
@@ -150,7 +174,7 @@ func (j *job) encode() (err error) {
 		}
 		j.write.Records = append(j.write.Records, r.line)
 	}
-	if j.remove {
+	if j.remove && j.reborn == nil {
 		return nil
 	}
 	j.table = j.state.Table()
@@ -180,36 +204,51 @@ func (c *Controller) written(r saved) {
 		}
 		return
 	}
-	if r.asked && !r.durable { // all of it is written again
-		for _, j := range r.jobs {
-			j.u.outbox.Lost()
-		}
-		return
+	if !r.asked || r.there {
+		w.number(r)
+	}
+	if r.asked {
+		return // all of it is written again, less the records that are there
 	}
 	if w.err != nil {
 		c.Log.Info("the state is being stored again")
 	}
 	w.err, w.retryAt = nil, time.Time{}
-	cursor := r.first
+	var stored []*unit
 	for _, j := range r.jobs {
 		if j.err != nil {
 			c.unwritable(j, now)
 			continue
 		}
 		j.u.encodes = nil
-		j.u.tell(j.decision, cursor, c.events)
-		cursor += uint64(len(j.write.Records))
-		w.cursor = cursor - 1
+		j.u.tell(j.decision, c.events)
 		if j.remove {
-			if _, more := c.unsaved[j.u]; !more { // what was decided since is told as well
-				c.removed(j.u)
-			}
+			c.gone(j, now)
 			continue
 		}
 		j.u.outbox.Stored(now, j.decision, j.table)
-		c.publish(j.u, now)
-		c.admitDropped(j.u, now)
+		j.u.made = j.made
+		stored = append(stored, j.u)
 	}
+	c.publish(now, stored...)
+	for _, u := range stored {
+		c.admitDropped(u, now)
+	}
+}
+
+// number gives the records of a transaction the cursors that the store gave them.
+func (w *writer) number(r saved) {
+	cursor := r.first
+	for _, j := range r.jobs {
+		if j.err != nil {
+			continue
+		}
+		for _, x := range j.records {
+			x.cursor = cursor
+			cursor++
+		}
+	}
+	w.cursor = cursor - 1
 }
 
 // unwritable is a state that cannot be encoded. It is tried again with the next checkpoint, so that it
@@ -220,7 +259,6 @@ func (c *Controller) unwritable(j job, now time.Time) {
 	}
 	j.u.encodes, j.u.stale = j.err, true
 	j.u.outbox.Failed(now)
-	j.u.outbox.Lost()
 }
 
 // firstWrite gives what start-up decided the time to be stored before anybody is served.
@@ -236,27 +274,40 @@ func (c *Controller) firstWrite() {
 	}
 }
 
-// stop stores the last checkpoint, and with it every decision that is not stored yet. A disk that does not
-// answer is waited for: a cut that is not stored may be forgotten, and where the write under way cannot be
+// stop stores the last checkpoint, and with it every decision that is not stored yet. One that fails is tried again
+// for a while; a disk that does not answer is waited for: a cut that is not stored may be forgotten, and where the write under way cannot be
 // interrupted the process could not end anyway. A second signal ends it at once.
 func (c *Controller) stop() {
 	for _, u := range c.units {
 		c.age(u)
 	}
-	c.writer.err, c.writer.retryAt = nil, time.Time{}
+	c.writer.retryAt = time.Time{}
+	var failing time.Time
 	late := time.After(stopPatience)
 	for {
 		c.write(time.Now())
-		if c.writer.since.IsZero() {
+		if c.writer.since.IsZero() && c.writer.retryAt.IsZero() {
 			return
+		}
+		var again <-chan time.Time
+		if c.writer.since.IsZero() {
+			again = time.After(time.Until(c.writer.retryAt))
 		}
 		select {
 		case r := <-c.writer.done:
 			c.written(r)
 		case <-late:
 			c.Log.WithField("services", c.unstored()).Error("the disk does not answer: waiting for it, so that what was decided is not forgotten; a second signal ends canaryd at once")
+		case <-again:
 		}
-		if c.writer.err != nil {
+		if c.writer.err == nil {
+			failing = time.Time{}
+			continue
+		}
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		if time.Since(failing) >= c.patience || len(c.unstored()) == 0 {
 			c.Log.WithError(c.writer.err).Error("the last checkpoint was not stored")
 			return
 		}

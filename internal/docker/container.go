@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -218,7 +219,7 @@ func endpointOf(in container.InspectResponse, d policy.Docker) (string, error) {
 	if d.Publish != "" {
 		for _, b := range in.NetworkSettings.Ports[portOf(d)] {
 			if b.HostPort != "" {
-				return netip.MustParseAddr(d.Publish).String() + ":" + b.HostPort, nil
+				return net.JoinHostPort(d.Publish, b.HostPort), nil
 			}
 		}
 		return "", fmt.Errorf("port %d of container %s is not published at %s", d.Port, in.Name, d.Publish)

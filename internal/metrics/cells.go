@@ -19,9 +19,10 @@ type progress struct {
 	tags      map[model.LabelName]bool
 	fresh     time.Time // newest cell, by canaryd's clock
 	since     time.Time
-	tried     time.Time // asked about last
-	answered  time.Time // the last time that there was an answer
-	said      []string  // what is wrong with its labels
+	tried     time.Time          // asked about last
+	answered  time.Time          // the last time that there was an answer
+	said      []string           // what is wrong with its labels
+	dropped   map[string]float64 // by version, in the cells read last
 
 	atRest bool
 }
@@ -106,7 +107,7 @@ func (pr *progress) forget(heard map[*instance][]step) {
 // count makes cells of steps, each Envoy's once.
 func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
 	again := 0
-	pr.said = nil
+	pr.said, pr.dropped = nil, map[string]float64{}
 	for _, envoy := range twins(pr.all()) {
 		in, mine := count(envoy, steps)
 		if len(envoy) > 1 && len(pr.said) > 0 {
@@ -116,6 +117,9 @@ func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
 		}
 		for _, s := range mine {
 			cells = append(cells, rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()})
+			for v, d := range s.drops() {
+				pr.dropped[v] += d.requests
+			}
 		}
 	}
 	if again > 0 {

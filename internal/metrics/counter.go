@@ -7,10 +7,20 @@ import (
 	"github.com/canaryd/canaryd/internal/analysis"
 )
 
+// kind is what a counter counts.
+type kind int
+
+const (
+	requests    kind = iota
+	failures         // errors
+	unavailable      // errors, of gRPC status UNAVAILABLE: Envoy's own answer to a dropped request is one
+	overflow         // dropped by a circuit breaker; Envoy counts them as requests and as failures, too
+)
+
 // counter is one of those that a version's requests and errors are summed from.
 type counter struct {
 	version string
-	errors  bool   // else requests
+	kind    kind
 	name    string // the metric and the labels of its own
 }
 
@@ -34,7 +44,7 @@ type reading struct {
 // shows reports whether the requests of a version are among the counters.
 func (r *reading) shows(version string) bool {
 	for c := range r.values {
-		if c.version == version && !c.errors {
+		if c.version == version && c.kind == requests {
 			return true
 		}
 	}
@@ -44,7 +54,7 @@ func (r *reading) shows(version string) bool {
 func (r *reading) requests() float64 {
 	sum := 0.0
 	for c, v := range r.values {
-		if !c.errors {
+		if c.kind == requests {
 			sum += v
 		}
 	}
@@ -96,14 +106,35 @@ func (s step) requests() float64 {
 	return sum
 }
 
-// counts are the increments by version.
+// counts are the increments by version, without what was dropped.
 func (s step) counts() map[string]analysis.Counts {
-	counts := s.increments()
+	counts, drops := s.increments(), s.drops()
 	for v, n := range counts { // a retry's answer may be scraped before its request is complete
-		n.Errors = min(n.Errors, n.Requests)
+		n.Requests = max(0, n.Requests-drops[v].requests)
+		n.Errors = min(max(0, n.Errors-drops[v].errors), n.Requests)
 		counts[v] = n
 	}
 	return counts
+}
+
+// drops are what circuit breakers dropped, and as how many errors that was counted.
+func (s step) drops() map[string]struct{ requests, errors float64 } {
+	drops := map[string]struct{ requests, errors float64 }{}
+	for c, w := range s.to.values {
+		if c.kind == overflow && s.from.scope.has(c.version) {
+			d := drops[c.version]
+			d.requests += w - s.from.values[c]
+			d.errors = d.requests
+			drops[c.version] = d
+		}
+	}
+	for c, w := range s.to.values {
+		if d, any := drops[c.version]; any && c.kind == unavailable {
+			d.errors += min(d.requests, w-s.from.values[c])
+			drops[c.version] = d
+		}
+	}
+	return drops
 }
 
 // increments are what the counters say. One that was not there began at 0; of a version that was not asked
@@ -120,10 +151,11 @@ func (s step) increments() map[string]analysis.Counts {
 		if !known {
 			continue
 		}
-		if c.errors {
-			n.Errors += w - s.from.values[c]
-		} else {
+		switch c.kind {
+		case requests:
 			n.Requests += w - s.from.values[c]
+		case failures, unavailable:
+			n.Errors += w - s.from.values[c]
 		}
 		counts[c.version] = n
 	}

@@ -16,10 +16,12 @@ import (
 // Report is what one Envoy counted over one interval, by service and version.
 type Report struct {
 	Node     string
+	Stream   uint64 // that it came on: Envoys that share a node.id are kept apart
 	Proxy    rollout.Proxy
 	From, To time.Time
 	Counts   map[string]map[string]analysis.Counts            // service, version
 	Slices   map[string]map[string]map[string]analysis.Counts // service, version, endpoint
+	Dropped  map[string]map[string]float64                    // service, version
 }
 
 // Envoy is the source of evidence that needs nothing but Envoy: load reports over xDS.
@@ -45,8 +47,9 @@ type seen struct {
 
 // reporter is who counted; a node may be an Envoy and a gRPC client at once.
 type reporter struct {
-	node  string
-	proxy rollout.Proxy
+	node   string
+	stream uint64
+	proxy  rollout.Proxy
 }
 
 // apartMost is how many reports of one Envoy are kept apart between two rounds; later ones are joined. Apart,
@@ -63,6 +66,7 @@ func NewEnvoy(interval time.Duration, nodes func() []string) *Envoy {
 
 // Watch implements Source.
 func (e *Envoy) Watch(targets []Target) {
+	e.drops.keep(targets, time.Now())
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := map[string]*seen{}
@@ -85,9 +89,17 @@ func (e *Envoy) Add(r Report) {
 	defer e.mu.Unlock()
 	e.queries.Add(1)
 	e.saw(r.To)
+	now := time.Now()
 	for service := range r.Counts {
-		if t := e.targets[service]; t != nil && !t.add(r, time.Now()) {
+		t := e.targets[service]
+		if t == nil {
+			continue
+		}
+		if !t.add(r, now) {
 			e.failures.Add(1)
+		}
+		for _, v := range t.Versions {
+			e.drops.add(service, v, r.Dropped[service][v], now)
 		}
 	}
 	if time.Since(e.flushed) >= e.interval*9/10 {
@@ -104,7 +116,7 @@ func (t *seen) add(r Report, now time.Time) bool {
 	if !ok {
 		return true
 	}
-	by := reporter{r.Node, r.Proxy}
+	by := reporter{r.Node, r.Stream, r.Proxy}
 	cells := t.counts[by]
 	switch {
 	case len(cells) == 0 && len(t.counts) >= reportersMost:
@@ -187,13 +199,13 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 	c := rollout.Cell{Slice: r.Node, Proxy: r.Proxy, From: r.From, To: r.To, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
 	for _, v := range t.Versions {
 		if n, ok := counts[v]; ok {
-			c.Counts[v] = n
+			c.Counts[v] = without(n, t.booked(r, v))
 		}
 	}
 	for _, v := range t.Versions {
 		var es []analysis.Slice
-		for name, n := range r.Slices[t.Service][v] {
-			es = append(es, analysis.Slice{Name: name, Counts: n})
+		for name, n := range r.Slices[t.Service][v] { // which of them was meant is not reported
+			es = append(es, analysis.Slice{Name: name, Counts: without(n, t.booked(r, v)*share(n.Errors, counts[v].Errors))})
 		}
 		slices.SortFunc(es, func(a, b analysis.Slice) int { return cmp.Compare(a.Name, b.Name) })
 		if len(es) > 0 {
@@ -201,6 +213,28 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 		}
 	}
 	return c, true
+}
+
+// booked is how many of a version's errors are requests that Envoy dropped. What route.limits.requests drops is
+// in both numbers of an Envoy's report, what route.limits.pending drops is no error there, nor what a gRPC client
+// drops.
+func (t *seen) booked(r Report, version string) float64 {
+	if !t.Limited || r.Proxy == rollout.Client {
+		return 0
+	}
+	return min(r.Dropped[t.Service][version], r.Counts[t.Service][version].Errors)
+}
+
+// without takes dropped requests out of counts that have them as errors.
+func without(n analysis.Counts, dropped float64) analysis.Counts {
+	return n.Add(analysis.Counts{Requests: -dropped, Errors: -dropped})
+}
+
+func share(part, whole float64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return min(1, part/whole)
 }
 
 // missing says why there was no report of a target; nil while it is too early to say.

@@ -77,3 +77,78 @@ func TestAClientIsNoEnvoy(t *testing.T) {
 		t.Errorf("%+v", cells)
 	}
 }
+
+// What pending drops is no error in a load report, what requests drops is one of the endpoint's.
+func TestWhatCircuitBreakersDropIsNoEvidence(t *testing.T) {
+	for _, c := range []struct {
+		limited bool
+		proxy   rollout.Proxy
+	}{{false, 0}, {true, 0}, {true, rollout.Client}} {
+		e := NewEnvoy(time.Second, func() []string { return nil })
+		target := shop
+		target.Limited = c.limited
+		e.Watch([]Target{target})
+		r := reported("a", time.Now(), 100)
+		r.Proxy = c.proxy
+		r.Counts["shop"]["v1.2"] = analysis.Counts{Requests: 50, Errors: 12}
+		r.Slices = map[string]map[string]map[string]analysis.Counts{"shop": {"v1.2": {"x:1": {Requests: 20, Errors: 3}, "y:1": {Requests: 30, Errors: 9}}}}
+		r.Dropped = map[string]map[string]float64{"shop": {"v1.2": 8, "v1": 5}}
+		e.Add(r)
+		cell := e.round(time.Now())[0].Cells[0]
+		want, endpoint := analysis.Counts{Requests: 50, Errors: 12}, analysis.Counts{Requests: 30, Errors: 9}
+		if c.limited && c.proxy != rollout.Client {
+			want, endpoint = analysis.Counts{Requests: 42, Errors: 4}, analysis.Counts{Requests: 24, Errors: 3}
+		}
+		if got := cell.Counts["v1.2"]; got != want || cell.Counts["v1"].Requests != 100 || cell.Endpoints["v1.2"][1].Counts != endpoint {
+			t.Errorf("%+v: %+v", c, cell)
+		}
+		if got := e.Dropped("shop"); len(got) != 2 || got[0] != (Dropped{"v1", 5, 5}) || got[1] != (Dropped{"v1.2", 8, 8}) {
+			t.Errorf("dropped: %+v", got)
+		}
+	}
+}
+
+func TestDropsAreShownForAMinuteAndKeptForAnHour(t *testing.T) {
+	var d drops
+	base := time.Now()
+	for i := range 10_000 {
+		d.add("shop", "v1", 1, base.Add(time.Duration(i)*10*time.Millisecond))
+	}
+	end := base.Add(100 * time.Second)
+	if got := d.at("shop", end); len(got) != 1 || got[0].Total != 10_000 || got[0].Lately < 5900 || got[0].Lately > 6100 {
+		t.Errorf("%+v", got)
+	}
+	if n := len(d.services["shop"]["v1"].times); n > 61 {
+		t.Errorf("%d moments are kept", n)
+	}
+	d.keep([]Target{{Service: "shop", Versions: []string{"v2"}}}, end.Add(time.Minute))
+	if got := d.at("shop", end.Add(time.Minute)); len(got) != 1 || got[0].Lately != 0 {
+		t.Errorf("after a minute: %+v", got)
+	}
+	d.keep([]Target{{Service: "shop", Versions: []string{"v1"}}}, end.Add(3*time.Hour))
+	if len(d.at("shop", end)) != 1 {
+		t.Error("a version that is looked at was forgotten")
+	}
+	d.keep(nil, end.Add(2*time.Hour))
+	if len(d.services) != 0 {
+		t.Errorf("%+v", d.services)
+	}
+}
+
+// An overflow of a gRPC service is counted as 503 and, where grpc_stats runs, as UNAVAILABLE.
+func TestADroppedCallIsNoErrorTwice(t *testing.T) {
+	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
+	target := shop
+	target.Statuses = []int{13, 14}
+	p := source(t, &recorded{series: []series{
+		scraped(completed, "shop/v1", "", base, 100, 200), scraped(byClass, "shop/v1", "5", base, 0, 40), scraped(active, "shop/v1", "", base, 0, 40),
+		scraped("envoy_cluster_grpc_14", "shop/v1", "", base, 0, 42), scraped("envoy_cluster_grpc_13", "shop/v1", "", base, 0, 1),
+	}})
+	c := cellsOf(p.Round(t.Context(), []Target{target}))
+	if len(c) != 1 || c[0].Counts["v1"] != (analysis.Counts{Requests: 60, Errors: 3}) {
+		t.Errorf("%+v", c)
+	}
+	if got := p.Dropped("shop"); len(got) != 1 || got[0].Total != 40 {
+		t.Errorf("dropped: %+v", got)
+	}
+}

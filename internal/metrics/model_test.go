@@ -190,13 +190,20 @@ func (s *server) scrape(j *scraping, at int64, renamed bool) {
 		}
 		st := s.store[labels.String()]
 		if st == nil {
-			st = &stream{version, what == "failed", labels, nil}
+			st = &stream{version, kindOf(what), labels, nil}
 			s.store[labels.String()] = st
 		}
 		if n := len(st.samples); n == 0 || int64(st.samples[n-1].Timestamp) < at { // a server takes no older sample
 			st.samples = append(st.samples, model.SamplePair{Timestamp: model.Time(at), Value: model.SampleValue(value)})
 		}
 	}
+}
+
+func kindOf(what string) kind {
+	if what == "failed" {
+		return failures
+	}
+	return requests
 }
 
 // answer is what a query shows at present.
@@ -221,7 +228,7 @@ func (f *fleet) answer(round int, window time.Duration) (out []stream) {
 			if !known {
 				i = len(out)
 				byKey[key] = i
-				out = append(out, stream{st.version, st.errors, st.labels, nil})
+				out = append(out, stream{st.version, st.kind, st.labels, nil})
 			}
 			out[i].samples = append(out[i].samples, samples...)
 		}

@@ -52,6 +52,7 @@ func NewPrometheus(url string, rt http.RoundTripper, interval time.Duration, mat
 
 // Watch implements Source.
 func (p *Prometheus) Watch(targets []Target) {
+	p.drops.keep(targets, time.Now())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.targets = slices.Clone(targets)
@@ -127,6 +128,9 @@ func (p *Prometheus) evidence(t Target, told *answers, now time.Time) (Evidence,
 	}
 	pr.answered = now
 	ev.Cells = pr.read(t, told.streams[t.Service])
+	for v, n := range pr.dropped {
+		p.drops.add(t.Service, v, n, now)
+	}
 	ahead := p.clock.ahead()
 	for i := range ev.Cells {
 		c := &ev.Cells[i]

@@ -89,7 +89,10 @@ func (r *recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 // streamsOf are series as a query's answer shows them.
 func streamsOf(t Target, list ...series) (out []stream) {
 	for _, s := range list {
-		st := stream{errors: s.labels["envoy_response_code_class"] != "", labels: model.Metric{}}
+		st := stream{labels: model.Metric{}}
+		if s.labels["envoy_response_code_class"] != "" {
+			st.kind = failures
+		}
 		for k, v := range s.labels {
 			st.labels[model.LabelName(k)] = model.LabelValue(v)
 		}
@@ -148,6 +151,8 @@ const (
 	retried   = "envoy_cluster_retry_upstream_rq_completed"
 	byClass   = "envoy_cluster_upstream_rq_xx"
 	retriedBy = "envoy_cluster_retry_upstream_rq_xx"
+	pending   = "envoy_cluster_upstream_rq_pending_overflow"
+	active    = "envoy_cluster_upstream_rq_active_overflow"
 )
 
 func source(t *testing.T, r *recorded) *Prometheus {
@@ -200,6 +205,10 @@ func TestCountersBecomeCells(t *testing.T) {
 		{"NaN is no sample", []series{
 			scraped(completed, "shop/v1", "", base, 100, "NaN", 300), scraped(completed, "shop/v1_2", "", base, 10, 20, 30),
 		}, "200/0 20/0"},
+		{"what circuit breakers dropped is neither a request nor an error", []series{
+			scraped(completed, "shop/v1", "", base, 100, 200, 300), scraped(byClass, "shop/v1", "5", base, 1, 2, 62), scraped(pending, "shop/v1", "", base, nil, nil, 50), scraped(active, "shop/v1", "", base, 0, 0, 10),
+			scraped(completed, "shop/v1_2", "", base, 10, 20, 120), scraped(byClass, "shop/v1_2", "5", base, 0, 5, 100), scraped(pending, "shop/v1_2", "", base, 7, 7, 87),
+		}, "100/1 10/5; 40/0 20/15"},
 		{"without stable's total there is no cell", []series{scraped(completed, "shop/v1_2", "", base, 10, 20, 30)}, ""},
 	} {
 		p := source(t, &recorded{series: c.series})

@@ -124,9 +124,14 @@ func (p *Prometheus) ask(ctx context.Context, parts []part, now time.Time) *answ
 var (
 	requestMetrics = []string{"envoy_cluster_upstream_rq_completed", "envoy_cluster_retry_upstream_rq_completed"}
 	classMetrics   = []string{"envoy_cluster_upstream_rq_xx", "envoy_cluster_retry_upstream_rq_xx"}
+	// What circuit breakers dropped. Since Envoy 1.38 those of max_requests are counted apart.
+	overflowMetrics = []string{"envoy_cluster_upstream_rq_pending_overflow", "envoy_cluster_upstream_rq_active_overflow"}
 )
 
-const statusPrefix = "envoy_cluster_grpc_" // of the grpc_stats filter: a counter for each status
+const (
+	statusPrefix      = "envoy_cluster_grpc_" // of the grpc_stats filter: a counter for each status
+	unavailableStatus = 14
+)
 
 // cluster is a version of a target, by its name in Envoy's statistics.
 type cluster struct {
@@ -167,15 +172,15 @@ func (p *Prometheus) envoyQuery(ctx context.Context, targets []Target, window ti
 		told.take(services, nil, told.failure)
 		return
 	}
-	metrics := slices.Concat(requestMetrics, classMetrics, statusMetrics(targets))
+	metrics := slices.Concat(requestMetrics, classMetrics, overflowMetrics, statusMetrics(targets))
 	v := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{oneOf(labels.MetricName, metrics), oneOf(clusterLabel, slices.Sorted(maps.Keys(clusters)))}}
 	m, said, f := p.samples(ctx, v, window)
 	told.take(services, said, f)
 	for _, s := range m {
 		c := clusters[string(s.Metric[clusterLabel])]
-		if errs, wanted := c.counts(s.Metric); wanted {
+		if kind, wanted := c.counts(s.Metric); wanted {
 			service := c.target.Service
-			told.streams[service] = append(told.streams[service], stream{c.version, errs, s.Metric, s.Values})
+			told.streams[service] = append(told.streams[service], stream{c.version, kind, s.Metric, s.Values})
 		}
 	}
 }
@@ -192,17 +197,23 @@ func statusMetrics(targets []Target) []string {
 	return slices.Compact(metrics)
 }
 
-// counts says whether a series counts for the version, and whether it counts errors.
-func (c cluster) counts(m model.Metric) (errs, wanted bool) {
+// counts says whether a series counts for the version, and what it counts.
+func (c cluster) counts(m model.Metric) (k kind, wanted bool) {
 	name := string(m[model.MetricNameLabel])
 	if status, is := strings.CutPrefix(name, statusPrefix); is {
 		n, err := strconv.Atoi(status)
-		return true, err == nil && slices.Contains(c.target.Statuses, n)
+		if n == unavailableStatus {
+			return unavailable, slices.Contains(c.target.Statuses, n)
+		}
+		return failures, err == nil && slices.Contains(c.target.Statuses, n)
 	}
-	if slices.Contains(classMetrics, name) {
-		return true, m[classLabel] == "5"
+	switch {
+	case slices.Contains(classMetrics, name):
+		return failures, m[classLabel] == "5"
+	case slices.Contains(overflowMetrics, name):
+		return overflow, true
 	}
-	return false, slices.Contains(requestMetrics, name)
+	return requests, slices.Contains(requestMetrics, name)
 }
 
 // ownCounters reads the counters that a policy names instead: two queries a service, because two
@@ -211,8 +222,8 @@ func (c cluster) counts(m model.Metric) (errs, wanted bool) {
 func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Duration, told *answers) {
 	for _, q := range []struct {
 		text string
-		errs bool
-	}{{t.Queries.Requests, false}, {t.Queries.Errors, true}} {
+		kind kind
+	}{{t.Queries.Requests, requests}, {t.Queries.Errors, failures}} {
 		if told.busy() {
 			told.take([]string{t.Service}, nil, told.failure)
 			return
@@ -228,7 +239,7 @@ func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Dura
 			return
 		}
 		for _, s := range m {
-			told.streams[t.Service] = append(told.streams[t.Service], stream{string(s.Metric[versionLabel]), q.errs, s.Metric, s.Values})
+			told.streams[t.Service] = append(told.streams[t.Service], stream{string(s.Metric[versionLabel]), q.kind, s.Metric, s.Values})
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 // stream is one counter of a version, as Prometheus has it.
 type stream struct {
 	version string
-	errors  bool
+	kind    kind
 	labels  model.Metric
 	samples []model.SamplePair
 }
@@ -79,7 +79,7 @@ func expositions(streams []stream, own whose, sc *scope) map[string]*exposition 
 			x = &exposition{labels: others(s.labels, own)}
 			found[target], at[x] = x, map[model.Time]*reading{}
 		}
-		c := counter{s.version, s.errors, name}
+		c := counter{s.version, s.kind, name}
 		for _, pair := range s.samples {
 			if math.IsNaN(float64(pair.Value)) {
 				continue

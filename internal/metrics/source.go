@@ -20,6 +20,7 @@ type Target struct {
 	Versions []string // stable among them
 	Queries  *policy.Queries
 	Statuses []int // gRPC statuses that are errors; nil: not a gRPC service
+	Limited  bool  // route.limits.requests is set: Envoys report what it drops as errors, too
 }
 
 // Evidence is what one round learnt about one service.
@@ -40,6 +41,8 @@ type Source interface {
 	Run(ctx context.Context, deliver func([]Evidence)) error
 	// Figures are for the metrics.
 	Figures() Figures
+	// Dropped are the requests of a service that circuit breakers dropped, by version.
+	Dropped(service string) []Dropped
 }
 
 // Figures of a source.
@@ -53,6 +56,7 @@ type Figures struct {
 type tally struct {
 	queries, failures atomic.Uint64
 	newest            atomic.Int64
+	drops
 }
 
 func (t *tally) Figures() Figures {

@@ -3,6 +3,7 @@ package notify
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -17,7 +18,7 @@ func (n *Notifier) Resume(marks map[string]uint64, newest uint64) (after uint64)
 		if m, known := marks[t.mark()]; known {
 			t.since = min(m, newest) // above it: an older copy of the events was restored
 		}
-		t.seen, t.handled = t.since, t.since
+		t.seen = t.since
 		after = min(after, t.since)
 	}
 	return after
@@ -34,17 +35,17 @@ func (n *Notifier) Marks() map[string]uint64 {
 
 // mark names a target without telling its URL.
 func (t *target) mark() string {
-	sum := sha256.Sum256([]byte(t.Format + " " + t.URL))
+	sum := sha256.Sum256(fmt.Append(nil, t.Format, " ", t.URL, " ", t.Events)) // two entries may share a receiver
 	return hex.EncodeToString(sum[:8])
 }
 
 func (t *target) position() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pending == 0 {
+	if len(t.pending) == 0 {
 		return t.seen
 	}
-	return t.handled
+	return t.pending[0] - 1
 }
 
 // takes reports whether an event is to be queued.
@@ -57,7 +58,7 @@ func (t *target) takes(cursor uint64, k rollout.Kind) bool {
 	t.seen = cursor
 	wanted := slices.Contains(t.Events, k)
 	if wanted {
-		t.pending++
+		t.pending = append(t.pending, cursor)
 	}
 	return wanted
 }
@@ -65,6 +66,7 @@ func (t *target) takes(cursor uint64, k rollout.Kind) bool {
 func (t *target) handles(cursor uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.handled = max(t.handled, cursor)
-	t.pending--
+	if i, found := slices.BinarySearch(t.pending, cursor); found {
+		t.pending = slices.Delete(t.pending, i, i+1)
+	}
 }

@@ -60,12 +60,12 @@ type target struct {
 	name  string // the host: the path of a webhook is often its secret
 	queue chan message
 	told  map[string]time.Time
+	last  map[string]string // by service: what it was told of that last
 
 	mu      sync.Mutex
-	since   uint64 // events up to it were told in an earlier life
-	seen    uint64 // the newest event that was sent here
-	handled uint64 // the newest one that was delivered, or given up
-	pending int    // messages that were queued and are not handled
+	since   uint64   // events up to it were told in an earlier life
+	seen    uint64   // the newest event that was sent here
+	pending []uint64 // messages that were queued and neither delivered nor given up, in order
 }
 
 type message struct {
@@ -80,12 +80,9 @@ func New(log logrus.FieldLogger, targets []Target) *Notifier {
 		if len(t.Events) == 0 {
 			t.Events = DefaultEvents()
 		}
-		t.Format, t.Client = cmp.Or(t.Format, JSON), cmp.Or(t.Client, http.DefaultClient)
-		name := "?"
-		if u, err := url.Parse(t.URL); err == nil {
-			name = u.Host
-		}
-		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan message, queued), told: map[string]time.Time{}})
+		t.Format, t.Client = cmp.Or(t.Format, JSON), staying(cmp.Or(t.Client, http.DefaultClient))
+		name := hostOf(t.URL)
+		n.targets = append(n.targets, &target{Target: t, name: name, queue: make(chan message, queued), told: map[string]time.Time{}, last: map[string]string{}})
 	}
 	return n
 }
@@ -144,7 +141,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 // deliver tries until it works, the receiver refuses the message, or patience ends.
 func (t *target) deliver(ctx context.Context, r rollout.Record) error {
 	key := fmt.Sprint(r.Service, "/", r.Version, "/", r.Kind, "/", r.Reason)
-	if last, ok := t.told[key]; ok && r.At.Sub(last) < sameFor {
+	if last, ok := t.told[key]; ok && r.At.Sub(last) < sameFor && (!moves(r.Kind) || t.last[r.Service] == key) {
 		return nil
 	}
 	for k, at := range t.told {
@@ -163,8 +160,13 @@ func (t *target) deliver(ctx context.Context, r rollout.Record) error {
 	if err != nil {
 		return fmt.Errorf("%s of %s %s: %w", r.Kind, r.Service, r.Version, err)
 	}
-	t.told[key] = r.At
+	t.told[key], t.last[r.Service] = r.At, key
 	return nil
+}
+
+// moves reports an event after which the service is another one: that is told again when another one was in between.
+func moves(k rollout.Kind) bool {
+	return k == rollout.KindPromoted || k == rollout.KindRolledBack || k == rollout.KindReturned || k == rollout.KindAborted
 }
 
 func (t *target) post(ctx context.Context, body []byte) error {
@@ -189,6 +191,8 @@ func (t *target) post(ctx context.Context, body []byte) error {
 	switch {
 	case resp.StatusCode < 300:
 		return nil
+	case resp.StatusCode < 400: // to follow would be a GET: a login page answers it with 200, and nobody has read anything
+		return backoff.Permanent(fmt.Errorf("the receiver answers %s, to %s: write the address that takes the message itself", resp.Status, hostOf(resp.Header.Get("Location"))))
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusRequestTimeout:
 		return fmt.Errorf("the receiver answers %s", resp.Status)
 	}
@@ -197,7 +201,7 @@ func (t *target) post(ctx context.Context, body []byte) error {
 
 func (t *target) body(r rollout.Record) ([]byte, error) {
 	if t.Format == Slack {
-		return json.Marshal(map[string]string{"text": Text(r)})
+		return json.Marshal(map[string]string{"text": slackEscaped(Text(r))})
 	}
 	return json.Marshal(r)
 }
@@ -211,6 +215,26 @@ func Text(r rollout.Record) string {
 	}
 	fmt.Fprintf(&b, ": %s (by %s)", r.Reason, r.By)
 	return b.String()
+}
+
+// slackEscaped keeps what a container wrote from becoming a link, or a call to a whole channel.
+func slackEscaped(text string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text)
+}
+
+// staying is a client that follows no redirect.
+func staying(c *http.Client) *http.Client {
+	own := *c
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
+}
+
+// hostOf is what may be said of an address: its path is often its secret.
+func hostOf(address string) string {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return "?"
 }
 
 func share(w int) string { return policy.Share(float64(w) / policy.FullWeight).String() }

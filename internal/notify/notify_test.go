@@ -90,7 +90,7 @@ func TestNotificationsArrive(t *testing.T) {
 				t.Errorf("message %d: %v %+v", i, err, r)
 			}
 		}
-		if want, b := `{"text":"shop v2: rolled back (10% -\u003e 0%): worse (by canaryd)"}`, string(<-texts); b != want {
+		if want, b := `{"text":"shop v2: rolled back (10% -\u0026gt; 0%): worse (by canaryd)"}`, string(<-texts); b != want {
 			t.Errorf("slack got %s", b)
 		}
 		time.Sleep(time.Hour)
@@ -188,14 +188,51 @@ func TestWhatIsNotDeliveredIsToldInTheNextLife(t *testing.T) {
 			for c := uint64(5); c < 10; c++ {
 				s(c, rollout.KindPromoted, string(rune('a'+c-5)))
 			}
-		}); after != 5 {
+		}); after != 6 {
 			t.Errorf("it goes on after %d", after)
 		}
-		if want := "a b c d e"; strings.Join(got, " ") != want {
+		if want := "a c d e"; strings.Join(got, " ") != want {
 			t.Errorf("told %v, want %s", got, want)
 		}
 		if after := life(2, func(send) {}); after != 2 {
 			t.Errorf("after an older copy it goes on after %d", after)
+		}
+	})
+}
+
+// A redirect to a login page is no delivery; what a container wrote calls nobody in Slack.
+func TestARedirectIsNoDelivery(t *testing.T) {
+	asked := 0
+	login := pipe(t, func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		http.Redirect(w, r, "https://login.example.com/secret", http.StatusFound)
+	})
+	n := New(quiet(), []Target{{URL: "http://hook/", Client: login}})
+	err := n.targets[0].deliver(t.Context(), record(rollout.KindPromoted, "proven"))
+	if err == nil || !strings.Contains(err.Error(), "302 Found, to login.example.com") || strings.Contains(err.Error(), "secret") || asked != 1 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+	n = New(quiet(), []Target{{URL: "http://hook/", Format: Slack}})
+	if b, err := n.targets[0].body(record(rollout.KindAlarm, "<!channel> & <https://evil|log in>")); err != nil || strings.ContainsAny(string(b), "<>") || strings.Contains(string(b), `\u003c`) {
+		t.Errorf("%s %v", b, err)
+	}
+}
+
+// A service that is back where it was is told of, however soon.
+func TestAReturnIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		receiver := pipe(t, func(http.ResponseWriter, *http.Request) { n++ })
+		target := New(quiet(), []Target{{URL: "http://x/", Client: receiver}}).targets[0]
+		for _, v := range []string{"v2", "v2", "v1", "v2"} {
+			r := record(rollout.KindPromoted, "promoted by hand")
+			r.Version = v
+			if err := target.deliver(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n != 3 {
+			t.Errorf("told %d times", n)
 		}
 	})
 }

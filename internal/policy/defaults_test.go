@@ -26,6 +26,8 @@ func merges() [][2]string {
 		{"sessions: {cookie: c}", "sessions: {cookie: c, ttl: 30m}"},
 		{"sessions: {<<: {cookie: c}}", "sessions: {cookie: c, ttl: 30m}"},
 		{"route: {outlier: {}, health_check: {}}", "route: {outlier: {errors: 5, eject_for: 30s, at_most: 50%}, health_check: {interval: 5s, timeout: 1s, unhealthy: 3, healthy: 1}}"},
+		{"route: {limits: {}}", "route: {limits: {connections: 20000, pending: 20000, requests: 4294967295, retries: 3}}"},
+		{"route: {limits: {<<: {retries: 0}, requests: 7}}", "route: {limits: {connections: 20000, pending: 20000, requests: 7, retries: 0}}"},
 		{"route: {outlier: {<<: {at_most: 0%}}}", "route: {outlier: {at_most: 0%}}"},
 		{"docker: {port: 1}", "docker: {port: 1, replicas: 1, start_within: 2m, stop_idle_after: 1h, keep: 3}"},
 		{"docker: {port: 1, env: &e {A: b}, labels: {<<: *e, C: d}}", "docker: {port: 1, env: {A: b}, labels: {A: b, C: d}}"},

@@ -42,6 +42,38 @@ func CheckSet(docs []Document, source string) Findings {
 	return fs
 }
 
+// CheckBeside finds policies that would take requests away from services which have lost theirs, and go on with their
+// last one.
+func CheckBeside(docs []Document, kept []*Policy) Findings {
+	var fs Findings
+	for _, d := range docs {
+		c := &check{d: &d}
+		for _, k := range kept {
+			c.beside(k)
+		}
+		fs = append(fs, c.fs...)
+	}
+	fs.Sort()
+	return fs
+}
+
+func (c *check) beside(k *Policy) {
+	r := &c.d.Policy.Route
+	if r.Listener == "" || k.Route.Listener == "" || c.d.Policy.Service == k.Service {
+		return
+	}
+	const how = "which has lost its policy and is served as before: keep its name; or take this policy out, reload, and `canaryd remove %s` first"
+	for i, h := range r.Domains {
+		switch {
+		case r.Listener == k.Route.Listener && (h == "*" || slices.Contains(k.Route.Domains, "*")):
+			c.fail(fmt.Sprintf("route.domains[%d]", i), "listener %s still belongs to service %s, "+how, r.Listener, k.Service, k.Service)
+			return
+		case h != "*" && slices.ContainsFunc(k.Route.Domains, func(o string) bool { return strings.EqualFold(o, h) }):
+			c.fail(fmt.Sprintf("route.domains[%d]", i), "host %s still belongs to service %s, "+how, h, k.Service, k.Service)
+		}
+	}
+}
+
 func (c *check) hosts(taken map[string]Document) {
 	for i, h := range c.d.Policy.Route.Domains {
 		key := strings.ToLower(h) // scopes of all listeners of an Envoy are one set

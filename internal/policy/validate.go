@@ -39,6 +39,7 @@ func (d *Document) validate() Findings {
 	c.protocol(p)
 	c.testers(p.Route.Testers)
 	c.health(&p.Route)
+	c.limits(&p.Route)
 	c.versions(p.Versions)
 	c.ramp(&p.Ramp)
 	c.judge(&p.Judge)

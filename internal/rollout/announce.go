@@ -235,13 +235,12 @@ func (m *machine) requeue(v *Version, format string, args ...any) {
 	if v.PinsUntil.IsZero() && v.is(pinned) && v.Reachable && !v.FirstWeight.IsZero() {
 		v.PinsUntil = m.at.Add(m.sessionLife())
 	}
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	v.Phase = Queued
 	if !v.PinsUntil.After(m.at) {
 		m.endSessions(v)
 	}
-	m.verdict(v, analysis.Wait, analysis.Holding, "back in line: "+format, args...)
-	m.record(v, KindQueued, System, "%s", v.Verdict.Reason)
+	m.record(v, KindQueued, System, "back in line: "+format, args...)
 }
 
 // endSessions sends those who are pinned to a version in line elsewhere. What was known of one that

@@ -253,6 +253,7 @@ func someEvents(at time.Time) []Event {
 		Left{At: at, Version: "v2", Origin: "file"},
 		Probed{At: at, Version: "v2", Up: true},
 		Orphaned{At: at},
+		Recalled{At: at, Version: "v2", Attempt: 1},
 		Removing{At: at, By: "ann"},
 		Tick{At: at},
 	}

@@ -160,6 +160,13 @@ type Orphaned struct {
 	At time.Time `json:"at"`
 }
 
+// Recalled says that an Envoy remembers that an attempt of a version was cut.
+type Recalled struct {
+	At      time.Time `json:"at"`
+	Version string    `json:"version"`
+	Attempt int       `json:"attempt"`
+}
+
 // Removing says that a person has the service removed. Until that is stored its versions are judged and cut, and
 // nothing is raised.
 type Removing struct {
@@ -182,6 +189,7 @@ func (e Left) when() time.Time          { return e.At }
 func (e Probed) when() time.Time        { return e.At }
 func (e PolicyChanged) when() time.Time { return e.At }
 func (e Orphaned) when() time.Time      { return e.At }
+func (e Recalled) when() time.Time      { return e.At }
 func (e Removing) when() time.Time      { return e.At }
 func (e Tick) when() time.Time          { return e.At }
 
@@ -195,6 +203,7 @@ func (e Left) name() string          { return "left" }
 func (e Probed) name() string        { return "probed" }
 func (e PolicyChanged) name() string { return "policy_changed" }
 func (e Orphaned) name() string      { return "orphaned" }
+func (e Recalled) name() string      { return "recalled" }
 func (e Removing) name() string      { return "removing" }
 func (e Tick) name() string          { return "tick" }
 
@@ -203,6 +212,7 @@ type Record struct {
 	At      time.Time         `json:"at"`
 	Service string            `json:"service"`
 	Version string            `json:"version,omitempty"`
+	Attempt int               `json:"-"` // of the version
 	Kind    Kind              `json:"event"`
 	Reason  string            `json:"reason"`
 	By      string            `json:"by"`
@@ -256,6 +266,12 @@ func Kinds() []Kind {
 // even when it cannot be stored.
 func (k Kind) Cut() bool {
 	return k == KindRolledBack || k == KindReturned || k == KindAborted || k == KindUnreachable || k == KindSuperseded
+}
+
+// Final reports whether the record ends an attempt of a version by a cut: nothing but a person or a new attempt
+// raises it again. One that is unreachable comes back by itself, and one that was superseded was not bad.
+func (k Kind) Final() bool {
+	return k == KindRolledBack || k == KindReturned || k == KindAborted
 }
 
 // Refusal is an event that does not fit the state; nothing changed.

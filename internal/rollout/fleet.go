@@ -24,13 +24,13 @@ func (m *machine) probed(e Probed) {
 	}
 	switch {
 	case v.is(reserve) && m.Weight(v.Name) > 0:
-		m.setWeight(v, 0)
+		m.lower(v, 0)
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it keeps no control share, and is no way back until one does")
 	case v.is(reserve):
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it is no way back until one does")
 		return
 	case v.is(ramped):
-		m.setWeight(v, 0)
+		m.lower(v, 0)
 		v.Phase, v.WarmingFrom = Warming, m.at
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until one does")
 	case hadSessions:

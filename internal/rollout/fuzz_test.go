@@ -126,6 +126,8 @@ func (w *walk) event() Event {
 			e.Endpoints = []string{"172.17.0." + strconv.Itoa(2+w.next()%2) + ":8080"}
 		}
 		return e
+	case k < 7 && w.next()%4 == 0:
+		return Recalled{At: w.at, Version: w.pick(), Attempt: 1 + w.next()%3}
 	case k < 7 && w.next()%2 == 0:
 		return Left{At: w.at, Version: w.pick()}
 	case k < 7 && w.next()%2 == 0:
@@ -221,9 +223,38 @@ func (w *walk) step(e Event) {
 	w.sums()
 	w.watched()
 	w.cuts(e, records)
+	w.recalls(old, e)
 	w.containers()
 	w.raises(old, e, records)
 	w.attempts(old, e)
+	w.line()
+	w.wayBack(old, records)
+}
+
+// Nobody waits without a reason that says what for.
+func (w *walk) line() {
+	for _, v := range w.s.Versions {
+		starts := v.Wanted != "" || v.Image != "" && len(v.Endpoints) == 0 // its containers are being started: Launching says how far that is
+		if w.s.Stable != "" && v.is(inLine) && v.Verdict.Reason == "" && !starts {
+			w.t.Fatalf("%s is %s, and nobody knows why: %+v", v.Name, v.Phase, v)
+		}
+	}
+}
+
+// What canaryd goes back to by itself was neither judged worse nor left by hand for an older version.
+func (w *walk) wayBack(old State, records []Record) {
+	for _, r := range records {
+		if r.Kind != KindReturned && (r.Kind != KindAborted || r.Version != old.Stable || w.s.Stable == old.Stable) {
+			continue
+		}
+		if slices.ContainsFunc(records, func(r Record) bool { return r.Kind == KindPromoted }) {
+			continue // a person chose it
+		}
+		to := old.Version(w.s.Stable)
+		if to == nil || to.Alarmed && !to.Trusted || to.Phase.is(cut) || !to.Trusted && to.Left || len(to.Endpoints) == 0 || !to.Reachable {
+			w.t.Fatalf("%s of %s leads to %+v", r.Kind, r.Version, to)
+		}
+	}
 }
 
 func (w *walk) encode(s State) []byte {
@@ -370,6 +401,26 @@ func (w *walk) cuts(e Event, records []Record) {
 	}
 }
 
+// recalls: what an Envoy remembers fails the attempt if it is under test and no person wants it, and fails no other
+// one.
+func (w *walk) recalls(old State, e Event) {
+	r, ok := e.(Recalled)
+	if !ok {
+		return
+	}
+	for _, was := range old.Versions {
+		v := w.s.Version(was.Name)
+		switch {
+		case was.Name == r.Version && was.Attempt == r.Attempt && was.Phase.Waiting() && was.Wanted == "":
+			if v != nil && (v.Phase != Failed || v.Verdict.Code != analysis.Recalled || w.s.Weight(v.Name) > 0) {
+				w.t.Fatalf("%s was recalled, and is %s with %d: %+v", v.Name, v.Phase, w.s.Weight(v.Name), v.Verdict)
+			}
+		case v != nil && v.Phase == Failed && was.Phase != Failed:
+			w.t.Fatalf("attempt %d of %s was recalled, and attempt %d of %s was %s and is %+v", r.Attempt, r.Version, was.Attempt, was.Name, was.Phase, v)
+		}
+	}
+}
+
 // Nothing that Envoy knows, and nothing that may still be served, is ever stopped; only what is out of service idles.
 func (w *walk) containers() {
 	for _, v := range w.s.Versions {
@@ -400,7 +451,7 @@ func (w *walk) containers() {
 // The containers of earlier attempts go only when no Envoy may send users to them by an older table.
 func (w *walk) alone(c Container) {
 	for _, e := range w.fleet.all {
-		if c.Alone && c.Attempt > 1 && w.fleet.heard && slices.Contains(e.reaches, c.Version) && e.has != seen(w.s.Table()) {
+		if c.Alone && c.Attempt > 1 && w.fleet.heard && slotsOf(e.serves, c.Version) > 0 && e.has != seen(w.s.Table()) {
 			w.t.Fatalf("containers of attempts before %d of %s may go, and %s serves %s", c.Attempt, c.Version, e.name, e.has)
 		}
 	}

@@ -168,7 +168,7 @@ func (m *machine) firstFailed(v *Version, why string) {
 				m.wake(o)
 			}
 			o.Wanted, o.Verdict = "", analysis.Verdict{}
-			m.setWeight(o, 0)
+			m.lower(o, 0)
 			m.becomeStable(o)
 			o.Trusted = true
 			m.record(o, KindStarted, System, "%s cannot run: this is the first version of the service now", v.Name)
@@ -222,7 +222,7 @@ func (m *machine) revive(v *Version, by string) {
 	if !v.Phase.Waiting() || v.Idle {
 		m.wake(v)
 	}
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	j := analysis.NewJudge()
 	v.Phase, v.WarmingFrom, v.Judge, v.Wanted = Warming, m.at, &j, by
 	v.FirstWeight, v.EndedAt, v.PausedAt, v.PinsUntil = at0, at0, at0, at0

@@ -70,8 +70,8 @@ func (m *machine) tally(cells []Cell) {
 // aboutNone is what is left of one request after seven seconds.
 const aboutNone = 0.5
 
-// tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints
-// its errors come from.
+// tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints, and which
+// Envoys, its errors come from.
 func (m *machine) tallyLately(cells []Cell, seconds float64) {
 	for i := range m.Versions {
 		v := &m.Versions[i]
@@ -85,6 +85,9 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 			if v.is(counted) && len(v.Endpoints) > 1 {
 				v.Instances = analysis.Join(v.Instances, c.Endpoints[v.Name])
 			}
+		}
+		if v.is(counted) {
+			v.tallyEnvoys(cells)
 		}
 	}
 }
@@ -276,11 +279,11 @@ func (m *machine) cutIfWorse(v *Version) {
 	c, b := recent.Canary, recent.Stable
 	if ceiling {
 		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
-			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, v.oneInstance())
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, v.whose())
 		return
 	}
 	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",
-		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
 }
 
 func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }
@@ -288,27 +291,11 @@ func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1
 // decide writes the verdict on one canary and, on fresh evidence, moves it. The order is that of
 // STATISTICS.md 2.8; the cut came before.
 func (m *machine) decide(v *Version, fresh bool) {
-	if !v.is(ramped) {
-		return
-	}
-	now := v.seconds(m.at)
-	nack := m.Nack()
 	switch {
+	case !v.is(ramped):
 	case v.Phase == Paused && m.Weight(v.Name) == 0:
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at 0%%")
-	case m.deadline(v), m.noEvidence(v), m.starved(v):
-	case nack != nil:
-		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", nack.Node, nack.Message)
-	case m.moved || !m.InForceAt(v.Name) || v.WeightSince.IsZero():
-		m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is not in force: %s", share(m.Weight(v.Name)), m.whyNotInForce())
-	case m.Missing != nil:
-		m.verdict(v, analysis.Wait, m.Missing.Code, "%s", m.Missing.Reason)
-	case v.Phase == Paused:
-		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at %s", share(m.Weight(v.Name)))
-	case v.Judge.Incident(now):
-		m.verdict(v, analysis.Wait, analysis.IncidentShared, "stable suffers as well: waiting for it to recover")
-	case v.Judge.Suspicious(&v.Config):
-		m.verdict(v, analysis.Wait, analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.oneInstance())
+	case m.deadline(v), m.noEvidence(v), m.starved(v), !m.passes(v, m.Policy.Ramp.Next(m.Weight(v.Name)), m.always()):
 	case fresh && v.Judge.Fresh > 0:
 		m.advance(v)
 	case m.quiet(v):
@@ -344,7 +331,7 @@ func (m *machine) deadline(v *Version) bool {
 	}
 	v.Late = true
 	if top := m.besides(); m.Weight(v.Name) > top {
-		m.setWeight(v, top)
+		m.lower(v, top)
 	}
 	m.verdict(v, analysis.Wait, analysis.DeadlinePassed, "undecided for %s: held; it may still be promoted", d.After)
 	m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
@@ -367,7 +354,7 @@ func (m *machine) starved(v *Version) bool {
 		return true
 	}
 	if first := m.Policy.Ramp.First(); m.Weight(v.Name) > first {
-		m.setWeight(v, first)
+		m.lower(v, first)
 		m.verdict(v, analysis.Wait, analysis.Starved, "for a minute it completed less than a tenth of its share: back to the first step")
 		m.record(v, KindSteppedBack, System, "%s", v.Verdict.Reason)
 	}

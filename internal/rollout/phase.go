@@ -103,6 +103,9 @@ func (v *Version) is(t trait) bool {
 // Probed reports whether the version's endpoints are to be asked whether they answer.
 func (v *Version) Probed() bool { return v.is(probed) }
 
+// Cut reports whether the version must get nothing: it has failed, or a person aborted it.
+func (v *Version) Cut() bool { return v.is(cut) }
+
 // Reported reports whether the version's requests and errors are to be counted.
 func (v *Version) Reported() bool { return v.is(reported) }
 

@@ -15,7 +15,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	old := m.Version(m.Stable)
 	m.endWatch(v)
 	limit := alarmLimit(v)
-	m.setWeight(v, 0) // stable holds what no one else does
+	m.lower(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
 	v.EvidenceAt, v.Wanted = m.at, ""
 	if by != System { // no refusal holds back what a person wants
@@ -71,7 +71,7 @@ func (m *machine) keepWarm(old, v *Version, limit float64, by string) {
 	j := analysis.NewJudge()
 	v.Judge = &j
 	if c := min(after.Control.Weight(), m.Weight(m.Stable)-minStable); c > 0 {
-		m.setWeight(old, c)
+		m.raise(old, c, nil, func() {}) // a part of the promotion, which was decided
 	}
 }
 
@@ -95,7 +95,7 @@ func (m *machine) sessionLife() time.Duration {
 // goBack gives everything to the warm version in one step.
 func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.Watch = nil
-	m.setWeight(warm, 0)
+	m.lower(warm, 0)
 	m.becomeStable(warm)
 	m.end(bad, p)
 	for _, o := range m.with(open) {
@@ -137,7 +137,7 @@ func (m *machine) endWatch(promoted *Version) {
 func (m *machine) drain(v *Version) {
 	if size(v.Slots) > 0 {
 		v.PinsUntil = m.at.Add(m.sessionLife())
-		m.setWeight(v, 0)
+		m.lower(v, 0)
 	}
 	if m.Policy.Sessions == nil || !v.PinsUntil.After(m.at) {
 		m.end(v, Retired)

@@ -27,6 +27,17 @@ func Resume(s State, at time.Time) State {
 	return s
 }
 
+// Withdraw goes back to a state from before a decision that nobody has seen, as if it had not been taken. Its table is
+// newer than the one of that decision.
+func Withdraw(before, decided State) State {
+	s := before.clone()
+	if s.Generation <= decided.Generation {
+		s.Generation, s.InForce = decided.Generation+1, false
+		s.outdate()
+	}
+	return s
+}
+
 // moment is a time that a state holds: of something that happened, or that is planned.
 type moment struct {
 	at      *time.Time

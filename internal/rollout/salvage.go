@@ -27,6 +27,7 @@ type storedVersion struct {
 	Counts    json.RawMessage `json:"counts"`
 	Lately    json.RawMessage `json:"lately"`
 	Instances json.RawMessage `json:"instances"`
+	Envoys    json.RawMessage `json:"envoys"`
 }
 
 // salvage reads the evidence of a stored state as far as it can be read, and says what is lost.
@@ -85,14 +86,19 @@ func (r *salvager) counts(v *Version, d storedVersion) {
 	if !r.read("the latest requests of "+v.Name, d.Lately, &v.Lately, func() error { return analysis.Counts{Requests: v.Lately}.Sound() }) {
 		v.Lately = 0
 	}
-	if !r.read("the instances of "+v.Name, d.Instances, &v.Instances, func() error {
+	r.slices("the instances of "+v.Name, d.Instances, &v.Instances)
+	r.slices("the Envoys of "+v.Name, d.Envoys, &v.Envoys)
+}
+
+func (r *salvager) slices(what string, raw json.RawMessage, into *[]analysis.Slice) {
+	if !r.read(what, raw, into, func() error {
 		var err error
-		for _, in := range v.Instances {
-			err = errors.Join(err, in.Sound())
+		for _, s := range *into {
+			err = errors.Join(err, s.Sound())
 		}
 		return err
 	}) {
-		v.Instances = nil
+		*into = nil
 	}
 }
 

@@ -56,16 +56,6 @@ func (s *State) strayed(version string) bool {
 	})
 }
 
-// returning holds a version's weight while Envoys from before a restart of canaryd are waited for: what they
-// serve and refuse is not known yet.
-func (m *machine) returning(v *Version) bool {
-	if m.Gone == 0 || m.ResumedAt.IsZero() || m.at.Sub(m.ResumedAt) >= returnWithin {
-		return false
-	}
-	m.verdict(v, analysis.Wait, analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
-	return true
-}
-
 // outdate notes that nobody has the present table yet.
 func (s *Serving) outdate() {
 	s.Crowds = slices.Clone(s.Crowds)

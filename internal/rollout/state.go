@@ -89,6 +89,7 @@ type Seen struct {
 	Lately    float64          `json:"lately"`              // requests, forgotten with a time constant of ten seconds
 	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
 	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten within a minute or two
+	Envoys    []analysis.Slice `json:"envoys,omitempty"`    // and by Envoy
 }
 
 // Missing says why there is no evidence.
@@ -186,7 +187,7 @@ func (s State) clone() State {
 	s.Versions = slices.Clone(s.Versions)
 	for i := range s.Versions {
 		v := &s.Versions[i]
-		v.Slots, v.Instances = slices.Clone(v.Slots), slices.Clone(v.Instances)
+		v.Slots, v.Instances, v.Envoys = slices.Clone(v.Slots), slices.Clone(v.Instances), slices.Clone(v.Envoys)
 		if v.Judge != nil {
 			j := *v.Judge
 			v.Judge = &j

@@ -80,6 +80,8 @@ func (m *machine) take(e Event) error {
 			m.Orphaned = true
 			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; `canaryd remove %s` removes it", m.Policy.Service)
 		}
+	case Recalled:
+		m.recalled(e)
 	case Removing:
 		m.remove(e)
 	case Tick:
@@ -94,7 +96,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 		r.By = System
 	}
 	if v != nil {
-		r.Version = v.Name
+		r.Version, r.Attempt = v.Name, v.Attempt
 		if v.Verdict.Code != "" {
 			verdict := v.Verdict
 			r.Verdict = &verdict
@@ -105,7 +107,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.
 func (m *machine) end(v *Version, p Phase) {
-	m.setWeight(v, 0)
+	m.lower(v, 0)
 	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
 	v.Judge, v.Wanted = nil, ""
 	v.Trusted = v.Trusted && !p.is(cut)

@@ -17,7 +17,8 @@ type Table struct {
 	Slots      []Run // 10 000 in all, of versions among Clusters; none: the service has no version
 	Stable     string
 	Clusters   []Cluster
-	Cut        []string // versions that must get nothing, whatever happens
+	Cut        []string  // versions that must get nothing, whatever happens
+	Unstored   []Attempt // cut for good, and nothing that is stored says so: the Envoys are asked to remember it
 }
 
 // Cluster is a version that Envoy has to know.
@@ -26,12 +27,15 @@ type Cluster struct {
 	Endpoints []string
 	Pinned    bool   // sessions on it are honoured
 	Pin       string // value of their cookie
+	Attempt   int
+	OnTrial   bool // that it was cut may be recalled
 }
 
 // Table is the routing table that the Envoys are to have: what is decided or, while an Envoy refuses
-// that, the fall-back.
+// that, the fall-back. It is a value: whoever serves it reads its policy while the state goes on.
 func (s *State) Table() Table {
-	t := s.decided()
+	t, p := s.decided(), s.Policy
+	t.Policy = &p
 	if len(s.Refused) > 0 && s.refuses(t.content(s.says)) {
 		t = s.fallBack(t)
 	}
@@ -48,7 +52,7 @@ func (s *State) decided() Table {
 			t.Cut = append(t.Cut, v.Name)
 		case len(v.Endpoints) > 0 && v.is(routable):
 			honoured := s.Policy.Sessions != nil && v.is(pinned) && v.Reachable
-			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, honoured, v.Pin})
+			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, honoured, v.Pin, v.Attempt, v.onTrial()})
 		}
 	}
 	if v := s.Version(s.Stable); v == nil || len(v.Endpoints) == 0 {

@@ -5,12 +5,14 @@ package store
 import (
 	"bytes"
 	"cmp"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -34,7 +36,10 @@ type Event struct {
 }
 
 // Bolt is a store for one process, in one file.
-type Bolt struct{ db *bbolt.DB }
+type Bolt struct {
+	db  *bbolt.DB
+	key []byte
+}
 
 type bucket string
 
@@ -44,6 +49,10 @@ const (
 	policies bucket = "policy"
 	events   bucket = "events" // cursor: service, and the record's place in its history
 	marks    bucket = "marks"  // name: a cursor up to which somebody was told
+	keys     bucket = "keys"
+
+	recallKey = "recall"
+	keyLength = 32
 )
 
 // Open opens or makes the file canaryd.db in a directory. A file that another process has open is
@@ -55,13 +64,47 @@ func Open(dir string) (*Bolt, error) {
 	}
 	path := filepath.Join(dir, "canaryd.db")
 	db, err := bbolt.Open(path, 0o640, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
+	if errors.Is(err, syscall.EROFS) { // as after an error of the disk: what is stored can be served, and nothing more
+		db, err = bbolt.Open(path, 0o640, &bbolt.Options{Timeout: 3 * time.Second, ReadOnly: true})
+	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another canaryd has it open: stop that one, or give this one another --storage.path", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &Bolt{db}, nil
+	b := &Bolt{db: db}
+	if b.key, err = b.readKey(); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// Key seals what Envoys remember for canaryd. It is made at the first start and stored with the first transaction
+// that succeeds: until then it is another one after each restart, so a disk that takes nothing keeps nobody from
+// starting.
+func (b *Bolt) Key() []byte { return b.key }
+
+func (b *Bolt) readKey() (key []byte, err error) {
+	err = b.view(keys, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+		key = bytes.Clone(b.Get([]byte(recallKey)))
+		return nil
+	})
+	if err == nil && len(key) == 0 {
+		key = make([]byte, keyLength)
+		_, err = rand.Read(key)
+	}
+	return key, err
+}
+
+// storeKey stores the key where there is none.
+func (b *Bolt) storeKey(tx *bbolt.Tx) error {
+	k := tx.Bucket([]byte(keys))
+	if k.Get([]byte(recallKey)) != nil {
+		return nil
+	}
+	return k.Put([]byte(recallKey), b.key)
 }
 
 // openFile opens a file that exists without asking for it to be made: that alone waits for a frozen file
@@ -80,10 +123,13 @@ func (b *Bolt) Close() error { return b.db.Close() }
 // consecutive cursors in their order, from first on.
 func (b *Bolt) Save(ws []Write) (first uint64, err error) {
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{states, history, policies, events} {
+		for _, name := range []bucket{states, history, policies, events, keys} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
+		}
+		if err := b.storeKey(tx); err != nil {
+			return fmt.Errorf("store the key of recalls: %w", err)
 		}
 		first = tx.Bucket([]byte(events)).Sequence() + 1
 		for _, w := range ws {

@@ -54,6 +54,35 @@ func TestStateAndHistoryAreOneTransaction(t *testing.T) {
 	}
 }
 
+// The key is made at the first start and is the same after it was stored, with whatever is stored first.
+func TestTheKeyStaysTheSameOnceSomethingIsStored(t *testing.T) {
+	dir := t.TempDir()
+	start := func(store bool) string {
+		b, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if store {
+			for range 2 {
+				if _, err := b.Save([]Write{{Service: "shop", State: []byte("s")}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		} else if _, err := b.Save([]Write{{State: []byte("a write that fails")}}); err == nil {
+			t.Fatal("an empty service name was stored")
+		}
+		return string(b.Key())
+	}
+	unstored, stored := start(false), start(true)
+	if len(stored) != keyLength || stored == unstored {
+		t.Errorf("keys of %d and %d bytes, equal: %v", len(unstored), len(stored), stored == unstored)
+	}
+	if again := start(false); again != stored || start(true) != stored {
+		t.Error("it is another one after a restart")
+	}
+}
+
 func TestASecondProcessIsTold(t *testing.T) {
 	dir := t.TempDir()
 	b, err := Open(dir)

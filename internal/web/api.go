@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -155,7 +156,9 @@ func (a *api) announcement(r *http.Request) (Announcement, error) {
 		return body, problem(http.StatusBadRequest, "the body cannot be read: "+err.Error())
 	}
 	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &body); err != nil {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.DisallowUnknownFields() // a misspelt `paused` would go live
+		if err := d.Decode(&body); err != nil {
 			return body, problem(http.StatusUnprocessableEntity, `the body is not {"endpoints": ["host:port"]}: `+err.Error())
 		}
 	}

@@ -242,6 +242,7 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"POST", v + "v1/promote?even_failed=1", "", 422, "write true or false"},
 		{"PUT", v + "v2", "", 422, "no endpoints"},
 		{"PUT", v + "v2", "{", 422, "the body is not"},
+		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1"],"pasued":true}`, 422, `unknown field "pasued"`},
 		{"PUT", v + "v2", `{"endpoints":["nonsense"]}`, 422, "is not host:port"},
 		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "is listed twice"},
 		{"PUT", v + "v2", `{"endpoints":["no-such-host.invalid:1"]}`, 422, "cannot be resolved"},

@@ -55,6 +55,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.State.Policy.Service)
 		counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.State.Policy.Service)
+		for _, d := range s.Dropped {
+			counter(desc("version_dropped_total", "Requests that circuit breakers dropped before they reached the version; not among its requests and errors.", "service", "version"), d.Total, s.State.Policy.Service, d.Version)
+		}
 		gauge(desc("xds_unapplied_nodes", "Envoys without the present table.", "service"), float64(f.Hub.Unapplied[s.State.Policy.Service]), s.State.Policy.Service)
 	}
 	src := c.Source.Figures()
@@ -68,6 +71,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for typ, n := range f.Hub.Nacks {
 		counter(desc("xds_nacks_total", "Updates refused by Envoys.", "type"), float64(n), typ)
 	}
+	for reason, n := range f.Hub.Refused {
+		counter(desc("xds_refused_total", "Streams, names and reports that were not taken in; limits by their key in xds.limits.", "reason"), float64(n), string(reason))
+	}
+	counter(desc("xds_node_mismatches_total", "Nodes admitted under another name than their certificate's."), float64(f.Hub.Mismatch))
 	gauge(desc("leader", "Whether this replica decides."), 1)
 	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies worked."), truth(f.ReloadOK))
 	gauge(desc("config_last_reload_success_timestamp_seconds", "When the policies were last reloaded."), float64(f.ReloadedAt.Unix()))

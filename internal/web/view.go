@@ -88,6 +88,7 @@ func warnings(c controller.Service) []string {
 	if c.Conflict != "" {
 		ws = append(ws, c.Conflict)
 	}
+	ws = append(ws, dropWarnings(c)...)
 	ws = append(ws, c.Doubts...)
 	if s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0 {
 		ws = append(ws, "no route.max_stream_duration: requests in flight at a cut run to their end")

@@ -6,7 +6,9 @@ package world
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +42,8 @@ type Envoy struct {
 	traffic Traffic
 	rand    *rand.Rand
 
+	has map[string]map[string]string // type, name: version of what it accepted
+
 	mu      sync.Mutex
 	weights map[string]uint32 // by cluster, what it serves
 	served  map[string][2]float64
@@ -48,7 +52,7 @@ type Envoy struct {
 
 // NewEnvoy makes a proxy; the seed fixes its dice.
 func NewEnvoy(id string, seed uint64, t Traffic) *Envoy {
-	return &Envoy{id: id, traffic: t, rand: rand.New(rand.NewPCG(seed, 17)), weights: map[string]uint32{},
+	return &Envoy{id: id, traffic: t, rand: rand.New(rand.NewPCG(seed, 17)), has: map[string]map[string]string{}, weights: map[string]uint32{},
 		served: map[string][2]float64{}, total: map[string][2]float64{}}
 }
 
@@ -75,11 +79,10 @@ func (e *Envoy) follow(ctx context.Context, conn grpc.ClientConnInterface) error
 	if err != nil {
 		return err
 	}
-	err = st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: e.id, Cluster: "edge"}, TypeUrl: typeCluster})
+	asked, err := e.present(st)
 	if err != nil {
 		return err
 	}
-	asked := false
 	for {
 		r, err := st.Recv()
 		if err != nil {
@@ -88,17 +91,16 @@ func (e *Envoy) follow(ctx context.Context, conn grpc.ClientConnInterface) error
 		ack := &discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}
 		switch r.GetTypeUrl() {
 		case typeCluster:
-			var names []string
-			for _, x := range r.GetResources() {
-				names = append(names, x.GetName())
-			}
-			if err := st.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: typeEndpoint, ResourceNamesSubscribe: names}); err != nil {
+			if err := st.Send(e.endpoints(r)); err != nil {
 				return err
 			}
 		case typeRoute:
 			if reason := e.obey(r); reason != "" {
 				ack.ErrorDetail = &rpcstatus.Status{Code: 13, Message: reason}
 			}
+		}
+		if ack.ErrorDetail == nil {
+			e.keep(r)
 		}
 		if err := st.Send(ack); err != nil {
 			return err
@@ -109,6 +111,50 @@ func (e *Envoy) follow(ctx context.Context, conn grpc.ClientConnInterface) error
 				return err
 			}
 		}
+	}
+}
+
+// present begins a stream. Who comes back says what it has of all types before it answers anything; asked reports
+// whether the route was among them.
+func (e *Envoy) present(st discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) (asked bool, err error) {
+	reqs := []*discovery.DeltaDiscoveryRequest{{Node: &core.Node{Id: e.id, Cluster: "edge"}, TypeUrl: typeCluster, InitialResourceVersions: e.has[typeCluster]}}
+	if asked = len(e.has[typeRoute]) > 0; asked {
+		reqs = append(reqs,
+			&discovery.DeltaDiscoveryRequest{TypeUrl: typeEndpoint, ResourceNamesSubscribe: slices.Sorted(maps.Keys(e.has[typeCluster])), InitialResourceVersions: e.has[typeEndpoint]},
+			&discovery.DeltaDiscoveryRequest{TypeUrl: typeRoute, ResourceNamesSubscribe: []string{e.traffic.Service}, InitialResourceVersions: e.has[typeRoute]})
+	}
+	for _, req := range reqs {
+		if err := st.Send(req); err != nil {
+			return false, err
+		}
+	}
+	return asked, nil
+}
+
+// endpoints asks for those of clusters that come, and unsubscribes from those of clusters that go.
+func (e *Envoy) endpoints(r *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
+	req := &discovery.DeltaDiscoveryRequest{TypeUrl: typeEndpoint, ResourceNamesUnsubscribe: r.GetRemovedResources()}
+	for _, x := range r.GetResources() {
+		req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, x.GetName())
+	}
+	for _, name := range r.GetRemovedResources() {
+		delete(e.has[typeEndpoint], name)
+	}
+	return req
+}
+
+// keep notes what it has accepted.
+func (e *Envoy) keep(r *discovery.DeltaDiscoveryResponse) {
+	has := e.has[r.GetTypeUrl()]
+	if has == nil {
+		has = map[string]string{}
+		e.has[r.GetTypeUrl()] = has
+	}
+	for _, x := range r.GetResources() {
+		has[x.GetName()] = x.GetVersion()
+	}
+	for _, name := range r.GetRemovedResources() {
+		delete(has, name)
 	}
 }
 

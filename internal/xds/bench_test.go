@@ -30,7 +30,7 @@ func benchmarkStreams(b *testing.B, n int) {
 	s := NewServer(hub, NewLoads(time.Second, func(Report) {}), nil)
 	go func() { _ = s.Serve(l) }()
 	defer s.Stop()
-	if err := hub.Publish(table(1, map[string]int{"v2": 1})); err != nil {
+	if err := hub.PublishTable(table(1, map[string]int{"v2": 1})); err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -49,7 +49,7 @@ func benchmarkStreams(b *testing.B, n int) {
 	b.ResetTimer()
 	for i := range b.N {
 		f.begin()
-		if err := hub.Publish(table(uint64(i+2), map[string]int{"v2": 2 + i%9000})); err != nil {
+		if err := hub.PublishTable(table(uint64(i+2), map[string]int{"v2": 2 + i%9000})); err != nil {
 			b.Fatal(err)
 		}
 		all = append(all, f.round(n)...)

@@ -23,7 +23,7 @@ func newCatalog() *Catalog {
 // visible is the resource as far as a node may have it.
 func (c *Catalog) visible(r Ref, n Node) *Resource {
 	res := c.resources[r]
-	if res == nil || !res.visible(n.Cluster) {
+	if res == nil || !res.visible(n.Cluster) || !n.sees(res.services...) {
 		return nil
 	}
 	return res
@@ -90,6 +90,7 @@ func serviceOf(r Ref) string {
 // that an Envoy does not have yet; minimal, for one that refuses a cut.
 type forms struct {
 	table   rollout.Table
+	key     Key
 	whole   *Resource
 	minimal *Resource            // stable only, no pins; nil: there is no stable version
 	parts   map[string]*Resource // by the versions that they leave out
@@ -147,7 +148,7 @@ func (f *forms) part(can func(version string) bool) *Resource {
 	if r := f.parts[key]; r != nil {
 		return r
 	}
-	r, err := routeBuilder{t: f.table.Without(without, ""), p: f.table.Policy}.whole()
+	r, err := routeBuilder{t: f.table.Without(without, ""), p: f.table.Policy, key: f.key}.whole()
 	if err != nil { // what the whole was built of encodes
 		return f.minimal
 	}

@@ -200,7 +200,7 @@ func table(generation uint64, weights map[string]int, cut ...string) rollout.Tab
 
 func publish(t *testing.T, h *Hub, tab rollout.Table) {
 	t.Helper()
-	if err := h.Publish(tab); err != nil {
+	if err := h.PublishTable(tab); err != nil {
 		t.Fatal(err)
 	}
 }

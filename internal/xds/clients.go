@@ -41,8 +41,10 @@ type clients struct {
 
 // client is one client's stream.
 type client struct {
+	ctx    context.Context // of its stream: who it is
 	id     uint64
 	node   Node
+	heard  bool                          // its first request
 	routes map[string]struct{}           // asked for
 	sent   map[string]map[string]Content // nonce, service: unanswered
 	booked map[string]struct{}           // services whose book may know the stream
@@ -86,8 +88,8 @@ func newView(t rollout.Table) (*view, error) {
 		v.resources[TypeEndpoint][name] = cla
 		v.resources[TypeCluster][name] = &cluster.Cluster{
 			Name: name, ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
-			EdsClusterConfig: &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()},
-			LrsServer:        &core.ConfigSource{ResourceApiVersion: core.ApiVersion_V3, ConfigSourceSpecifier: &core.ConfigSource_Self{Self: &core.SelfConfigSource{}}},
+			EdsClusterConfig: &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()}, CircuitBreakers: breakers(t.Policy),
+			LrsServer: &core.ConfigSource{ResourceApiVersion: core.ApiVersion_V3, ConfigSourceSpecifier: &core.ConfigSource_Self{Self: &core.SelfConfigSource{}}},
 		}
 	}
 	rc := clientRoute(t)
@@ -161,7 +163,7 @@ func (c *clients) serve(ss grpc.ServerStream) error {
 
 // OnStreamOpen implements the server's callbacks.
 func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
-	cl := &client{node: Node{Peer: peerOf(ctx), Client: true}, routes: map[string]struct{}{},
+	cl := &client{ctx: ctx, node: Node{Peer: peerOf(ctx), Client: true}, routes: map[string]struct{}{},
 		sent: map[string]map[string]Content{}, booked: map[string]struct{}{}}
 	c.hub.mu.Lock()
 	cl.id = c.hub.connect(cl.node)
@@ -195,18 +197,48 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 		return status.Error(codes.InvalidArgument, "an Envoy has to ask for deltas: write `api_type: DELTA_GRPC` in its ads_config (`canaryd bootstrap` prints one)")
 	}
 	cl, h := c.stream(id), c.hub
+	if err := c.refuses(cl, req); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if req.GetNode() != nil && cl.node.ID == "" {
-		cl.node = nodeOf(req.GetNode(), cl.node.Peer)
-		cl.node.Client = true
-		h.peers[cl.id] = peering{cl.node, h.peers[cl.id].since}
+	if !cl.heard {
+		c.hears(cl, req.GetNode())
 	}
+	cl.admits(req)
 	if req.GetTypeUrl() == TypeRoute {
 		c.answer(cl, req)
 		c.asks(cl, req.GetResourceNames())
 	}
 	return nil
+}
+
+// refuses says why a request ends its stream.
+func (c *clients) refuses(cl *client, req *discovery.DiscoveryRequest) error {
+	if c.caches[req.GetTypeUrl()] == nil {
+		c.hub.refuseType(cl.node, req.GetTypeUrl())
+		return status.Errorf(codes.InvalidArgument, "type %q is not served", bounded(req.GetTypeUrl(), nameBytes))
+	}
+	return c.hub.tooLong(cl.node, req.GetResourceNames(), nil)
+}
+
+// hears takes in who a client is.
+func (c *clients) hears(cl *client, said *core.Node) {
+	cl.heard, cl.node = true, admitted(cl.ctx, said)
+	cl.node.Client = true
+	c.hub.peers[cl.id] = peering{cl.node, c.hub.peers[cl.id].since}
+	c.hub.speaks(cl.id, cl.node, clientSpeaker{c.hub, cl})
+}
+
+// admits leaves out of a request what its client may not see.
+func (cl *client) admits(req *discovery.DiscoveryRequest) {
+	req.ResourceNames = slices.DeleteFunc(req.GetResourceNames(), func(name string) bool {
+		service, _, ok := SplitCluster(name)
+		if !ok {
+			service = name
+		}
+		return !cl.node.sees(service)
+	})
 }
 
 // answer books an ACK or a NACK. go-control-plane sends nothing again that was refused.
@@ -217,9 +249,10 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 		return
 	}
 	delete(cl.sent, req.GetResponseNonce())
-	d := req.GetErrorDetail()
+	d, why := req.GetErrorDetail(), ""
 	if d != nil {
 		h.nacks[shortType(TypeRoute)]++
+		why = h.refusal(cl.node, d.GetMessage())
 	}
 	for name, content := range sent {
 		s := h.services[name]
@@ -232,7 +265,7 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 			s.force.Accept(cl.id, content, present, h.now())
 			s.force.Took(cl.id, r, content.Version, h.now())
 		case present:
-			s.force.Refuse(cl.id, cl.node, r, content.Version, d.GetMessage(), h.now())
+			s.force.Refuse(cl.id, cl.node, r, content.Version, why, h.now())
 		}
 		h.changes(name)
 	}

@@ -82,7 +82,7 @@ func TestAGRPCClientSeesTheSameWeights(t *testing.T) {
 			Clusters: []rollout.Cluster{{Version: "v1", Endpoints: []string{v1.addr}}, {Version: "v2", Endpoints: []string{v2.addr}}}}
 	}
 	publish := func(tab rollout.Table) {
-		if err := hub.Publish(tab); err != nil {
+		if err := hub.PublishTable(tab); err != nil {
 			t.Fatal(err)
 		}
 	}

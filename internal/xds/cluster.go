@@ -61,6 +61,7 @@ func namedCluster(p *policy.Policy, name string, c rollout.Cluster) ([]*Resource
 		ConnectTimeout: durationpb.New(2 * time.Second),
 	}
 	withHealth(pb, p)
+	withLimits(pb, p)
 	if p.Route.GRPC() {
 		pb.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstream.HttpProtocolOptions{

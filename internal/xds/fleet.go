@@ -24,6 +24,7 @@ func (h *Hub) connect(n Node) uint64 {
 // disconnect books the end of a stream in the books that may know it.
 func (h *Hub) disconnect(id uint64, n Node, booked map[string]struct{}) {
 	delete(h.peers, id)
+	h.falls(id, n)
 	for name := range booked {
 		if s := h.services[name]; s != nil {
 			s.force.Leave(id, h.now())
@@ -44,6 +45,9 @@ func (h *Hub) join(name string, svc *service) {
 
 // joins books that a stream asks for a service's route, and what it has of it.
 func (h *Hub) joins(s *session, name string, svc *service) {
+	if !s.node.sees(name) {
+		return
+	}
 	var has Content
 	it := s.inv.item(Ref{TypeRoute, name})
 	if it != nil && it.acked != nil {
@@ -93,8 +97,8 @@ func (h *Hub) accepted(s *session, p parcel) {
 	}
 }
 
-// refused books the NACK of something present on the services that it belongs to. All forms of a route are
-// one content.
+// refused books the NACK of something present on the services that it belongs to, as far as the node may see
+// them. All forms of a route are one content.
 func (h *Hub) refused(s *session, p parcel, why string) {
 	res := h.cat.resources[p.ref]
 	f := h.cat.routes[p.ref.Name]
@@ -102,7 +106,7 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 		return
 	}
 	for _, name := range res.services {
-		if svc := h.services[name]; svc != nil {
+		if svc := h.services[name]; svc != nil && s.node.sees(name) {
 			s.booked[name] = struct{}{}
 			svc.force.Refuse(s.id, s.node, p.ref, res.Version, why, h.now())
 			h.changes(name)
@@ -173,7 +177,7 @@ func (h *Hub) TakeChanges() []Status {
 			h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
 		}
 		now := s.force.Status(name)
-		now.Crowds = s.force.crowds(h.now())
+		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
 		if !reflect.DeepEqual(now, s.told) {
 			s.told = now
 			out = append(out, now)
@@ -247,6 +251,8 @@ type Figures struct {
 	Streams   int
 	Nacks     map[string]int // short type name: refusals so far
 	Unapplied map[string]int // service: connected nodes without the present table, or that refuse something
+	Refused   map[Reason]int // what was not taken in
+	Mismatch  int            // nodes admitted under a name that their certificate does not have
 }
 
 // Figures returns the present ones.
@@ -254,6 +260,7 @@ func (h *Hub) Figures() Figures {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := Figures{Streams: len(h.peers), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}}
+	f.Refused, f.Mismatch = h.refusals.figures()
 	for name, s := range h.services {
 		st := s.force.Status(name)
 		f.Unapplied[name] = len(st.Nodes) - st.Counts.Gone

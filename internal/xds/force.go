@@ -194,7 +194,7 @@ func (f *Force) Refuse(stream uint64, n Node, r Ref, version, why string, at tim
 	if old, ok := m.refusals[r]; ok && sameVersion(old.version, version) {
 		since = old.since
 	}
-	m.refusals[r] = refusal{version, bounded(why), since}
+	m.refusals[r] = refusal{version, why, since}
 	if r.Type == TypeRoute {
 		m.sent = m.accepted.Version
 	}
@@ -446,13 +446,3 @@ func (c Content) is(version string) bool {
 
 // sameVersion compares contents.
 func sameVersion(a, b string) bool { return a == b }
-
-// maxWhy bounds what an Envoy's refusal may say.
-const maxWhy = 1 << 10
-
-func bounded(why string) string {
-	if len(why) > maxWhy {
-		why = why[:maxWhy-len("…")] + "…"
-	}
-	return string([]rune(why)) // what was cut within a letter
-}

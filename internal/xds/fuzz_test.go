@@ -25,6 +25,7 @@ import (
 //   - no route goes out that names what was cut, and one without it is the first thing to go out;
 //   - in the end an Envoy that refuses nothing has the present table and no other clusters, and one that accepts
 //     stable has a route, without what was cut;
+//   - a cut that was not stored when canaryd died stays out from when an Envoy that accepted it presents it;
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
 //   - what the book says a node has is what it has.
@@ -61,7 +62,10 @@ type play struct {
 	built     map[int]*edition
 	hub       *Hub
 	at        time.Time
-	table     int // published; -1: none
+	table     int             // published; -1: none
+	attempts  map[string]int  // present ones
+	cut       map[string]bool // published as cut since, and not stored
+	recalled  map[string]bool // presented as cut, and not decided yet
 	envoys    []*modelled
 	published uint64
 }
@@ -93,7 +97,7 @@ type arrival struct {
 }
 
 func newPlay(t *testing.T, built map[int]*edition, story []byte) *play {
-	p := &play{t: t, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1}
+	p := &play{t: t, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: map[string]int{"v1": 1, "v2": 1, "v3": 1}}
 	p.start()
 	for i := range 2 {
 		p.envoys = append(p.envoys, &modelled{p: p, id: fmt.Sprint("edge-", i), build: 40, refuses: map[string]bool{}, have: map[Ref]*Resource{}})
@@ -104,7 +108,8 @@ func newPlay(t *testing.T, built map[int]*edition, story []byte) *play {
 // start is a new canaryd.
 func (p *play) start() {
 	p.hub = NewHub(quietLog())
-	p.hub.now = func() time.Time { return p.at }
+	p.hub.now, p.hub.Key = func() time.Time { return p.at }, testKey
+	p.cut, p.recalled = map[string]bool{}, map[string]bool{}
 }
 
 func (p *play) next(n int) int {
@@ -132,7 +137,7 @@ func (p *play) edition(n int) *edition {
 	e := p.built[n]
 	if e == nil {
 		var err error
-		if e, err = build(nthTable(n), nil, p.hub.log); err != nil {
+		if e, err = build(nthTable(n), nil, nil, p.hub.log); err != nil {
 			p.t.Fatal(err)
 		}
 		p.built[n] = e
@@ -140,7 +145,11 @@ func (p *play) edition(n int) *edition {
 	fresh := *e
 	forms := *e.forms
 	forms.parts = map[string]*Resource{}
-	forms.table.Generation = p.published
+	forms.table.Generation, forms.table.Clusters = p.published, slices.Clone(forms.table.Clusters)
+	for i := range forms.table.Clusters {
+		c := &forms.table.Clusters[i]
+		c.Attempt, c.OnTrial = p.attempts[c.Version], c.Version != "v1" && c.Version != forms.table.Stable
+	}
 	fresh.forms = &forms
 	return &fresh
 }
@@ -190,6 +199,9 @@ func (p *play) step() {
 	e := p.envoys[p.next(len(p.envoys))]
 	switch p.next(20) {
 	case 0, 1:
+		if p.next(4) > 0 { // else it was decided before anybody knew
+			p.begin()
+		}
 		p.publish(p.next(tables))
 	case 2, 3, 4:
 		e.receive(1)
@@ -209,7 +221,15 @@ func (p *play) step() {
 	case 14:
 		p.pass([]time.Duration{time.Second, 31 * time.Second, 61 * time.Second, 3 * time.Minute}[p.next(4)])
 	case 15:
+		if p.next(2) == 0 { // a cut goes out, and canaryd dies
+			p.cutUnstored([]string{"v2", "v3"}[p.next(2)])
+			e.receive(100)
+			e.work(1+p.next(4), p.next(4) > 0)
+		}
 		p.restart()
+		if p.next(2) == 0 {
+			p.envoys[p.next(len(p.envoys))].connect(true)
+		}
 	case 16:
 		e.subscribeAgain(p.next(3))
 	case 17:
@@ -221,6 +241,10 @@ func (p *play) step() {
 			p.remove()
 		}
 	case 19:
+		if p.next(2) == 0 {
+			p.cutUnstored([]string{"v2", "v3"}[p.next(2)])
+			return
+		}
 		e.build++
 		p.tell("%s is replaced by a new build", e.id)
 		e.hangUp(true)
@@ -231,19 +255,34 @@ func (p *play) step() {
 func (p *play) publish(n int) {
 	p.published++
 	was := ""
-	if p.table >= 0 {
-		was = p.edition(p.table).forms.whole.Version
+	if svc := p.hub.services["shop"]; svc != nil {
+		was = svc.edition.forms.whole.Version
 	}
 	p.table = n
 	ed := p.edition(n)
 	p.tell("publish %d: slots %v, clusters %v, cut %v", n, ed.forms.table.Slots, ed.forms.whole.clusters, ed.forms.table.Cut)
+	p.install(ed, was)
+}
+
+// install serves an edition, and holds that the Envoys hear of what it cuts.
+func (p *play) install(ed *edition, was string) {
 	before := maps.Clone(p.hub.cat.resources)
-	p.hub.mu.Lock()
-	err := p.hub.install(ed)
-	p.hub.mu.Unlock()
+	var err error
+	if svc := p.hub.services["shop"]; svc != nil && len(svc.recalled) > 0 {
+		err = p.hub.PublishTable(ed.forms.table) // less what is remembered
+		ed = svc.edition
+	} else { // what is built already
+		p.hub.mu.Lock()
+		err = p.hub.reinstall(Prepared{edition: ed})
+		p.hub.mu.Unlock()
+	}
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	p.installed(ed, was, before)
+}
+
+func (p *play) installed(ed *edition, was string, before map[Ref]*Resource) {
 	for _, e := range p.envoys {
 		for r, v := range e.nackedV {
 			if old, res := before[r], p.hub.cat.resources[r]; r.Type == TypeRoute || old == nil || res == nil || res.Version != old.Version {
@@ -257,6 +296,57 @@ func (p *play) publish(n int) {
 		if was != ed.forms.whole.Version {
 			e.cut(ed.forms)
 		}
+	}
+}
+
+// begin decides what was cut: it is over, and new attempts begin.
+func (p *play) begin() {
+	for v := range p.attempts {
+		if p.cut[v] || p.recalled[v] {
+			p.attempts[v]++
+		}
+	}
+	p.cut, p.recalled = map[string]bool{}, map[string]bool{}
+}
+
+// cutUnstored publishes that a version is cut, and dies before it is stored, or not.
+func (p *play) cutUnstored(version string) {
+	if p.table < 0 {
+		return
+	}
+	now := p.hub.services["shop"].edition
+	t, changed := now.forms.table.Recall([]rollout.Attempt{{Version: version, Number: p.attempts[version]}})
+	if !changed {
+		return
+	}
+	p.tell("%s is cut, which is not stored", version)
+	p.cut[version] = true
+	ed, err := build(t, testKey, now, p.hub.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.install(ed, now.forms.whole.Version)
+}
+
+// recalls is an Envoy that presents a route: what it names and is under test is out before anything goes out.
+func (e *modelled) recalls(req *discovery.DeltaDiscoveryRequest) {
+	p := e.p
+	svc := p.hub.services["shop"]
+	if svc == nil {
+		e.asks(req)
+		return
+	}
+	_, cuts := testKey.open("shop", req.InitialResourceVersions["shop"])
+	before, was := maps.Clone(p.hub.cat.resources), svc.edition
+	for _, c := range p.edition(p.table).forms.table.Clusters {
+		if c.OnTrial && slices.Contains(cuts, rollout.Attempt{Version: c.Version, Number: c.Attempt}) {
+			p.recalled[c.Version] = true
+			p.tell("%s remembers that %s was cut", e.id, c.Version)
+		}
+	}
+	e.asks(req)
+	if svc.edition != was {
+		p.installed(svc.edition, was.forms.whole.Version, before)
 	}
 }
 
@@ -290,6 +380,7 @@ func p0(p *play, version string) *Resource { return p.hub.cat.routes["shop"].fin
 
 func (p *play) remove() {
 	p.tell("remove")
+	p.begin()
 	if err := p.hub.Remove("shop"); err != nil {
 		p.t.Fatal(err)
 	}
@@ -355,7 +446,7 @@ func (e *modelled) present(typ string) {
 	req := &discovery.DeltaDiscoveryRequest{TypeUrl: typ, InitialResourceVersions: map[string]string{}}
 	for r, res := range e.have {
 		if r.Type == typ {
-			req.InitialResourceVersions[r.Name] = res.Version
+			req.InitialResourceVersions[r.Name] = told(e.p.t, res)
 			e.last[r] = res.Version
 		}
 	}
@@ -371,7 +462,9 @@ func (e *modelled) present(typ string) {
 			req.ResourceNamesSubscribe = []string{"shop"}
 		}
 	}
-	if mayWildcard(typ) || len(req.ResourceNamesSubscribe) > 0 {
+	if typ == TypeRoute && len(req.ResourceNamesSubscribe) > 0 {
+		e.recalls(req)
+	} else if mayWildcard(typ) || len(req.ResourceNamesSubscribe) > 0 {
 		e.asks(req)
 	}
 	for r := range e.nacked { // without versions what was refused may be sent again
@@ -465,6 +558,11 @@ func (e *modelled) arrives(r reply, nonce string) {
 			delete(e.nacked, Ref{TypeEndpoint, x.ref.Name})
 		}
 		if r.typ == TypeRoute && x.res != nil {
+			for _, c := range p.edition(p.table).forms.table.Clusters {
+				if v := c.Version; c.OnTrial && p.recalled[v] && x.res.names(ClusterName("shop", v)) {
+					p.fail("%s is sent a route with %s, which an Envoy remembers as cut", e.id, v)
+				}
+			}
 			for _, c := range x.res.clusters {
 				if f := p.hub.cat.routes["shop"]; !slices.Contains(f.whole.clusters, c) && c != ClusterName("shop", f.table.Stable) {
 					p.fail("%s is sent a route that names %s, which the table does not", e.id, c)

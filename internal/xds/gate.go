@@ -75,7 +75,7 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 	r = reply{typ: typ, unfit: map[Ref]string{}}
 	for name := range k.dirty {
 		_, alone := k.alone[name]
-		if alone && len(r.parcels) > 0 {
+		if alone && len(r.parcels) > 0 || urgent && !k.items[name].served() {
 			continue
 		}
 		m := g.decide(Ref{typ, name})

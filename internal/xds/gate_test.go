@@ -296,7 +296,7 @@ func TestRefusedClustersAreSentAgain(t *testing.T) {
 func TestWhatWasBroughtAlongIsRecognisedLater(t *testing.T) {
 	h, _, dial := server(t)
 	later := table(2, map[string]int{"v2": 100})
-	f, err := buildRoute(later)
+	f, err := buildRoute(later, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,4 +356,26 @@ func TestARouteThatMayHaveBeenAppliedIsReplaced(t *testing.T) {
 		}
 	}
 	t.Error("the cut did not go out, because it is what was accepted before")
+}
+
+// A removal came with something that was refused, and the cluster was sent again before that was known: Envoy has
+// removed it all the same, so nothing may be routed to what it presented once.
+func TestARemovalThatCameWithARefusalIsBooked(t *testing.T) {
+	inv := newInventory()
+	gone, bad := Ref{TypeCluster, "shop/v2"}, Ref{TypeCluster, "shop/v1"}
+	inv.wild(TypeCluster, nil)
+	inv.present(gone, &Resource{Type: TypeCluster, Name: gone.Name, Version: "old"})
+	k, _ := inv.kind(TypeCluster)
+	first := []parcel{{ref: gone, item: k.has(gone.Name)}, {ref: bad, res: &Resource{Type: TypeCluster, Name: bad.Name}, item: k.has(bad.Name)}}
+	again := []parcel{{ref: gone, res: &Resource{Type: TypeCluster, Name: gone.Name, Version: "new"}, item: k.has(gone.Name)}}
+	inv.sends(TypeCluster, first)
+	inv.sends(TypeCluster, again)
+	inv.refuse(TypeCluster, first, newCatalog(), time.Now())
+	inv.refuse(TypeCluster, again, newCatalog(), time.Now())
+	if it := inv.item(gone); it.acked != nil || it.sent != nil {
+		t.Errorf("the Envoy is taken to have %+v", it.acked)
+	}
+	if (gate{inv: inv, cat: newCatalog()}).brought(gone.Name) {
+		t.Error("a route may name it")
+	}
 }

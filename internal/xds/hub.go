@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -24,6 +23,10 @@ const ForgetAfter = time.Hour
 type Hub struct {
 	// ForgetAfter is until when a node that is gone is remembered. Set it before the first Publish.
 	ForgetAfter time.Duration
+	// Admission says who may speak, and how much. Set it before NewServer.
+	Admission Admission
+	// Key seals what the Envoys remember. Set it before the first Publish.
+	Key Key
 
 	log logrus.FieldLogger
 	now func() time.Time
@@ -37,18 +40,21 @@ type Hub struct {
 	wild      map[string]map[*session]struct{} // type: who wants all
 	opened    uint64                           // streams so far: they are numbered
 	peers     map[uint64]peering               // all streams, those of gRPC clients too
-	left      map[string]time.Time             // nodes that a connection was lost to: when the last one was
-	nacks     map[string]int                   // type: refusals so far
-	changed   map[string]struct{}              // services whose status changed
+	speakers  map[Identity]map[uint64]speaker  // by who they are
+	refusals  *refusals
+	left      map[string]time.Time // nodes that a connection was lost to: when the last one was
+	nacks     map[string]int       // type: refusals so far
+	changed   map[string]struct{}  // services whose status changed
 	wake      chan struct{}
 	clients   *clients
 }
 
 // service is what is served of one service.
 type service struct {
-	edition *edition
-	force   *Force
-	told    Status
+	edition  *edition
+	force    *Force
+	told     Status
+	recalled []rollout.Attempt // Envoys remember that these were cut; in order
 }
 
 // peering is one stream.
@@ -75,7 +81,8 @@ type built struct {
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
-		ForgetAfter: ForgetAfter, log: log, now: time.Now,
+		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
+		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
 		left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
@@ -87,25 +94,9 @@ func NewHub(log logrus.FieldLogger) *Hub {
 	return h
 }
 
-// Publish replaces a service's resources by those of the table. Only what differs is sent, and only
-// to Envoys that asked for it.
-func (h *Hub) Publish(t rollout.Table) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var old *edition
-	if s := h.services[t.Service]; s != nil {
-		old = s.edition
-	}
-	e, err := build(t, old, h.log)
-	if err != nil {
-		return fmt.Errorf("service %s: %w", t.Service, err)
-	}
-	return h.install(e)
-}
-
 // build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as
 // built before all of it is.
-func build(t rollout.Table, old *edition, log logrus.FieldLogger) (*edition, error) {
+func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
 	e := &edition{route: t.Policy.Route, versions: map[string]built{}}
 	for _, c := range t.Clusters {
 		b := built{slices.Clone(c.Endpoints), t.Policy.Route, nil}
@@ -125,7 +116,7 @@ func build(t rollout.Table, old *edition, log logrus.FieldLogger) (*edition, err
 		e.versions[c.Version] = b
 	}
 	var err error
-	if e.forms, err = buildRoute(t); err != nil {
+	if e.forms, err = buildRoute(t, key); err != nil {
 		return nil, err
 	}
 	// A table that gRPC clients cannot have is not served to them; Envoys do not suffer for it.
@@ -133,40 +124,6 @@ func build(t rollout.Table, old *edition, log logrus.FieldLogger) (*edition, err
 		log.WithField("service", t.Service).Warn("not served to gRPC clients: " + err.Error())
 	}
 	return e, nil
-}
-
-// install serves an edition in place of the last one.
-func (h *Hub) install(e *edition) error {
-	name := e.forms.table.Service
-	h.unhold(name)
-	s, old := h.services[name], (*edition)(nil)
-	if s == nil {
-		s = &service{force: NewForce(h.ForgetAfter)}
-		h.services[name] = s
-	} else {
-		old = s.edition
-	}
-	s.edition = e
-	now := e.refs()
-	for ref := range old.refs() {
-		if now[ref] == nil {
-			h.drop(ref)
-		}
-	}
-	for _, r := range now {
-		h.put(r)
-	}
-	if err := h.clients.publish(old.clientView(), e.view); err != nil {
-		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
-	}
-	h.putRoute(name, s, old)
-	if old == nil {
-		return h.listen(name, policy.Route{}, e.route)
-	}
-	if !reflect.DeepEqual(old.route, e.route) {
-		return h.listen(name, old.route, e.route)
-	}
-	return nil
 }
 
 // refs are the clusters and endpoints of an edition.
@@ -294,7 +251,7 @@ func (h *Hub) Remove(name string) error {
 	for r := range s.edition.refs() {
 		h.drop(r)
 	}
-	return h.listen(name, s.edition.route, policy.Route{})
+	return h.listen([]turn{{name, s.edition.route, policy.Route{}}})
 }
 
 // put stores a resource and marks it for the streams that want it.

@@ -331,17 +331,17 @@ func TestSharedListenersChooseByHost(t *testing.T) {
 
 func TestTheSameTableHasTheSameBytesEverywhere(t *testing.T) {
 	tab := table(1, map[string]int{"v2": 100, "v3": 200})
-	a, err := buildRoute(tab)
+	a, err := buildRoute(tab, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		b, err := buildRoute(tab)
+		b, err := buildRoute(tab, nil)
 		if err != nil || a.whole.Version != b.whole.Version || string(a.whole.encoded) != string(b.whole.encoded) {
 			t.Fatalf("%s %s %v", a.whole.Version, b.whole.Version, err)
 		}
 	}
-	if b, _ := buildRoute(table(1, map[string]int{"v2": 101, "v3": 200})); b.whole.Version == a.whole.Version {
+	if b, _ := buildRoute(table(1, map[string]int{"v2": 101, "v3": 200}), nil); b.whole.Version == a.whole.Version {
 		t.Error("another weight has the same version")
 	}
 }
@@ -356,7 +356,11 @@ func TestReportsAreAskedForAndRead(t *testing.T) {
 	s := NewServer(hub, l, nil)
 	go func() { _ = s.Serve(lis) }()
 	t.Cleanup(s.Stop)
-	st, err := loadstats.NewLoadReportingServiceClient(srv()).StreamLoadStats(t.Context())
+	publish(t, hub, table(1, map[string]int{"v2": 100}))
+	conn := srv()
+	connect(t, conn, "edge-1", 40).start("shop", "shop/v1", "shop/v2")
+	inForce(t, hub, 1)
+	st, err := loadstats.NewLoadReportingServiceClient(conn).StreamLoadStats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +382,7 @@ func TestReportsAreAskedForAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := <-reports
-	if c := r.Clusters["shop/v1"]; c.Counts.Requests != 100 || c.Counts.Errors != 10 || r.Node != "edge-1" {
+	if c := r.Clusters["shop/v1"]; c.Counts.Requests != 98 || c.Counts.Errors != 8 || c.Dropped != 2 || r.Node != "edge-1" {
 		t.Errorf("read %+v", r)
 	}
 	if !slices.Equal(l.Nodes(), []string{"edge-1"}) {

@@ -282,6 +282,12 @@ func (it *item) serves(is func(*Resource) bool) bool {
 	return it.acked != nil && is(it.acked) || it.perhaps != nil && is(it.perhaps) || slices.ContainsFunc(it.flying, func(r *Resource) bool { return r != nil && is(r) })
 }
 
+// served reports whether the Envoy has anything of a resource, or is about to: else nothing of it is urgent,
+// however many names somebody asks for.
+func (it *item) served() bool {
+	return it != nil && (it.acked != nil || it.perhaps != nil || len(it.flying) > 0)
+}
+
 // landed books that a response was answered.
 func (inv *Inventory) landed(typ string) *kind {
 	k, _ := inv.kind(typ)
@@ -334,10 +340,10 @@ func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time
 			it.perhaps = p.res
 		}
 		switch {
-		case it.turn != p.turn: // something newer is on its way
-			continue
 		case p.res == nil: // Envoy refuses no removal: it refused what came with it
 			inv.gone(k, p)
+			continue
+		case it.turn != p.turn: // something newer is on its way
 			continue
 		}
 		it.sent = it.acked

@@ -23,11 +23,11 @@ func plainRDS(ps []*policy.Policy) bool {
 
 func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
 	m := &hcm.HttpConnectionManager{
-		StatPrefix:       "canaryd",
-		UseRemoteAddress: wrapperspb.Bool(true),
-		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		HttpFilters:      []*hcm.HttpFilter{filter("envoy.filters.http.router", &router.Router{})},
+		StatPrefix:     "canaryd",
+		UpgradeConfigs: []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		HttpFilters:    []*hcm.HttpFilter{filter("envoy.filters.http.router", &router.Router{})},
 	}
+	harden(m)
 	if slices.ContainsFunc(ps, func(p *policy.Policy) bool { return p.Route.GRPC() }) {
 		m.HttpFilters = slices.Insert(m.HttpFilters, 0, filter("envoy.filters.http.grpc_stats", &grpcstats.FilterConfig{
 			PerMethodStatSpecifier: &grpcstats.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
@@ -43,7 +43,7 @@ func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
 		return nil, err
 	}
 	r, err := newResource(TypeListener, address, &listener.Listener{
-		Name: address, Address: addr,
+		Name: address, Address: addr, PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{{
 			Name:       "envoy.filters.network.http_connection_manager",
 			ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(m)},

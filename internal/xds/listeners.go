@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -33,25 +34,38 @@ func (l *listeners) move(service, from, to string) {
 	}
 }
 
-// listen rebuilds what depends on a service's route: the listeners that it leaves and joins, and its scopes.
-func (h *Hub) listen(service string, was, is policy.Route) error {
-	h.listeners.move(service, was.Listener, is.Listener)
-	for _, address := range slices.Compact([]string{is.Listener, was.Listener}) {
-		if address == "" {
-			continue
+// turn is a service whose route has changed.
+type turn struct {
+	service string
+	was, is policy.Route
+}
+
+// listen rebuilds what depends on the routes of services: the listeners that they leave and join, and their scopes.
+func (h *Hub) listen(turns []turn) error {
+	changed := map[string][]string{} // by listener
+	for _, t := range turns {
+		h.listeners.move(t.service, t.was.Listener, t.is.Listener)
+		for _, address := range slices.Compact([]string{t.is.Listener, t.was.Listener}) {
+			if address != "" {
+				changed[address] = append(changed[address], t.service)
+			}
 		}
-		if err := h.relisten(address, service); err != nil {
+	}
+	for _, address := range slices.Sorted(maps.Keys(changed)) {
+		if err := h.relisten(address, changed[address]); err != nil {
 			return err
 		}
 	}
-	if is.Listener == "" {
-		h.scope(service, nil)
+	for _, t := range turns {
+		if t.is.Listener == "" {
+			h.scope(t.service, nil)
+		}
 	}
 	return nil
 }
 
-// relisten rebuilds one listener after a service joined, changed or left.
-func (h *Hub) relisten(address, service string) error {
+// relisten rebuilds one listener after services joined, changed or left.
+func (h *Hub) relisten(address string, changed []string) error {
 	names := h.listeners.services[address]
 	if len(names) == 0 {
 		h.drop(Ref{TypeListener, address})
@@ -67,8 +81,8 @@ func (h *Hub) relisten(address, service string) error {
 	}
 	h.put(l)
 	plain := plainRDS(ps)
-	if i, found := slices.BinarySearch(names, service); found && len(ps) > 2 {
-		ps = ps[i : i+1] // only the first two of a listener decide for each other whether there are scopes
+	if len(ps) > 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
+		ps = slices.DeleteFunc(ps, func(p *policy.Policy) bool { return !slices.Contains(changed, p.Service) })
 	}
 	for _, p := range ps {
 		var scopes []*Resource
@@ -82,6 +96,17 @@ func (h *Hub) relisten(address, service string) error {
 	return nil
 }
 
+// handBack gives a scope that one service has left to another one that has it too: it was lent.
+func (h *Hub) handBack(r Ref, from string) {
+	for name, refs := range h.listeners.scopes {
+		if name != from && slices.Contains(refs, r) && h.services[name] != nil {
+			route := h.services[name].edition.route
+			_ = h.listen([]turn{{name, route, route}}) // it was built before
+			return
+		}
+	}
+}
+
 // scope replaces the scopes of a service. A host that another service has taken over in the meantime is that
 // one's.
 func (h *Hub) scope(service string, scopes []*Resource) {
@@ -93,6 +118,7 @@ func (h *Hub) scope(service string, scopes []*Resource) {
 	for _, old := range h.listeners.scopes[service] {
 		if r := h.cat.resources[old]; r != nil && slices.Contains(r.services, service) && !slices.Contains(refs, old) {
 			h.drop(old)
+			defer h.handBack(old, service)
 		}
 	}
 	if h.listeners.scopes[service] = refs; len(refs) == 0 {

@@ -81,7 +81,7 @@ func TestListenersFollowTheirServices(t *testing.T) {
 					}
 				}
 				tab.Service, tab.Policy, now[name] = name, &p, &p
-				if err := h.Publish(tab); err != nil {
+				if err := h.PublishTable(tab); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -122,7 +122,7 @@ func TestAHostChangesHands(t *testing.T) {
 		p.Service, p.Route.Listener, p.Route.Domains = now.service, "0.0.0.0:1", []string{now.host}
 		tab := table(1, nil)
 		tab.Service, tab.Policy = now.service, &p
-		if err := h.Publish(tab); err != nil {
+		if err := h.PublishTable(tab); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,5 +133,56 @@ func TestAHostChangesHands(t *testing.T) {
 	}
 	if h.cat.resources[Ref{TypeScope, "host/z"}] != nil {
 		t.Error("z is still there")
+	}
+}
+
+// A host that was lent comes back when the other service goes.
+func TestALentHostComesBack(t *testing.T) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	h := NewHub(log)
+	for i, name := range []string{"shop", "store"} {
+		p := policy.Default()
+		p.Service, p.Route.Listener, p.Route.Domains = name, fmt.Sprint("0.0.0.0:", i+1), []string{"x"}
+		tab := table(1, nil)
+		tab.Service, tab.Policy = name, &p
+		if err := h.PublishTable(tab); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Remove("store"); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.cat.resources[Ref{TypeScope, "host/x"}]; r == nil || !slices.Equal(r.services, []string{"shop"}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A listener goes from one service to another in one reload: no Envoy closes its port in between.
+func TestAListenerChangesHands(t *testing.T) {
+	h, _, dial := server(t)
+	on := func(service, listener string) Prepared {
+		p := policy.Default()
+		p.Service, p.Route.Listener = service, listener
+		tab := table(1, nil)
+		tab.Service, tab.Policy = service, &p
+		return h.Prepare(tab)
+	}
+	for i, err := range h.Publish(on("shop", "0.0.0.0:1"), on("store", "")) {
+		if err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	e := connect(t, dial(), "edge-1", 40)
+	e.subscribe(TypeListener)
+	e.ack(e.expect(TypeListener))
+	e.silence()
+	for i, err := range h.Publish(on("shop", ""), on("store", "0.0.0.0:1")) {
+		if err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if r := e.expect(TypeListener); len(r.RemovedResources) > 0 || len(r.Resources) != 1 {
+		t.Errorf("%v, removed %v", names(r), r.RemovedResources)
 	}
 }

@@ -1,48 +1,48 @@
 package xds
 
 import (
-	"maps"
+	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	"github.com/canaryd/canaryd/internal/analysis"
 )
 
-// Report is what one Envoy counted since its last report.
-type Report struct {
-	Node     string
-	Client   bool      // a gRPC client: every status but OK is an error to it
-	At       time.Time // its arrival: the end of the interval
-	Clusters map[string]ClusterLoad
-}
-
-// ClusterLoad is one cluster's part of a report: attempts and failed attempts.
-type ClusterLoad struct {
-	Interval  time.Duration
-	Counts    analysis.Counts
-	Endpoints map[string]analysis.Counts
-}
-
-// Loads takes load reports in. Which clusters are reported, and how often, may change at any time.
+// Loads takes load reports in. Which clusters are reported may change at any time.
 type Loads struct {
 	interval time.Duration
 	deliver  func(Report)
 
 	mu       sync.Mutex
 	clusters []string
-	streams  map[chan struct{}]string // wake-up: node
+	opened   uint64 // streams so far: they are numbered
+	streams  map[*reporter]struct{}
+	paces    map[Identity]*pace
+}
+
+// reporter is one stream of reports.
+type reporter struct {
+	hub    *Hub
+	id     uint64
+	node   Node
+	client bool // a gRPC client without a proxy
+	pace   *pace
+	wake   chan struct{}
+}
+
+// pace is how fast the streams of one node may report.
+type pace struct {
+	*rate.Limiter
+	streams int
 }
 
 // NewLoads delivers reports to a function that must not block.
 func NewLoads(interval time.Duration, deliver func(Report)) *Loads {
-	return &Loads{interval: interval, deliver: deliver, streams: map[chan struct{}]string{}}
+	return &Loads{interval: interval, deliver: deliver, streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}}
 }
 
 // Ask says which clusters are to be reported from now on.
@@ -54,45 +54,50 @@ func (l *Loads) Ask(clusters []string) {
 		return
 	}
 	l.clusters = clusters
-	for wake := range l.streams {
+	for s := range l.streams {
 		select {
-		case wake <- struct{}{}:
+		case s.wake <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// Nodes are the Envoys that report at present.
+// Nodes are the Envoys that report at present, and are believed.
 func (l *Loads) Nodes() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Sorted(maps.Values(l.streams))
+	var out []string
+	for s := range l.streams {
+		if s.hub.knows(s.node) {
+			out = append(out, s.node.ID)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// reporting is the service.
+type reporting struct {
+	hub   *Hub
+	loads *Loads
 }
 
 // StreamLoadStats serves one Envoy.
-func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStatsServer) error {
+func (r reporting) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStatsServer) error {
 	req, err := ss.Recv()
 	if err != nil {
 		return err
 	}
-	node := req.GetNode().GetId()
-	client := strings.HasPrefix(req.GetNode().GetUserAgentName(), "gRPC")
-	wake := make(chan struct{}, 1)
-	wake <- struct{}{}
-	l.mu.Lock()
-	l.streams[wake] = node
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		delete(l.streams, wake)
-		l.mu.Unlock()
-	}()
-	go l.ask(ss, wake, client)
+	s := &reporter{hub: r.hub, node: admitted(ss.Context(), req.GetNode()), wake: make(chan struct{}, 1),
+		client: strings.HasPrefix(req.GetNode().GetUserAgentName(), "gRPC")}
+	r.loads.open(s)
+	defer r.loads.close(s)
+	go r.loads.ask(ss, s)
 	for {
 		if len(req.GetClusterStats()) > 0 {
-			r := report(node, req.GetClusterStats())
-			r.Client = client
-			l.deliver(r)
+			if report, ok := s.take(ss.Context(), req.GetClusterStats()); ok {
+				r.loads.deliver(report)
+			}
 		}
 		if req, err = ss.Recv(); err != nil {
 			return err
@@ -100,19 +105,45 @@ func (l *Loads) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStat
 	}
 }
 
-func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wake <-chan struct{}, client bool) {
+func (l *Loads) open(s *reporter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.opened++
+	s.id = l.opened
+	who := s.node.identity()
+	if l.paces[who] == nil {
+		most := s.hub.Admission.Limits.ReportsPerSecond
+		l.paces[who] = &pace{Limiter: rate.NewLimiter(rate.Limit(most), most)}
+	}
+	s.pace = l.paces[who]
+	s.pace.streams++
+	l.streams[s] = struct{}{}
+	s.wake <- struct{}{}
+}
+
+func (l *Loads) close(s *reporter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.streams, s)
+	if s.pace.streams--; s.pace.streams == 0 {
+		delete(l.paces, s.node.identity())
+	}
+}
+
+func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, s *reporter) {
 	for {
 		select {
 		case <-ss.Context().Done():
 			return
-		case <-wake:
+		case <-s.wake:
 		}
 		l.mu.Lock()
-		r := &loadstats.LoadStatsResponse{
-			Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: true,
-		}
+		clusters := l.clusters
 		l.mu.Unlock()
-		if client { // grpc-go reads the first answer only, and knows no endpoints
+		r := &loadstats.LoadStatsResponse{
+			Clusters: s.hub.asked(s.node, clusters), LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: true,
+		}
+		if s.client { // grpc-go reads the first answer only, and knows no endpoints
 			r.Clusters, r.SendAllClusters, r.ReportEndpointGranularity = nil, true, false
 		}
 		if ss.Send(r) != nil {
@@ -121,24 +152,12 @@ func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, wak
 	}
 }
 
-func report(node string, stats []*endpoint.ClusterStats) Report {
-	r := Report{Node: node, At: time.Now(), Clusters: map[string]ClusterLoad{}}
-	for _, cs := range stats {
-		load := ClusterLoad{Interval: cs.GetLoadReportInterval().AsDuration(), Endpoints: map[string]analysis.Counts{}}
-		for _, loc := range cs.GetUpstreamLocalityStats() {
-			load.Counts = load.Counts.Add(counts(loc.GetTotalSuccessfulRequests(), loc.GetTotalErrorRequests()))
-			for _, e := range loc.GetUpstreamEndpointStats() {
-				a := e.GetAddress().GetSocketAddress()
-				name := a.GetAddress() + ":" + strconv.Itoa(int(a.GetPortValue()))
-				load.Endpoints[name] = load.Endpoints[name].Add(counts(e.GetTotalSuccessfulRequests(), e.GetTotalErrorRequests()))
-			}
-		}
-		load.Counts = load.Counts.Add(counts(0, cs.GetTotalDroppedRequests()))
-		r.Clusters[cs.GetClusterName()] = load
+// slow keeps whoever reports too fast from being read as fast as they write.
+func (s *reporter) slow(ctx context.Context) {
+	t := time.NewTimer(time.Duration(float64(time.Second) / float64(s.pace.Limit())))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
-	return r
-}
-
-func counts(ok, failed uint64) analysis.Counts {
-	return analysis.Counts{Requests: float64(ok + failed), Errors: float64(failed)}
 }

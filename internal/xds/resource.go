@@ -31,7 +31,7 @@ const (
 // Resource is one resource, encoded once for all streams.
 type Resource struct {
 	Type, Name string
-	Version    string   // of the content: 16 hex digits of its SHA-256, the same on every replica
+	Version    string   // of the content: 16 hex digits of its SHA-256, the same on every replica. Envoys may be told more (recall.go)
 	Nodes      []string // node clusters that may have it; none: all
 	services   []string // it belongs to
 	encoded    []byte   // field 2 of DeltaDiscoveryResponse, tagged
@@ -52,13 +52,18 @@ func (r *Resource) names(cluster string) bool {
 }
 
 func newResource(typ, name string, m proto.Message) (*Resource, error) {
+	return newResourceTold(typ, name, m, func(hash string) string { return hash })
+}
+
+// newResourceTold makes a resource of which the Envoys are told more than the hash as its version.
+func newResourceTold(typ, name string, m proto.Message, told func(hash string) string) (*Resource, error) {
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", typ, name, err)
 	}
 	r := &Resource{Type: typ, Name: name, Version: contentVersion(body)}
 	res, err := proto.MarshalOptions{Deterministic: true}.Marshal(&discovery.Resource{
-		Name: name, Version: r.Version, Resource: &anypb.Any{TypeUrl: typ, Value: body},
+		Name: name, Version: told(r.Version), Resource: &anypb.Any{TypeUrl: typ, Value: body},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", typ, name, err)

@@ -19,9 +19,9 @@ import (
 )
 
 // buildRoute makes the one resource that changes in a rollout, in its forms.
-func buildRoute(t rollout.Table) (*forms, error) {
-	rb := routeBuilder{t: t, p: t.Policy}
-	f := &forms{table: t, parts: map[string]*Resource{}, older: map[string]*Resource{}}
+func buildRoute(t rollout.Table, key Key) (*forms, error) {
+	rb := routeBuilder{t: t, p: t.Policy, key: key}
+	f := &forms{table: t, key: key, parts: map[string]*Resource{}, older: map[string]*Resource{}}
 	var err error
 	if f.whole, err = rb.whole(); err != nil {
 		return nil, err
@@ -78,16 +78,18 @@ func (b routeBuilder) clusters() []string {
 }
 
 type routeBuilder struct {
-	t rollout.Table
-	p *policy.Policy
+	t   rollout.Table
+	p   *policy.Policy
+	key Key
 }
 
 func (b routeBuilder) resource(routes []*route.Route) (*Resource, error) {
-	r, err := newResource(TypeRoute, b.t.Service, &route.RouteConfiguration{
+	seal := func(hash string) string { return b.key.seal(b.t.Service, hash, b.t.Unstored) }
+	r, err := newResourceTold(TypeRoute, b.t.Service, &route.RouteConfiguration{
 		Name:             b.t.Service,
 		ValidateClusters: wrapperspb.Bool(true),
 		VirtualHosts:     []*route.VirtualHost{{Name: b.t.Service, Domains: []string{"*"}, Routes: routes}},
-	})
+	}, seal)
 	if err != nil {
 		return nil, err
 	}

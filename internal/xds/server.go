@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,12 +10,9 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -77,16 +73,25 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return proto.Unmarshal(data.Materialize(), m)
 }
 
-// maxRequest is large enough for an Envoy that reconnects knowing 100 000 resources.
-const maxRequest = 16 << 20
+const (
+	// ageGrace is from the request to connect again until the connection ends: ADS and load reports never end by
+	// themselves.
+	ageGrace = time.Second
+	// idleAfter is how long a connection may take for its handshake, or be without a stream.
+	idleAfter = 30 * time.Second
+)
 
 // NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
 func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
+	limits := h.Admission.Limits
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
-		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.StreamInterceptor(newEntrance(h).stream),
+		grpc.MaxRecvMsgSize(limits.RequestBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second,
+			MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: ageGrace, MaxConnectionIdle: idleAfter}),
+		grpc.ConnectionTimeout(idleAfter),
 		grpc.MaxConcurrentStreams(100),
 	}
 	if tlsConfig != nil {
@@ -104,7 +109,7 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 			Handler: func(_ any, ss grpc.ServerStream) error { return h.serve(ss) },
 		}},
 	}, nil)
-	loadstats.RegisterLoadReportingServiceServer(s, loads)
+	loadstats.RegisterLoadReportingServiceServer(s, reporting{h, loads})
 	return s
 }
 
@@ -114,15 +119,14 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 	if err := ss.RecvMsg(req); err != nil {
 		return err
 	}
-	if req.GetNode().GetId() == "" {
-		return status.Error(codes.InvalidArgument, "the first request carries no node.id: set node.id and node.cluster in Envoy's bootstrap")
-	}
-	s := h.open(nodeOf(req.GetNode(), peerOf(ss.Context())))
+	s := h.open(admitted(ss.Context(), req.GetNode()))
 	defer s.close()
 	done := make(chan error, 1)
 	go func() { done <- s.write(ss) }()
 	for {
-		s.receive(req)
+		if err := s.receive(req); err != nil {
+			return err
+		}
 		req = &discovery.DeltaDiscoveryRequest{}
 		if err := ss.RecvMsg(req); errors.Is(err, io.EOF) {
 			return nil
@@ -135,11 +139,4 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 		default:
 		}
 	}
-}
-
-func peerOf(ctx context.Context) string {
-	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		return p.Addr.String()
-	}
-	return ""
 }

@@ -23,6 +23,7 @@ type session struct {
 	sent   map[string]response // by nonce, unanswered
 	booked map[string]struct{} // services whose book may know the stream
 	wake   chan struct{}
+	taking bool // a request is being taken in: nothing goes out before that is done
 }
 
 type response struct {
@@ -37,6 +38,7 @@ func (h *Hub) open(n Node) *session {
 	s := &session{hub: h, id: h.connect(n), node: n, inv: newInventory(), sent: map[string]response{},
 		booked: map[string]struct{}{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
+	h.speaks(s.id, n, s)
 	return s
 }
 
@@ -46,10 +48,13 @@ func (s *session) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.sessions, s.id)
+	s.taking = true // nothing goes out any more
 	for typ, k := range s.inv.kinds {
 		delete(h.wild[typ], s)
+		breath := 0
 		for name := range k.items {
 			h.unsubscribe(s, Ref{typ, name})
+			h.breathe(&breath)
 		}
 	}
 	h.disconnect(s.id, s.node, s.booked)
@@ -58,14 +63,23 @@ func (s *session) close() {
 // served are the types that there are. Others are not answered: nothing of them is remembered either.
 func served(typ string) bool { return slices.Contains(sendOrder(), typ) }
 
-// receive takes one request in.
-func (s *session) receive(req *discovery.DeltaDiscoveryRequest) {
+// receive takes one request in; an error ends the stream.
+func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 	typ := req.GetTypeUrl()
 	if !served(typ) {
-		return
+		s.hub.refuseType(s.node, typ)
+		return nil
+	}
+	if err := s.hub.tooLong(s.node, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
+		return err
 	}
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	if err := s.tooMany(typ, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
+		return err
+	}
+	s.taking = true
+	defer func() { s.taking = false }()
 	s.answer(typ, req)
 	_, first := s.inv.kind(typ)
 	brought := req.GetInitialResourceVersions()
@@ -79,6 +93,7 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) {
 		s.remember(typ)
 	}
 	s.poke()
+	return nil
 }
 
 // answer takes an ACK or a NACK in. xds_protocol.rst: "The nonce may be used to correlate an ack/nack with a
@@ -96,10 +111,11 @@ func (s *session) answer(typ string, req *discovery.DeltaDiscoveryRequest) {
 		}
 		return
 	}
+	why := s.hub.refusal(s.node, d.GetMessage())
 	s.hub.nacks[shortType(typ)]++
-	s.hub.log.WithFields(logrus.Fields{"node": s.node.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + bounded(d.GetMessage()))
+	s.hub.log.WithFields(logrus.Fields{"node": s.node.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + why)
 	if p := s.inv.refuse(typ, r.parcels, s.hub.cat, s.hub.now()); p != nil {
-		s.hub.refused(s, *p, d.GetMessage())
+		s.hub.refused(s, *p, why)
 	}
 }
 
@@ -110,8 +126,13 @@ func (s *session) begin(typ string, brought map[string]string) {
 	if typ == TypeCluster && len(brought) == 0 && !s.node.Diagnostic {
 		s.hub.restarted(s.node.ID)
 	}
+	breath := 0
 	for name, version := range brought {
+		s.hub.breathe(&breath)
 		r := Ref{typ, name}
+		if typ == TypeRoute {
+			version = s.hub.recall(name, version)
+		}
 		res := s.hub.cat.known(r, version)
 		if res.unknown && typ == TypeRoute {
 			if part := s.gate().recognise(name, version); part != nil {
@@ -129,7 +150,9 @@ func (s *session) subscribe(typ string, first bool, names []string, brought map[
 		s.inv.wild(typ, s.hub.cat.names[typ])
 		s.hub.subscribeAll(s, typ)
 	}
+	breath := 0
 	for _, name := range names {
+		s.hub.breathe(&breath)
 		if name == "*" {
 			continue
 		}
@@ -140,7 +163,9 @@ func (s *session) subscribe(typ string, first bool, names []string, brought map[
 }
 
 func (s *session) unsubscribe(typ string, names []string) {
+	breath := 0
 	for _, name := range names {
+		s.hub.breathe(&breath)
 		if name == "*" {
 			s.inv.tame(typ)
 			delete(s.hub.wild[typ], s)
@@ -171,6 +196,9 @@ func (s *session) remember(typ string) {
 func (s *session) next() (r reply, nonce string, ok bool) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	if s.taking {
+		return r, "", false // it is poked afterwards
+	}
 	s.inv.wake(s.hub.now())
 	for {
 		if r, ok = s.gate().next(); !ok {

@@ -14,9 +14,10 @@ type Status struct {
 	Service    string
 	Generation uint64
 	Counts     Counts
-	Crowds     []rollout.Crowd // who serves what
-	Nodes      []NodeStatus    // those that do not have the table, or refuse something; in order
-	Lossy      []Lossy         // connected ones whose load reports lack attempts; in order
+	Crowds     []rollout.Crowd   // who serves what
+	Nodes      []NodeStatus      // those that do not have the table, or refuse something; in order
+	Lossy      []Lossy           // connected ones whose load reports lack attempts; in order
+	Recalled   []rollout.Attempt // Envoys remember that these were cut; in order
 
 	// The rest follows from what is above.
 
@@ -103,7 +104,7 @@ func (s Status) Merge(o Status) Status {
 		o.Counts.Behind, o.Counts.Applied = o.Counts.Behind+o.Counts.Applied, 0
 	}
 	s.Counts.plus(o.Counts)
-	s.Nodes, s.Lossy = slices.Concat(s.Nodes, o.Nodes), slices.Concat(s.Lossy, o.Lossy)
+	s.Nodes, s.Lossy, s.Recalled = slices.Concat(s.Nodes, o.Nodes), slices.Concat(s.Lossy, o.Lossy), slices.Concat(s.Recalled, o.Recalled)
 	slices.SortFunc(s.Nodes, NodeStatus.compare)
 	live := map[string]bool{}
 	for _, n := range s.Nodes {
@@ -136,6 +137,8 @@ func (s Status) derive() Status {
 	s.Lagging, s.Refusals = nil, nil
 	slices.SortFunc(s.Nodes, NodeStatus.compare)
 	slices.SortFunc(s.Lossy, Lossy.compare)
+	slices.SortFunc(s.Recalled, rollout.Attempt.Compare)
+	s.Recalled = slices.Compact(s.Recalled)
 	for _, n := range s.Nodes {
 		switch n.Standing {
 		case Lagging:

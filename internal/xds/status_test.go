@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -75,6 +76,9 @@ func FuzzMerge(f *testing.F) {
 			for range next(3) {
 				s.Lossy = append(s.Lossy, Lossy{Node: string('a' + rune(next(3))), Build: string('x' + rune(next(2)))})
 			}
+			for range next(3) {
+				s.Recalled = append(s.Recalled, rollout.Attempt{Version: string('v' + rune(next(2))), Number: 1 + int(next(2))})
+			}
 			return s.derive()
 		}
 		a, b, c := one(), one(), one()
@@ -83,6 +87,9 @@ func FuzzMerge(f *testing.F) {
 			if !same(got, want) {
 				t.Fatalf("order %d:\n%+v\n%+v", i, got, want)
 			}
+		}
+		if once := slices.Compact(slices.Clone(want.Recalled)); len(once) != len(want.Recalled) {
+			t.Fatalf("recalled twice: %v", want.Recalled)
 		}
 		if c := want.Counts; want.InForce && (c.Behind > 0 || c.Refused > 0 || c.Applied == 0) {
 			t.Fatalf("in force: %+v", want)

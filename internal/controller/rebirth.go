@@ -1,0 +1,69 @@
+package controller
+
+import (
+	"crypto/rand"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// A service may be removed, and its policy be there all the same: it begins anew. Both are one write, so that at any
+// moment the Envoys have a service that is judged: the old one until the new one is stored.
+
+// document is what the policies say of a service; nil: nothing.
+func (c *Controller) document(service string) *policy.Document {
+	i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == service })
+	if i < 0 {
+		return nil
+	}
+	return &c.set.docs[i]
+}
+
+// rebirth adds to the write that removes a service its beginning anew, where its policy is there.
+func (c *Controller) rebirth(j job) job {
+	d := c.document(j.write.Service)
+	if !j.remove || d == nil {
+		return j
+	}
+	u := newUnit(rollout.State{})
+	u.origin, u.text, u.adopted = c.set.origins[filepath.Dir(d.File)], d.Text, true
+	next, records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
+	if err != nil {
+		c.Log.WithError(err).WithField("service", d.Policy.Service).Error("a service that was removed does not begin anew")
+		j.u.panicked = err
+		return j
+	}
+	u.state = next
+	decision := u.outbox.Decide(time.Now(), nil, next.Stable, false)
+	u.outbox.Begin()
+	for _, r := range records {
+		u.keep(decision, entryOf(u, r))
+	}
+	j.reborn, j.state, j.records = u, next, append(j.records, u.records...)
+	j.write.Delete, j.write.PolicyHash, j.write.PolicyText = false, next.PolicyHash, u.text
+	return j
+}
+
+// gone takes in that the removal of a service is stored, and puts the one that began anew in its place.
+func (c *Controller) gone(j job, now time.Time) {
+	_, more := c.unsaved[j.u]
+	late := j.reborn == nil && j.u.panicked == nil && c.document(j.write.Service) != nil
+	if more || late { // what was decided since is told as well; a policy that came back meanwhile goes with the next write
+		c.unsaved[j.u] = struct{}{}
+		return
+	}
+	c.removed(j.u)
+	if u := j.reborn; u != nil {
+		c.units[j.write.Service] = u
+		u.tell(u.outbox.decided, c.events)
+		u.outbox.Stored(now, u.outbox.decided, j.table)
+		c.note(u)
+		c.aim(u)
+		u.made = j.made
+		c.publish(now, u)
+	}
+	c.reconcileAll()
+}

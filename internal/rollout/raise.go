@@ -1,0 +1,243 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// shut is why a weight may not rise now. It is what the verdict says; the zero value: it may.
+type shut struct {
+	code    analysis.Code
+	why     string
+	seconds *float64 // expected until it may; nil: not known
+}
+
+// guard looks at a version that is to have more, and changes nothing. Cuts see no guard, nor does what a person
+// promotes.
+type guard func(v *Version, to int) shut
+
+func because(code analysis.Code, format string, args ...any) shut {
+	return shut{code: code, why: fmt.Sprintf(format, args...)}
+}
+
+// passes asks guards in their order. The first that says no is the verdict.
+func (m *machine) passes(v *Version, to int, guards []guard) bool {
+	for _, g := range guards {
+		if s := g(v, to); s.code != "" {
+			m.verdict(v, analysis.Wait, s.code, "%s", s.why)
+			v.Verdict.SecondsToDecide = s.seconds
+			return false
+		}
+	}
+	return true
+}
+
+// raise is the only way up: a version has more afterwards, if no guard says no. Others make way for it first.
+func (m *machine) raise(v *Version, to int, guards []guard, makeWay func()) bool {
+	if to < size(v.Slots) || !m.passes(v, to, guards) {
+		return false
+	}
+	makeWay()
+	m.setWeight(v, to)
+	return true
+}
+
+// lower takes from a version what is above a weight.
+func (m *machine) lower(v *Version, to int) { m.setWeight(v, min(to, size(v.Slots))) }
+
+// beforeFirst are the guards of a version that has no weight yet.
+func (m *machine) beforeFirst() []guard {
+	return []guard{m.envoysAreBack, m.trafficIsKnown, m.firstStepFits}
+}
+
+// always are the guards of a canary that hold at any time, and say so at any time.
+func (m *machine) always() []guard {
+	return []guard{m.nobodyRefuses, m.isInForce, m.evidenceComes, m.isNotPaused, m.stableIsWell, m.looksClean}
+}
+
+// beforeStep are the guards of the next step, once fresh evidence under the present weight was judged.
+func (m *machine) beforeStep() []guard {
+	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isWithinBudget, m.isWithinCap, m.hasRoom}
+}
+
+// beforePromotion are those of the last one.
+func (m *machine) beforePromotion() []guard {
+	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.diskAnswers}
+}
+
+// firstStep gives a warming version its first weight.
+func (m *machine) firstStep(v *Version) {
+	w := min(m.startWeight(), m.cap(v))
+	if m.room() < w {
+		w = m.Policy.Ramp.First()
+	}
+	if !m.raise(v, w, m.beforeFirst(), func() { m.yield(v, w) }) {
+		return
+	}
+	v.Phase, v.Held = Canary, false
+	if !v.PausedAt.IsZero() {
+		v.Phase = Paused
+	}
+	v.PinsUntil = at0 // there will be new sessions
+	if !v.FirstWeight.IsZero() {
+		v.EvidenceAt = m.at // without a weight it was not silent
+	}
+	m.verdict(v, analysis.Wait, analysis.NotInForce, "weight %s is on its way to the Envoys", share(w))
+	m.record(v, KindStarted, System, "first step: %s", share(w))
+}
+
+// advance raises the weight of a canary, or promotes it. It is called only when fresh evidence under
+// the present weight has just been judged.
+func (m *machine) advance(v *Version) {
+	w := m.Weight(v.Name)
+	next := m.Policy.Ramp.Next(w)
+	if next == policy.FullWeight {
+		if m.passes(v, next, m.beforePromotion()) {
+			p := m.Policy.Judge.PromoteWithin
+			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), p.Ratio, p.Margin, v.took(m.at))
+			m.promote(v, System, "%s", v.Verdict.Reason)
+		}
+		return
+	}
+	m.raise(v, next, m.beforeStep(), func() {
+		back, _ := m.inTheWay(v, next-w)
+		for _, o := range back {
+			m.requeue(o, "the lead %s needs the room", v.Name)
+		}
+		held := m.at.Sub(v.WeightSince).Round(time.Second)
+		m.verdict(v, analysis.Pass, analysis.Passed, "clean at %s for %s: the next step is %s", share(w), held, share(next))
+		m.record(v, KindAdvanced, System, "%s -> %s: no worse than tolerated (evidence %.2g of %.0f)", share(w), share(next), v.Judge.E(&v.Config), 1/v.Config.Alpha)
+	})
+}
+
+func (m *machine) serviceStays(*Version, int) shut {
+	if m.removing {
+		return because(analysis.Holding, "the service is being removed: nothing is raised")
+	}
+	return shut{}
+}
+
+// envoysAreBack waits after a restart for the Envoys from before it: what they serve and refuse is not known yet.
+func (m *machine) envoysAreBack(*Version, int) shut {
+	if m.Gone == 0 || m.ResumedAt.IsZero() || m.at.Sub(m.ResumedAt) >= returnWithin {
+		return shut{}
+	}
+	return because(analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+}
+
+func (m *machine) trafficIsKnown(v *Version, _ int) shut {
+	if !m.Policy.Ramp.Auto() || m.rated() || m.at.Sub(v.WarmingFrom) >= rateWaitMax {
+		return shut{}
+	}
+	return because(analysis.Dwell, "measuring stable's traffic before the first step")
+}
+
+func (m *machine) firstStepFits(v *Version, to int) shut {
+	if m.canYield(v, to) {
+		return shut{}
+	}
+	return because(analysis.Holding, "no room for %s: stable must keep %s", share(to), share(minStable))
+}
+
+func (m *machine) nobodyRefuses(*Version, int) shut {
+	if n := m.Nack(); n != nil {
+		return because(analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", n.Node, n.Message)
+	}
+	return shut{}
+}
+
+func (m *machine) isInForce(v *Version, _ int) shut {
+	if m.moved || !m.InForceAt(v.Name) || v.WeightSince.IsZero() {
+		return because(analysis.NotInForce, "weight %s is not in force: %s", share(m.Weight(v.Name)), m.whyNotInForce())
+	}
+	return shut{}
+}
+
+func (m *machine) evidenceComes(*Version, int) shut {
+	if m.Missing != nil {
+		return because(m.Missing.Code, "%s", m.Missing.Reason)
+	}
+	return shut{}
+}
+
+func (m *machine) isNotPaused(v *Version, _ int) shut {
+	if v.Phase == Paused {
+		return because(analysis.Paused, "paused by hand at %s", share(m.Weight(v.Name)))
+	}
+	return shut{}
+}
+
+func (m *machine) stableIsWell(v *Version, _ int) shut {
+	if v.Judge.Incident(v.seconds(m.at)) {
+		return because(analysis.IncidentShared, "stable suffers as well: waiting for it to recover")
+	}
+	return shut{}
+}
+
+func (m *machine) looksClean(v *Version, _ int) shut {
+	if v.Judge.Suspicious(&v.Config) {
+		return because(analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
+	}
+	return shut{}
+}
+
+func (m *machine) hasDwelt(v *Version, _ int) shut {
+	held, hold := m.at.Sub(v.WeightSince), m.Policy.Ramp.Hold.Std()
+	if held < hold {
+		return because(analysis.Dwell, "at %s for %s of %s", share(m.Weight(v.Name)), held.Round(time.Second), hold)
+	}
+	return shut{}
+}
+
+// isWithinBudget: a total failure at the next step may cost so many requests before canaryd can react, as far as the
+// evidence goes.
+func (m *machine) isWithinBudget(v *Version, to int) shut {
+	cost := v.Judge.Exposure.Upper(&v.Config, max(v.Judge.M, 1)) * m.Rate.PerSecond() * float64(to) / policy.FullWeight * m.reaction()
+	if cost > v.Config.Budget {
+		return because(analysis.Budget, "as far as the evidence goes, %s could cost up to %.0f failed requests before a cut; the budget is %g", share(to), cost, v.Config.Budget)
+	}
+	return shut{}
+}
+
+func (m *machine) isWithinCap(v *Version, to int) shut {
+	if to > m.cap(v) {
+		return because(analysis.Holding, "%s is the most beside the older canary %s", share(m.cap(v)), m.leadName())
+	}
+	return shut{}
+}
+
+func (m *machine) hasRoom(v *Version, to int) shut {
+	if _, ok := m.inTheWay(v, to-m.Weight(v.Name)); !ok {
+		return because(analysis.Holding, "no room for %s: stable must keep %s", share(to), share(minStable))
+	}
+	return shut{}
+}
+
+func (m *machine) isProven(v *Version, _ int) shut {
+	if v.Judge.Proven(&v.Config) {
+		return shut{}
+	}
+	w := m.Weight(v.Name)
+	s := because(analysis.Holding, "gathering proof at %s: %.2g of %.0f", share(w), v.Judge.Promotion.E, 1/v.Config.Beta)
+	if m.Weight(m.Stable) == 0 {
+		return s
+	}
+	usual := v.Judge.Exposure.Stable.Rate()
+	t := analysis.TimeToPromote(&v.Config, m.Rate.PerSecond(), float64(w)/policy.FullWeight, usual, max(v.Judge.M, 1))
+	if t *= v.Judge.Unproven(&v.Config); !math.IsInf(t, 1) {
+		s.seconds = &t
+	}
+	return s
+}
+
+// diskAnswers: a promotion ends the judgement, and reaches no Envoy before it is stored.
+func (m *machine) diskAnswers(v *Version, _ int) shut {
+	if m.stuck {
+		return because(analysis.Holding, "proven at %s: the promotion waits for the disk, and the rollback test goes on meanwhile", share(m.Weight(v.Name)))
+	}
+	return shut{}
+}

@@ -1,0 +1,51 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// Attempt is one attempt of a version.
+type Attempt struct {
+	Version string
+	Number  int
+}
+
+// Compare orders attempts.
+func (a Attempt) Compare(b Attempt) int {
+	return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Number, b.Number))
+}
+
+// recalled fails an attempt that was cut before, by a canaryd that ended before it could store that. Whatever has
+// become of the version since counts for more: a newer attempt, and what a person promoted.
+func (m *machine) recalled(e Recalled) {
+	v := m.Version(e.Version)
+	if v == nil || v.Attempt != e.Attempt || !v.onTrial() {
+		return
+	}
+	m.fail(v, analysis.Recalled, "it had been cut when canaryd ended before it could store that; an Envoy that came back still knew. Why it was cut is in canaryd's log from before its start")
+}
+
+// onTrial reports whether an attempt can still be failed by what Envoys remember: its fate is open, and no person
+// wants it at 100 %.
+func (v *Version) onTrial() bool { return v.Phase.Waiting() && v.Wanted == "" }
+
+// Recall is the table without those of some attempts which it still has under test, for the time until a newer
+// table says what has become of them. It reports whether there was one.
+func (t Table) Recall(cuts []Attempt) (Table, bool) {
+	var names []string
+	var unstored []Attempt
+	for _, c := range t.Clusters {
+		if a := (Attempt{c.Version, c.Attempt}); c.OnTrial && slices.Contains(cuts, a) {
+			names, unstored = append(names, c.Version), append(unstored, a)
+		}
+	}
+	if len(names) == 0 {
+		return t, false
+	}
+	t = t.Without(names, "")
+	t.Generation, t.Unstored = 0, slices.Concat(t.Unstored, unstored)
+	return t, true
+}

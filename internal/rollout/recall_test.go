@@ -1,0 +1,131 @@
+package rollout
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+const rampOfRecall = "ramp: {steps: [10%, 100%], hold: 1h, canaries: 1}\njudge: {clump: 1}\n"
+
+// What an Envoy remembers fails an attempt that is under test, and nothing else.
+func TestWhatARecallFails(t *testing.T) {
+	do := func(verb string) func(r *run) {
+		return func(r *run) { r.step(Commanded{At: r.at, Verb: verb, Version: "v2", Reachable: true, By: "ann"}) }
+	}
+	for _, c := range []struct {
+		what  string
+		story func(r *run)
+		fails bool
+	}{
+		{"a canary", func(*run) {}, true},
+		{"paused", do("pause"), true},
+		{"without an endpoint that answers", func(r *run) { r.step(Probed{At: r.at, Version: "v2"}) }, true},
+		{"promoted since", do("promote"), false},
+		{"promoted and replaced since", func(r *run) {
+			do("promote")(r)
+			r.step(Commanded{At: r.at, Verb: "promote", Version: "v1", Reachable: true, By: "ann"})
+		}, false},
+		{"cut already", do("abort"), false},
+		{"a later attempt", func(r *run) {
+			do("abort")(r)
+			r.step(Announced{At: r.at, Version: "v2", Again: true, By: "ci"})
+			r.step(Probed{At: r.at, Version: "v2", Up: true})
+		}, false},
+	} {
+		r := newRun(t, seedV1+rampOfRecall)
+		r.announce("v2", "10.0.0.2:80")
+		c.story(r)
+		was, told := r.s.Version("v2").Phase, len(r.log)
+		r.step(Recalled{At: r.at, Version: "v2", Attempt: 1})
+		v := r.s.Version("v2")
+		if !c.fails {
+			if v.Phase != was || len(r.log) != told {
+				t.Errorf("%s: it was %s and is %s: %+v", c.what, was, v.Phase, r.log[told:])
+			}
+			continue
+		}
+		last := r.log[len(r.log)-1]
+		if v.Phase != Failed || r.s.Weight("v2") != 0 || v.Verdict.Outcome != analysis.Fail || v.Verdict.Code != analysis.Recalled {
+			t.Errorf("%s: it is %s with %d, %+v", c.what, v.Phase, r.s.Weight("v2"), v.Verdict)
+		}
+		if last.Kind != KindRolledBack || last.Attempt != 1 || last.After["v2"] != 0 || !strings.Contains(last.Reason, "before it could store that") {
+			t.Errorf("%s: %+v", c.what, last)
+		}
+	}
+}
+
+// One that waits in line has no weight, and would get one when its turn comes.
+func TestARecallFailsWhatWaitsInLine(t *testing.T) {
+	r := newRun(t, seedV1+rampOfRecall)
+	r.announce("v2", "10.0.0.2:80")
+	r.announce("v3", "10.0.0.3:80")
+	if p := r.s.Version("v3").Phase; p != Queued {
+		t.Fatalf("v3 is %s", p)
+	}
+	r.step(Recalled{At: r.at, Version: "v3", Attempt: 1})
+	r.step(Recalled{At: r.at, Version: "v4", Attempt: 1}) // nobody knows it
+	if v2, v3 := r.s.Version("v2").Phase, r.s.Version("v3").Phase; v2 != Canary || v3 != Failed {
+		t.Errorf("v2 is %s, v3 %s", v2, v3)
+	}
+}
+
+// A person wants v2 at 100 % as soon as its containers answer: what was cut before counts for less.
+func TestWhatAPersonWantsIsNotRecalled(t *testing.T) {
+	r := newRun(t, seedV1+rampOfRecall+"docker: {image: r/shop, port: 80}\n")
+	r.step(Announced{At: r.at, Version: "v2", Image: "r/shop:v2", By: "ci"})
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v2", By: "ann"})
+	if v := r.s.Version("v2"); v.Phase != Warming || v.Wanted == "" || v.Attempt != 1 {
+		t.Fatalf("%+v", v)
+	}
+	r.step(Recalled{At: r.at, Version: "v2", Attempt: 1})
+	if p := r.s.Version("v2").Phase; p != Warming {
+		t.Errorf("it is %s", p)
+	}
+}
+
+// The table without what Envoys remember is what it would be after the cut; what it does not have under test stays.
+func TestATableWithoutWhatIsRecalled(t *testing.T) {
+	r := newRun(t, seedV1+strings.Replace(rampOfRecall, "canaries: 1", "canaries: 2", 1))
+	r.announce("v2", "10.0.0.2:80")
+	r.announce("v3", "10.0.0.3:80")
+	whole := r.s.Table()
+	for _, none := range [][]Attempt{nil, {{"v2", 2}}, {{"v1", 1}}, {{"v9", 1}}} {
+		if got, changed := whole.Recall(none); changed || got.Generation != whole.Generation || slotsOf(got.Slots, "v2") != 1000 {
+			t.Errorf("%v: %+v", none, got)
+		}
+	}
+	got, changed := whole.Recall([]Attempt{{"v1", 1}, {"v2", 1}, {"v3", 7}})
+	if !changed || got.Generation != 0 || !slices.Equal(got.Unstored, []Attempt{{"v2", 1}}) || !slices.Contains(got.Cut, "v2") {
+		t.Errorf("%v %+v", changed, got)
+	}
+	if len(whole.Unstored) > 0 || !whole.Knows("v2") {
+		t.Error("the table itself has changed")
+	}
+	r.step(Recalled{At: r.at, Version: "v2", Attempt: 1})
+	after := r.s.Table()
+	if !slices.Equal(after.Slots, got.Slots) || len(after.Clusters) != len(got.Clusters) || after.Knows("v2") {
+		t.Errorf("after the cut %+v, before %+v", after, got)
+	}
+}
+
+// A table that is served says the same whatever becomes of the state that it was made of.
+func TestATableKeepsItsPolicy(t *testing.T) {
+	r := newRun(t, seedV1)
+	table := r.s.Table()
+	r.policy(seedV1 + "route: {timeout: 3s}\n")
+	if table.Policy.Route.Timeout == r.s.Policy.Route.Timeout {
+		t.Errorf("its timeout is %s now", table.Policy.Route.Timeout)
+	}
+}
+
+// Only what ends an attempt is to be remembered.
+func TestWhatEndsAnAttempt(t *testing.T) {
+	for _, k := range Kinds() {
+		if final := k == KindRolledBack || k == KindReturned || k == KindAborted; k.Final() != final || k.Final() && !k.Cut() {
+			t.Errorf("%s: final %v, a cut %v", k, k.Final(), k.Cut())
+		}
+	}
+}

@@ -1,0 +1,44 @@
+package xds
+
+import (
+	"strings"
+	"time"
+)
+
+// Limits bound what a peer, a stream and a report may cost. Known types only are served: that has no number.
+type Limits struct {
+	StreamsPerPeer     int           // of one IP address at a time; those of loopback are not counted
+	FirstMessage       time.Duration // a stream has to say who it is within that
+	NamesPerType       int           // that one stream may ask for
+	RequestBytes       int           // of one message
+	RefusalBytes       int           // kept of what an Envoy says when it refuses something
+	ReportsPerSecond   int           // of one node
+	EndpointsPerReport int           // of a report that names more only the sums are read
+	ConnectionAge      time.Duration // then an Envoy is asked to connect again, and shows its certificate; 10 % earlier or later
+}
+
+// DefaultLimits are far above what an Envoy does.
+func DefaultLimits() Limits {
+	return Limits{
+		StreamsPerPeer:     2000, // a thousand Envoys behind one address
+		FirstMessage:       5 * time.Second,
+		NamesPerType:       100_000,
+		RequestBytes:       16 << 20, // of an Envoy that comes back with 100 000 resources
+		RefusalBytes:       1 << 10,
+		ReportsPerSecond:   20, // they are asked for once in 100 ms at most
+		EndpointsPerReport: 10_000,
+		ConnectionAge:      time.Hour,
+	}
+}
+
+// nameBytes is more than any name has that canaryd gives, and what is read of what a node says of itself.
+const nameBytes = 512
+
+// bounded cuts a text that an Envoy wrote, which need not be UTF-8.
+func bounded(text string, most int) string {
+	const ellipsis = "…"
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:max(0, most-len(ellipsis))], "?") + ellipsis
+	}
+	return strings.ToValidUTF8(text, "?")
+}

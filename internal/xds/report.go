@@ -1,0 +1,135 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// Report is what one Envoy counted since its last report, as far as it is believed.
+type Report struct {
+	Node     string
+	Stream   uint64    // that it came on: two Envoys may have one node.id
+	Client   bool      // a gRPC client: every status but OK is an error to it
+	At       time.Time // its arrival: the end of the interval
+	Clusters map[string]ClusterLoad
+}
+
+// ClusterLoad is one cluster's part of a report: attempts and failed attempts.
+type ClusterLoad struct {
+	Interval  time.Duration
+	Counts    analysis.Counts
+	Dropped   float64 // by its circuit breakers; those of max_requests are among the failed attempts as well
+	Endpoints map[string]analysis.Counts
+}
+
+const (
+	longestInterval = 5 * time.Minute
+	mostPerSecond   = 10_000_000 // requests: no Envoy answers as many
+)
+
+// take reads a report, unless it is not believed.
+func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Report, bool) {
+	r := Report{Node: s.node.ID, Stream: s.id, Client: s.client, At: time.Now(), Clusters: map[string]ClusterLoad{}}
+	if !s.pace.Allow() {
+		s.hub.refusals.count(overReports, s.node, "more than %d load reports in a second", s.pace.Burst())
+		s.slow(ctx)
+		return r, false
+	}
+	var clusters []string
+	for _, cs := range stats {
+		clusters = append(clusters, cs.GetClusterName())
+	}
+	has, known := s.hub.vouch(s.node, clusters)
+	if !known {
+		s.hub.refusals.count(unknownNode, s.node, "a load report of a node without an ADS stream of the same certificate, or node.id and IP address, was not counted")
+		return r, false
+	}
+	for _, cs := range s.within(stats, has) {
+		if !has[cs.GetClusterName()] {
+			s.hub.refusals.count(unknownCluster, s.node, "load of a cluster that the node has not accepted was not counted: %s", bounded(cs.GetClusterName(), nameBytes))
+			continue
+		}
+		load, err := read(cs, r.Clusters[cs.GetClusterName()])
+		if err != nil {
+			s.hub.refusals.count(badNumbers, s.node, "a load report was not counted: cluster %s: %v", cs.GetClusterName(), err)
+			return r, false
+		}
+		r.Clusters[cs.GetClusterName()] = load
+	}
+	return r, len(r.Clusters) > 0
+}
+
+// within drops the endpoints of a report that has too many: their clusters' sums are read all the same.
+func (s *reporter) within(stats []*endpoint.ClusterStats, has map[string]bool) []*endpoint.ClusterStats {
+	n := 0
+	for loc := range localities(stats, has) {
+		n += len(loc.GetUpstreamEndpointStats())
+	}
+	if most := s.hub.Admission.Limits.EndpointsPerReport; n > most {
+		s.hub.refusals.count(overEndpoints, s.node, "of a load report with %d endpoints (at most %d) only the sums are read", n, most)
+		for loc := range localities(stats, has) {
+			loc.UpstreamEndpointStats = nil
+		}
+	}
+	return stats
+}
+
+// localities are those of the clusters that a node has.
+func localities(stats []*endpoint.ClusterStats, has map[string]bool) func(func(*endpoint.UpstreamLocalityStats) bool) {
+	return func(yield func(*endpoint.UpstreamLocalityStats) bool) {
+		for _, cs := range stats {
+			if !has[cs.GetClusterName()] {
+				continue
+			}
+			for _, loc := range cs.GetUpstreamLocalityStats() {
+				if !yield(loc) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// read adds a cluster's load to what the same report said of it before.
+func read(cs *endpoint.ClusterStats, load ClusterLoad) (ClusterLoad, error) {
+	interval := cs.GetLoadReportInterval().AsDuration()
+	if interval < 0 || interval > longestInterval {
+		return load, fmt.Errorf("an interval of %s", interval)
+	}
+	load.Interval = max(load.Interval, interval)
+	if load.Endpoints == nil {
+		load.Endpoints = map[string]analysis.Counts{}
+	}
+	most := max(1, load.Interval.Seconds()) * mostPerSecond
+	var err error
+	add := func(to analysis.Counts, ok, failed uint64) analysis.Counts {
+		to = to.Add(analysis.Counts{Requests: float64(ok) + float64(failed), Errors: float64(failed)})
+		if to.Requests > most {
+			err = fmt.Errorf("%.0f requests in %s", to.Requests, load.Interval)
+		}
+		return to
+	}
+	for _, loc := range cs.GetUpstreamLocalityStats() {
+		load.Counts = add(load.Counts, loc.GetTotalSuccessfulRequests(), loc.GetTotalErrorRequests())
+		for _, e := range loc.GetUpstreamEndpointStats() {
+			a := e.GetAddress().GetSocketAddress()
+			name := a.GetAddress() + ":" + strconv.Itoa(int(a.GetPortValue()))
+			load.Endpoints[name] = add(load.Endpoints[name], e.GetTotalSuccessfulRequests(), e.GetTotalErrorRequests())
+		}
+	}
+	if load.Dropped += float64(cs.GetTotalDroppedRequests()); load.Dropped > most {
+		err = fmt.Errorf("%.0f dropped requests in %s", load.Dropped, load.Interval)
+	}
+	for name, n := range load.Endpoints {
+		if n.Requests > load.Counts.Requests || n.Errors > load.Counts.Errors {
+			return load, fmt.Errorf("%.0f errors in %.0f requests of %s, more than of the cluster", n.Errors, n.Requests, bounded(name, nameBytes))
+		}
+	}
+	return load, err
+}
