@@ -35,29 +35,44 @@ func remote(c *cobra.Command) *client {
 
 // call sends one request; a problem document becomes an error that says what the daemon said.
 func (c *client) call(ctx context.Context, method, path string, body, into any) error {
+	_, err := c.ask(ctx, method, path, body, into)
+	return err
+}
+
+// ask is call for one who also wants to know with which status it was answered.
+func (c *client) ask(ctx context.Context, method, path string, body, into any) (status int, err error) {
 	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return 0, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if resp.StatusCode >= 400 {
-		var p web.Problem
-		if json.Unmarshal(raw, &p) == nil && p.Detail != "" {
-			return &p
-		}
-		return fmt.Errorf("%s %s: the daemon answered %s", method, path, resp.Status)
+		return resp.StatusCode, refusal(method, path, resp, raw)
 	}
 	if into == nil || len(raw) == 0 {
-		return nil
+		return resp.StatusCode, nil
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("%s %s: the answer is not what a canaryd sends: %w", method, path, err)
+		return resp.StatusCode, fmt.Errorf("%s %s: the answer is not what a canaryd sends: %w", method, path, err)
 	}
-	return nil
+	return resp.StatusCode, nil
+}
+
+// refusal is what the daemon says against a request, or what stands before it.
+func refusal(method, path string, resp *http.Response, raw []byte) error {
+	var p web.Problem
+	if json.Unmarshal(raw, &p) == nil && p.Detail != "" {
+		return &p
+	}
+	try := ""
+	if resp.StatusCode == http.StatusUnauthorized {
+		try = "\nTry: set CANARYD_TOKEN to user:password, or to a bearer token"
+	}
+	return fmt.Errorf("%s %s: the daemon answered %s%s", method, path, resp.Status, try)
 }
 
 func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
@@ -98,6 +113,21 @@ func servicePath(service string, more ...string) string {
 func (c *client) service(ctx context.Context, name string) (web.Service, error) {
 	var s web.Service
 	return s, c.call(ctx, http.MethodGet, servicePath(name), nil, &s)
+}
+
+// services asks for all services, page by page.
+func (c *client) services(ctx context.Context) (web.Services, error) {
+	all := web.Services{Services: []web.Service{}}
+	for after := ""; ; {
+		var page web.Services
+		if err := c.call(ctx, http.MethodGet, "/api/v1/services?after="+url.QueryEscape(after), nil, &page); err != nil {
+			return all, err
+		}
+		all.Services = append(all.Services, page.Services...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
 }
 
 // output gives a command its -o flag.

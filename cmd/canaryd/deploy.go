@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -19,14 +17,22 @@ func deployCommand() *cobra.Command {
 	var a web.Announcement
 	var wait, again bool
 	var timeout time.Duration
-	c := &cobra.Command{Use: "deploy SERVICE [VERSION]", Short: "Announce a release, and wait for its fate with --wait", Args: cobra.RangeArgs(1, 2),
-		Long: "Announces a version with its endpoints, or with an image that canaryd starts. With --image VERSION may be left out: it is the image's tag."}
+	c := &cobra.Command{Use: "deploy SERVICE [VERSION]", Short: "Announce a release, and wait for its outcome with --wait", Args: cobra.RangeArgs(1, 2),
+		Long: `Announces a version with its endpoints, or with an image that canaryd starts. With --image VERSION may be left out: it is the image's tag.
+
+A version that has served before, or was superseded, begins a new attempt and is judged like a new release. One that was rolled back
+or aborted stays that: its outcome is printed, and nothing is started without --again.
+
+Exit codes: 0 announced; with --wait: this attempt became stable, with 100 % in force. 10 rolled back, 11 undecided at the timeout or
+after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a newer release, 1 an error.`,
+		Example: `  canaryd deploy shop v2 --endpoint 10.0.0.21:8080 --wait --timeout 2h
+  canaryd deploy shop --image 1.4.2 --wait`}
 	cl, out := remote(c), output(c)
 	c.Flags().StringSliceVar(&a.Endpoints, "endpoint", nil, "where the version runs, host:port; may be repeated")
 	c.Flags().StringVar(&a.Image, "image", "", "container image to start, or a tag of the policy's docker.image")
-	c.Flags().BoolVar(&a.Paused, "paused", false, "keep it at weight 0 until `canaryd resume`: testers reach it (route.testers), nobody else")
+	c.Flags().BoolVar(&a.Paused, "paused", false, "keep it at weight 0 until it is resumed: testers reach it (route.testers), nobody else")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is stable, rolled back, aborted or superseded")
-	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that has ended")
+	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that was rolled back or aborted, too")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after so long (exit 11); the rollout goes on. 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
@@ -43,17 +49,58 @@ func deployCommand() *cobra.Command {
 		if again {
 			path += "?again=true"
 		}
-		var v web.Version
-		if err := cl.call(cmd.Context(), http.MethodPut, path, a, &v); err != nil {
+		d := deployment{client: cl, service: args[0], version: args[1], out: *out}
+		if err := d.announce(cmd, path, a); err != nil {
 			return err
 		}
-		if wait {
-			w := waiter{client: cl, service: args[0], version: args[1], timeout: timeout, out: *out}
-			return w.run(cmd)
+		if v := d.v; v.Phase == rollout.Failed || v.Phase == rollout.Aborted {
+			return d.nothingStarted(cmd)
 		}
-		return showVersion(cmd.OutOrStdout(), *out, args[0], v)
+		if !wait {
+			return showVersion(cmd.OutOrStdout(), *out, args[0], d.v)
+		}
+		w := waiter{client: cl, service: args[0], version: args[1], attempt: d.v.Attempt, seen: &d.v, timeout: timeout, out: *out, goal: promoted, pending: "undecided"}
+		return w.run(cmd)
 	}
 	return c
+}
+
+// deployment is an announcement and what came of it.
+type deployment struct {
+	*client
+	service, version, out string
+	v                     web.Version
+}
+
+// announce says to a person what it began, and what it did not.
+func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcement) error {
+	status, err := d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
+	switch talk := cmd.ErrOrStderr(); {
+	case err != nil && cmd.Context().Err() != nil:
+		return fmt.Errorf("interrupted: %s may have been announced or not: `canaryd status %s` says it", d.version, d.service)
+	case err != nil:
+		return err
+	case status == http.StatusCreated && d.v.Attempt > 1:
+		fmt.Fprintf(talk, "attempt %d of %s begins, judged like a new release; to send everything to it at once: canaryd promote %s %s\n", d.v.Attempt, d.version, d.service, d.version)
+	case status == http.StatusOK && !ended(d.v):
+		fmt.Fprintf(talk, "%s is known and %s: its attempt %d goes on\n", d.version, d.v.Phase, d.v.Attempt)
+	}
+	return nil
+}
+
+// nothingStarted says how a version ended that was announced once more, and exits as that attempt did.
+func (d *deployment) nothingStarted(cmd *cobra.Command) error {
+	code, _ := promoted(d.v)
+	hint := fmt.Sprintf("Nothing was started: this is how attempt %d ended. Try: --again starts another", d.v.Attempt)
+	if d.out == "json" {
+		fmt.Fprintln(cmd.ErrOrStderr(), hint)
+		if err := printJSON(cmd.OutOrStdout(), d.v); err != nil {
+			return err
+		}
+		return &exit{code: code}
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s. %s\n", strings.TrimSuffix(sentence(d.service, d.v), "."), hint)
+	return &exit{code: code}
 }
 
 // tagOf is the version that an image stands for.
@@ -73,162 +120,4 @@ func tagOf(image string) (string, error) {
 		return name, nil
 	}
 	return "", fmt.Errorf("--image %s has no tag: name the VERSION, or add one", image)
-}
-
-func waitCommand() *cobra.Command {
-	var timeout time.Duration
-	c := &cobra.Command{Use: "wait SERVICE VERSION", Short: "Wait for the fate of a release", Args: cobra.ExactArgs(2)}
-	cl, out := remote(c), output(c)
-	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long (exit 11); 0: never")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkOutput(*out); err != nil {
-			return err
-		}
-		w := waiter{client: cl, service: args[0], version: args[1], timeout: timeout, out: *out}
-		return w.run(cmd)
-	}
-	return c
-}
-
-func showVersion(w io.Writer, out, service string, v web.Version) error {
-	if out == "json" {
-		return printJSON(w, v)
-	}
-	return statusTable(w, web.Services{Services: []web.Service{{Service: service, Versions: []web.Version{v}}}})
-}
-
-// waiter follows one version to its end.
-type waiter struct {
-	*client
-	service, version string
-	timeout          time.Duration
-	out              string
-	last             string
-}
-
-const askEvery = 200 * time.Millisecond
-
-func (w *waiter) run(cmd *cobra.Command) error {
-	ctx := cmd.Context()
-	if w.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, w.timeout)
-		defer cancel()
-	}
-	away := 0
-	for {
-		s, err := w.client.service(ctx, w.service)
-		var p *web.Problem
-		switch {
-		case ctx.Err() != nil:
-			return w.undecided(cmd)
-		case errors.As(err, &p):
-			return err
-		case err != nil:
-			if away++; away == 1 {
-				fmt.Fprintln(cmd.ErrOrStderr(), "canaryd does not answer; the Envoys keep their weights; waiting for it")
-			}
-		default:
-			away = 0
-			v := s.Find(w.version)
-			if v == nil {
-				return fmt.Errorf("service %s has no version %s: `canaryd status %s` lists them", w.service, w.version, w.service)
-			}
-			w.progress(cmd.ErrOrStderr(), *v, s)
-			if code, done := fate(*v); done {
-				return w.end(cmd, *v, code)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return w.undecided(cmd)
-		case <-time.After(askEvery):
-		}
-	}
-}
-
-// fate is the exit code of a version that has ended, or that is stable with everything in force.
-func fate(v web.Version) (code int, done bool) {
-	switch v.Phase {
-	case rollout.Stable:
-		return exitOK, v.InForce && len(v.Endpoints) > 0 // a first image has none before it runs
-	case rollout.Warm, rollout.Draining, rollout.Retired:
-		return exitOK, true // it was promoted, and later succeeded by another
-	case rollout.Failed:
-		return exitRolledBack, true
-	case rollout.Aborted:
-		return exitAborted, true
-	case rollout.Superseded:
-		return exitSuperseded, true
-	}
-	return 0, false
-}
-
-func (w *waiter) end(cmd *cobra.Command, v web.Version, code int) error {
-	if isTerminal(cmd.ErrOrStderr()) {
-		fmt.Fprintln(cmd.ErrOrStderr())
-	}
-	if w.out == "json" {
-		if err := printJSON(cmd.OutOrStdout(), v); err != nil {
-			return err
-		}
-	} else {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s. %s\n", w.service, w.version, v.Phase, reason(v))
-	}
-	if code == exitOK {
-		return nil
-	}
-	return &exit{code: code}
-}
-
-func reason(v web.Version) string {
-	if v.Verdict == nil {
-		return ""
-	}
-	return v.Verdict.Reason
-}
-
-func (w *waiter) undecided(cmd *cobra.Command) error {
-	if isTerminal(cmd.ErrOrStderr()) {
-		fmt.Fprintln(cmd.ErrOrStderr())
-	}
-	return &exit{exitUndecided, fmt.Sprintf("%s %s is undecided; the rollout goes on. Try: canaryd wait %s %s", w.service, w.version, w.service, w.version)}
-}
-
-// progress shows one live line on a terminal, and one line per change elsewhere.
-func (w *waiter) progress(out io.Writer, v web.Version, s web.Service) {
-	if isTerminal(out) {
-		fmt.Fprintf(out, "\r\033[K%s", progressLine(v, s))
-		return
-	}
-	line := fmt.Sprintf("%s %s weight %s", v.Version, v.Phase, percent(v.Weight))
-	if v.Launching != "" {
-		line += " " + v.Launching
-	} else if v.Verdict != nil {
-		line += " (" + string(v.Verdict.Code) + ")"
-	}
-	if line != w.last {
-		fmt.Fprintf(out, "%s %s\n", time.Now().Format(time.TimeOnly), line)
-		w.last = line
-	}
-}
-
-func progressLine(v web.Version, s web.Service) string {
-	const width = 20
-	full := min(width, int(v.Weight*width+0.5))
-	bar := strings.Repeat("#", full) + strings.Repeat("-", width-full)
-	line := fmt.Sprintf("%s %s [%s] %s  %.0f requests, errors %s", v.Version, v.Phase, bar, percent(v.Weight), v.Requests, rate(v.ErrorRate))
-	if s.Stable != nil {
-		if st := s.Find(*s.Stable); st != nil && st.Version != v.Version {
-			line += " (stable " + rate(st.ErrorRate) + ")"
-		}
-	}
-	if v.Verdict == nil {
-		return line
-	}
-	line += fmt.Sprintf("  evidence %.2g/%.0f", v.Verdict.Evidence, v.Verdict.Threshold)
-	if t := v.Verdict.SecondsToDecide; t != nil {
-		line += fmt.Sprintf("  about %s to go", time.Duration(*t*float64(time.Second)).Round(time.Second))
-	}
-	return line + "  " + string(v.Verdict.Code)
 }

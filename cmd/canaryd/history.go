@@ -83,6 +83,9 @@ func explainCommand() *cobra.Command {
 func explain(v web.Version) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is %s at %s", v.Version, v.Phase, percent(v.Weight))
+	if step := stepOf(v); step != "" {
+		fmt.Fprintf(&b, ", step %s", step)
+	}
 	if !v.InForce {
 		b.WriteString(" (not in force)")
 	}
@@ -103,8 +106,11 @@ func explain(v web.Version) string {
 	if d.RatioAtMost != nil {
 		most = fmt.Sprintf("%.3g", *d.RatioAtMost)
 	}
-	fmt.Fprintf(&b, "  Its error rate is %.3g to %s times stable's (95 %%), and exceeds what is tolerated by at most %s.\n", d.RatioAtLeast, most, percent(d.ExcessAtMost))
+	fmt.Fprintf(&b, "  Its error rate is %.3g to %s times stable's (95 %%), and exceeds what is tolerated by at most %s.\n", d.RatioAtLeast, most, rate(&d.ExcessAtMost))
 	fmt.Fprintf(&b, "  Evidence that it is worse: %.3g; it is cut at %.0f. Proof that it is good enough: %.3g; promoted at %.0f.\n", d.Evidence, d.Threshold, d.Promotion, d.PromoteAt)
+	if left := toGo(v); left != "" {
+		fmt.Fprintf(&b, "  If it is as good as stable, it can be promoted in about %s.\n", left)
+	}
 	fmt.Fprintf(&b, "  One cause is taken to produce up to %.3g errors together.\n", d.Clump)
 	return b.String()
 }

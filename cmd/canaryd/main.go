@@ -84,7 +84,7 @@ func newRoot() *cobra.Command {
 		&cobra.Group{ID: "policy", Title: "Policies:"}, &cobra.Group{ID: "envoy", Title: "Envoy:"})
 	for group, cmds := range map[string][]*cobra.Command{
 		"daemon":  {serveCommand(), healthcheckCommand(), demoCommand()},
-		"release": append([]*cobra.Command{statusCommand(), envoysCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand()}, personCommands()...),
+		"release": append([]*cobra.Command{statusCommand(), envoysCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand(), removeCommand()}, personCommands()...),
 		"policy":  {checkCommand(), simulateCommand(), schemaCommand()},
 		"envoy":   {bootstrapCommand(), xdsCommand()},
 	} {

@@ -75,6 +75,10 @@ func TestTheDaemonAnswersItsOwnClientsAndNoForeignPage(t *testing.T) {
 		{"deploy shop v2 --endpoint 127.0.0.1:2 --url http://" + addr, exitOK, "v2", ""},
 		{"abort shop v2 --url http://localhost:" + port, exitOK, "v2", ""},
 		{"promote shop v1 --url http://" + addr, exitError, "", "is stable already"},
+		{"deploy shop v3 --endpoint 127.0.0.1:3 --url http://" + addr, exitOK, "shop v3: warming at 0%, not in force yet", ""},
+		{"abort shop --wait --timeout 300ms --url http://" + addr, exitUndecided, "shop v3: not in force yet, aborted at 0%. aborted: aborted by hand", "canaryd envoys shop"},
+		{"abort shop v1 --url http://" + addr, exitError, "", "no trusted version answers to take its place"},
+		{"status --url http://" + addr, exitOK, "shop: no Envoy yet, 0 requests/s", ""},
 	} {
 		code, out, errOut := runCLI(t, "", strings.Fields(c.args)...)
 		if code != c.code || !strings.Contains(out, c.stdout) || !strings.Contains(errOut, c.stderr) {

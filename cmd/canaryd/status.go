@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,83 +15,103 @@ import (
 
 func statusCommand() *cobra.Command {
 	var watch bool
-	c := &cobra.Command{Use: "status [SERVICE]", Short: "Show services, versions, weights and verdicts", Args: cobra.MaximumNArgs(1)}
+	c := &cobra.Command{Use: "status [SERVICE]", Short: "Show services, versions, weights and verdicts", Args: cobra.MaximumNArgs(1),
+		Long: `Shows each service with its versions, the stable one first; ended ones that are older than it only where one SERVICE is named.
+
+WEIGHT is the share of new traffic that is decided, SHARE what a version got of the requests of the last ten seconds. REQUESTS and
+ERRORS (their rate) count since its first weight. FOR is how long its weight is in force, TO GO the time until it can be promoted if it is
+as good as stable. On a terminal it fits 80 columns; elsewhere nothing is shortened. For scripts: -o json.`}
 	cl, out := remote(c), output(c)
-	c.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second until Ctrl-C")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second until Ctrl-C, over restarts of canaryd too")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
 			return err
 		}
-		for {
-			if watch && isTerminal(cmd.OutOrStdout()) {
-				fmt.Fprint(cmd.OutOrStdout(), "\033[H\033[2J")
-			}
-			if err := showStatus(cmd.Context(), cl, cmd.OutOrStdout(), args, *out); err != nil || !watch {
-				return err
-			}
-			select {
-			case <-cmd.Context().Done():
-				return nil
-			case <-time.After(time.Second):
-			}
+		l := look{client: cl, w: cmd.OutOrStdout(), talk: cmd.ErrOrStderr(), out: *out}
+		if len(args) == 1 {
+			l.service = args[0]
 		}
+		if watch {
+			return l.again(cmd.Context())
+		}
+		return l.once(cmd.Context())
 	}
 	return c
 }
 
-func showStatus(ctx context.Context, cl *client, w io.Writer, args []string, out string) error {
-	var list web.Services
-	if len(args) == 1 {
-		s, err := cl.service(ctx, args[0])
+// look is what `status` shows.
+type look struct {
+	*client
+	w, talk io.Writer
+	out     string
+	service string // empty: all
+	list    web.Services
+}
+
+func (l *look) once(ctx context.Context) error {
+	if err := l.fetch(ctx); err != nil {
+		return err
+	}
+	return l.show()
+}
+
+// again shows it every second. A canaryd that has answered once may be away for a while.
+func (l *look) again(ctx context.Context) error {
+	answered, since := false, time.Time{}
+	for {
+		var p *web.Problem
+		err := l.fetch(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			answered, since = true, time.Time{}
+			l.clear()
+			err = l.show()
+		case answered && !(errors.As(err, &p) && p.Status < http.StatusInternalServerError):
+			if since.IsZero() {
+				since = time.Now()
+				fmt.Fprintf(l.talk, "since %s canaryd does not answer; the Envoys keep their weights; waiting for it\n", since.Format(time.TimeOnly))
+			}
+			err = nil
+		}
 		if err != nil {
 			return err
 		}
-		if out == "json" {
-			return printJSON(w, s)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
 		}
-		list.Services = append(list.Services, s)
-	} else if err := cl.call(ctx, http.MethodGet, "/api/v1/services", nil, &list); err != nil {
+	}
+}
+
+func (l *look) clear() {
+	if isTerminal(l.w) {
+		fmt.Fprint(l.w, "\033[H\033[2J")
+	}
+}
+
+func (l *look) fetch(ctx context.Context) (err error) {
+	if l.service == "" {
+		l.list, err = l.client.services(ctx)
 		return err
 	}
-	if out == "json" {
-		return printJSON(w, list)
+	s, err := l.client.service(ctx, l.service)
+	if err == nil {
+		l.list.Services = []web.Service{s}
 	}
-	return statusTable(w, list)
+	return err
 }
 
-func statusTable(w io.Writer, list web.Services) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tVERSION\tPHASE\tWEIGHT\tIN FORCE\tGETS\tREQUESTS\tERRORS\tRATE\tWHY")
-	for _, s := range list.Services {
-		for _, v := range s.Versions {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%v\t%s\t%.0f\t%.0f\t%s\t%s\n", s.Service, v.Version, v.Phase, percent(v.Weight),
-				v.InForce, percent(v.Share), v.Requests, v.Errors, rate(v.ErrorRate), why(v))
-		}
-		if len(s.Versions) == 0 {
-			fmt.Fprintf(t, "%s\t-\t\t\t\t\t\t\t\tno version yet: answers 503 until one is announced\n", s.Service)
-		}
-		for _, w := range s.Warnings {
-			fmt.Fprintf(t, "%s\t!\t\t\t\t\t\t\t\t%s\n", s.Service, w)
-		}
-	}
-	return t.Flush()
-}
-
-func percent(f float64) string { return fmt.Sprintf("%.4g%%", f*100) }
-
-func rate(r *float64) string {
-	if r == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%.3g%%", *r*100)
-}
-
-func why(v web.Version) string {
+func (l *look) show() error {
 	switch {
-	case v.Launching != "":
-		return v.Launching
-	case v.Verdict == nil:
-		return ""
+	case l.out == "json" && l.service != "":
+		return printJSON(l.w, l.list.Services[0])
+	case l.out == "json":
+		return printJSON(l.w, l.list)
 	}
-	return string(v.Verdict.Code) + ": " + v.Verdict.Reason
+	t := newTable(terminalWidth(l.w), time.Now())
+	t.all = l.service != ""
+	return t.write(l.w, l.list)
 }

@@ -1,5 +1,7 @@
 package analysis
 
+import "math"
+
 // Judge is everything that is known about one canary. The zero value is not usable: see NewJudge.
 type Judge struct {
 	Relative  Capital   `json:"relative"`
@@ -184,3 +186,9 @@ func (j *Judge) Suspicious(cfg *Config) bool { return j.E(cfg) >= holdE }
 
 // Proven reports whether the canary is proven no worse than promote_within at the present weight.
 func (j *Judge) Proven(cfg *Config) bool { return reached(j.Promotion.E, cfg.Beta) }
+
+// Unproven is the part of that proof which is still to be gathered: its logarithm grows steadily where the canary is as
+// good as stable. 1 at the beginning, more where the evidence spoke against the proof so far.
+func (j *Judge) Unproven(cfg *Config) float64 {
+	return max(0, 1-math.Log(max(j.Promotion.E, math.SmallestNonzeroFloat64))/math.Log(1/cfg.Beta))
+}

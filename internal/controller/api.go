@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/metrics"
@@ -114,7 +113,7 @@ func (c *Controller) unit(name string, cut bool) (*unit, error) {
 	return u, nil
 }
 
-// Announce says that a version exists; known reports that it did before.
+// Announce says that a version exists; known reports that it did before, and that no new attempt of it began.
 func (c *Controller) Announce(ctx context.Context, service string, e rollout.Announced) (s Service, known bool, err error) {
 	e.At, e.Secret = time.Now(), rand.Text()
 	stored, err := c.decide(ctx, func() (*unit, error) {
@@ -141,14 +140,14 @@ func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err err
 	if d := u.state.Policy.Docker; d != nil && e.Image != "" {
 		e.Image = d.Reference(e.Image)
 	}
-	known = before != nil && (before.Phase.Live() || !e.Again)
-	if e.Image == "" && (before == nil || before.Phase.Live() && before.Image == "") {
+	if e.Image == "" && (before == nil || len(e.Endpoints) > 0) {
 		if err := policy.EndpointList(e.Endpoints); err != nil {
-			return known, &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
+			return before != nil, &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", e.Version, err)}
 		}
 	}
 	_, err = c.step(u, e)
-	return known, err
+	after := u.state.Version(e.Version)
+	return before != nil && after != nil && after.Attempt == before.Attempt, err
 }
 
 // Command carries out promote, abort, pause or resume. Without a version it means the only canary. An
@@ -160,7 +159,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		return s, "", err
 	}
 	if e.Version == "" && s.Unreadable == nil {
-		if e.Version, err = onlyCanary(&s.State); err != nil {
+		if e.Version, err = s.State.Only(e.Verb); err != nil {
 			return s, "", err
 		}
 	}
@@ -243,23 +242,6 @@ func (c *Controller) whyNotStored(ctx context.Context) string {
 		}
 	})
 	return why
-}
-
-func onlyCanary(s *rollout.State) (string, error) {
-	var names []string
-	for _, v := range s.Versions {
-		if v.Phase.Waiting() {
-			names = append(names, v.Name)
-		}
-	}
-	switch len(names) {
-	case 1:
-		return names[0], nil
-	case 0:
-		return "", &rollout.Refusal{Message: fmt.Sprintf("service %s has no canary: name the version", s.Policy.Service)}
-	default:
-		return "", &rollout.Refusal{Message: fmt.Sprintf("service %s has several canaries: name one of %s", s.Policy.Service, strings.Join(names, ", "))}
-	}
 }
 
 // Delete removes an orphaned service, or one whose stored state cannot be read.

@@ -115,6 +115,9 @@ func (c *Controller) reloaded(set policySet, err error, by string) error {
 			c.must(u, rollout.Orphaned{At: c.reloadedAt})
 		}
 	}
+	if len(set.docs) == 0 {
+		c.Log.WithField("policies", c.policies.globs).Warn("0 services: no file with a policy is named in `policies`; paths are relative to canaryd.yml")
+	}
 	c.set = set
 	c.reconcileAll()
 	return nil

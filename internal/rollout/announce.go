@@ -19,38 +19,55 @@ func (m *machine) announced(e Announced) error {
 		return refuse("%v", err)
 	}
 	v := m.Version(e.Version)
-	if v != nil && v.Phase.Live() {
+	switch {
+	case v == nil:
+		return m.attempt(nil, e)
+	case e.begins(v):
+		return m.attempt(v, e)
+	case v.Phase.Live():
 		return m.announcedAgain(v, e)
 	}
-	if v != nil && !e.Again {
-		return nil // an ended version keeps its fate
-	}
+	return nil // an ended version keeps its outcome
+}
+
+// begins reports whether an announcement starts a new attempt of a version that is known: a person or CI wants one
+// that has served or was superseded, and says so twice of one that was cut. What merely still names a version does not.
+func (e *Announced) begins(v *Version) bool {
+	return e.Origin == "" && (v.is(reborn) && !e.Once || v.is(cut) && e.Again)
+}
+
+// attempt begins with a version that is new, or anew with one that is known: it counts as announced now. Of the old
+// attempt nothing goes on but the watch of whoever took its place: its sessions end, a control share goes to stable, it
+// is no way back, and its containers go when the new ones are ready.
+func (m *machine) attempt(old *Version, e Announced) error {
 	if o := m.sameInStatistics(e.Version); o != nil {
 		return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
 	}
-	attempt, pulled := 1, false
-	if v != nil {
-		if attempt = v.Attempt + 1; v.Image != "" && v.Done < Stop && len(e.Endpoints) > 0 && e.Image == "" {
-			return refuse("version %s: its containers are still being stopped: try again in a moment", e.Version)
+	number, pulled := 1, false
+	if old != nil {
+		if old.Image != "" && old.Done < Stop && len(e.Endpoints) > 0 && e.Image == "" {
+			return refuse("version %s: its containers of %s are not stopped yet: announce that image, or try again when they are", e.Version, old.Image)
 		}
 		if len(e.Endpoints) == 0 && e.Image == "" {
-			e.Image = v.Image
+			if e.Image = old.Image; e.Image == "" {
+				e.Endpoints = old.Endpoints
+			}
 		}
-		if len(e.Endpoints) == 0 && e.Image == "" {
-			e.Endpoints = v.Endpoints
-		}
+		number, pulled = old.Attempt+1, old.Pulled && old.Image == e.Image
 	}
-	pulled = v != nil && v.Pulled && v.Image == e.Image
 	if e.Image != "" && m.Policy.Docker == nil {
 		return refuse("version %s: service %s has no `docker:` in its policy, so nobody knows how to run %s", e.Version, m.Policy.Service, e.Image)
 	}
 	if err := policy.EndpointList(e.Endpoints); err != nil && e.Image == "" {
 		return refuse("version %s: %v", e.Version, err)
 	}
+	if old != nil && old.is(routable) {
+		m.anew = old.Name
+	}
 	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
-	m.add(e, attempt)
+	m.add(e, number)
 	last := &m.Versions[len(m.Versions)-1]
-	last.Pulled, last.Renew = pulled, v != nil && e.Image != ""
+	last.Pulled, last.Renew = pulled, old != nil && e.Image != ""
 	return nil
 }
 
@@ -115,7 +132,11 @@ func (m *machine) add(e Announced, attempt int) {
 		v.Trusted = true
 		return
 	}
-	m.record(v, KindAnnounced, e.By, "announced with %s", cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")))
+	again := ""
+	if attempt > 1 {
+		again = fmt.Sprintf(" again, attempt %d,", attempt)
+	}
+	m.record(v, KindAnnounced, e.By, "announced%s with %s", again, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")))
 	if e.Paused {
 		v.PausedAt = m.at
 	}
@@ -124,7 +145,7 @@ func (m *machine) add(e Announced, attempt int) {
 // becomeStable gives a version everything that no other version holds.
 func (m *machine) becomeStable(v *Version) {
 	v.Slots, v.Phase, v.Judge, v.Reachable, v.Alarmed, v.Left = nil, Stable, nil, true, false, false
-	v.WeightSince, v.PausedAt, v.Until, v.EndedAt, v.PinsUntil = at0, at0, at0, at0, at0
+	v.WeightSince, v.TookOver, v.PausedAt, v.Until, v.EndedAt, v.PinsUntil = at0, at0, at0, at0, at0, at0
 	m.Stable = v.Name
 }
 

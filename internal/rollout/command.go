@@ -1,12 +1,6 @@
 package rollout
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-
-	"github.com/canaryd/canaryd/internal/analysis"
-)
+import "github.com/canaryd/canaryd/internal/analysis"
 
 func (m *machine) commanded(e Commanded) error {
 	v := m.Version(e.Version)
@@ -87,44 +81,11 @@ func (m *machine) abortStable(v *Version, by string) error {
 		m.record(v, KindAborted, by, "%s", reason)
 		return nil
 	}
-	for i := range slices.Backward(m.Versions) {
-		if o := &m.Versions[i]; o != v && o.Trusted && o.Image != "" && m.Policy.Docker != nil && !o.Phase.Waiting() {
-			m.revive(o, by)
-			return nil
-		}
+	if back := m.revivable(); back != nil {
+		m.revive(back, by)
+		return nil
 	}
 	return refuse("version %s is stable, and no trusted version answers to take its place%s", v.Name, m.couldBe(v))
-}
-
-// wayBack is the newest trusted version that the Envoys have and that answers; else the one that canaryd itself has
-// just promoted another one over, if it raised no alarm. Nil: there is none.
-func (m *machine) wayBack() *Version {
-	var last *Version
-	for i := range slices.Backward(m.Versions) {
-		v := &m.Versions[i]
-		switch {
-		case v.Name == m.Stable || !v.is(reserve) || !v.Reachable || len(v.Endpoints) == 0:
-		case v.Trusted:
-			return v
-		case v.Phase == Warm && !v.Alarmed && !v.Left && last == nil:
-			last = v
-		}
-	}
-	return last
-}
-
-// couldBe says which versions a person could promote instead of one.
-func (m *machine) couldBe(v *Version) string {
-	var names []string
-	for i := range slices.Backward(m.Versions) {
-		if o := &m.Versions[i]; o != v && !o.is(cut) && len(o.Endpoints) > 0 && len(names) < 3 {
-			names = append(names, fmt.Sprintf("`canaryd promote %s %s` (%s, %s)", m.Policy.Service, o.Name, o.Phase, strings.Join(o.Endpoints, ", ")))
-		}
-	}
-	if len(names) == 0 {
-		return ": deploy one"
-	}
-	return ": start one and " + strings.Join(names, ", or ")
 }
 
 func (m *machine) pause(v *Version, e Commanded) error {
@@ -135,7 +96,8 @@ func (m *machine) pause(v *Version, e Commanded) error {
 		return m.wrongPhase(v, "pause", "warming or canary")
 	}
 	v.Phase, v.PausedAt = Paused, m.at
-	m.record(v, KindPaused, e.By, "paused by hand: the weight is frozen, the rollback test goes on")
+	m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at %s: the weight is frozen, the rollback test goes on", share(m.Weight(v.Name)))
+	m.record(v, KindPaused, e.By, "%s", v.Verdict.Reason)
 	return nil
 }
 
@@ -151,6 +113,9 @@ func (m *machine) resume(v *Version, e Commanded) error {
 		if m.Weight(v.Name) == 0 {
 			v.Phase, v.WarmingFrom = Warming, m.at
 		}
+	}
+	if v.is(open) {
+		m.verdict(v, analysis.Wait, analysis.ByHand, "resumed by hand")
 	}
 	m.record(v, KindResumed, e.By, "resumed by hand")
 	return nil

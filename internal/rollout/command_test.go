@@ -22,3 +22,42 @@ func TestWhatRunsNowhereIsNotPromoted(t *testing.T) {
 		t.Errorf("v2 at %v: %v", r.s.Version("v2").Endpoints, err)
 	}
 }
+
+// A command without a version means the only canary; else it is refused, with what could be said.
+func TestWhatACommandWithoutAVersionMeans(t *testing.T) {
+	said := func(r *run, verb string) string {
+		name, err := r.s.Only(verb)
+		if err != nil {
+			return err.Error()
+		}
+		return name
+	}
+	r := promoted(t, "after_promotion: {watch: 10m}\n")
+	for verb, want := range map[string]string{
+		"abort":   "service shop has no canary: name the version: `canaryd abort shop v2` sends everything to v1; `canaryd promote shop v1` sends everything to v1 (warm, at 10.0.0.1:80)",
+		"promote": "service shop has no canary: name the version: `canaryd promote shop v1` sends everything to v1 (warm, at 10.0.0.1:80)",
+		"pause":   "service shop has no canary to pause: `canaryd status shop` lists its versions",
+	} {
+		if got := said(r, verb); got != want {
+			t.Errorf("%s without a canary: %s", verb, got)
+		}
+	}
+	r.announce("v3", "10.0.0.3:80")
+	for _, verb := range []string{"abort", "promote", "pause", "resume"} {
+		if got := said(r, verb); got != "v3" {
+			t.Errorf("%s with one canary: %s", verb, got)
+		}
+	}
+	r.announce("v4", "10.0.0.4:80")
+	r.step(Commanded{At: r.at, Verb: "pause", Version: "v3", By: "ann"})
+	for verb, want := range map[string]string{
+		"abort":   "service shop has several canaries: name the version: `canaryd abort shop v3` sends its 50% to v2; `canaryd abort shop v4` ends it (queued); `canaryd abort shop v2` sends everything to v1",
+		"promote": "service shop has several canaries: name the version: `canaryd promote shop v3` sends everything to it (paused, 50% now); `canaryd promote shop v4` sends everything to it (queued, 0% now)",
+		"pause":   "service shop has no canary to pause: `canaryd status shop` lists its versions",
+		"resume":  "service shop has several canaries: name the version: `canaryd resume shop v3` lets it go on from 50%",
+	} {
+		if got := said(r, verb); got != want {
+			t.Errorf("%s with two canaries: %s", verb, got)
+		}
+	}
+}

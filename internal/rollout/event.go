@@ -20,7 +20,8 @@ type Announced struct {
 	At        time.Time `json:"at"`
 	Version   string    `json:"version"`
 	Endpoints []string  `json:"endpoints,omitempty"`
-	Again     bool      `json:"again,omitempty"`  // a new attempt of an ended version
+	Again     bool      `json:"again,omitempty"`  // a new attempt of a version that was cut, too
+	Once      bool      `json:"once,omitempty"`   // no new attempt of a version that is known: said by what repeats itself
 	Image     string    `json:"image,omitempty"`  // to be started as a container; Endpoints come when it runs
 	Paused    bool      `json:"paused,omitempty"` // stays at weight 0 until `resume`: for a look by testers
 	Secret    string    `json:"secret,omitempty"`

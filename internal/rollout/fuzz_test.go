@@ -105,7 +105,8 @@ func (w *walk) event() Event {
 		if w.next()%3 == 0 {
 			return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Image: "r/x:1", Paused: w.next()%4 == 0, Again: w.next()%2 == 0}
 		}
-		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0}
+		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0,
+			Origin: []string{"", "", "file_sd"}[w.next()%3], Once: w.next()%4 == 0}
 	case k < 5:
 		up := w.next()%4 > 0
 		if !up && w.next()%2 == 0 { // trouble seldom comes alone
@@ -225,6 +226,7 @@ func (w *walk) step(e Event) {
 	w.recalls(old, e)
 	w.containers()
 	w.raises(old, e, records)
+	w.attempts(old, e)
 	w.line()
 	w.wayBack(old, records)
 }
@@ -429,6 +431,7 @@ func (w *walk) containers() {
 	t := w.s.Table()
 	for _, c := range w.s.Containers() {
 		if c.Goal < Stop {
+			w.alone(c)
 			continue
 		}
 		if w.s.Weight(c.Version) > 0 || c.Version == w.s.Stable || slices.ContainsFunc(t.Clusters, func(k Cluster) bool { return k.Version == c.Version }) {
@@ -441,6 +444,15 @@ func (w *walk) containers() {
 		}
 		if w.s.Subscribers > 0 && !w.s.InForce {
 			w.t.Fatalf("%s is to be stopped before its end is in force", c.Version)
+		}
+	}
+}
+
+// The containers of earlier attempts go only when no Envoy may send users to them by an older table.
+func (w *walk) alone(c Container) {
+	for _, e := range w.fleet.all {
+		if c.Alone && c.Attempt > 1 && w.fleet.heard && slotsOf(e.serves, c.Version) > 0 && e.has != seen(w.s.Table()) {
+			w.t.Fatalf("containers of attempts before %d of %s may go, and %s serves %s", c.Attempt, c.Version, e.name, e.has)
 		}
 	}
 }
@@ -478,6 +490,34 @@ func (w *walk) raises(old State, e Event, records []Record) {
 		}
 		if _, ok := e.(Observed); !ok || !old.InForce || old.Version(r.Version).WeightSince.IsZero() {
 			w.t.Fatalf("%s was promoted by %T", r.Version, e)
+		}
+	}
+}
+
+// A new attempt begins because somebody announces the version, or promotes it; of one that was cut only with their
+// explicit word. It is never the way back, it knows nothing of the earlier one, and the stable version keeps its watch.
+func (w *walk) attempts(old State, e Event) {
+	for i := range w.s.Versions {
+		v := &w.s.Versions[i]
+		o := old.Version(v.Name)
+		if o == nil || o.Attempt == v.Attempt {
+			continue
+		}
+		if c, ok := e.(Commanded); ok && (c.Verb == "promote" || c.Verb == "abort") {
+			continue // its containers are started anew
+		}
+		a, ok := e.(Announced)
+		switch {
+		case !ok || a.Version != v.Name || a.Origin != "":
+			w.t.Fatalf("attempt %d of %s began with %T %+v", v.Attempt, v.Name, e, e)
+		case o.Phase.is(cut) && !a.Again || !o.Phase.is(cut) && a.Once:
+			w.t.Fatalf("attempt %d of %s, which was %s, began with %+v", v.Attempt, v.Name, o.Phase, a)
+		case !o.Phase.is(cut) && !o.Phase.is(reborn):
+			w.t.Fatalf("attempt %d of %s began while it was %s", v.Attempt, v.Name, o.Phase)
+		case v.Attempt != o.Attempt+1 || v.Seq <= o.Seq || v.Pin == o.Pin || v.Counts.Requests > 0 || v.Trusted && w.s.Stable != v.Name:
+			w.t.Fatalf("attempt %d of %s is %+v, and was %+v", v.Attempt, v.Name, v, o)
+		case old.Stable != "" && (w.s.Stable != old.Stable || (w.s.Watch == nil) != (old.Watch == nil)):
+			w.t.Fatalf("attempt %d of %s: stable is %s, was %s, the watch %v was %v", v.Attempt, v.Name, w.s.Stable, old.Stable, w.s.Watch, old.Watch)
 		}
 	}
 }

@@ -167,7 +167,7 @@ func (m *machine) firstFailed(v *Version, why string) {
 			if o.Idle {
 				m.wake(o)
 			}
-			o.Wanted = ""
+			o.Wanted, o.Verdict = "", analysis.Verdict{}
 			m.lower(o, 0)
 			m.becomeStable(o)
 			o.Trusted = true

@@ -46,7 +46,16 @@ func (m *machine) mustWait(v *Version) string {
 	if w := min(m.Policy.Ramp.First(), m.cap(v)); !m.canYield(v, w) {
 		return fmt.Sprintf("waits in line: no room for %s, stable must keep %s", share(w), share(minStable))
 	}
+	if m.lingers(v) {
+		return fmt.Sprintf("waits in line: the Envoys still have its attempt %d: %s", v.Attempt-1, m.whyNotInForce())
+	}
 	return ""
+}
+
+// lingers reports an attempt that begins while an Envoy may still have the one before: where that one was given something,
+// the new one would get it, unjudged, as both are one cluster to an Envoy.
+func (m *machine) lingers(v *Version) bool {
+	return v.Attempt > 1 && v.TurnAt.IsZero() && m.Subscribers > 0 && (!m.InForce || m.anew == v.Name)
 }
 
 // queued are the versions in line, in the order of their turns.
@@ -116,7 +125,10 @@ func (m *machine) start(v *Version) {
 	case !v.PausedAt.IsZero() && v.FirstWeight.IsZero():
 		v.Phase = Paused
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand before its first weight: testers reach it, nobody else")
-	case len(v.Endpoints) == 0: // its containers do not run yet
+	case len(v.Endpoints) == 0:
+		if v.Verdict.Code != analysis.Unreachable {
+			m.verdict(v, analysis.Wait, analysis.Unreachable, "its containers do not run yet")
+		}
 	case v.Wanted != "":
 		if v.Reachable {
 			m.verdict(v, analysis.Pass, analysis.ByHand, "promoted by hand, now that its containers answer")
@@ -139,7 +151,7 @@ func (m *machine) unanswered(v *Version) {
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints has answered for %s: others go first; it starts when one answers", m.Policy.Judge.NoEvidence.For)
 		m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
 	case v.Verdict.Code != analysis.Unreachable:
-		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answers yet")
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "it starts when one of its endpoints answers: none has yet")
 	}
 }
 

@@ -67,6 +67,9 @@ func (m *machine) tally(cells []Cell) {
 	m.tallyLately(cells, longest)
 }
 
+// aboutNone is what is left of one request after seven seconds.
+const aboutNone = 0.5
+
 // tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints, and which
 // Envoys, its errors come from.
 func (m *machine) tallyLately(cells []Cell, seconds float64) {
@@ -90,8 +93,12 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 }
 
 // RequestShare is a version's part of the requests of the last ten seconds or so. With sessions it
-// lags behind the weight, which is the part of new sessions.
+// lags behind the weight, which is the part of new sessions. It is 0 of one that gets nothing, however much it got a
+// moment ago.
 func (s *State) RequestShare(name string) float64 {
+	if v := s.Version(name); v == nil || v.Lately < aboutNone || s.getsNothing(v) {
+		return 0
+	}
 	sum, own := 0.0, 0.0
 	for i := range s.Versions {
 		if !s.Versions[i].Phase.Live() {
@@ -106,6 +113,12 @@ func (s *State) RequestShare(name string) float64 {
 		return 0
 	}
 	return own / sum
+}
+
+// getsNothing reports a version that no Envoy sends anybody to, by what is in force.
+func (s *State) getsNothing(v *Version) bool {
+	honoured := s.Policy.Sessions != nil && v.is(pinned)
+	return s.Weight(v.Name) == 0 && s.InForceAt(v.Name) && !honoured
 }
 
 // full reports whether a cell lies wholly within the time in which the present table was in force, and its
@@ -141,6 +154,8 @@ func (m *machine) valid(cells []Cell) (counts [proxies]map[string]analysis.Count
 func (m *machine) against(v *Version, c Cell) bool {
 	onItsWay := v.WeightSince.IsZero()
 	switch {
+	case v.Attempt > 1 && !c.HasSince.IsZero() && c.HasSince.Before(v.AnnouncedAt):
+		return false // what it serves under that name is an earlier attempt
 	case !onItsWay && m.full(c):
 		return false
 	case slotsOf(c.Has, v.Name) > 0 && !c.From.Before(c.HasSince):

@@ -39,6 +39,7 @@ const (
 	cut      // must get nothing, whatever happens: the table names it
 
 	reserve // the Envoys have it, and it is the way back where it is trusted and answers
+	reborn  // a new attempt begins when somebody announces it
 
 	launched // its containers are started
 	spare    // containers that it has go on until they are idle
@@ -61,17 +62,17 @@ func (p Phase) traits() trait {
 	case Stable:
 		return served
 	case Warm:
-		return served | timed | weighted | probed | reserve
+		return served | timed | weighted | probed | reserve | reborn
 	case Draining:
-		return served | timed | probed | reserve
+		return served | timed | probed | reserve | reborn
 	case Retired:
-		return swept
+		return swept | reborn
 	case Failed:
 		return cut
 	case Aborted:
 		return cut | spare
 	case Superseded:
-		return spare
+		return spare | reborn
 	}
 	return 0
 }

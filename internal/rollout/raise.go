@@ -228,7 +228,7 @@ func (m *machine) isProven(v *Version, _ int) shut {
 	}
 	usual := v.Judge.Exposure.Stable.Rate()
 	t := analysis.TimeToPromote(&v.Config, m.Rate.PerSecond(), float64(w)/policy.FullWeight, usual, max(v.Judge.M, 1))
-	if !math.IsInf(t, 1) {
+	if t *= v.Judge.Unproven(&v.Config); !math.IsInf(t, 1) {
 		s.seconds = &t
 	}
 	return s

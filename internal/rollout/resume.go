@@ -62,7 +62,7 @@ func (s *State) eachMoment(f func(moment)) {
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		past(&v.AnnouncedAt, &v.TurnAt, &v.ImageAt, &v.LaunchedAt, &v.RequestAt, &v.FirstWeight, &v.WeightSince, &v.WarmingFrom,
-			&v.PausedAt, &v.EvidenceAt, &v.DrainedFrom, &v.EndedAt, &v.Verdict.At)
+			&v.PausedAt, &v.EvidenceAt, &v.TookOver, &v.DrainedFrom, &v.EndedAt, &v.Verdict.At)
 		f(moment{&v.Until, true})
 		f(moment{&v.PinsUntil, true})
 	}

@@ -181,6 +181,9 @@ func (m *machine) applied(e Applied) {
 func (m *machine) startClocks() {
 	for i := range m.Versions {
 		v := &m.Versions[i]
+		if v.Phase == Stable && v.TookOver.IsZero() && m.InForceAt(v.Name) {
+			v.TookOver = m.at
+		}
 		if m.Weight(v.Name) == 0 || !v.WeightSince.IsZero() || !m.InForceAt(v.Name) {
 			continue
 		}

@@ -76,7 +76,8 @@ type Sessions struct {
 
 // Tenure is what becomes of a version after its promotion.
 type Tenure struct {
-	Trusted     bool      `json:"trusted,omitempty"` // served 100 % and passed after_promotion.watch without an alarm, or was the first version
+	TookOver    time.Time `json:"took_over,omitzero"` // everything that no canary holds was first in force for it
+	Trusted     bool      `json:"trusted,omitempty"`  // served 100 % and passed after_promotion.watch without an alarm, or was the first version
 	Alarmed     bool      `json:"alarmed,omitempty"`
 	Left        bool      `json:"left,omitempty"` // a person promoted another one in its place
 	Until       time.Time `json:"until,omitzero"` // end of the watch, or of draining

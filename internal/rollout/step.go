@@ -21,9 +21,10 @@ type machine struct {
 	at      time.Time
 	records []Record
 	before  map[string]int
-	moved   bool // a weight has changed in this step: what else rests on what is in force waits for the next
-	retry   bool // what is given is to be sent again, though it is the same
-	stuck   bool // nothing is being stored: no promotion is decided
+	moved   bool   // a weight has changed in this step: what else rests on what is in force waits for the next
+	anew    string // a version that the Envoys have begins a new attempt in this step
+	retry   bool   // what is given is to be sent again, though it is the same
+	stuck   bool   // nothing is being stored: no promotion is decided
 }
 
 // Step takes one event in. On a Refusal the state is returned unchanged.
@@ -77,7 +78,7 @@ func (m *machine) take(e Event) error {
 	case Orphaned:
 		if !m.Orphaned {
 			m.Orphaned = true
-			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; DELETE /services/%s removes it", m.Policy.Service)
+			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; `canaryd remove %s` removes it", m.Policy.Service)
 		}
 	case Recalled:
 		m.recalled(e)

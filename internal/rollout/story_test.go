@@ -97,9 +97,13 @@ func (st *story) run(t *testing.T, line, body string) string {
 		st.step(&out, PolicyChanged{At: st.at, Policy: docs[0].Policy, Hash: docs[0].Hash, By: "story"})
 	case "announce":
 		st.up[f[1]] = len(f) < 3
-		st.step(&out, Announced{At: st.at, Version: f[1], Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", Paused: len(f) > 2 && f[2] == "paused", By: "ci"})
+		origin := ""
+		if len(f) > 2 && f[2] == "found" {
+			origin = "file_sd"
+		}
+		st.step(&out, Announced{At: st.at, Version: f[1], Origin: origin, Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", Paused: len(f) > 2 && f[2] == "paused", By: "ci"})
 	case "image":
-		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], By: "ci"})
+		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], Once: len(f) > 2 && f[2] == "pushed", By: "ci"})
 	case "docker":
 		st.docker(&out, f[1], f[2], strings.Join(f[3:], " "))
 	case "containers":

@@ -96,19 +96,6 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "reloaded")
 }
 
-func (a *api) services(w http.ResponseWriter, r *http.Request) {
-	list, err := a.Controller.Services(r.Context())
-	if err != nil {
-		a.fail(w, err)
-		return
-	}
-	out := Services{Services: []Service{}}
-	for _, s := range list {
-		out.Services = append(out.Services, viewService(s))
-	}
-	a.answer(w, http.StatusOK, out)
-}
-
 func (a *api) service(w http.ResponseWriter, r *http.Request) {
 	s, err := a.Controller.Service(r.Context(), r.PathValue("service"))
 	if err != nil {
@@ -140,7 +127,11 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("version")
-	again := r.URL.Query().Get("again") == "true"
+	again, err := boolOf(r.URL.Query(), "again")
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
 	s, known, err := a.Controller.Announce(r.Context(), r.PathValue("service"),
 		rollout.Announced{Version: name, Endpoints: body.Endpoints, Image: body.Image, Again: again, Paused: body.Paused, By: by(r)})
 	if err != nil {
@@ -204,8 +195,12 @@ func (a *api) command(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, problem(http.StatusNotFound, fmt.Sprintf("no command %q: promote, abort, pause or resume", verb)))
 		return
 	}
-	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"),
-		rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: r.URL.Query().Get("even_failed") == "true", By: by(r)})
+	knowing, err := boolOf(r.URL.Query(), "even_failed")
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"), rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: knowing, By: by(r)})
 	if err != nil {
 		a.fail(w, err)
 		return

@@ -181,7 +181,20 @@ func TestTheAPIAnswersAsItsDocumentSays(t *testing.T) {
 	}
 	s.call("PUT", v+"v2?again=true", where, 201, "Version")
 	s.call("POST", v+"v2/promote", "", 200, "Version")
+	if known := s.call("PUT", v+"v2", "", 200, "Version"); known["attempt"] != 2.0 || known["phase"] != "stable" {
+		t.Errorf("the stable version, announced again: %v", known)
+	}
 	s.call("POST", v+"v2/abort", "", 200, "Version") // v1 is warm
+	s.call("PUT", v+"v3", where, 201, "Version")
+	s.call("POST", v+"v3/promote", "", 200, "Version")
+	if anew := s.call("PUT", v+"v1", "", 201, "Version"); anew["attempt"] != 2.0 || anew["phase"] != "warming" { // it was warm
+		t.Errorf("the warm version, announced again: %v", anew)
+	}
+	for deadline := time.Now().Add(time.Minute); s.call("PUT", v+"v1", where, 200, "Version")["phase"] != "canary" && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // it is asked anew whether it answers
+	}
+	s.call("POST", v+"v1/abort", "", 200, "Version")
+	s.call("PUT", v+"v1?again=perhaps", where, 422, "Problem")
 	s.call("GET", "/api/v1/services/shop/history?limit=5", "", 200, "")
 	h := s.history("shop")
 	if len(h) < 8 {
@@ -225,7 +238,8 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"POST", v + "v1/explode", "", 404, "no command"},
 		{"POST", v + "v1/promote", "", 409, "is stable already"},
 		{"POST", v + "v1/abort", "", 409, "no trusted version answers"},
-		{"POST", "/api/v1/services/shop/abort", "", 409, "has no canary"},
+		{"POST", "/api/v1/services/shop/abort", "", 409, "has no canary to abort"},
+		{"POST", v + "v1/promote?even_failed=1", "", 422, "write true or false"},
 		{"PUT", v + "v2", "", 422, "no endpoints"},
 		{"PUT", v + "v2", "{", 422, "the body is not"},
 		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1"],"pasued":true}`, 422, `unknown field "pasued"`},
@@ -257,7 +271,7 @@ func TestAVanishedPolicyNeverRemovesTraffic(t *testing.T) {
 	}
 	s.call("POST", "/-/reload", "", 200, "")
 	svc := s.call("GET", "/api/v1/services/shop", "", 200, "Service")
-	if svc["orphaned"] != true || svc["stable"] != "v1" {
+	if svc["orphaned"] != true || svc["stable"] != "v1" || !strings.Contains(svc["warnings"].([]any)[0].(string), "`canaryd remove shop`") {
 		t.Errorf("%v", svc)
 	}
 	s.call("DELETE", "/api/v1/services/shop", "", 204, "")

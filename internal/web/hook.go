@@ -111,7 +111,7 @@ func wants(d *policy.Docker, repository, tag string) bool {
 // deployPushed returns an error where the same notification may have another answer later.
 func (a *api) deployPushed(r *http.Request, p *policy.Policy, tag, by string) (Deployed, error) {
 	d := Deployed{Service: p.Service, Version: tag, Image: p.Docker.Reference(tag)}
-	_, _, err := a.Controller.Announce(r.Context(), p.Service, rollout.Announced{Version: tag, Image: tag, By: by})
+	_, _, err := a.Controller.Announce(r.Context(), p.Service, rollout.Announced{Version: tag, Image: tag, Once: true, By: by})
 	var refusal *rollout.Refusal
 	if errors.As(err, &refusal) {
 		d.Refused = refusal.Message

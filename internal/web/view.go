@@ -4,6 +4,7 @@ package web
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
@@ -21,12 +22,7 @@ type Service struct {
 	Envoys   Envoys    `json:"envoys"` // by what they have of the service
 	Lagging  []string  `json:"lagging,omitempty"`
 	Rate     float64   `json:"requests_per_second"`
-	Warnings []string  `json:"warnings,omitempty"`
-}
-
-// Services is the list of them.
-type Services struct {
-	Services []Service `json:"services"`
+	Warnings []string  `json:"warnings"`
 }
 
 // Version is what the API says about a version. Weights and rates are fractions of 1.
@@ -44,7 +40,14 @@ type Version struct {
 	Image     string            `json:"image,omitempty"`
 	Launching string            `json:"launching,omitempty"` // what is being done to run the image
 	Attempt   int               `json:"attempt"`
-	Trusted   bool              `json:"trusted"` // it served everything, and was watched without an alarm: everything may go back to it by itself
+	Step      int               `json:"step"`                // from 1; 0: below the first, or ended
+	Steps     []float64         `json:"steps"`               // the configured ones
+	StepSince *time.Time        `json:"step_since"`          // its weight is in force
+	NextStep  *float64          `json:"next_step"`           // while it is under test; 1 is the promotion
+	ToDecide  *float64          `json:"seconds_to_decide"`   // expected, until it can be promoted at this weight
+	Held      *analysis.Code    `json:"held"`                // what it is held for until time, or a person, changes that
+	TookOver  *time.Time        `json:"took_over,omitempty"` // this attempt was stable, with everything that no canary holds in force
+	Trusted   bool              `json:"trusted"`             // it served everything, and was watched without an alarm: everything may go back to it by itself
 	Verdict   *analysis.Verdict `json:"verdict"`
 	Stored    *bool             `json:"stored,omitempty"` // false: the abort is carried out, and the disk did not take it yet
 }
@@ -65,7 +68,7 @@ func viewService(c controller.Service) Service {
 
 // warnings are what a person should know about a service that is in no verdict, the worst first.
 func warnings(c controller.Service) []string {
-	var ws []string
+	ws := []string{}
 	say := func(err error, before, after string) {
 		if err != nil {
 			ws = append(ws, before+firstLine(err)+after)
@@ -77,6 +80,9 @@ func warnings(c controller.Service) []string {
 	say(c.Storing, "the history is not being written: ", "")
 	say(c.Publishing, "the table cannot be published, the Envoys keep the one before: ", "")
 	say(c.Policies, "the policies were not reloaded: ", "")
+	if s.Orphaned && c.Unreadable == nil {
+		ws = append(ws, fmt.Sprintf("its policy has vanished, it keeps the last one: bring it back, or `canaryd remove %s`", c.Name))
+	}
 	ws = append(ws, fleetWarnings(c)...)
 	ws = append(ws, lossyWarnings(c)...)
 	if c.Conflict != "" {
@@ -101,7 +107,7 @@ func firstLine(err error) string {
 
 func viewVersion(s *rollout.State, v *rollout.Version) Version {
 	out := Version{
-		Version: v.Name, Phase: v.Phase, Weight: float64(s.Weight(v.Name)) / policy.FullWeight, InForce: s.InForceAt(v.Name), Served: float64(s.Served(v.Name)) / policy.FullWeight, Trusted: v.Trusted, Share: s.RequestShare(v.Name),
+		Version: v.Name, Phase: v.Phase, Weight: share(s.Weight(v.Name)), InForce: s.InForceAt(v.Name), Served: share(s.Served(v.Name)), Trusted: v.Trusted, Share: s.RequestShare(v.Name),
 		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Launching: v.Launching, Attempt: v.Attempt,
 	}
 	if v.Counts.Requests > 0 {
@@ -112,8 +118,32 @@ func viewVersion(s *rollout.State, v *rollout.Version) Version {
 		verdict := v.Verdict
 		out.Verdict = &verdict
 	}
+	if !v.TookOver.IsZero() {
+		out.TookOver = &v.TookOver
+	}
+	out.climb(s, v)
 	return out
 }
+
+// climb says how far up the steps a version is.
+func (out *Version) climb(s *rollout.State, v *rollout.Version) {
+	out.Step = s.StepAt(v)
+	for _, w := range s.Policy.Ramp.Weights() {
+		out.Steps = append(out.Steps, share(w))
+	}
+	if out.Step > 0 && !v.WeightSince.IsZero() {
+		out.StepSince = &v.WeightSince
+	}
+	if next := s.NextStep(v); next > 0 {
+		w := share(next)
+		out.NextStep, out.ToDecide = &w, v.Verdict.SecondsToDecide
+	}
+	if held := s.HeldBy(v); held != "" {
+		out.Held = &held
+	}
+}
+
+func share(weight int) float64 { return float64(weight) / policy.FullWeight }
 
 // Find returns the version of a name, or nil.
 func (s *Service) Find(version string) *Version {

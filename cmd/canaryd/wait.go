@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/canaryd/canaryd/internal/web"
+)
+
+func waitCommand() *cobra.Command {
+	var timeout time.Duration
+	c := &cobra.Command{Use: "wait SERVICE VERSION", Short: "Wait for the outcome of a release", Args: cobra.ExactArgs(2),
+		Long: `Waits for the outcome of a release that was announced before, over restarts of canaryd too.
+
+Exit codes: 0 stable, with 100 % in force; 10 rolled back, 11 undecided at the timeout or after Ctrl-C (the rollout goes on), 12 aborted
+by a person, 13 superseded by a newer release, also if it was stable before; 1 an error.`}
+	cl, out := remote(c), output(c)
+	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long (exit 11); 0: never")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(*out); err != nil {
+			return err
+		}
+		w := waiter{client: cl, service: args[0], version: args[1], timeout: timeout, out: *out, goal: promoted, pending: "undecided"}
+		return w.run(cmd)
+	}
+	return c
+}
+
+// waiter follows one attempt of a version until what is waited for has come.
+type waiter struct {
+	*client
+	service, version string
+	attempt          int // 0: the one that there is
+	goal             goal
+	pending          string // what is said of it as long as that has not come
+	timeout          time.Duration
+	out              string
+
+	seen *web.Version // last; nil: no canaryd has answered yet
+	away bool
+	log  progressLog
+}
+
+const askEvery = 200 * time.Millisecond
+
+func (w *waiter) run(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	if w.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, w.timeout)
+		defer cancel()
+	}
+	w.log.out = cmd.ErrOrStderr()
+	for {
+		s, err := w.client.service(ctx, w.service)
+		if ctx.Err() != nil {
+			return w.undecided(cmd)
+		}
+		if err != nil {
+			if err := w.unanswered(cmd.ErrOrStderr(), err); err != nil {
+				return err
+			}
+		} else if done, err := w.look(cmd, s); done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return w.undecided(cmd)
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+// unanswered lets a canaryd that has answered before be away: it restarts. An error that another try does not mend is
+// returned.
+func (w *waiter) unanswered(talk io.Writer, err error) error {
+	var p *web.Problem
+	refused := errors.As(err, &p) && p.Status < http.StatusInternalServerError
+	if w.seen == nil || refused {
+		return err
+	}
+	if !w.away {
+		w.log.end()
+		fmt.Fprintln(talk, "canaryd does not answer; the Envoys keep their weights; waiting for it")
+	}
+	w.away = true
+	return nil
+}
+
+// look takes an answer in; done: there is nothing more to wait for.
+func (w *waiter) look(cmd *cobra.Command, s web.Service) (done bool, err error) {
+	v := s.Find(w.version)
+	if v == nil {
+		return true, fmt.Errorf("service %s has no version %s: `canaryd status %s` lists them", w.service, w.version, w.service)
+	}
+	late := w.attempt == 0 && replaced(*v) // it succeeded before anybody waited, and was replaced since
+	if w.attempt == 0 {
+		w.attempt = v.Attempt
+	}
+	if v.Attempt != w.attempt {
+		w.log.end()
+		fmt.Fprintf(cmd.ErrOrStderr(), "attempt %d of %s was followed by attempt %d\n", w.attempt, w.version, v.Attempt)
+		return true, w.end(cmd, *v, exitSuperseded)
+	}
+	w.seen, w.away = v, false
+	w.log.show(*v, s)
+	code, done := w.goal(*v)
+	if !done {
+		return false, nil
+	}
+	w.log.end()
+	if late {
+		code = exitSuperseded
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s was stable, and another version took its place since\n", w.version)
+	}
+	return true, w.end(cmd, *v, code)
+}
+
+func (w *waiter) end(cmd *cobra.Command, v web.Version, code int) error {
+	if w.out == "json" {
+		if err := printJSON(cmd.OutOrStdout(), v); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(cmd.OutOrStdout(), sentence(w.service, v))
+	}
+	if code == exitOK {
+		return nil
+	}
+	return &exit{code: code}
+}
+
+// undecided ends the waiting and nothing else.
+func (w *waiter) undecided(cmd *cobra.Command) error {
+	w.log.end()
+	v := w.seen
+	if v == nil {
+		return fmt.Errorf("no canaryd has answered at %s: set --url or CANARYD_URL", w.base)
+	}
+	if w.out == "json" {
+		if err := printJSON(cmd.OutOrStdout(), v); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s, %s at %s. %s\n", w.service, w.version, w.pending, v.Phase, percent(v.Weight), why(*v))
+	}
+	return &exit{exitUndecided, fmt.Sprintf("%s %s is %s; the rollout goes on. Try: canaryd wait %s %s, or canaryd envoys %s", w.service, w.version, w.pending, w.service, w.version, w.service)}
+}
