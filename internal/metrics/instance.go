@@ -33,8 +33,9 @@ type instance struct {
 	named  bool           // they say which Envoy it is
 
 	looks     int        // at a first reading
-	partial   *reading   // the first one, as long as it may lack counters
+	first     *reading   // that was looked at, or that counting began with
 	whole     int        // looks at it that showed no more
+	partial   *reading   // the first one, as long as it may lack counters
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -60,7 +61,7 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 		case in.last != nil && r.at.Equal(in.last.at):
 			in.again(r, newest)
 		case in.last == nil || r.at.After(in.last.at):
-			if in.last == nil && newest {
+			if in.last == nil && newest && !in.isWhole(r) {
 				in.partial = r
 			}
 			steps = append(steps, in.read(r)...)
@@ -74,18 +75,23 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 
 // again looks once more at the scrape that is read already: asked about other versions, or seen as a whole now.
 func (in *instance) again(r *reading, newest bool) {
-	more := len(r.values) > len(in.last.values)
 	if in.last == in.partial {
-		if in.whole++; more {
-			in.whole = 0
-		}
-		if in.partial = r; !newest || in.whole >= wholeLooks {
+		if in.partial = r; in.isWhole(r) || !newest {
 			in.partial = nil
 		}
-	} else if !more && r.scope == in.last.scope {
+	} else if len(r.values) <= len(in.last.values) && r.scope == in.last.scope {
 		return
 	}
 	in.last = r
+}
+
+// isWhole looks at the first reading, and reports whether it was looked at often enough without showing more.
+func (in *instance) isWhole(r *reading) bool {
+	if in.whole++; in.first == nil || !in.first.at.Equal(r.at) || len(in.first.values) != len(r.values) {
+		in.whole = 1
+	}
+	in.first = r
+	return in.whole > wholeLooks
 }
 
 // arriving reports that the newest reading may not be there as a whole yet: remote stores show a scrape
@@ -96,6 +102,7 @@ func (in *instance) arriving(r *reading) bool {
 		return in.last.change(r) == vanished
 	}
 	in.looks++
+	in.isWhole(r)
 	return in.looks < looksMost
 }
 
