@@ -111,7 +111,7 @@ func (w *waiter) look(cmd *cobra.Command, s web.Service) (done bool, err error) 
 	w.seen, w.away = v, false
 	w.log.show(*v, s)
 	code, done := w.goal(*v)
-	if !done {
+	if !done || v.Stored != nil && !*v.Stored { // a restart would forget it
 		return false, nil
 	}
 	w.log.end()

@@ -181,6 +181,15 @@ func TestWhatHasEndedStaysEnded(t *testing.T) {
 		if v := s.Version("w00"); v != nil {
 			t.Errorf("w00 is %s", v.Phase)
 		}
+		f.stop() // nor after a restart
+		f.start()
+		f.listen()
+		f.names("file_sd", all...)
+		time.Sleep(time.Minute)
+		if s = f.service().State; s.Version("w00") != nil {
+			v := s.Version("w00")
+			t.Errorf("after a restart w00 is %s", v.Phase)
+		}
 	})
 }
 

@@ -20,6 +20,8 @@ func (m *machine) announced(e Announced) error {
 	}
 	v := m.Version(e.Version)
 	switch {
+	case v == nil && e.Origin != "" && slices.Contains(m.Forgotten, e.Version):
+		return nil // it has ended, so long ago that nothing else is known of it
 	case v == nil:
 		return m.attempt(nil, e)
 	case e.begins(v):
@@ -64,7 +66,9 @@ func (m *machine) attempt(old *Version, e Announced) error {
 	if old != nil && old.is(routable) {
 		m.anew = old.Name
 	}
-	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return o.Name == e.Version })
+	named := func(name string) bool { return name == e.Version }
+	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return named(o.Name) })
+	m.Forgotten = slices.DeleteFunc(slices.Clone(m.Forgotten), named)
 	m.add(e, number)
 	last := &m.Versions[len(m.Versions)-1]
 	last.Pulled, last.Renew = pulled, old != nil && e.Image != ""
@@ -167,6 +171,7 @@ func (m *machine) policyChanged(e PolicyChanged) {
 		return
 	}
 	seeds := m.Policy.Versions
+	m.Pinning = m.Pinning || m.Policy.Sessions != nil
 	m.Policy, m.PolicyHash, m.Orphaned, m.says = e.Policy, e.Hash, false, says
 	for i := range m.Versions {
 		c := &m.Versions[i].Config

@@ -36,6 +36,8 @@ type Serving struct {
 	Gone      int       `json:"gone,omitempty"`      // nodes that had a table and are not connected
 	ResumedAt time.Time `json:"resumed_at,omitzero"` // the last start of canaryd
 
+	Pinning bool `json:"pinning,omitempty"` // an earlier policy had sessions, and an Envoy may still have a table that pins them
+
 	Crowds []Crowd `json:"crowds,omitempty"` // who serves what, Envoys that are away included: nothing that one of them has is stopped
 }
 
@@ -52,7 +54,7 @@ func (s *Serving) Served(version string) int {
 // gives it slots, or because nobody knows what it has, or because its table may pin sessions.
 func (s *State) strayed(version string) bool {
 	return slices.ContainsFunc(s.Crowds, func(c Crowd) bool {
-		return !c.Present && (slotsOf(c.Has, version) > 0 || c.Has == nil || s.Policy.Sessions != nil)
+		return !c.Present && (slotsOf(c.Has, version) > 0 || c.Has == nil || s.Policy.Sessions != nil || s.Pinning)
 	})
 }
 
@@ -162,6 +164,7 @@ func (m *machine) applied(e Applied) {
 		return
 	}
 	m.Subscribers, m.Lagging, m.InForce = e.Subscribers, e.Lagging, e.InForce
+	m.Pinning = m.Pinning && slices.ContainsFunc(e.Crowds, func(c Crowd) bool { return !c.Present })
 	m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(n Nack) bool {
 		return n.Content == m.Content && (e.InForce || slices.Contains(e.Accepted, n.Node))
 	})

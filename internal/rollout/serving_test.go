@@ -241,3 +241,41 @@ func runsOf(line string) []Run {
 	}
 	return slices.Clip(rs)
 }
+
+// A policy no longer has sessions, and an Envoy that is away may still pin users to what was aborted since: its containers
+// stay until that Envoy is back.
+func TestWhatAnAwayEnvoyMayPinIsNotStopped(t *testing.T) {
+	text := "docker: {image: r/x, port: 80}\nroute: {probe: \"off\"}\n" + seedV1 + "ramp: {steps: [10%, 100%], hold: 1h}\n"
+	r := newRun(t, text+"sessions: {cookie: s, ttl: 30m}\n")
+	r.step(Announced{At: r.at, Version: "v2", Image: "r/x:v2", By: "ci"})
+	r.step(Launched{At: r.at, Version: "v2", Attempt: 1, Endpoints: []string{"172.17.0.2:80"}, Image: true})
+	r.step(Tick{At: r.at})
+	if r.s.Weight("v2") != 1000 {
+		t.Fatalf("v2 has %d", r.s.Weight("v2"))
+	}
+	applied := func(present bool) {
+		r.step(Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 1, Crowds: []Crowd{
+			{"new", r.s.Given, true, []string{"edge-1"}}, {"old", []Run{{"v1", 10000}}, present, []string{"edge-2"}}}})
+	}
+	r.fleet = false
+	applied(false)
+	r.policy(text)
+	applied(false)
+	r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
+	stopped := func() bool {
+		r.at = r.at.Add(3 * time.Hour) // idle for long
+		r.step(Tick{At: r.at})
+		for _, c := range r.s.Containers() {
+			if c.Version == "v2" {
+				return c.Goal >= Stop
+			}
+		}
+		return false
+	}
+	if applied(false); stopped() {
+		t.Error("v2 is stopped, and edge-2 may still pin users to it")
+	}
+	if applied(true); !stopped() {
+		t.Error("edge-2 is back, and v2 runs on")
+	}
+}

@@ -115,7 +115,8 @@ type State struct {
 	Policy     policy.Policy `json:"policy"`
 	PolicyHash string        `json:"policy_hash"`
 	Orphaned   bool          `json:"orphaned,omitempty"`
-	Versions   []Version     `json:"versions,omitempty"` // by announcement
+	Forgotten  []string      `json:"forgotten,omitempty"` // ended versions that are no longer in the list and that an origin may still name: it does not bring them back
+	Versions   []Version     `json:"versions,omitempty"`  // by announcement
 	Stable     string        `json:"stable,omitempty"`
 	Seq        int           `json:"seq"`
 	At         time.Time     `json:"at,omitzero"` // of the last step
@@ -138,6 +139,8 @@ const (
 	keepEnded = 20        // ended versions that stay in the list
 	keepFor   = time.Hour // and all that ended within it
 	mostEnded = 200       // but no more
+
+	mostForgotten = 1000 // names
 )
 
 // Version finds a version by name; nil when unknown. The pointer is into the state.

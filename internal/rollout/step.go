@@ -148,6 +148,12 @@ func (m *machine) forget() {
 			gone[v.Name] = true
 		}
 	}
+	for _, v := range m.Versions {
+		if gone[v.Name] && v.Origin != "" {
+			m.Forgotten = append(slices.Clip(m.Forgotten), v.Name)
+		}
+	}
+	m.Forgotten = m.Forgotten[max(0, len(m.Forgotten)-mostForgotten):]
 	m.Versions = slices.DeleteFunc(m.Versions, func(v Version) bool { return gone[v.Name] })
 }
 

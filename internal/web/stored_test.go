@@ -43,6 +43,11 @@ func TestWhatIsNotStoredIsSaid(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 	svc := s.call("GET", "/api/v1/services/shop", "", 200, "Service")
+	for _, v := range svc["versions"].([]any) {
+		if v.(map[string]any)["stored"] != false {
+			t.Errorf("GET says nothing of it: %v", v)
+		}
+	}
 	if ws, _ := svc["warnings"].([]any); len(ws) == 0 || !strings.Contains(ws[0].(string), "the history is not being written: no space left") {
 		t.Errorf("warnings: %v", svc["warnings"])
 	}

@@ -49,7 +49,7 @@ type Version struct {
 	TookOver  *time.Time        `json:"took_over,omitempty"` // this attempt was stable, with everything that no canary holds in force
 	Trusted   bool              `json:"trusted"`             // it served everything, and was watched without an alarm: everything may go back to it by itself
 	Verdict   *analysis.Verdict `json:"verdict"`
-	Stored    *bool             `json:"stored,omitempty"` // false: the abort is carried out, and the disk did not take it yet
+	Stored    *bool             `json:"stored,omitempty"` // false: what was decided last of the service is not stored; a restart would forget it
 }
 
 func viewService(c controller.Service) Service {
@@ -60,7 +60,11 @@ func viewService(c controller.Service) Service {
 		v.Stable = &s.Stable
 	}
 	for i := range s.Versions {
-		v.Versions = append(v.Versions, viewVersion(s, &s.Versions[i]))
+		x := viewVersion(s, &s.Versions[i])
+		if !c.Stored {
+			x.Stored = &c.Stored
+		}
+		v.Versions = append(v.Versions, x)
 	}
 	v.Warnings = warnings(c)
 	return v
