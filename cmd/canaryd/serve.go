@@ -228,10 +228,11 @@ func reportOf(r xds.Report) metrics.Report {
 		out.Proxy = rollout.Client
 	}
 	for name, load := range r.Clusters {
-		service, version, ok := xds.SplitCluster(name)
-		if !ok {
+		id, ok := xds.ParseCluster(name)
+		if !ok || id.Role != xds.Users {
 			continue
 		}
+		service, version := id.Service, id.Version
 		if out.Counts[service] == nil {
 			out.Counts[service] = map[string]analysis.Counts{}
 			out.Slices[service] = map[string]map[string]analysis.Counts{}

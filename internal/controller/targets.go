@@ -126,7 +126,7 @@ func (c *Controller) retarget() {
 	var clusters []string
 	for _, t := range list {
 		for _, v := range t.Versions {
-			clusters = append(clusters, xds.ClusterName(t.Service, v))
+			clusters = append(clusters, xds.ClusterID{Service: t.Service, Version: v}.String())
 		}
 	}
 	c.Ask(clusters)

@@ -127,7 +127,8 @@ func (b *bubble) start() {
 func reportOf(r xds.Report) metrics.Report {
 	out := metrics.Report{Node: r.Node, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{"shop": {}}}
 	for name, load := range r.Clusters {
-		_, version, _ := xds.SplitCluster(name)
+		id, _ := xds.ParseCluster(name)
+		version := id.Version
 		out.Counts["shop"][version] = load.Counts
 		out.From = r.At.Add(-load.Interval)
 	}

@@ -80,8 +80,8 @@ func serviceOf(r Ref) string {
 	case TypeRoute:
 		return r.Name
 	case TypeCluster, TypeEndpoint:
-		service, _, _ := SplitCluster(r.Name)
-		return service
+		id, _ := ParseCluster(r.Name)
+		return id.Service
 	}
 	return ""
 }

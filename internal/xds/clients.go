@@ -77,7 +77,7 @@ func newView(t rollout.Table) (*view, error) {
 		if slices.ContainsFunc(c.Endpoints, isHostName) {
 			return nil, fmt.Errorf("version %s: a gRPC client without a proxy cannot resolve host names as endpoints", c.Version)
 		}
-		name := ClusterName(t.Service, c.Version)
+		name := ClusterID{t.Service, c.Version, Users}.String()
 		cla, err := assignment(name, c.Endpoints)
 		if err != nil {
 			return nil, err
@@ -132,8 +132,8 @@ func (c *clients) publish(old, now *view) error {
 		}
 		have := c.caches[typ].GetResources() // a copy of all services'
 		for name := range have {
-			owner, _, _ := SplitCluster(name)
-			if owned := old != nil && old.owns(owner); owned && fresh[name] == nil && (now == nil || old.resources[typ][name] == nil) {
+			owner, _ := ParseCluster(name)
+			if owned := old != nil && old.owns(owner.Service); owned && fresh[name] == nil && (now == nil || old.resources[typ][name] == nil) {
 				gone = append(gone, name)
 			}
 		}
@@ -233,11 +233,11 @@ func (c *clients) hears(cl *client, said *core.Node) {
 // admits leaves out of a request what its client may not see.
 func (cl *client) admits(req *discovery.DiscoveryRequest) {
 	req.ResourceNames = slices.DeleteFunc(req.GetResourceNames(), func(name string) bool {
-		service, _, ok := SplitCluster(name)
+		id, ok := ParseCluster(name)
 		if !ok {
-			service = name
+			id.Service = name
 		}
-		return !cl.node.sees(service)
+		return !cl.node.sees(id.Service)
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -24,15 +23,6 @@ import (
 // outlierSweep is how often Envoy looks whether an ejected endpoint may come back.
 const outlierSweep = time.Second
 
-// ClusterName is the version's name on the wire.
-func ClusterName(service, version string) string { return service + "/" + version }
-
-// TestersCluster is the cluster by way of which testers reach a version.
-func TestersCluster(service, version string) string { return service + "/" + version + "~testers" }
-
-// SplitCluster is the reverse of ClusterName.
-func SplitCluster(name string) (service, version string, ok bool) { return strings.Cut(name, "/") }
-
 func ads() *core.ConfigSource {
 	return &core.ConfigSource{
 		ResourceApiVersion:    core.ApiVersion_V3,
@@ -43,15 +33,16 @@ func ads() *core.ConfigSource {
 
 // buildCluster makes the cluster of a version, and its endpoints unless Envoy resolves them itself.
 func buildCluster(p *policy.Policy, service string, c rollout.Cluster) ([]*Resource, error) {
-	rs, err := namedCluster(p, ClusterName(service, c.Version), c)
+	rs, err := namedCluster(p, ClusterID{Service: service, Version: c.Version}, c)
 	if err != nil || p.Route.Testers == nil {
 		return rs, err
 	}
-	more, err := namedCluster(p, TestersCluster(service, c.Version), c)
+	more, err := namedCluster(p, ClusterID{service, c.Version, Testers}, c)
 	return append(rs, more...), err
 }
 
-func namedCluster(p *policy.Policy, name string, c rollout.Cluster) ([]*Resource, error) {
+func namedCluster(p *policy.Policy, id ClusterID, c rollout.Cluster) ([]*Resource, error) {
+	name := id.String()
 	cla, err := assignment(name, c.Endpoints)
 	if err != nil {
 		return nil, err

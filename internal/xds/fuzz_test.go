@@ -353,7 +353,7 @@ func (e *modelled) recalls(req *discovery.DeltaDiscoveryRequest) {
 // cut holds that what takes a version out goes out first.
 func (e *modelled) cut(f *forms) {
 	r := Ref{TypeRoute, "shop"}
-	stable := ClusterName("shop", f.table.Stable)
+	stable := ClusterID{"shop", f.table.Stable, Users}.String()
 	if e.s == nil || !e.sub[r] || e.route == nil || e.secret || e.have[Ref{TypeCluster, stable}] == nil || e.have[Ref{TypeEndpoint, stable}] == nil {
 		return
 	}
@@ -559,12 +559,12 @@ func (e *modelled) arrives(r reply, nonce string) {
 		}
 		if r.typ == TypeRoute && x.res != nil {
 			for _, c := range p.edition(p.table).forms.table.Clusters {
-				if v := c.Version; c.OnTrial && p.recalled[v] && x.res.names(ClusterName("shop", v)) {
+				if v := c.Version; c.OnTrial && p.recalled[v] && x.res.names(ClusterID{"shop", v, Users}) {
 					p.fail("%s is sent a route with %s, which an Envoy remembers as cut", e.id, v)
 				}
 			}
 			for _, c := range x.res.clusters {
-				if f := p.hub.cat.routes["shop"]; !slices.Contains(f.whole.clusters, c) && c != ClusterName("shop", f.table.Stable) {
+				if f := p.hub.cat.routes["shop"]; !slices.Contains(f.whole.clusters, c) && c != (ClusterID{"shop", f.table.Stable, Users}) {
 					p.fail("%s is sent a route that names %s, which the table does not", e.id, c)
 				}
 			}
@@ -636,11 +636,11 @@ func (e *modelled) takes(x parcel) bool {
 	}
 	if x.ref.Type == TypeRoute {
 		for _, c := range x.res.clusters {
-			if e.have[Ref{TypeCluster, c}] == nil {
+			if e.have[Ref{TypeCluster, c.String()}] == nil {
 				e.p.fail("%s is sent a route that names %s, which it does not have", e.id, c)
 			}
 		}
-		return !(e.refuses["route"] || e.refuses["route of v2"] && slices.Contains(x.res.clusters, "shop/v2"))
+		return !(e.refuses["route"] || e.refuses["route of v2"] && slices.Contains(x.res.clusters, ClusterID{"shop", "v2", Users}))
 	}
 	return !e.refuses[x.ref.Name]
 }
@@ -650,7 +650,7 @@ func (e *modelled) apply(x parcel, answers bool) {
 		if x.ref.Type == TypeRoute || x.ref.Type == TypeEndpoint {
 			return // Envoy keeps them
 		}
-		if x.ref.Type == TypeCluster && e.route != nil && slices.Contains(e.route.clusters, x.ref.Name) && e.p.table >= 0 {
+		if x.ref.Type == TypeCluster && e.route != nil && slices.ContainsFunc(e.route.clusters, func(c ClusterID) bool { return c.String() == x.ref.Name }) && e.p.table >= 0 {
 			e.p.fail("%s loses %s, to which it routes", e.id, x.ref.Name)
 		}
 		delete(e.have, x.ref)
@@ -756,7 +756,7 @@ func (e *modelled) ends() {
 		return
 	}
 	f := p.hub.cat.routes["shop"]
-	stable := ClusterName("shop", f.table.Stable)
+	stable := ClusterID{"shop", f.table.Stable, Users}.String()
 	minimal := !e.refuses["route"] && !(e.refuses["route of v2"] && f.table.Stable == "v2") && (e.route != nil || e.nackedV[f.whole.ref()] != f.minimal.Version)
 	if e.have[Ref{TypeListener, "0.0.0.0:10000"}] != nil && e.have[Ref{TypeCluster, stable}] != nil && !e.refuses[stable] && minimal {
 		if e.route == nil {

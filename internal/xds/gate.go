@@ -198,7 +198,7 @@ func (g gate) part(f *forms, it *item, urgent bool) *Resource {
 		return nil
 	}
 	switch {
-	case f.minimal == nil || !has(ClusterName(f.table.Service, stable)):
+	case f.minimal == nil || !has(ClusterID{f.table.Service, stable, Users}):
 		return nil
 	case !g.all(f.clustersOf(stable), has):
 		return f.minimal
@@ -223,10 +223,10 @@ func (g gate) recognise(service, version string) *Resource {
 }
 
 // clustersOf are the clusters by way of which the table reaches a version.
-func (f *forms) clustersOf(version string) []string {
-	out := []string{ClusterName(f.table.Service, version)}
+func (f *forms) clustersOf(version string) []ClusterID {
+	out := []ClusterID{{f.table.Service, version, Users}}
 	if f.table.Policy.Route.Testers != nil {
-		out = append(out, TestersCluster(f.table.Service, version))
+		out = append(out, ClusterID{f.table.Service, version, Testers})
 	}
 	return out
 }
@@ -235,27 +235,27 @@ func (f *forms) clustersOf(version string) []string {
 // has accepted what is on its way. Of a route that nobody knows that must be assumed.
 func (it *item) takesAway(r *Resource) bool {
 	return it.serves(func(had *Resource) bool {
-		return had.unknown || slices.ContainsFunc(had.clusters, func(c string) bool { return !r.names(c) })
+		return had.unknown || slices.ContainsFunc(had.clusters, func(c ClusterID) bool { return !r.names(c) })
 	})
 }
 
-func (g gate) all(clusters []string, has func(string) bool) bool {
-	return !slices.ContainsFunc(clusters, func(c string) bool { return !has(c) })
+func (g gate) all(clusters []ClusterID, has func(ClusterID) bool) bool {
+	return !slices.ContainsFunc(clusters, func(c ClusterID) bool { return !has(c) })
 }
 
 // warm reports whether this Envoy has a cluster with its endpoints, so that a route may name it without an
 // error for a user. In steady state Envoy holds back the ACK of a cluster until it is warm, during its start
 // it does not: so the endpoints' ACK counts as well. What the accepted route names was warm then.
-func (g gate) warm(cluster string) bool {
+func (g gate) warm(cluster ClusterID) bool {
 	if g.inv.kinds[TypeCluster] == nil {
 		return true // its clusters come from elsewhere
 	}
-	it := g.inv.item(Ref{TypeCluster, cluster})
+	name := cluster.String()
+	it := g.inv.item(Ref{TypeCluster, name})
 	if it != nil && it.sent == nil {
 		return false // it never came, or its removal is on its way
 	}
-	service, _, _ := SplitCluster(cluster)
-	if it := g.inv.item(Ref{TypeRoute, service}); it != nil && it.acked != nil && !it.acked.unknown && it.acked.names(cluster) {
+	if it := g.inv.item(Ref{TypeRoute, cluster.Service}); it != nil && it.acked != nil && !it.acked.unknown && it.acked.names(cluster) {
 		return true
 	}
 	if it == nil || it.acked == nil {
@@ -264,19 +264,19 @@ func (g gate) warm(cluster string) bool {
 	if it.acked.byDNS {
 		return true
 	}
-	if cur := g.cat.resources[Ref{TypeCluster, cluster}]; it.acked.unknown && cur != nil && cur.byDNS {
+	if cur := g.cat.resources[Ref{TypeCluster, name}]; it.acked.unknown && cur != nil && cur.byDNS {
 		return true
 	}
-	eds := g.inv.item(Ref{TypeEndpoint, cluster})
+	eds := g.inv.item(Ref{TypeEndpoint, name})
 	return eds != nil && eds.acked != nil
 }
 
 // brought reports whether a cluster is warm, or one that the Envoy had before it came back.
-func (g gate) brought(cluster string) bool {
+func (g gate) brought(cluster ClusterID) bool {
 	if g.warm(cluster) {
 		return true
 	}
-	it := g.inv.item(Ref{TypeCluster, cluster})
+	it := g.inv.item(Ref{TypeCluster, cluster.String()})
 	return it != nil && it.presented && it.sent != nil
 }
 
@@ -318,9 +318,9 @@ func (g gate) listenersLeave() bool {
 
 // routed reports whether this Envoy may still route to a cluster: it leaves only when a route without it was
 // accepted.
-func (g gate) routed(cluster string) bool {
-	service, _, _ := SplitCluster(cluster)
-	it := g.inv.item(Ref{TypeRoute, service})
+func (g gate) routed(name string) bool {
+	cluster, _ := ParseCluster(name)
+	it := g.inv.item(Ref{TypeRoute, cluster.Service})
 	return it != nil && it.serves(func(r *Resource) bool { return r.names(cluster) })
 }
 

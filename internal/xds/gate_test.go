@@ -351,7 +351,7 @@ func TestARouteThatMayHaveBeenAppliedIsReplaced(t *testing.T) {
 	}
 	publish(t, h, table(3, nil, "v2"))
 	for range 2 {
-		if r := take(""); r.parcels[0].ref.Name == "shop" && slices.Equal(r.parcels[0].res.clusters, []string{"shop/v1"}) {
+		if r := take(""); r.parcels[0].ref.Name == "shop" && slices.Equal(r.parcels[0].res.clusters, []ClusterID{{"shop", "v1", Users}}) {
 			return
 		}
 	}
@@ -375,7 +375,7 @@ func TestARemovalThatCameWithARefusalIsBooked(t *testing.T) {
 	if it := inv.item(gone); it.acked != nil || it.sent != nil {
 		t.Errorf("the Envoy is taken to have %+v", it.acked)
 	}
-	if (gate{inv: inv, cat: newCatalog()}).brought(gone.Name) {
+	if (gate{inv: inv, cat: newCatalog()}).brought(ClusterID{"shop", "v2", Users}) {
 		t.Error("a route may name it")
 	}
 }

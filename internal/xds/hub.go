@@ -47,6 +47,7 @@ type Hub struct {
 	changed   map[string]struct{}  // services whose status changed
 	wake      chan struct{}
 	clients   *clients
+	restored  map[string][]rollout.Crowd // stored nodes of services that are not published yet
 }
 
 // service is what is served of one service.
@@ -85,7 +86,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
-		left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
 		h.nacks[shortType(typ)] = 0
@@ -243,6 +244,7 @@ func (h *Hub) Remove(name string) error {
 		return nil
 	}
 	delete(h.services, name)
+	delete(h.restored, name)
 	delete(h.cat.routes, name)
 	if err := h.clients.publish(s.edition.view, nil); err != nil {
 		return err

@@ -88,6 +88,8 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 	s, old := h.services[name], (*edition)(nil)
 	if s == nil {
 		s = &service{force: NewForce(h.ForgetAfter)}
+		s.force.Restore(h.restored[name], h.now())
+		delete(h.restored, name)
 		h.services[name] = s
 	} else {
 		old = s.edition

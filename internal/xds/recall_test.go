@@ -179,7 +179,7 @@ func restartedOn(t *testing.T, stored rollout.Table, key Key, route string) (h *
 	there = connect(t, dial(), "edge-2", 40)
 	var clusters []string
 	for _, c := range stored.Clusters {
-		clusters = append(clusters, ClusterName("shop", c.Version))
+		clusters = append(clusters, ClusterID{"shop", c.Version, Users}.String())
 	}
 	there.start("shop", clusters...)
 	return h, there, presenting(t, h, dial, route)

@@ -37,17 +37,17 @@ type Resource struct {
 	encoded    []byte   // field 2 of DeltaDiscoveryResponse, tagged
 
 	slots    []rollout.Run // routes: the weights
-	clusters []string      // routes: the clusters it names
+	clusters []ClusterID   // routes: the clusters it names
 	byDNS    bool          // clusters: Envoy resolves it, there is no CLA
 	user     bool          // routes: needs use_hash_policy, so Envoy 1.36
-	cut      []string      // routes: clusters that must get nothing
+	cut      []ClusterID   // routes: clusters that must get nothing
 	unknown  bool          // an Envoy brought it along, and nobody here knows what is in it
 }
 
 func (r *Resource) ref() Ref { return Ref{r.Type, r.Name} }
 
 // names reports whether a route may send requests to a cluster.
-func (r *Resource) names(cluster string) bool {
+func (r *Resource) names(cluster ClusterID) bool {
 	return r.unknown || slices.Contains(r.clusters, cluster)
 }
 

@@ -65,6 +65,8 @@ func (h *Hub) Restore(service string, cs []rollout.Crowd) {
 	defer h.mu.Unlock()
 	if s := h.services[service]; s != nil {
 		s.force.Restore(cs, h.now())
+	} else { // its table cannot be published yet
+		h.restored[service] = cs
 	}
 	h.changes(service)
 }

@@ -62,3 +62,11 @@ func TestALostAnswerIsNoAnswerAfterARestart(t *testing.T) {
 		t.Errorf("back: %+v", cs)
 	}
 }
+
+// A table that cannot be published after a restart: what is stored of its nodes waits for the next one.
+func TestRestoredNodesWaitForTheirTable(t *testing.T) {
+	h, _, _ := server(t)
+	h.Restore("shop", []rollout.Crowd{{Version: "x", Has: []rollout.Run{{Version: "v1", Count: 10000}}, Nodes: []string{"edge-7"}}})
+	publish(t, h, table(1, nil))
+	waitStatus(t, h, "gone", func(s Status) bool { return s.Counts.Gone == 1 && s.Nodes[0].Node == "edge-7" })
+}

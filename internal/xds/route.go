@@ -27,7 +27,7 @@ func buildRoute(t rollout.Table, key Key) (*forms, error) {
 		return nil, err
 	}
 	for _, v := range t.Cut {
-		f.whole.cut = append(f.whole.cut, ClusterName(t.Service, v), TestersCluster(t.Service, v))
+		f.whole.cut = append(f.whole.cut, ClusterID{t.Service, v, Users}, ClusterID{t.Service, v, Testers})
 	}
 	if t.Stable != "" {
 		f.minimal, err = rb.minimal()
@@ -53,28 +53,28 @@ func (b routeBuilder) minimal() (*Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.clusters = []string{ClusterName(b.t.Service, b.t.Stable)}
+	r.clusters = []ClusterID{{b.t.Service, b.t.Stable, Users}}
 	return r, nil
 }
 
 // clusters are those that the route names, in order.
-func (b routeBuilder) clusters() []string {
-	seen := map[string]bool{}
+func (b routeBuilder) clusters() []ClusterID {
+	seen := map[ClusterID]bool{}
 	for _, run := range b.t.Slots {
-		seen[ClusterName(b.t.Service, run.Version)] = true
+		seen[ClusterID{b.t.Service, run.Version, Users}] = true
 	}
 	for _, c := range b.t.Clusters {
 		if c.Pinned {
-			seen[ClusterName(b.t.Service, c.Version)] = true
+			seen[ClusterID{b.t.Service, c.Version, Users}] = true
 		}
 		if b.p.Route.Testers != nil {
-			seen[TestersCluster(b.t.Service, c.Version)] = true
+			seen[ClusterID{b.t.Service, c.Version, Testers}] = true
 		}
 	}
 	if len(b.t.Slots) == 0 { // no version: nothing is routed
 		return nil
 	}
-	return slices.Sorted(maps.Keys(seen))
+	return slices.SortedFunc(maps.Keys(seen), ClusterID.compare)
 }
 
 type routeBuilder struct {
@@ -150,12 +150,12 @@ func headerLike(name, regex string) *route.HeaderMatcher {
 
 // pin keeps the sessions of a version on it.
 func (b routeBuilder) pin(c rollout.Cluster) *route.Route {
-	return b.to(withCookieOnce(b.p.Sessions.Cookie, regexp.QuoteMeta(c.Pin)), ClusterName(b.t.Service, c.Version))
+	return b.to(withCookieOnce(b.p.Sessions.Cookie, regexp.QuoteMeta(c.Pin)), ClusterID{b.t.Service, c.Version, Users})
 }
 
-func (b routeBuilder) to(m *route.RouteMatch, cluster string) *route.Route {
+func (b routeBuilder) to(m *route.RouteMatch, cluster ClusterID) *route.Route {
 	a := b.action()
-	a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: cluster}
+	a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: cluster.String()}
 	return &route.Route{Match: m, Action: &route.Route_Route{Route: a}}
 }
 
@@ -174,7 +174,7 @@ func (b routeBuilder) testers() []*route.Route {
 		} else {
 			m.Headers = []*route.HeaderMatcher{headerLike(strings.ToLower(t.Header), value)}
 		}
-		rs = append(rs, b.to(m, TestersCluster(b.t.Service, c.Version)))
+		rs = append(rs, b.to(m, ClusterID{b.t.Service, c.Version, Testers}))
 	}
 	return rs
 }
@@ -213,7 +213,7 @@ func (b routeBuilder) plainRoute() *route.Route {
 func (b routeBuilder) weighted() *route.Route {
 	wc := &route.WeightedCluster{}
 	for _, run := range b.t.Slots {
-		w := &route.WeightedCluster_ClusterWeight{Name: ClusterName(b.t.Service, run.Version), Weight: wrapperspb.UInt32(uint32(run.Count))}
+		w := &route.WeightedCluster_ClusterWeight{Name: ClusterID{b.t.Service, run.Version, Users}.String(), Weight: wrapperspb.UInt32(uint32(run.Count))}
 		if s := b.p.Sessions; s != nil {
 			w.ResponseHeadersToAdd = []*core.HeaderValueOption{setCookie(s.Cookie, b.pinOf(run.Version), s.TTL.Std())}
 		}

@@ -46,7 +46,7 @@ func (h *Hub) vouch(n Node, clusters []string) (has map[string]bool, known bool)
 	speakers := h.speakers[n.identity()]
 	has = map[string]bool{}
 	for _, cluster := range clusters {
-		if service, _, ok := SplitCluster(cluster); !ok || !n.sees(service) {
+		if id, ok := ParseCluster(cluster); !ok || !n.sees(id.Service) {
 			continue
 		}
 		for _, s := range speakers {
@@ -62,9 +62,9 @@ func (h *Hub) vouch(n Node, clusters []string) (has map[string]bool, known bool)
 // mayHave reports whether a node may have a cluster, there being one or not. A node that does not say its
 // group may be of any.
 func (h *Hub) mayHave(n Node, cluster string) bool {
-	service, _, _ := SplitCluster(cluster)
-	s := h.services[service]
-	return n.sees(service) && (s == nil || n.Cluster == "" || len(s.edition.route.Nodes) == 0 || slices.Contains(s.edition.route.Nodes, n.Cluster))
+	id, _ := ParseCluster(cluster)
+	s := h.services[id.Service]
+	return n.sees(id.Service) && (s == nil || n.Cluster == "" || len(s.edition.route.Nodes) == 0 || slices.Contains(s.edition.route.Nodes, n.Cluster))
 }
 
 // asked are those of the clusters that are to be reported which a node may have.
@@ -80,9 +80,9 @@ func (s *session) has(cluster string) bool {
 		it := s.inv.item(Ref{TypeCluster, cluster})
 		return it != nil && (it.acked != nil || it.perhaps != nil)
 	}
-	service, _, _ := SplitCluster(cluster)
-	it := s.inv.item(Ref{TypeRoute, service})
-	return it != nil && (it.acked != nil && it.acked.names(cluster) || it.perhaps != nil && it.perhaps.names(cluster))
+	id, _ := ParseCluster(cluster)
+	it := s.inv.item(Ref{TypeRoute, id.Service})
+	return it != nil && (it.acked != nil && it.acked.names(id) || it.perhaps != nil && it.perhaps.names(id))
 }
 
 // clientSpeaker is a gRPC client without a proxy. go-control-plane keeps its clusters; its route names them.
@@ -92,13 +92,13 @@ type clientSpeaker struct {
 }
 
 func (c clientSpeaker) has(cluster string) bool {
-	service, version, _ := SplitCluster(cluster)
-	s := c.hub.services[service]
+	id, _ := ParseCluster(cluster)
+	s := c.hub.services[id.Service]
 	if s == nil {
 		return false
 	}
 	m := s.force.streams[c.cl.id]
-	_, there := s.edition.versions[version]
+	_, there := s.edition.versions[id.Version]
 	return there && m != nil && m.accepted.Version != ""
 }
 
