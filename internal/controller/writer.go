@@ -182,40 +182,48 @@ func (j *job) encode() (err error) {
 	return err
 }
 
-// written takes in how a transaction ended: what is durable now may be published, told and answered.
+// written takes in how a transaction ended.
 func (c *Controller) written(r saved) {
 	now := time.Now()
 	w := &c.writer
 	w.since = time.Time{}
-	if r.asked && r.err == nil {
-		w.doubted = nil
-	}
 	if r.err != nil {
-		if w.err == nil {
-			c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
-		}
-		w.err, w.retryAt = r.err, now.Add(writeAgain)
-		if !r.asked {
-			w.doubted = r.jobs
-		}
-		for _, j := range r.jobs {
-			j.u.outbox.Failed(now)
-			c.unsaved[j.u] = struct{}{}
-		}
+		c.notWritten(r, now)
 		return
 	}
 	if !r.asked || r.there {
 		w.number(r)
 	}
-	if r.asked {
-		return // all of it is written again, less the records that are there
+	if r.asked { // all of it is written again, less the records that are there
+		w.doubted = nil
+		return
 	}
 	if w.err != nil {
 		c.Log.Info("the state is being stored again")
 	}
 	w.err, w.retryAt = nil, time.Time{}
-	var stored []*unit
+	c.durable(r.jobs, now)
+}
+
+func (c *Controller) notWritten(r saved, now time.Time) {
+	w := &c.writer
+	if w.err == nil {
+		c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
+	}
+	w.err, w.retryAt = r.err, now.Add(writeAgain)
+	if !r.asked {
+		w.doubted = r.jobs
+	}
 	for _, j := range r.jobs {
+		j.u.outbox.Failed(now)
+		c.unsaved[j.u] = struct{}{}
+	}
+}
+
+// durable takes in what is stored: it may be published, told and answered.
+func (c *Controller) durable(jobs []job, now time.Time) {
+	var stored []*unit
+	for _, j := range jobs {
 		if j.err != nil {
 			c.unwritable(j, now)
 			continue
