@@ -26,7 +26,21 @@ import (
 //go:embed openapi.json
 var openapi []byte
 
-const maxBody = 1 << 20
+const (
+	maxBody    = 1 << 20
+	bodyWithin = 10 * time.Second
+)
+
+// readBody gives a client so long to send what it has to say.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyWithin)) // a test's recorder has none
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil { // else the connection ends with it
+		_ = rc.SetReadDeadline(time.Time{})
+	}
+	return raw, err
+}
 
 // Options are what the HTTP side works with.
 type Options struct {
@@ -121,7 +135,7 @@ type Announcement struct {
 }
 
 func (a *api) announce(w http.ResponseWriter, r *http.Request) {
-	body, err := a.announcement(r)
+	body, err := a.announcement(w, r)
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -149,9 +163,9 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 	a.answer(w, status, viewVersion(&s.State, s.State.Version(name)))
 }
 
-func (a *api) announcement(r *http.Request) (Announcement, error) {
+func (a *api) announcement(w http.ResponseWriter, r *http.Request) (Announcement, error) {
 	var body Announcement
-	raw, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	raw, err := readBody(w, r)
 	if err != nil {
 		return body, problem(http.StatusBadRequest, "the body cannot be read: "+err.Error())
 	}

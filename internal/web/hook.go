@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -51,7 +50,7 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var body registryEvents
-	raw, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	raw, err := readBody(w, r)
 	if err == nil {
 		err = json.Unmarshal(raw, &body)
 	}
@@ -104,7 +103,7 @@ func wants(d *policy.Docker, repository, tag string) bool {
 	if d == nil || d.Tags == "" || tag == "" || d.Repository() != repository {
 		return false
 	}
-	re, err := regexp.Compile(d.Tags) // `check` has seen that it is one
+	re, err := regexp.Compile("^(?:" + d.Tags + ")$") // as Prometheus' are; `check` has seen that it is one
 	return err == nil && re.MatchString(tag)
 }
 
