@@ -173,6 +173,19 @@ func (s step) outgrown() bool {
 	return false
 }
 
+// leaps reports counters that appear with far more than the others grew by: they did not begin at 0 just then.
+func (s step) leaps() bool {
+	appeared, grew := 0.0, 0.0
+	for c, w := range s.to.values {
+		if v, there := s.from.values[c]; there {
+			grew += w - v
+		} else if s.from.scope.has(c.version) {
+			appeared += w
+		}
+	}
+	return appeared > 3*grew+50
+}
+
 // appears reports a counter that is not there in the first reading and above 0 in the second.
 func (s step) appears() bool {
 	for c, w := range s.to.values {

@@ -36,6 +36,7 @@ type instance struct {
 	first     *reading   // that was looked at, or that counting began with
 	whole     int        // looks at it that showed no more
 	partial   *reading   // the first one, as long as it may lack counters
+	after     bool       // other instances were read before: it may be one of them under another name
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -243,7 +244,7 @@ func (in *instance) step(s step) []step {
 	sudden := s.requests() > usual
 	switch {
 	case !in.named && in.pace > 0 && sudden, // it may be another Envoy's counter from now on
-		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown() || s.from == in.partial): // or one that need not have begun at 0
+		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown() || s.from == in.partial && (in.after || s.leaps())): // or one that need not have begun at 0
 		in.begin(s.to)
 		return nil
 	case !in.named:
