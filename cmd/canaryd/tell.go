@@ -67,21 +67,20 @@ func unmark(db *store.Bolt) error {
 // mark stores what was told, so that nothing of it is told again, and nothing else is missed, after a restart.
 func mark(ctx context.Context, db *store.Bolt, n *notify.Notifier, log logrus.FieldLogger) error {
 	var stored map[string]uint64
-	for done := false; !done; {
+	for {
+		if marks := n.Marks(); !maps.Equal(marks, stored) {
+			if err := db.Mark(marks); err != nil {
+				log.WithError(err).Warn("what webhooks were told is not stored: after a restart they may be told again")
+			} else {
+				stored = marks
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
-			done = true
 		case <-time.After(markEvery):
 		}
-		marks := n.Marks()
-		if maps.Equal(marks, stored) {
-			continue
-		}
-		if err := db.Mark(marks); err != nil {
-			log.WithError(err).Warn("what webhooks were told is not stored: after a restart they may be told again")
-			continue
-		}
-		stored = marks
 	}
-	return nil
 }

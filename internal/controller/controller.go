@@ -256,13 +256,14 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	if decided {
 		c.decided(u, records)
 	}
+	had := u.shadow != nil
 	if u.follow(e) {
 		c.withdraw(u)
-		return records, nil
+	} else {
+		u.cast(before, records)
 	}
-	u.cast(before, records)
 	c.note(u)
-	if decided {
+	if decided || had != (u.shadow != nil) {
 		c.aim(u)
 	}
 	return records, nil
@@ -303,16 +304,16 @@ func (c *Controller) takes(u *unit, records []rollout.Record, falls []fall, heir
 func (c *Controller) note(u *unit) {
 	name := u.state.Policy.Service
 	_, was := c.busy[name]
-	if u.state.Busy() {
+	if u.busy() {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
 	}
-	if was != u.state.Busy() {
+	if was != u.busy() {
 		c.aim(u)
 	}
-	if was || u.state.Busy() {
-		c.prober.set(name, u.state)
+	if was || u.busy() {
+		c.prober.set(name, u.looked())
 	}
 }
 
@@ -446,7 +447,7 @@ func (c *Controller) publish(now time.Time, us ...*unit) {
 			continue
 		}
 		made := u.made
-		if u.made = nil; made == nil || t.Generation == 0 || t.Generation != u.outbox.durable.Generation {
+		if u.made = nil; made == nil || len(t.Unstored) > 0 || t.Generation == 0 || t.Generation != u.outbox.durable.Generation {
 			p := c.Hub.Prepare(t)
 			made = &p
 		}

@@ -1238,3 +1238,71 @@ func TestADirectoryThatIsAwayOrphansNobody(t *testing.T) {
 		}
 	})
 }
+
+// A canary is sent back into the line on a disk that hangs, by the lead's next step or by an edit: it loses what the
+// Envoys give it, because nobody judges it there.
+func TestWhoIsSentBackIntoAHangIsNotServed(t *testing.T) {
+	for _, how := range []string{"the lead needs the room", "an edit"} {
+		synctest.Test(t, func(t *testing.T) {
+			text := bubblePolicy + "ramp: {steps: [10%, 85%, 100%], hold: 20s, canaries: 2}\njudge: {clump: 1}\n"
+			b := newBubble(t, text, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: steady(nil)})
+			time.Sleep(3 * time.Second)
+			b.announce("v2")
+			time.Sleep(5 * time.Second)
+			b.announce("v3")
+			time.Sleep(8 * time.Second)
+			if b.share("v3") != 2000 {
+				t.Fatalf("v3 gets %d", b.share("v3"))
+			}
+			b.freeze()
+			if how == "an edit" {
+				b.write(strings.Replace(text, "canaries: 2", "canaries: 1", 1))
+				b.unstored(b.daemon.Reload(t.Context(), "test"))
+			}
+			b.until("v3", rollout.Queued, 2*time.Minute)
+			time.Sleep(200 * time.Millisecond)
+			if b.share("v3") != 0 {
+				t.Errorf("%s: v3 gets %d", how, b.share("v3"))
+			}
+		})
+	}
+}
+
+// What was cut since a promotion that is withdrawn stays cut, and what decides nothing does not end the judgement of what
+// was promoted.
+func TestAWithdrawnPromotionBringsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var rates sync.Map
+		b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 100%], hold: 20s}\njudge: {clump: 1, promote_within: {ratio: 3, margin: 5%}}\n", 2, world.Traffic{Service: "shop", PerSecond: 500,
+			ErrorRate: func(v string, _ time.Time) float64 {
+				r, _ := rates.LoadOrStore(v, 0.0)
+				return r.(float64)
+			}})
+		rates.Store("v1", 0.05)
+		time.Sleep(3 * time.Second)
+		b.announce("v3") // cleaner than stable
+		time.Sleep(12 * time.Second)
+		rates.Store("v4", 0.05)
+		b.announce("v4") // as stable
+		for b.version("v3").Phase == rollout.Canary {
+			if v := b.version("v3"); v.Judge.Proven(&v.Config) && !v.WeightSince.IsZero() && time.Since(v.WeightSince) > 19*time.Second {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		thaw := b.freeze()
+		b.until("v3", rollout.Stable, 10*time.Second)
+		_, _, err := b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v5", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
+		b.unstored(err)
+		b.until("v4", rollout.Failed, 5*time.Minute) // against v3
+		rates.Store("v3", 1.0)
+		b.until("v3", rollout.Failed, 20*time.Second)
+		if p := b.version("v4").Phase; p != rollout.Failed {
+			t.Errorf("v4, which was cut, is %s", p)
+		}
+		b.never("v4", 10*time.Second)
+		thaw()
+		b.never("v4", 20*time.Second)
+		b.never("v3", time.Second)
+	})
+}

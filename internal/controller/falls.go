@@ -57,7 +57,7 @@ func promotes(records []rollout.Record) bool {
 func (c *Controller) takeAway(u *unit, version, by string) (taken bool, err error) {
 	now := time.Now()
 	v := u.state.Version(version)
-	if v == nil || !v.Cut() || !u.outbox.serves(now, version) {
+	if v == nil || !v.Cut() || u.outbox.cutting(version) || !u.outbox.serves(now, version) {
 		return false, nil
 	}
 	for _, o := range slices.Backward(u.state.Versions) {

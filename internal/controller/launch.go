@@ -26,15 +26,21 @@ func (c *Controller) wantContainers() {
 		}
 	}
 	for _, w := range c.leaving {
-		if c.units[w.Service] == nil { // else it exists again, and knows its containers by their labels
+		if u := c.units[w.Service]; u == nil || !u.runs(w.Version, w.Attempt) { // else it exists again, and knows them by their labels
 			wants = append(wants, w)
 		}
 	}
 	c.Fleet.Want(wants)
 }
 
+// runs reports whether the containers of an attempt are the service's.
+func (u *unit) runs(version string, attempt int) bool {
+	v := u.state.Version(version)
+	return v != nil && v.Attempt == attempt && v.Image != ""
+}
+
 func (c *Controller) launched(e docker.Event) {
-	if u := c.units[e.Service]; u != nil {
+	if u := c.units[e.Service]; u != nil && (u.runs(e.Version, e.Attempt) || e.Done < rollout.Remove) {
 		e.At = time.Now() // when it is taken in: events come in order
 		c.must(u, e.Launched)
 		c.aim(u) // what is known of its containers decides what is wanted of them

@@ -30,9 +30,10 @@ type policies struct {
 	source string // of evidence: some keys need a certain one
 	turn   chan struct{}
 
-	parsed map[string]parsed // by file
-	looks  string            // how the files looked when they were read last
-	readAt time.Time
+	parsed  map[string]parsed // by file
+	looks   string            // how the files looked when they were read last
+	readAt  time.Time
+	trouble string // why the files could not be looked at last
 }
 
 // parsed is what a file's content says.
@@ -158,9 +159,12 @@ func (p *policies) there(glob string) error {
 // for file systems whose times are coarse.
 func (p *policies) changed(now time.Time) bool {
 	files, err := p.files()
-	if err != nil {
-		return false
+	if err != nil { // whoever reads them says so, once
+		said := p.trouble == err.Error()
+		p.trouble = err.Error()
+		return !said
 	}
+	p.trouble = ""
 	if look(files) != p.looks {
 		return true
 	}

@@ -47,6 +47,16 @@ func (c *Controller) rebirth(j job) job {
 	return j
 }
 
+// afresh takes in what became of a policy while its service was being stored anew.
+func (c *Controller) afresh(u *unit) {
+	switch d := c.document(u.state.Policy.Service); {
+	case d == nil:
+		c.must(u, rollout.Orphaned{At: time.Now()})
+	case d.Hash != u.state.PolicyHash:
+		c.adopt(*d, c.set.origins[filepath.Dir(d.File)], "an edit")
+	}
+}
+
 // gone takes in that the removal of a service is stored, and puts the one that began anew in its place.
 func (c *Controller) gone(j job, now time.Time) {
 	_, more := c.unsaved[j.u]
@@ -64,6 +74,7 @@ func (c *Controller) gone(j job, now time.Time) {
 		c.aim(u)
 		u.made = j.made
 		c.publish(now, u)
+		c.afresh(u)
 	}
 	c.reconcileAll()
 }

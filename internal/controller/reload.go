@@ -29,6 +29,13 @@ func (c *Controller) Reload(ctx context.Context, by string) error {
 		select {
 		case <-s:
 		case <-late:
+			_ = c.do(ctx, func() { // a loop that has ended keeps nothing
+				for _, u := range c.units {
+					for _, s := range stored {
+						u.forget(s)
+					}
+				}
+			})
 			return &NotStoredError{"the reload", c.whyNotStored(ctx)}
 		}
 	}

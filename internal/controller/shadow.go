@@ -23,24 +23,20 @@ func (u *unit) cast(before rollout.State, records []rollout.Record) {
 	}
 }
 
-// follow lets the state from before the promotion live on, and reports that it cut what was promoted. It ends when the
-// promotion is stored, and when a person or a policy decides something: that rests on what is decided.
+// follow lets the state from before the promotion live on beside what is decided, and reports that it cut what was
+// promoted. It ends when the promotion is stored, and when another version is stable.
 func (u *unit) follow(e rollout.Event) (withdrawn bool) {
 	s := u.shadow
 	if s == nil {
 		return false
 	}
-	switch o := e.(type) {
-	case rollout.Commanded, rollout.Announced, rollout.PolicyChanged, rollout.Removing:
+	if s.decision <= u.outbox.stored || u.state.Stable != s.version {
 		u.shadow = nil
 		return false
-	case rollout.Observed:
+	}
+	if o, ok := e.(rollout.Observed); ok {
 		o.Stuck = true // it is not promoted again
 		e = o
-	}
-	if s.decision <= u.outbox.stored {
-		u.shadow = nil
-		return false
 	}
 	next, records, err := rollout.Step(s.state, e)
 	if err != nil {
@@ -50,13 +46,38 @@ func (u *unit) follow(e rollout.Event) (withdrawn bool) {
 	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Version == s.version && r.Kind.Cut() })
 }
 
-// withdraw goes back to before a promotion that nobody has seen.
+// withdraw goes back to before a promotion that no Envoy has seen. Of the shadow's own records only those of the version
+// that was promoted are new, and other cuts that were not decided as well.
 func (c *Controller) withdraw(u *unit) {
-	s := u.shadow
+	s, decided := u.shadow, u.state
 	u.shadow = nil
-	u.state, u.stale = rollout.Withdraw(s.state, u.state), true
-	c.decided(u, s.records)
-	c.note(u)
-	c.aim(u)
+	u.state, u.stale = rollout.Withdraw(s.state, decided, s.version), true
+	c.decided(u, slices.DeleteFunc(s.records, func(r rollout.Record) bool {
+		v := decided.Version(r.Version)
+		return r.Version != s.version && (!r.Kind.Cut() || v == nil || !v.Phase.Live())
+	}))
 	c.Log.WithField("service", u.state.Policy.Service).WithField("version", s.version).Warn("a promotion that was not stored is withdrawn")
+}
+
+// busy reports whether time or evidence can change anything of a service.
+func (u *unit) busy() bool { return u.shadow != nil || u.state.Busy() }
+
+// looked is the state whose versions are asked whether they answer: the one that the Envoys have.
+func (u *unit) looked() rollout.State {
+	if u.shadow != nil {
+		return u.shadow.state
+	}
+	return u.state
+}
+
+// reported are the versions whose requests and errors are to be counted.
+func (u *unit) reported() (names []string) {
+	for _, s := range []rollout.State{u.state, u.looked()} {
+		for i := range s.Versions {
+			if v := &s.Versions[i]; v.Reported() && !slices.Contains(names, v.Name) {
+				names = append(names, v.Name)
+			}
+		}
+	}
+	return names
 }

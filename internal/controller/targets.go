@@ -101,15 +101,10 @@ func (c *Controller) aim(u *unit) {
 // target is what is compared of a service.
 func (c *Controller) target(u *unit) (t metrics.Target, ok bool) {
 	s := &u.state
-	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !s.Busy() {
+	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !u.busy() {
 		return t, false
 	}
-	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !s.Busy(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit}
-	for _, v := range s.Versions {
-		if v.Reported() {
-			t.Versions = append(t.Versions, v.Name)
-		}
-	}
+	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !u.busy(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit, Versions: u.reported()}
 	return t, t.Stable != "" && len(t.Versions) > 0
 }
 

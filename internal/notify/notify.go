@@ -140,7 +140,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 
 // deliver tries until it works, the receiver refuses the message, or patience ends.
 func (t *target) deliver(ctx context.Context, r rollout.Record) error {
-	key := fmt.Sprint(r.Service, "/", r.Version, "/", r.Kind, "/", r.Reason)
+	key := fmt.Sprint(r.Service, "/", r.Version, "/", r.Attempt, "/", r.Kind, "/", r.Reason)
 	if last, ok := t.told[key]; ok && r.At.Sub(last) < sameFor && (!moves(r.Kind) || t.last[r.Service] == key) {
 		return nil
 	}

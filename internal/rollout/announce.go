@@ -45,7 +45,7 @@ func (m *machine) attempt(old *Version, e Announced) error {
 	if o := m.sameInStatistics(e.Version); o != nil {
 		return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
 	}
-	number, pulled := 1, false
+	number, pulled, first := 1, false, 0
 	if old != nil {
 		if old.Image != "" && old.Done < Stop && len(e.Endpoints) > 0 && e.Image == "" {
 			return refuse("version %s: its containers of %s are not stopped yet: announce that image, or try again when they are", e.Version, old.Image)
@@ -55,7 +55,7 @@ func (m *machine) attempt(old *Version, e Announced) error {
 				e.Endpoints = old.Endpoints
 			}
 		}
-		number, pulled = old.Attempt+1, old.Pulled && old.Image == e.Image
+		number, pulled, first = old.Attempt+1, old.Pulled && old.Image == e.Image, old.age()
 	}
 	if e.Image != "" && m.Policy.Docker == nil {
 		return refuse("version %s: service %s has no `docker:` in its policy, so nobody knows how to run %s", e.Version, m.Policy.Service, e.Image)
@@ -72,6 +72,7 @@ func (m *machine) attempt(old *Version, e Announced) error {
 	m.add(e, number)
 	last := &m.Versions[len(m.Versions)-1]
 	last.Pulled, last.Renew = pulled, old != nil && e.Image != ""
+	last.First = first
 	return nil
 }
 
@@ -109,8 +110,7 @@ func (m *machine) left(e Left) {
 	if v == nil || v.Origin != e.Origin || !v.Phase.Waiting() {
 		return
 	}
-	m.end(v, Aborted)
-	m.record(v, KindAborted, e.Origin, "what ran it is gone")
+	m.aborts(v, e.Origin, "what ran it is gone")
 }
 
 // pinOf is the value of a version's session cookie: nobody who does not know the secret can make it,

@@ -265,7 +265,7 @@ func Kinds() []Kind {
 // Cut reports whether the record takes traffic away from a failed version: it must reach Envoy
 // even when it cannot be stored.
 func (k Kind) Cut() bool {
-	return k == KindRolledBack || k == KindReturned || k == KindAborted || k == KindUnreachable || k == KindSuperseded
+	return k == KindRolledBack || k == KindReturned || k == KindAborted || k == KindUnreachable || k == KindSuperseded || k == KindQueued
 }
 
 // Final reports whether the record ends an attempt of a version by a cut: nothing but a person or a new attempt

@@ -53,7 +53,7 @@ func (m *machine) silentFor(v *Version) time.Duration {
 
 // tick lets time alone decide: ends of watches and drains, deadlines, silence.
 func (m *machine) tick() {
-	if m.Watch != nil && !m.at.Before(m.Watch.Until) {
+	if v := m.Version(m.Stable); m.Watch != nil && !m.at.Before(m.Watch.Until) && (v == nil || !v.TookOver.IsZero()) {
 		m.passWatch()
 	}
 	for _, v := range m.in(Draining) {

@@ -81,7 +81,7 @@ func (m *machine) placed() []*Version {
 
 // silent reports a version that has waited for its endpoints to answer for as long as no_evidence allows.
 func (m *machine) silent(v *Version) bool {
-	return v.Phase == Warming && !v.Reachable && len(v.Endpoints) > 0 && m.at.Sub(v.WarmingFrom) >= m.Policy.Judge.NoEvidence.For.Std()
+	return v.Phase == Warming && !v.Reachable && m.at.Sub(v.WarmingFrom) >= m.Policy.Judge.NoEvidence.For.Std()
 }
 
 // canYield reports whether there is room for a weight, or would be if all canaries past their deadline went back
@@ -125,6 +125,8 @@ func (m *machine) start(v *Version) {
 	case !v.PausedAt.IsZero() && v.FirstWeight.IsZero():
 		v.Phase = Paused
 		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand before its first weight: testers reach it, nobody else")
+	case len(v.Endpoints) == 0 && m.silent(v):
+		m.unanswered(v)
 	case len(v.Endpoints) == 0:
 		if v.Verdict.Code != analysis.Unreachable {
 			m.verdict(v, analysis.Wait, analysis.Unreachable, "its containers do not run yet")
@@ -162,6 +164,9 @@ func (m *machine) inTheWay(v *Version, more int) (back []*Version, ok bool) {
 	for _, o := range slices.Backward(m.Canaries()) {
 		if room >= more || o == v {
 			break
+		}
+		if o.Phase == Paused {
+			continue // its weight and its place are frozen
 		}
 		room, back = room+m.Weight(o.Name), append(back, o)
 	}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -42,7 +43,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	case len(old.Endpoints) == 0:
 		v.Trusted = true // nothing else ever ran
 		m.supersede(old, "%s was promoted before it ran", v.Name)
-	case by != System && old.Seq > v.Seq: // who goes back flees: no pin, no control share, no way to return
+	case by != System && old.age() > v.age(): // who goes back flees: no pin, no control share, no way to return
 		m.aborts(old, by, "left by hand for the older version %s", v.Name)
 	default:
 		m.keepWarm(old, v, limit, by)
@@ -55,6 +56,9 @@ func (m *machine) supersede(v *Version, format string, args ...any) {
 	m.end(v, Superseded)
 	m.record(v, KindSuperseded, System, "%s", reason)
 }
+
+// age orders versions by their first announcement: another attempt of an old one is no newer release.
+func (v *Version) age() int { return cmp.Or(v.First, v.Seq) }
 
 // keepWarm puts the old stable version beside the new one for the time of the watch.
 func (m *machine) keepWarm(old, v *Version, limit float64, by string) {
@@ -72,6 +76,17 @@ func (m *machine) keepWarm(old, v *Version, limit float64, by string) {
 	v.Judge = &j
 	if c := min(after.Control.Weight(), m.Weight(m.Stable)-minStable); c > 0 {
 		m.raise(old, c, nil, func() {}) // a part of the promotion, which was decided
+	}
+}
+
+// watchFrom begins the time of a watch when the promotion is in force: before, nothing can be seen of it.
+func (m *machine) watchFrom(at time.Time) {
+	if m.Watch == nil {
+		return
+	}
+	m.Watch.Until = at.Add(m.Policy.AfterPromotion.Watch.Std())
+	for _, o := range m.in(Warm) {
+		o.Until = m.Watch.Until
 	}
 }
 
@@ -98,6 +113,9 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.lower(warm, 0)
 	m.becomeStable(warm)
 	m.end(bad, p)
+	for _, o := range m.in(Warm) { // it was the way back of the bad one
+		m.drain(o)
+	}
 	for _, o := range m.with(open) {
 		o.rebase()
 	}

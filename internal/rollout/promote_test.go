@@ -176,3 +176,16 @@ func TestOutcomesAreKept(t *testing.T) {
 		t.Errorf("%d versions", n)
 	}
 }
+
+// A new attempt of an old version, promoted by hand, is a return as well.
+func TestAnotherAttemptOfAnOldVersionIsNoNewRelease(t *testing.T) {
+	r := promoted(t, "sessions: {cookie: s, ttl: 30m}\nafter_promotion: {watch: 30m, control: 10%}\n")
+	r.step(Announced{At: r.at, Version: "v1", Endpoints: []string{"10.0.0.1:80"}, By: "ci"})
+	if v := r.s.Version("v1"); v.Attempt != 2 {
+		t.Fatalf("v1 is attempt %d, %s", v.Attempt, v.Phase)
+	}
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v1", Reachable: true, By: "ann"})
+	if v := r.s.Version("v2"); v.Phase != Aborted {
+		t.Errorf("v2, from which a person fled, is %s", v.Phase)
+	}
+}

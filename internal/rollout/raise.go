@@ -51,7 +51,7 @@ func (m *machine) lower(v *Version, to int) { m.setWeight(v, min(to, size(v.Slot
 
 // beforeFirst are the guards of a version that has no weight yet.
 func (m *machine) beforeFirst() []guard {
-	return []guard{m.envoysAreBack, m.trafficIsKnown, m.firstStepFits}
+	return []guard{m.envoysAreBack, m.trafficIsKnown, m.looksClean, m.firstStepFits}
 }
 
 // always are the guards of a canary that hold at any time, and say so at any time.
@@ -72,6 +72,9 @@ func (m *machine) beforePromotion() []guard {
 // firstStep gives a warming version its first weight.
 func (m *machine) firstStep(v *Version) {
 	w := min(m.startWeight(), m.cap(v))
+	if m.room() < w || !v.FirstWeight.IsZero() { // who comes back begins at the first step, whatever it had
+		w = min(m.Policy.Ramp.First(), m.cap(v))
+	}
 	if m.room() < w {
 		w = m.Policy.Ramp.First()
 	}

@@ -29,8 +29,18 @@ func Resume(s State, at time.Time) State {
 
 // Withdraw goes back to a state from before a decision that nobody has seen, as if it had not been taken. Its table is
 // newer than the one of that decision.
-func Withdraw(before, decided State) State {
+//
+// What has ended since stays ended: it was cut, and the Envoys may have been told.
+func Withdraw(before, decided State, promoted string) State {
 	s := before.clone()
+	m := &machine{State: &s, at: decided.At}
+	for _, d := range decided.Versions {
+		if v := s.Version(d.Name); v != nil && v.Attempt == d.Attempt && v.Phase.Live() && !d.Phase.Live() && d.Name != s.Stable && d.Name != promoted {
+			m.lower(v, 0)
+			*v = d
+		}
+	}
+	m.give()
 	if s.Generation <= decided.Generation {
 		s.Generation, s.InForce = decided.Generation+1, false
 		s.outdate()

@@ -186,6 +186,7 @@ func (m *machine) startClocks() {
 		v := &m.Versions[i]
 		if v.Phase == Stable && v.TookOver.IsZero() && m.InForceAt(v.Name) {
 			v.TookOver = m.at
+			m.watchFrom(m.at)
 		}
 		if m.Weight(v.Name) == 0 || !v.WeightSince.IsZero() || !m.InForceAt(v.Name) {
 			continue

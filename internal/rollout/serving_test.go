@@ -154,10 +154,10 @@ func TestARefusedPromotion(t *testing.T) {
 	if given := r.s.Table().Slots; slotsOf(given, "v2") != 10000 {
 		t.Errorf("what a person promoted is refused by one Envoy, and %v is given to all", given)
 	}
-	r = promoted() // the watch ends while v1 still has its half
+	r = promoted() // while v1 still has its half the watch does not begin
 	r.at = r.at.Add(time.Hour)
 	r.step(Tick{At: r.at})
-	if given := r.s.Table().Slots; slotsOf(given, "v2") != 10000 || r.s.Version("v1").Phase != Retired {
+	if given := r.s.Table().Slots; slotsOf(given, "v1") != 5000 || r.s.Version("v1").Phase != Warm {
 		t.Errorf("v1 is %s, and %v is given", r.s.Version("v1").Phase, given)
 	}
 }

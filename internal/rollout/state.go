@@ -17,6 +17,7 @@ type Version struct {
 	Endpoints   []string  `json:"endpoints"`
 	Origin      string    `json:"origin,omitempty"` // what found it and says where it runs; empty: announced
 	Seq         int       `json:"seq"`              // order of announcement
+	First       int       `json:"first,omitempty"`  // Seq of its first attempt, where this is another one
 	Attempt     int       `json:"attempt"`
 	AnnouncedAt time.Time `json:"announced_at"`
 	Phase       Phase     `json:"phase"`

@@ -149,7 +149,7 @@ func (m *machine) forget() {
 		}
 	}
 	for _, v := range m.Versions {
-		if gone[v.Name] && v.Origin != "" {
+		if gone[v.Name] {
 			m.Forgotten = append(slices.Clip(m.Forgotten), v.Name)
 		}
 	}

@@ -242,6 +242,7 @@ func (inv *Inventory) sends(typ string, parcels []parcel) {
 	k.inflight++
 	for i, p := range parcels {
 		p.item.sent, p.item.answered, p.item.again = p.res, true, false
+		p.item.presented = p.item.presented && p.res != nil // what it brought along is being taken from it
 		p.item.turn++
 		parcels[i].turn = p.item.turn
 		delete(k.alone, p.ref.Name)

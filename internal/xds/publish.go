@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -23,7 +24,7 @@ func (h *Hub) Prepare(t rollout.Table) Prepared {
 	var recalled []rollout.Attempt
 	h.mu.Lock()
 	if s := h.services[t.Service]; s != nil {
-		p.from, recalled = s.edition, s.recalled
+		p.from, recalled = s.edition, slices.Clone(s.recalled)
 	}
 	h.mu.Unlock()
 	p.recalled = len(recalled)
