@@ -376,7 +376,7 @@ func (c *Controller) applied() {
 		for _, r := range st.Refusals {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
-		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging, Gone: st.Counts.Gone, Crowds: st.Crowds})
+		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging, Gone: st.Counts.Gone, Crowds: st.Crowds, Restarted: st.Restarted})
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}

@@ -94,9 +94,10 @@ type Applied struct {
 	InForce     bool      `json:"in_force,omitempty"`
 	Subscribers int       `json:"subscribers,omitempty"`
 	Lagging     []string  `json:"lagging,omitempty"`
-	Accepted    []string  `json:"accepted,omitempty"` // nodes that have it, where known
-	Gone        int       `json:"gone,omitempty"`     // nodes that had a table and are not connected
-	Crowds      []Crowd   `json:"crowds,omitempty"`   // who serves what, Envoys that are away included
+	Accepted    []string  `json:"accepted,omitempty"`  // nodes that have it, where known
+	Gone        int       `json:"gone,omitempty"`      // nodes that had a table and are not connected
+	Restarted   []string  `json:"restarted,omitempty"` // nodes that are new processes since the last one
+	Crowds      []Crowd   `json:"crowds,omitempty"`    // who serves what, Envoys that are away included
 }
 
 // Crowd are Envoys that serve the same table.

@@ -53,6 +53,7 @@ func (m *machine) silentFor(v *Version) time.Duration {
 
 // tick lets time alone decide: ends of watches and drains, deadlines, silence.
 func (m *machine) tick() {
+	m.bear()
 	if v := m.Version(m.Stable); m.Watch != nil && !m.at.Before(m.Watch.Until) && (v == nil || !v.TookOver.IsZero()) {
 		m.passWatch()
 	}

@@ -31,7 +31,8 @@ type Serving struct {
 	Subscribers int       `json:"subscribers"`
 	Lagging     []string  `json:"lagging,omitempty"`
 
-	Refused []Nack `json:"refused,omitempty"`
+	Refused []Nack  `json:"refused,omitempty"`
+	Borne   []Borne `json:"borne,omitempty"` // whose refusals hold nothing up any more
 
 	Gone      int       `json:"gone,omitempty"`      // nodes that had a table and are not connected
 	ResumedAt time.Time `json:"resumed_at,omitzero"` // the last start of canaryd
@@ -76,6 +77,37 @@ type Nack struct {
 	Resource string    `json:"resource,omitempty"` // its name, where known
 	Message  string    `json:"message"`
 	At       time.Time `json:"at"`
+}
+
+// refusedFor is how long an Envoy's refusal holds up the rollouts that there are.
+const refusedFor = 10 * time.Minute
+
+// Borne is an Envoy that has refused for so long that the versions announced up to Seq go on without it.
+type Borne struct {
+	Node string `json:"node"`
+	Seq  int    `json:"seq"`
+}
+
+// bear ends what a refusal holds up after a while: those who accept it get what is decided.
+func (m *machine) bear() {
+	m.Borne = slices.DeleteFunc(slices.Clone(m.Borne), func(b Borne) bool { // nothing of then is left
+		return !slices.ContainsFunc(m.with(open), func(v *Version) bool { return v.Seq <= b.Seq })
+	})
+	for _, n := range m.Refused {
+		if m.at.Sub(n.At) < refusedFor {
+			continue
+		}
+		m.Borne = append(m.Borne, Borne{n.Node, m.Seq})
+		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(o Nack) bool { return o.Node == n.Node })
+		m.record(nil, KindNack, System, "Envoy %s has refused the table for %s: the others go on without it", n.Node, refusedFor)
+		return // one at a time: the next tick sees to the others
+	}
+}
+
+// bears reports whether a node's refusal holds up nothing of what is under test.
+func (m *machine) bears(node string) bool {
+	i := slices.IndexFunc(m.Borne, func(b Borne) bool { return b.Node == node })
+	return i >= 0 && !slices.ContainsFunc(m.with(open), func(v *Version) bool { return v.Seq > m.Borne[i].Seq })
 }
 
 // Nack is the first refusal of what is decided, nil when nobody refuses it.
@@ -159,6 +191,10 @@ func common(a, b []Run, base string) []Run {
 // applied notes how far the table is in force.
 func (m *machine) applied(e Applied) {
 	m.Crowds, m.Gone = e.Crowds, e.Gone
+	for _, node := range e.Restarted { // what its former process refused says nothing
+		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(n Nack) bool { return n.Node == node })
+		m.Borne = slices.DeleteFunc(slices.Clone(m.Borne), func(b Borne) bool { return b.Node == node })
+	}
 	if e.Generation != m.Generation {
 		m.outdate()
 		return
@@ -208,6 +244,9 @@ func (m *machine) rejected(e Rejected) {
 	}
 	first := !m.refuses(m.Content)
 	m.InForce = false
+	if m.bears(e.Node) {
+		return
+	}
 	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, e.At})
 	if !first {
 		return

@@ -154,10 +154,10 @@ func TestARefusedPromotion(t *testing.T) {
 	if given := r.s.Table().Slots; slotsOf(given, "v2") != 10000 {
 		t.Errorf("what a person promoted is refused by one Envoy, and %v is given to all", given)
 	}
-	r = promoted() // while v1 still has its half the watch does not begin
+	r = promoted() // after a while the others get what is decided; before that is in force the watch does not begin
 	r.at = r.at.Add(time.Hour)
 	r.step(Tick{At: r.at})
-	if given := r.s.Table().Slots; slotsOf(given, "v1") != 5000 || r.s.Version("v1").Phase != Warm {
+	if given := r.s.Table().Slots; slotsOf(given, "v2") != 10000 || r.s.Version("v1").Phase != Warm {
 		t.Errorf("v1 is %s, and %v is given", r.s.Version("v1").Phase, given)
 	}
 }
@@ -277,5 +277,48 @@ func TestWhatAnAwayEnvoyMayPinIsNotStopped(t *testing.T) {
 	}
 	if applied(true); !stopped() {
 		t.Error("edge-2 is back, and v2 runs on")
+	}
+}
+
+// A refusal holds the ramp for ten minutes; then the others go on, and the same Envoy holds up only what comes later.
+func TestARefusalIsBorneAfterAWhile(t *testing.T) {
+	r := refused(t, seedV1)
+	r.at = r.at.Add(refusedFor - time.Minute)
+	r.step(Tick{At: r.at})
+	r.held("after nine minutes")
+	r.at = r.at.Add(2 * time.Minute)
+	r.fleet = false
+	r.step(Tick{At: r.at})
+	if given := slotsOf(r.s.Table().Slots, "v2"); given != 1000 || r.s.Nack() != nil {
+		t.Fatalf("after eleven minutes v2 is given %d, refused by %+v", given, r.s.Nack())
+	}
+	r.step(Rejected{At: r.at, Generation: r.s.Generation, Node: "edge-1", Message: "no"})
+	if given := slotsOf(r.s.Table().Slots, "v2"); given != 1000 || r.s.Nack() != nil || r.s.InForce {
+		t.Errorf("it refuses again, and v2 is given %d, refused by %+v", given, r.s.Nack())
+	}
+	r.step(Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 2, Lagging: []string{"edge-1"}})
+	r.fleet = true
+	r.observe(10, counts("v1", 900, 0, "v2", 100, 0))
+	if w := r.s.Weight("v2"); w <= 1000 {
+		t.Errorf("v2 has %d: %s", w, r.s.Version("v2").Verdict.Reason)
+	}
+	r.fleet = false
+	r.announce("v3", "10.0.0.3:80")
+	r.step(Tick{At: r.at})
+	r.refuse("edge-1")
+	if n := r.s.Nack(); n == nil || n.Node != "edge-1" {
+		t.Errorf("a later release: %+v", n)
+	}
+}
+
+// An Envoy that refused is replaced by a new process: nothing is held any longer.
+func TestANewProcessRefusesNothing(t *testing.T) {
+	r := refused(t, seedV1)
+	r.fleet = false
+	r.step(Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 2, Restarted: []string{"edge-7"}})
+	r.held("after the restart of another one")
+	r.step(Applied{At: r.at, Generation: r.s.Generation, InForce: true, Subscribers: 2, Restarted: []string{"edge-1"}})
+	if given := slotsOf(r.s.Table().Slots, "v2"); given != 1000 || r.s.Nack() != nil {
+		t.Errorf("v2 is given %d, refused by %+v", given, r.s.Nack())
 	}
 }

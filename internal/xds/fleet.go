@@ -146,6 +146,7 @@ func (h *Hub) restarted(node string) {
 	for name, s := range h.services {
 		if len(s.force.nodes[node]) > 0 {
 			s.force.Restarted(node)
+			s.restarted = append(s.restarted, node)
 			h.changes(name)
 		}
 	}
@@ -178,8 +179,10 @@ func (h *Hub) TakeChanges() []Status {
 		}
 		now := s.force.Status(name)
 		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
-		if !reflect.DeepEqual(now, s.told) {
-			s.told = now
+		told := !reflect.DeepEqual(now, s.told)
+		s.told = now
+		now.Restarted, s.restarted = s.restarted, nil
+		if told || len(now.Restarted) > 0 {
 			out = append(out, now)
 		}
 	}

@@ -52,10 +52,11 @@ type Hub struct {
 
 // service is what is served of one service.
 type service struct {
-	edition  *edition
-	force    *Force
-	told     Status
-	recalled []rollout.Attempt // Envoys remember that these were cut; in order
+	edition   *edition
+	force     *Force
+	told      Status
+	recalled  []rollout.Attempt // Envoys remember that these were cut; in order
+	restarted []string          // nodes that came back as new processes, since the loop was told last
 }
 
 // peering is one stream.

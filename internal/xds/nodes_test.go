@@ -184,3 +184,27 @@ func TestADiagnosticClientHasNoStanding(t *testing.T) {
 		t.Errorf("%+v %+v", s, h.Envoys())
 	}
 }
+
+// An Envoy that comes back as a new process is told of once: what it refused before says nothing.
+func TestANewProcessIsToldOf(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	first := connect(t, dial(), "edge-1", 40)
+	first.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	first.cancel()
+	waitStatus(t, h, "gone", func(s Status) bool { return s.Counts.Gone == 1 })
+	connect(t, dial(), "edge-1", 40).start("shop", "shop/v1", "shop/v2")
+	told := 0
+	for _, s := range h.TakeChanges() {
+		if slices.Equal(s.Restarted, []string{"edge-1"}) {
+			told++
+		}
+	}
+	for _, s := range h.TakeChanges() {
+		told += len(s.Restarted)
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+}

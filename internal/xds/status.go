@@ -18,6 +18,7 @@ type Status struct {
 	Nodes      []NodeStatus      // those that do not have the table, or refuse something; in order
 	Lossy      []Lossy           // connected ones whose load reports lack attempts; in order
 	Recalled   []rollout.Attempt // Envoys remember that these were cut; in order
+	Restarted  []string          // nodes that came back as new processes since the last status: what they refused before says nothing
 
 	// The rest follows from what is above.
 
@@ -105,6 +106,7 @@ func (s Status) Merge(o Status) Status {
 	}
 	s.Counts.plus(o.Counts)
 	s.Nodes, s.Lossy, s.Recalled = slices.Concat(s.Nodes, o.Nodes), slices.Concat(s.Lossy, o.Lossy), slices.Concat(s.Recalled, o.Recalled)
+	s.Restarted = slices.Compact(slices.Sorted(slices.Values(slices.Concat(s.Restarted, o.Restarted))))
 	slices.SortFunc(s.Nodes, NodeStatus.compare)
 	live := map[string]bool{}
 	for _, n := range s.Nodes {
