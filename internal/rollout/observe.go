@@ -32,8 +32,9 @@ func (m *machine) observed(e Observed) {
 	}
 	m.watchPlacebos(e.Cells)
 	m.learnStable(e.Cells)
+	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
-		m.watchStable(kind, counts[kind])
+		m.watchStable(kind, seen[kind])
 	}
 	for _, v := range m.Canaries() {
 		m.decide(v, flushed[v.Name])
@@ -130,10 +131,21 @@ func (m *machine) full(c Cell) bool {
 	return c.Has == nil || slices.Equal(c.Has, m.Accepted) && !c.From.Before(c.HasSince)
 }
 
+// has reports whether a cell's proxy had the present table all the time, whatever the others have: for going back that
+// is enough.
+func (m *machine) has(c Cell) bool {
+	return m.full(c) || c.Has != nil && slices.Equal(c.Has, m.Given) && !c.From.Before(c.HasSince)
+}
+
 // valid sums the cells that count for everything: a step up and a promotion rest on them.
-func (m *machine) valid(cells []Cell) (counts [proxies]map[string]analysis.Counts) {
+func (m *machine) valid(cells []Cell) [proxies]map[string]analysis.Counts {
+	return m.countsOf(cells, m.full)
+}
+
+// countsOf sums some cells by the kind of their proxies.
+func (m *machine) countsOf(cells []Cell, which func(Cell) bool) (counts [proxies]map[string]analysis.Counts) {
 	for _, c := range cells {
-		if !m.full(c) {
+		if !which(c) {
 			continue
 		}
 		if counts[c.Proxy] == nil {

@@ -189,3 +189,21 @@ func TestAnotherAttemptOfAnOldVersionIsNoNewRelease(t *testing.T) {
 		t.Errorf("v2, from which a person fled, is %s", v.Phase)
 	}
 }
+
+// A promoted version fails at the Envoy that has it, and another one is behind: everything goes back all the same.
+func TestALateFailureNeedsNotEveryEnvoy(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [50%, 100%], hold: 1h}\njudge: {clump: 1, max_error_rate: 5%}\nafter_promotion: {watch: 1h}\n")
+	r.announce("v2", "10.0.0.2:80")
+	r.fleet = false
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v2", Reachable: true, By: "ann"})
+	since := r.at
+	for range 30 {
+		from := r.at
+		r.at = r.at.Add(time.Second)
+		r.step(Observed{At: r.at, Batch: time.Second, Cells: []Cell{{Slice: "a", From: from, To: r.at, Counts: counts("v2", 100, 100), Has: r.s.Given, HasSince: since}}})
+		if r.s.Stable == "v1" {
+			return
+		}
+	}
+	t.Errorf("after 30 s of total failure stable is %s", r.s.Stable)
+}
