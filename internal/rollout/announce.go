@@ -240,6 +240,7 @@ func (m *machine) requeue(v *Version, format string, args ...any) {
 	if v.PinsUntil.IsZero() && v.is(pinned) && v.Reachable && !v.FirstWeight.IsZero() {
 		v.PinsUntil = m.at.Add(m.sessionLife())
 	}
+	v.Leaving = size(v.Slots) > 0
 	m.lower(v, 0)
 	v.Phase = Queued
 	if !v.PinsUntil.After(m.at) {
@@ -252,6 +253,11 @@ func (m *machine) requeue(v *Version, format string, args ...any) {
 // nobody asks from now on is forgotten.
 func (m *machine) endSessions(v *Version) {
 	v.PinsUntil = at0
+	m.unasked(v)
+}
+
+// unasked forgets what was known of a version that nobody asks any more.
+func (m *machine) unasked(v *Version) {
 	if !v.is(probed) {
 		v.Reachable = m.Policy.Route.Probe == policy.ProbeOff
 	}

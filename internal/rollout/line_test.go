@@ -51,9 +51,10 @@ func TestAVersionIsAskedAnewWhenItsTurnComes(t *testing.T) {
 	r := newRun(t, text)
 	r.announce("v2", "10.0.0.2:80")
 	r.fleet = false
-	r.announce("v3", "10.0.0.3:80") // sent back while its first weight is on its way
+	r.announce("v3", "10.0.0.3:80") // sent back while its first weight is on its way: an Envoy may have it, so it is asked
 	r.policy(strings.Replace(text, "canaries: 2", "canaries: 1", 1))
 	r.at = r.at.Add(5 * time.Hour)
+	r.step(Probed{At: r.at, Version: "v3", Up: false})
 	r.step(Commanded{At: r.at, Verb: "abort", Version: "v2", By: "ann"})
 	if v := r.s.Version("v3"); v.Phase != Warming || v.Reachable {
 		t.Errorf("v3, which never had a weight, is %s at %d", v.Phase, r.s.Weight("v3"))
@@ -339,5 +340,28 @@ func TestVersionsThatNeverAnswerLeaveTheLine(t *testing.T) {
 	r.step(Tick{At: r.at})
 	if v2, v5 := r.s.Version("v2"), r.s.Version("v5"); v5.Phase != Canary || v2.Phase != Queued {
 		t.Errorf("v2 is %s, v5 %s", v2.Phase, v5.Phase)
+	}
+}
+
+// A canary is sent back into the line while an Envoy is behind, and still gets requests there: it is judged by them.
+func TestWhoLeavesIsJudgedUntilItHasLeft(t *testing.T) {
+	text := seedV1 + "judge: {clump: 1}\nramp: {steps: [10%, 50%, 100%], hold: 1h, canaries: 2}\n"
+	r := newRun(t, text)
+	r.announce("v2", "10.0.0.2:80")
+	r.announce("v3", "10.0.0.3:80")
+	r.observe(5, counts("v1", 800, 0, "v2", 100, 0, "v3", 100, 0))
+	served, since := r.s.Accepted, r.at.Add(-5*time.Second)
+	r.fleet = false
+	r.policy(seedV1 + "judge: {clump: 1}\nramp: {steps: [10%, 50%, 100%], hold: 1h, canaries: 1}\n")
+	if v := r.s.Version("v3"); v.Phase != Queued || !v.Reported() || !v.Probed() {
+		t.Fatalf("v3 is %s, reported %v", v.Phase, v.Reported())
+	}
+	for range 20 {
+		from := r.at
+		r.at = r.at.Add(time.Second)
+		r.step(Observed{At: r.at, Batch: time.Second, Cells: []Cell{{Slice: "a", From: from, To: r.at, Counts: counts("v1", 800, 0, "v3", 100, 100), Has: served, HasSince: since}}})
+	}
+	if v := r.s.Version("v3"); v.Phase != Failed {
+		t.Errorf("after 20 s of total failure at an Envoy that is behind v3 is %s", v.Phase)
 	}
 }

@@ -97,6 +97,9 @@ func (v *Version) is(t trait) bool {
 	if ts&inLine != 0 && !v.PinsUntil.IsZero() {
 		ts |= routable | pinned | probed | reported | judged
 	}
+	if ts&inLine != 0 && v.Leaving {
+		ts |= probed | reported | judged
+	}
 	return ts&t != 0
 }
 

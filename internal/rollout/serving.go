@@ -220,6 +220,10 @@ func (m *machine) applied(e Applied) {
 func (m *machine) startClocks() {
 	for i := range m.Versions {
 		v := &m.Versions[i]
+		if v.Leaving && m.InForce && m.Nack() == nil && slotsOf(m.Accepted, v.Name) == 0 {
+			v.Leaving = false
+			m.unasked(v)
+		}
 		if v.Phase == Stable && v.TookOver.IsZero() && m.InForceAt(v.Name) {
 			v.TookOver = m.at
 			m.watchFrom(m.at)

@@ -57,8 +57,9 @@ type Climb struct {
 	FromZero    bool          `json:"from_zero,omitempty"`   // the present weight was the step up from 0
 	PausedAt    time.Time     `json:"paused_at,omitzero"`
 	PausedFor   time.Duration `json:"paused_for,omitempty"`
-	Late        bool          `json:"late,omitempty"` // past its deadline
-	Held        bool          `json:"held,omitempty"` // no evidence for too long, told
+	Late        bool          `json:"late,omitempty"`    // past its deadline
+	Held        bool          `json:"held,omitempty"`    // no evidence for too long, told
+	Leaving     bool          `json:"leaving,omitempty"` // it lost its weight on the way back into the line, and an Envoy may still give it requests
 }
 
 // Trial is the evidence for and against a version, by the settings that were in force when it was announced.
