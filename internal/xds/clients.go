@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -31,9 +32,10 @@ import (
 // clients serves gRPC clients that have no proxy (target xds:///SERVICE): state of the world over ADS,
 // by go-control-plane's caches. What they have accepted is booked in the hub like an Envoy's.
 type clients struct {
-	hub    *Hub
-	caches map[string]*cache.LinearCache
-	server sotw.Server
+	hub     *Hub
+	caches  map[string]*cache.LinearCache
+	server  sotw.Server
+	leaving map[Ref]time.Time // what no view names any more: since when; guarded by the hub's mutex
 
 	mu      sync.Mutex // of the map; what is in it is guarded by the hub's
 	streams map[int64]*client
@@ -51,7 +53,7 @@ type client struct {
 }
 
 func newClients(h *Hub) *clients {
-	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*client{}}
+	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*client{}, leaving: map[Ref]time.Time{}}
 	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, Caches: map[string]cache.Cache{}}
 	for _, typ := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
 		c.caches[typ] = cache.NewLinearCache(typ)
@@ -118,8 +120,11 @@ func apiListener(service string) *listener.Listener {
 	})}}
 }
 
-// publish replaces a service's view: first what the new route names, then the route. What only the old
-// one named stays until the next change, because a client may still be on its way.
+// clientsFollow is how long a client may be on its way from one view to the next.
+const clientsFollow = 10 * time.Second
+
+// publish replaces a service's view: first what the new route names, then the route. What only old ones named goes
+// with a change that comes clientsFollow later, because a client may still be on its way.
 func (c *clients) publish(old, now *view) error {
 	if now == nil && old == nil {
 		return nil
@@ -133,8 +138,14 @@ func (c *clients) publish(old, now *view) error {
 		have := c.caches[typ].GetResources() // a copy of all services'
 		for name := range have {
 			owner, _ := ParseCluster(name)
-			if owned := old != nil && old.owns(owner.Service); owned && fresh[name] == nil && (now == nil || old.resources[typ][name] == nil) {
+			if old == nil || !old.owns(owner.Service) {
+				continue
+			}
+			if fresh[name] == nil && (now == nil || c.left(Ref{typ, name})) {
 				gone = append(gone, name)
+			}
+			if fresh[name] != nil || now == nil {
+				delete(c.leaving, Ref{typ, name})
 			}
 		}
 		if err := c.caches[typ].UpdateResources(changed(fresh, have), gone); err != nil {
@@ -142,6 +153,18 @@ func (c *clients) publish(old, now *view) error {
 		}
 	}
 	return nil
+}
+
+// left reports whether nothing has named a resource for long enough.
+func (c *clients) left(r Ref) bool {
+	at := c.hub.now()
+	if since, known := c.leaving[r]; known && at.Sub(since) >= clientsFollow {
+		delete(c.leaving, r)
+		return true
+	} else if !known {
+		c.leaving[r] = at
+	}
+	return false
 }
 
 func (v *view) owns(service string) bool {
