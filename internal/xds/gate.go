@@ -252,8 +252,8 @@ func (g gate) warm(cluster ClusterID) bool {
 	}
 	name := cluster.String()
 	it := g.inv.item(Ref{TypeCluster, name})
-	if it != nil && it.sent == nil {
-		return false // it never came, or its removal is on its way
+	if it != nil && (it.sent == nil || slices.Contains(it.flying, nil)) {
+		return false // it never came, or its removal is on its way, perhaps with its return behind it
 	}
 	if it := g.inv.item(Ref{TypeRoute, cluster.Service}); it != nil && it.acked != nil && !it.acked.unknown && it.acked.names(cluster) {
 		return true
