@@ -363,6 +363,9 @@ func (e *modelled) cut(f *forms) {
 	if !slices.ContainsFunc(f.whole.cut, e.route.names) || e.last[Ref{TypeCluster, stable}] == "" {
 		return // it serves nothing that was cut, or stable's cluster is about to leave it
 	}
+	if cds := e.s.inv.item(Ref{TypeCluster, stable}); cds != nil && slices.Contains(cds.flying, nil) {
+		return // it is about to lose it, and to get it back
+	}
 	reply, nonce, ok := e.s.next()
 	if ok {
 		e.arrives(reply, nonce)
