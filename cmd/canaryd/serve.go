@@ -223,7 +223,10 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 
 // reportOf sorts a load report by service and version.
 func reportOf(r xds.Report) metrics.Report {
-	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}, Dropped: map[string]map[string]float64{}}
+	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}, Dropped: map[string]map[string]float64{}, Served: map[string]metrics.Served{}}
+	for service, served := range r.Served {
+		out.Served[service] = metrics.Served(served)
+	}
 	if r.Client {
 		out.Proxy = rollout.Client
 	}

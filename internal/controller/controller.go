@@ -326,7 +326,6 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 			continue
 		}
 		u.rest, u.doubts = restEvidence{}, ev.Warnings
-		c.served(ev)
 		generation := u.state.Generation
 		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
 		for _, v := range u.state.Versions {
@@ -336,20 +335,6 @@ func (c *Controller) observe(evs []metrics.Evidence) {
 		}
 		if u.state.Generation != generation {
 			u.decidedAt = now
-		}
-	}
-}
-
-// served notes what each Envoy served that reports: one that lags, or came back with an older table, says
-// nothing for a step up, and something against a canary.
-func (c *Controller) served(ev metrics.Evidence) {
-	if c.Ask == nil {
-		return // Prometheus does not say which node an instance is
-	}
-	for i := range ev.Cells {
-		cell := &ev.Cells[i]
-		if slots, since, ok := c.Hub.Served(cell.Slice, ev.Service); ok {
-			cell.Has, cell.HasSince = slots, since
 		}
 	}
 }

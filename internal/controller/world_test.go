@@ -125,7 +125,8 @@ func (b *bubble) start() {
 }
 
 func reportOf(r xds.Report) metrics.Report {
-	out := metrics.Report{Node: r.Node, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{"shop": {}}}
+	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{"shop": {}},
+		Served: map[string]metrics.Served{"shop": metrics.Served(r.Served["shop"])}}
 	for name, load := range r.Clusters {
 		id, _ := xds.ParseCluster(name)
 		version := id.Version

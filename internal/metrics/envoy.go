@@ -22,6 +22,14 @@ type Report struct {
 	Counts   map[string]map[string]analysis.Counts            // service, version
 	Slices   map[string]map[string]map[string]analysis.Counts // service, version, endpoint
 	Dropped  map[string]map[string]float64                    // service, version
+	Served   map[string]Served                                // service, where known
+}
+
+// Served is what an Envoy served of a service at the end of an interval, and since when: one that lags, or came
+// back with an older table, says nothing for a step up, and something against a canary.
+type Served struct {
+	Slots []rollout.Run
+	Since time.Time
 }
 
 // Envoy is the source of evidence that needs nothing but Envoy: load reports over xDS.
@@ -196,7 +204,9 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 	if _, ok := counts[t.Stable]; !ok {
 		return rollout.Cell{}, false
 	}
-	c := rollout.Cell{Slice: r.Node, Proxy: r.Proxy, From: r.From, To: r.To, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
+	served := r.Served[t.Service]
+	c := rollout.Cell{Slice: r.Node, Proxy: r.Proxy, From: r.From, To: r.To, Has: served.Slots, HasSince: served.Since,
+		Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
 	for _, v := range t.Versions {
 		if n, ok := counts[v]; ok {
 			c.Counts[v] = without(n, t.booked(r, v))

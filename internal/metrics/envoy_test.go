@@ -65,6 +65,32 @@ func TestWhoeverReportsIsBounded(t *testing.T) {
 	}
 }
 
+// Two Envoys with one node.id are two cells, each with what it served itself, by its last report.
+func TestACellSaysWhatItsEnvoyServed(t *testing.T) {
+	e := NewEnvoy(time.Second, func() []string { return nil })
+	e.Watch([]Target{shop})
+	began := time.Now()
+	share := func(stream, i int) int { return stream*1000 + i }
+	for i := range 2 * apartMost {
+		for _, stream := range []int{1, 2} {
+			r := reported("a", began.Add(time.Duration(i)*time.Second), 1)
+			r.Stream, r.Served = uint64(stream), map[string]Served{"shop": {[]rollout.Run{{Version: "v1", Count: share(stream, i)}}, began.Add(time.Duration(i))}}
+			e.Add(r)
+		}
+	}
+	found := map[int]bool{}
+	for _, c := range cellsOf(e.round(time.Now())) {
+		found[c.Has[0].Count] = c.HasSince.Equal(began.Add(time.Duration(c.Has[0].Count % 1000)))
+	}
+	for _, stream := range []int{1, 2} {
+		for _, i := range []int{0, 1, 2, 2*apartMost - 1} {
+			if !found[share(stream, i)] {
+				t.Errorf("stream %d, report %d: %v", stream, i, found)
+			}
+		}
+	}
+}
+
 // An Envoy and a gRPC client of the same name count differently: they are never one cell.
 func TestAClientIsNoEnvoy(t *testing.T) {
 	e := NewEnvoy(time.Second, func() []string { return nil })

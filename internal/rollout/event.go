@@ -75,7 +75,7 @@ func (c *Cell) Join(later Cell) {
 	if c.Counts == nil {
 		c.Counts, c.From = map[string]analysis.Counts{}, later.From
 	}
-	c.Slice, c.Proxy, c.To = later.Slice, later.Proxy, later.To
+	c.Slice, c.Proxy, c.To, c.Has, c.HasSince = later.Slice, later.Proxy, later.To, later.Has, later.HasSince
 	for version, n := range later.Counts {
 		c.Counts[version] = c.Counts[version].Add(n)
 	}

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-
-	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // What happens on streams, booked in the services' books; and what the books say.
@@ -235,18 +233,6 @@ func (h *Hub) Forget(node string) bool {
 		}
 	}
 	return known
-}
-
-// Served is what a node's Envoy serves of a service, and since when: reports of earlier intervals are about
-// something else.
-func (h *Hub) Served(node, service string) (slots []rollout.Run, since time.Time, ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.services[service]
-	if s == nil {
-		return nil, time.Time{}, false
-	}
-	return s.force.Served(node)
 }
 
 // Figures are for the metrics.

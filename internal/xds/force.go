@@ -279,22 +279,22 @@ func (f *Force) TakeNotes() []Note {
 	return notes
 }
 
-// Served is what a node's Envoy serves, and since when. It is not ok where Envoys that share a node.id
-// differ, or where nothing is known.
-func (f *Force) Served(id string) (slots []rollout.Run, since time.Time, ok bool) {
-	for _, m := range f.nodes[id] {
-		if m.doubted || m.stream == 0 {
+// Served is what whoever has some streams serves. It is not ok where they differ, or where nothing is known.
+func (f *Force) Served(streams []uint64) (served Served, ok bool) {
+	for _, id := range streams {
+		m := f.streams[id]
+		if m == nil || m.doubted && len(streams) > 1 {
 			continue
 		}
-		if ok && !slices.Equal(slots, m.accepted.Slots) {
-			return nil, time.Time{}, false
+		if ok && !slices.Equal(served.Slots, m.accepted.Slots) {
+			return Served{}, false
 		}
-		slots, ok = m.accepted.Slots, true
-		if m.served.After(since) {
-			since = m.served
+		served.Slots, ok = m.accepted.Slots, true
+		if m.served.After(served.Since) {
+			served.Since = m.served
 		}
 	}
-	return slots, since, ok && len(slots) > 0
+	return served, ok && len(served.Slots) > 0
 }
 
 // used are the versions of routes that somebody serves, or is about to.

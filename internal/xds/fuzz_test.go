@@ -712,8 +712,8 @@ func (p *play) check() {
 		if m.accepted.Version != has {
 			p.fail("the book says that %s has %q, it has %q", e.id, m.accepted.Version, has)
 		}
-		if slots, _, ok := p.hub.Served(e.id, "shop"); ok && !slices.Equal(slots, e.route.slots) {
-			p.fail("the book says that %s serves %v, it serves %v", e.id, slots, e.route.slots)
+		if served, ok := svc.force.Served([]uint64{e.s.id}); ok && !slices.Equal(served.Slots, e.route.slots) {
+			p.fail("the book says that %s serves %v, it serves %v", e.id, served.Slots, e.route.slots)
 		}
 	}
 }

@@ -313,8 +313,8 @@ func TestWhatWasBroughtAlongIsRecognisedLater(t *testing.T) {
 	}
 	e.silence()
 	inForce(t, h, 2)
-	if slots, _, ok := h.Served("edge-1", "shop"); !ok || !slices.Equal(slots, later.Slots) {
-		t.Errorf("it serves %v", slots)
+	if v, _ := h.vouch(Node{ID: "edge-1", by: "bufconn"}, []string{"shop/v1"}); !slices.Equal(v.served["shop"].Slots, later.Slots) {
+		t.Errorf("it serves %v", v.served)
 	}
 }
 

@@ -18,6 +18,7 @@ type Report struct {
 	Client   bool      // a gRPC client: every status but OK is an error to it
 	At       time.Time // its arrival: the end of the interval
 	Clusters map[string]ClusterLoad
+	Served   map[string]Served // by service, what this Envoy served at that moment; where that is known
 }
 
 // ClusterLoad is one cluster's part of a report: attempts and failed attempts.
@@ -45,13 +46,14 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 	for _, cs := range stats {
 		clusters = append(clusters, cs.GetClusterName())
 	}
-	has, known := s.hub.vouch(s.node, clusters)
+	v, known := s.hub.vouch(s.node, clusters)
 	if !known {
 		s.hub.refusals.count(unknownNode, s.node, "a load report of a node without an ADS stream of the same certificate, or node.id and IP address, was not counted")
 		return r, false
 	}
-	for _, cs := range s.within(stats, has) {
-		if !has[cs.GetClusterName()] {
+	r.Served = v.served
+	for _, cs := range s.within(stats, v.has) {
+		if !v.has[cs.GetClusterName()] {
 			s.hub.refusals.count(unknownCluster, s.node, "load of a cluster that the node has not accepted was not counted: %s", bounded(cs.GetClusterName(), nameBytes))
 			continue
 		}

@@ -1,6 +1,12 @@
 package xds
 
-import "slices"
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
 
 // Reports count only where an ADS stream of the same identity vouches for them: it says which clusters the
 // node has.
@@ -39,24 +45,54 @@ func (h *Hub) knows(n Node) bool {
 	return len(h.speakers[n.identity()]) > 0
 }
 
-// vouch returns those of some clusters that a node has accepted; false: the node has no ADS stream.
-func (h *Hub) vouch(n Node, clusters []string) (has map[string]bool, known bool) {
+// voucher is what the ADS streams of whoever reports say of it.
+type voucher struct {
+	has    map[string]bool   // clusters that it has accepted
+	served map[string]Served // by service, where that is known
+}
+
+// Served is what an Envoy serves of a service, and since when: what it counted before is about something else.
+type Served struct {
+	Slots []rollout.Run
+	Since time.Time
+}
+
+// vouch looks at some clusters; false: the node has no ADS stream.
+func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	speakers := h.speakers[n.identity()]
-	has = map[string]bool{}
+	speakers := h.speakersOf(n)
+	v := voucher{map[string]bool{}, map[string]Served{}}
 	for _, cluster := range clusters {
-		if id, ok := ParseCluster(cluster); !ok || !n.sees(id.Service) {
+		id, ok := ParseCluster(cluster)
+		if !ok || !n.sees(id.Service) {
 			continue
 		}
 		for _, s := range speakers {
-			if s.has(cluster) {
-				has[cluster] = true
-				break
+			v.has[cluster] = v.has[cluster] || s.has(cluster)
+		}
+		if svc := h.services[id.Service]; svc != nil {
+			if served, ok := svc.force.Served(slices.Collect(maps.Keys(speakers))); ok {
+				v.served[id.Service] = served
 			}
 		}
 	}
-	return has, len(speakers) > 0
+	return v, len(speakers) > 0
+}
+
+// speakersOf are the ADS streams of the Envoy that a stream of reports comes from. Envoy has one connection for both,
+// which tells two with one node.id apart; behind a proxy that is not so, and all of the identity are asked.
+func (h *Hub) speakersOf(n Node) map[uint64]speaker {
+	all, own := h.speakers[n.identity()], map[uint64]speaker{}
+	for id, s := range all {
+		if h.peers[id].node.Peer == n.Peer {
+			own[id] = s
+		}
+	}
+	if len(own) > 0 {
+		return own
+	}
+	return all
 }
 
 // mayHave reports whether a node may have a cluster, there being one or not. A node that does not say its
