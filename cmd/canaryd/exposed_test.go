@@ -81,7 +81,7 @@ func TestTheSampleShowsTheDefaults(t *testing.T) {
 	if d := defaultServerConfig(); len(fs) > 0 || c.XDS.Limits != d.XDS.Limits || c.XDS.admission().Limits != d.XDS.admission().Limits {
 		t.Errorf("%+v %v", c.XDS, fs)
 	}
-	for _, key := range []string{"streams_per_peer", "first_message", "names_per_type", "request_bytes", "refusal_bytes", "reports_per_second", "endpoints_per_report", "connection_age", "strict_nodes", "insecure"} {
+	for _, key := range []string{"streams_per_peer", "first_message", "names_per_type", "names_per_peer", "bytes_per_peer", "bytes_per_second", "request_bytes", "refusal_bytes", "reports_per_second", "endpoints_per_report", "connection_age", "strict_nodes", "insecure"} {
 		if !strings.Contains(string(data), "  "+key+":") {
 			t.Errorf("%s is missing", key)
 		}

@@ -31,6 +31,9 @@ type limitsConfig struct {
 	StreamsPerPeer     int             `yaml:"streams_per_peer"`
 	FirstMessage       policy.Duration `yaml:"first_message"`
 	NamesPerType       int             `yaml:"names_per_type"`
+	NamesPerPeer       int             `yaml:"names_per_peer"`
+	BytesPerPeer       int             `yaml:"bytes_per_peer"`
+	BytesPerSecond     int             `yaml:"bytes_per_second"`
 	RequestBytes       int             `yaml:"request_bytes"`
 	RefusalBytes       int             `yaml:"refusal_bytes"`
 	ReportsPerSecond   int             `yaml:"reports_per_second"`
@@ -42,6 +45,7 @@ func defaultXDSConfig() xdsConfig {
 	l := xds.DefaultLimits()
 	return xdsConfig{Listen: "127.0.0.1:18000", ForgetAfter: policy.Duration(xds.ForgetAfter), Limits: limitsConfig{
 		StreamsPerPeer: l.StreamsPerPeer, FirstMessage: policy.Duration(l.FirstMessage), NamesPerType: l.NamesPerType,
+		NamesPerPeer: l.NamesPerPeer, BytesPerPeer: l.BytesPerPeer, BytesPerSecond: l.BytesPerSecond,
 		RequestBytes: l.RequestBytes, RefusalBytes: l.RefusalBytes, ReportsPerSecond: l.ReportsPerSecond,
 		EndpointsPerReport: l.EndpointsPerReport, ConnectionAge: policy.Duration(l.ConnectionAge),
 	}}
@@ -52,6 +56,7 @@ func (c *xdsConfig) admission() xds.Admission {
 	l := c.Limits
 	a := xds.Admission{Strict: c.StrictNodes, Limits: xds.Limits{
 		StreamsPerPeer: l.StreamsPerPeer, FirstMessage: l.FirstMessage.Std(), NamesPerType: l.NamesPerType,
+		NamesPerPeer: l.NamesPerPeer, BytesPerPeer: l.BytesPerPeer, BytesPerSecond: l.BytesPerSecond,
 		RequestBytes: l.RequestBytes, RefusalBytes: l.RefusalBytes, ReportsPerSecond: l.ReportsPerSecond,
 		EndpointsPerReport: l.EndpointsPerReport, ConnectionAge: l.ConnectionAge.Std(),
 	}}
@@ -90,7 +95,8 @@ func (l *limitsConfig) validate(say func(path, format string, args ...any)) {
 		key    string
 		is, at int
 	}{
-		{"streams_per_peer", l.StreamsPerPeer, 2}, {"names_per_type", l.NamesPerType, 1}, {"request_bytes", l.RequestBytes, 4096},
+		{"streams_per_peer", l.StreamsPerPeer, 2}, {"names_per_type", l.NamesPerType, 1},
+		{"names_per_peer", l.NamesPerPeer, l.NamesPerType}, {"bytes_per_peer", l.BytesPerPeer, 2 * l.RequestBytes}, {"bytes_per_second", l.BytesPerSecond, 65536}, {"request_bytes", l.RequestBytes, 4096},
 		{"refusal_bytes", l.RefusalBytes, 64}, {"reports_per_second", l.ReportsPerSecond, 2}, {"endpoints_per_report", l.EndpointsPerReport, 1},
 	} {
 		if k.is < k.at {

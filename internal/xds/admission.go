@@ -58,26 +58,28 @@ func isNamed(name string, n Node) bool { return name == n.ID || path.Base(name) 
 // ADS, for state-of-the-world ADS and for load reports.
 func (h *Hub) admit(ctx context.Context, said *core.Node) (Node, error) {
 	n := nodeOf(said, peerOf(ctx))
+	n.line = lineOf(ctx)
 	if err := n.check(); err != nil {
-		h.refusals.count(badNode, Node{Peer: n.Peer}, "%v", err)
-		return n, status.Error(codes.InvalidArgument, err.Error())
+		err = status.Error(codes.InvalidArgument, err.Error())
+		h.ends(badNode, Node{Peer: n.Peer}, err)
+		return n, err
 	}
 	cert := certificateOf(ctx)
 	if cert == nil {
-		return n, nil
+		return n, h.paused(n)
 	}
 	names := namesIn(cert)
 	n.by = cmp.Or(strings.Join(names, " "), n.by)
 	why := h.Admission.certify(&n, names)
 	switch {
 	case why == "":
-		return n, nil
+		return n, h.paused(n)
 	case len(h.Admission.Nodes) > 0 || h.Admission.Strict:
 		h.refusals.count(notItsNode, n, "%s", why)
 		return n, status.Error(codes.PermissionDenied, why)
 	}
 	h.refusals.mismatch(n, why)
-	return n, nil
+	return n, h.paused(n)
 }
 
 // certify says why a certificate with these names may not speak as a node; empty: it may, and sees what its
@@ -117,7 +119,8 @@ func certificateOf(ctx context.Context) *x509.Certificate {
 	if !ok {
 		return nil
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	on, _ := p.AuthInfo.(onLine)
+	info, ok := on.AuthInfo.(credentials.TLSInfo)
 	if !ok || len(info.State.VerifiedChains) == 0 {
 		return nil
 	}

@@ -73,7 +73,7 @@ func (f *fleet) begin() {
 	f.mu.Unlock()
 }
 
-func (f *fleet) join(b *testing.B, ctx context.Context, conn *grpc.ClientConn, i int) {
+func (f *fleet) join(b testing.TB, ctx context.Context, conn *grpc.ClientConn, i int) {
 	st, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		b.Fatal(err)

@@ -48,6 +48,7 @@ type client struct {
 	node   Node
 	heard  bool                          // its first request
 	routes map[string]struct{}           // asked for
+	asked  map[string]int                // names, by type
 	sent   map[string]map[string]Content // nonce, service: unanswered
 	booked map[string]struct{}           // services whose book may know the stream
 }
@@ -186,7 +187,7 @@ func (c *clients) serve(ss grpc.ServerStream) error {
 
 // OnStreamOpen implements the server's callbacks.
 func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
-	cl := &client{ctx: ctx, node: Node{Peer: peerOf(ctx), Client: true}, routes: map[string]struct{}{},
+	cl := &client{ctx: ctx, node: Node{Peer: peerOf(ctx), Client: true}, routes: map[string]struct{}{}, asked: map[string]int{},
 		sent: map[string]map[string]Content{}, booked: map[string]struct{}{}}
 	c.hub.mu.Lock()
 	cl.id = c.hub.connect(cl.node)
@@ -205,6 +206,9 @@ func (c *clients) OnStreamClosed(id int64, _ *core.Node) {
 	c.mu.Unlock()
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
+	for _, names := range cl.asked {
+		cl.node.line.asks(-names)
+	}
 	c.hub.disconnect(cl.id, cl.node, cl.booked)
 }
 
@@ -229,6 +233,9 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 		c.hears(cl, req.GetNode())
 	}
 	cl.admits(req)
+	if err := cl.counts(h, req); err != nil {
+		return err
+	}
 	if req.GetTypeUrl() == TypeRoute {
 		c.answer(cl, req)
 		c.asks(cl, req.GetResourceNames())
@@ -243,6 +250,16 @@ func (c *clients) refuses(cl *client, req *discovery.DiscoveryRequest) error {
 		return status.Errorf(codes.InvalidArgument, "type %q is not served", bounded(req.GetTypeUrl(), nameBytes))
 	}
 	return c.hub.tooLong(cl.node, req.GetResourceNames(), nil)
+}
+
+// counts the names that a client asks for now.
+func (cl *client) counts(h *Hub, req *discovery.DiscoveryRequest) error {
+	more := len(req.GetResourceNames()) - cl.asked[req.GetTypeUrl()]
+	if err := h.mayAsk(cl.node, more); err != nil {
+		return err
+	}
+	cl.asked[req.GetTypeUrl()] += more
+	return nil
 }
 
 // hears takes in who a client is.

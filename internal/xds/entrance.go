@@ -2,8 +2,6 @@ package xds
 
 import (
 	"context"
-	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,63 +13,37 @@ import (
 
 // entrance is the one way in for delta ADS, state-of-the-world ADS and load reports: whoever opens a stream has
 // to say in time who it is, and is admitted or not before its handler sees a message.
-type entrance struct {
-	hub *Hub
-
-	mu      sync.Mutex
-	streams map[string]int // by IP address
-}
-
-func newEntrance(h *Hub) *entrance { return &entrance{hub: h, streams: map[string]int{}} }
+type entrance struct{ hub *Hub }
 
 // stream is a grpc.StreamServerInterceptor.
-func (e *entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	peer := peerOf(ss.Context())
-	if !e.enters(hostOf(peer)) {
-		err := status.Errorf(codes.ResourceExhausted, "%s has %d streams already: see xds.limits.streams_per_peer in canaryd.yml", hostOf(peer), e.hub.Admission.Limits.StreamsPerPeer)
-		e.hub.refusals.count(overStreams, Node{Peer: peer}, "%s", status.Convert(err).Message())
+func (e entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	in := &visitor{ServerStream: ss, hub: e.hub, line: lineOf(ss.Context())}
+	peer := Node{Peer: peerOf(ss.Context())}
+	if !in.line.account.enters() {
+		err := status.Errorf(codes.ResourceExhausted, "%s has %d streams already: see xds.limits.streams_per_peer in canaryd.yml", hostOf(peer.Peer), e.hub.Admission.Limits.StreamsPerPeer)
+		e.hub.refusals.count(overStreams, peer, "%s", status.Convert(err).Message())
 		return err
 	}
-	defer e.leaves(hostOf(peer))
-	in := &visitor{ServerStream: ss, hub: e.hub}
+	defer in.line.account.leaves()
+	e.hub.delay(ss.Context(), peer)
 	in.ctx = context.WithValue(ss.Context(), visitorKey{}, in)
 	err := handle(srv, in)
+	in.line.took(int(in.untaken.Swap(0)))
 	if refused := in.refused.Load(); refused != nil { // go-control-plane takes every failure to read for the end
 		return *refused
 	}
 	return err
 }
 
-// enters counts a stream. What runs on this machine can do worse than to open streams, and may speak for many:
-// sidecars, or a tunnel.
-func (e *entrance) enters(host string) bool {
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() {
-		return true
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.streams[host] >= e.hub.Admission.Limits.StreamsPerPeer {
-		return false
-	}
-	e.streams[host]++
-	return true
-}
-
-func (e *entrance) leaves(host string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.streams[host]--; e.streams[host] <= 0 {
-		delete(e.streams, host)
-	}
-}
-
 // visitor is a stream whose first message is looked at.
 type visitor struct {
 	grpc.ServerStream
 	hub     *Hub
+	line    *line
 	ctx     context.Context
 	heard   bool // its first message
 	node    Node
+	untaken atomic.Int64 // bytes of its last message, which is being dealt with
 	refused atomic.Pointer[error]
 }
 
@@ -104,26 +76,52 @@ func (v *visitor) RecvMsg(m any) error {
 	return v.fails(err)
 }
 
+// incoming is a message that is to be received, and how long it was.
+type incoming struct {
+	message any
+	bytes   int
+}
+
 func (v *visitor) receive(m any) error {
-	err := v.ServerStream.RecvMsg(m)
+	v.line.took(int(v.untaken.Swap(0)))
+	a := &incoming{message: m}
+	err := v.ServerStream.RecvMsg(a)
+	v.untaken.Store(int64(a.bytes))
+	v.line.wait(messageBytes - a.bytes)
 	if status.Code(err) == codes.ResourceExhausted {
-		v.hub.refusals.count(overRequest, Node{ID: v.node.ID, Peer: peerOf(v.ctx)}, "a message was refused: %s", status.Convert(err).Message())
+		v.hub.ends(overRequest, v.who(), err)
 	}
 	return err
 }
 
-// first receives the first message, if that comes in time.
+// who is the speaker, as far as that is known.
+func (v *visitor) who() Node {
+	if v.node.ID == "" {
+		return Node{Peer: peerOf(v.ctx)}
+	}
+	return v.node
+}
+
+// first receives the first message, if that comes in time. What it was kept waiting is not its fault.
 func (v *visitor) first(m any) error {
 	got := make(chan error, 1)
 	go func() { got <- v.receive(m) }()
+	waited := v.line.waited.Load()
 	late := time.NewTimer(v.hub.Admission.Limits.FirstMessage)
 	defer late.Stop()
-	select {
-	case err := <-got:
-		return err
-	case <-late.C:
+	for {
+		select {
+		case err := <-got:
+			return err
+		case <-late.C:
+		}
+		if more := v.line.waited.Load() - waited; more > 0 {
+			waited += more
+			late.Reset(time.Duration(more))
+			continue
+		}
 		err := status.Errorf(codes.DeadlineExceeded, "nothing was said within %s of opening the stream", v.hub.Admission.Limits.FirstMessage)
-		v.hub.refusals.count(overFirst, Node{Peer: peerOf(v.ctx)}, "%v", status.Convert(err).Message())
+		v.hub.ends(overFirst, Node{Peer: peerOf(v.ctx)}, err)
 		return err
 	}
 }

@@ -73,7 +73,11 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 		return r, false
 	}
 	r = reply{typ: typ, unfit: map[Ref]string{}}
-	for name := range k.dirty {
+	marked := k.dirty
+	if urgent {
+		marked = k.had // of what somebody only asks for nothing is urgent, however many names that are
+	}
+	for name := range marked {
 		_, alone := k.alone[name]
 		if alone && len(r.parcels) > 0 || urgent && !k.items[name].served() {
 			continue
@@ -98,7 +102,7 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 // take carries a decision out.
 func (g gate) take(r *reply, k *kind, name string, m move) {
 	ref := Ref{r.typ, name}
-	delete(k.dirty, name)
+	k.looked(name)
 	if m.wait || m.more {
 		g.inv.park(ref)
 	}
@@ -127,7 +131,7 @@ func (g gate) warmsAnew(r Ref) {
 	if it := g.inv.item(eds); it != nil && g.cat.visible(eds, g.node) != nil {
 		it.again = true
 		k, _ := g.inv.kind(TypeEndpoint)
-		k.dirty[r.Name] = struct{}{}
+		k.mark(r.Name)
 	}
 }
 

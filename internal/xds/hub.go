@@ -42,6 +42,7 @@ type Hub struct {
 	peers     map[uint64]peering               // all streams, those of gRPC clients too
 	speakers  map[Identity]map[uint64]speaker  // by who they are
 	refusals  *refusals
+	penalties *penalties
 	left      map[string]time.Time // nodes that a connection was lost to: when the last one was
 	nacks     map[string]int       // type: refusals so far
 	changed   map[string]struct{}  // services whose status changed
@@ -84,7 +85,7 @@ type built struct {
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
 		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
-		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log),
+		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
 		restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
@@ -286,6 +287,9 @@ func (h *Hub) subscribe(s *session, r Ref) {
 	if h.subs[r] == nil {
 		h.subs[r] = map[*session]struct{}{}
 	}
+	if _, had := h.subs[r][s]; !had {
+		s.asked++
+	}
 	h.subs[r][s] = struct{}{}
 	if svc := h.services[r.Name]; svc != nil && r.Type == TypeRoute {
 		h.joins(s, r.Name, svc)
@@ -300,6 +304,9 @@ func (h *Hub) subscribeAll(s *session, typ string) {
 }
 
 func (h *Hub) unsubscribe(s *session, r Ref) {
+	if _, had := h.subs[r][s]; had {
+		s.asked--
+	}
 	delete(h.subs[r], s)
 	if len(h.subs[r]) == 0 {
 		delete(h.subs, r)

@@ -28,6 +28,7 @@ type kind struct {
 	heard    bool // and it has taken that in
 	items    map[string]*item
 	dirty    map[string]struct{} // to be looked at
+	had      map[string]struct{} // those of them of which the Envoy has something: what is urgent is among them
 	alone    map[string]struct{} // to be sent one per response, to find what is refused
 	inflight int                 // responses
 }
@@ -66,7 +67,7 @@ func (inv *Inventory) kind(typ string) (k *kind, first bool) {
 	if k != nil {
 		return k, false
 	}
-	k = &kind{items: map[string]*item{}, dirty: map[string]struct{}{}, alone: map[string]struct{}{}}
+	k = &kind{items: map[string]*item{}, dirty: map[string]struct{}{}, had: map[string]struct{}{}, alone: map[string]struct{}{}}
 	inv.kinds[typ] = k
 	return k, true
 }
@@ -89,6 +90,19 @@ func (k *kind) has(name string) *item {
 	return it
 }
 
+// mark has a resource looked at.
+func (k *kind) mark(name string) {
+	k.dirty[name] = struct{}{}
+	if k.items[name].served() {
+		k.had[name] = struct{}{}
+	}
+}
+
+func (k *kind) looked(name string) {
+	delete(k.dirty, name)
+	delete(k.had, name)
+}
+
 // wants reports whether the stream asked for a resource.
 func (k *kind) wants(name string) bool {
 	it := k.items[name]
@@ -106,7 +120,7 @@ func (inv *Inventory) present(r Ref, res *Resource) {
 	k, _ := inv.kind(r.Type)
 	it := k.has(r.Name)
 	it.sent, it.acked, it.presented, it.answered = res, res, true, true
-	k.dirty[r.Name] = struct{}{}
+	k.mark(r.Name)
 }
 
 // wild begins a wildcard subscription.
@@ -114,7 +128,7 @@ func (inv *Inventory) wild(typ string, all map[string]struct{}) {
 	k, _ := inv.kind(typ)
 	k.wildcard = true
 	for name := range all {
-		k.dirty[name] = struct{}{}
+		k.mark(name)
 	}
 }
 
@@ -127,7 +141,7 @@ func (inv *Inventory) subscribe(r Ref, presented bool) {
 	it := k.has(r.Name)
 	it.again = it.again || !presented && (it.subscribed || it.sent != nil || it.acked != nil)
 	it.subscribed = true
-	k.dirty[r.Name] = struct{}{}
+	k.mark(r.Name)
 }
 
 // unsubscribe drops a name. Under a wildcard xds_protocol.rst says that "the client cannot unsubscribe from
@@ -136,26 +150,16 @@ func (inv *Inventory) unsubscribe(r Ref) {
 	k, _ := inv.kind(r.Type)
 	if it := k.items[r.Name]; it != nil && k.wildcard {
 		it.again, it.subscribed = it.again || it.subscribed, false
-		k.dirty[r.Name] = struct{}{}
+		k.mark(r.Name)
 		return
 	}
 	inv.forget(r)
 }
 
-// tame ends a wildcard subscription; names that were asked for stay.
-func (inv *Inventory) tame(typ string) {
-	k, _ := inv.kind(typ)
-	k.wildcard = false
-	inv.keepWanted(typ)
-}
-
-// keepWanted forgets what nobody asked for.
-func (inv *Inventory) keepWanted(typ string) {
-	k, _ := inv.kind(typ)
-	for name := range k.items {
-		if !k.wants(name) {
-			inv.forget(Ref{typ, name})
-		}
+// keep forgets what nobody asked for.
+func (inv *Inventory) keep(r Ref) {
+	if k, _ := inv.kind(r.Type); !k.wants(r.Name) {
+		inv.forget(r)
 	}
 }
 
@@ -168,7 +172,7 @@ func (inv *Inventory) forget(r Ref) {
 	} else {
 		delete(k.items, r.Name)
 	}
-	delete(k.dirty, r.Name)
+	k.looked(r.Name)
 	delete(k.alone, r.Name)
 	delete(inv.failed, r)
 	inv.stir(serviceOf(r))
@@ -182,14 +186,14 @@ func (inv *Inventory) renew(r Ref) {
 		it.refused, it.retry, it.backoff = nil, time.Time{}, 0
 		delete(inv.failed, r)
 	}
-	k.dirty[r.Name] = struct{}{}
+	k.mark(r.Name)
 	inv.stir(serviceOf(r))
 }
 
 // park puts a resource aside until something of its service happens.
 func (inv *Inventory) park(r Ref) {
 	k, _ := inv.kind(r.Type)
-	delete(k.dirty, r.Name)
+	k.looked(r.Name)
 	service := serviceOf(r)
 	if inv.parked[service] == nil {
 		inv.parked[service] = map[Ref]struct{}{}
@@ -201,7 +205,7 @@ func (inv *Inventory) park(r Ref) {
 func (inv *Inventory) stir(service string) {
 	for r := range inv.parked[service] {
 		if k, _ := inv.kind(r.Type); k.wants(r.Name) {
-			k.dirty[r.Name] = struct{}{}
+			k.mark(r.Name)
 		}
 	}
 	delete(inv.parked, service)
@@ -229,7 +233,7 @@ func (inv *Inventory) wake(at time.Time) {
 		if it := inv.item(r); it == nil || !at.Before(it.retry) {
 			delete(inv.failed, r)
 			if k, _ := inv.kind(r.Type); k.wants(r.Name) {
-				k.dirty[r.Name] = struct{}{}
+				k.mark(r.Name)
 			}
 		}
 	}
@@ -348,7 +352,7 @@ func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time
 			continue
 		}
 		it.sent = it.acked
-		k.dirty[p.ref.Name] = struct{}{}
+		k.mark(p.ref.Name)
 		if len(parcels) > 1 {
 			k.alone[p.ref.Name] = struct{}{}
 			continue

@@ -10,6 +10,9 @@ type Limits struct {
 	StreamsPerPeer     int           // of one IP address at a time; those of loopback are not counted
 	FirstMessage       time.Duration // a stream has to say who it is within that
 	NamesPerType       int           // that one stream may ask for
+	NamesPerPeer       int           // that all streams of one IP address ask for; those of loopback are not counted, nor what follows
+	BytesPerPeer       int           // of messages that are on their way, of one IP address
+	BytesPerSecond     int           // that are read of one IP address; a message counts as 1 KiB at least
 	RequestBytes       int           // of one message
 	RefusalBytes       int           // kept of what an Envoy says when it refuses something
 	ReportsPerSecond   int           // of one node
@@ -23,6 +26,9 @@ func DefaultLimits() Limits {
 		StreamsPerPeer:     2000, // a thousand Envoys behind one address
 		FirstMessage:       5 * time.Second,
 		NamesPerType:       100_000,
+		NamesPerPeer:       1_000_000,
+		BytesPerPeer:       64 << 20,
+		BytesPerSecond:     4 << 20,
 		RequestBytes:       16 << 20, // of an Envoy that comes back with 100 000 resources
 		RefusalBytes:       1 << 10,
 		ReportsPerSecond:   20, // they are asked for once in 100 ms at most

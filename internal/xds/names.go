@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"iter"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -55,7 +56,7 @@ func (s *session) tooMany(typ string, names []string, brought map[string]string)
 
 func (h *Hub) refuseNames(n Node, format string, args ...any) error {
 	err := status.Errorf(codes.ResourceExhausted, format+": see xds.limits.names_per_type in canaryd.yml", args...)
-	h.refusals.count(overNames, n, "a stream is ended: %s", status.Convert(err).Message())
+	h.ends(overNames, n, err)
 	return err
 }
 
@@ -66,11 +67,19 @@ const (
 	pause  = 200 * time.Microsecond
 )
 
-// breathe counts a name that is taken in with the hub's mutex held, and lets go of that now and then.
-func (h *Hub) breathe(n *int) {
-	if *n++; *n%atOnce == 0 {
-		h.mu.Unlock()
-		time.Sleep(pause)
-		h.mu.Lock()
+// breathing goes through names with the hub's mutex held, and lets go of that now and then.
+func breathing(h *Hub, names iter.Seq[string]) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		n := 0
+		for name := range names {
+			if n++; n%atOnce == 0 {
+				h.mu.Unlock()
+				time.Sleep(pause)
+				h.mu.Lock()
+			}
+			if !yield(name) {
+				return
+			}
+		}
 	}
 }

@@ -21,6 +21,7 @@ type Node struct {
 
 	by       string   // what vouches for it: the names in its certificate, else its IP address
 	services []string // patterns of what it may see; none: everything
+	line     *line    // that it speaks on
 }
 
 // Identity is what an Envoy's streams have in common.

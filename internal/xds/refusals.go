@@ -24,6 +24,10 @@ const (
 	overRefusal   Reason = "refusal_bytes"
 	overReports   Reason = "reports_per_second"
 	overEndpoints Reason = "endpoints_per_report"
+	overPeer      Reason = "names_per_peer"
+	overBytes     Reason = "bytes_per_peer"
+	overPace      Reason = "bytes_per_second"
+	overPause     Reason = "pause" // who broke a limit is not let in at once
 
 	badNode        Reason = "node"        // no node.id, or a monstrous one
 	notItsNode     Reason = "certificate" // it may not speak as that node
@@ -33,7 +37,7 @@ const (
 )
 
 func reasons() []Reason {
-	return []Reason{overStreams, overFirst, overTypes, overNames, overRequest, overRefusal, overReports, overEndpoints,
+	return []Reason{overStreams, overFirst, overTypes, overNames, overRequest, overRefusal, overReports, overEndpoints, overPeer, overBytes, overPace, overPause,
 		badNode, notItsNode, unknownNode, unknownCluster, badNumbers}
 }
 

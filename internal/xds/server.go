@@ -11,6 +11,7 @@ import (
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -66,11 +67,16 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if a, ok := v.(*incoming); ok {
+		a.bytes, v = data.Len(), a.message
+	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return fmt.Errorf("xds: cannot decode into %T", v)
 	}
-	return proto.Unmarshal(data.Materialize(), m)
+	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer whole.Free()
+	return proto.Unmarshal(whole.ReadOnlyData(), m)
 }
 
 const (
@@ -84,18 +90,20 @@ const (
 // NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
 func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 	limits := h.Admission.Limits
+	var creds = insecure.NewCredentials()
+	if tlsConfig != nil {
+		creds = credentials.NewTLS(tlsConfig)
+	}
 	opts := []grpc.ServerOption{
+		grpc.Creds(lines{creds, newAccounts(h)}),
 		grpc.ForceServerCodecV2(codec{}),
-		grpc.StreamInterceptor(newEntrance(h).stream),
+		grpc.StreamInterceptor(entrance{h}.stream),
 		grpc.MaxRecvMsgSize(limits.RequestBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second,
 			MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: ageGrace, MaxConnectionIdle: idleAfter}),
 		grpc.ConnectionTimeout(idleAfter),
 		grpc.MaxConcurrentStreams(100),
-	}
-	if tlsConfig != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s := grpc.NewServer(opts...)
 	s.RegisterService(&grpc.ServiceDesc{

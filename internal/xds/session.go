@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -24,6 +25,7 @@ type session struct {
 	booked map[string]struct{} // services whose book may know the stream
 	wake   chan struct{}
 	taking bool // a request is being taken in: nothing goes out before that is done
+	asked  int  // names that count for its peer: those that it asks for, and what it brought along under a wildcard
 }
 
 type response struct {
@@ -45,16 +47,16 @@ func (h *Hub) open(n Node) *session {
 // close books its end.
 func (s *session) close() {
 	h := s.hub
+	defer s.node.line.alone(s.asked)()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer s.node.line.asks(-s.asked) // as it is now
 	delete(h.sessions, s.id)
 	s.taking = true // nothing goes out any more
 	for typ, k := range s.inv.kinds {
 		delete(h.wild[typ], s)
-		breath := 0
-		for name := range k.items {
+		for name := range breathing(h, maps.Keys(k.items)) {
 			h.unsubscribe(s, Ref{typ, name})
-			h.breathe(&breath)
 		}
 	}
 	h.disconnect(s.id, s.node, s.booked)
@@ -73,8 +75,15 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 	if err := s.hub.tooLong(s.node, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
 		return err
 	}
+	more := len(req.GetResourceNamesSubscribe()) + len(req.GetInitialResourceVersions())
+	if err := s.hub.mayAsk(s.node, more); err != nil {
+		return err
+	}
+	defer s.node.line.alone(more)()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	was := s.asked
+	defer func() { s.node.line.asks(s.asked - was - more) }()
 	if err := s.tooMany(typ, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
 		return err
 	}
@@ -89,7 +98,7 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 	s.subscribe(typ, first, req.GetResourceNamesSubscribe(), brought)
 	s.unsubscribe(typ, req.GetResourceNamesUnsubscribe())
 	if first && len(brought) > 0 {
-		s.inv.keepWanted(typ)
+		s.keepWanted(typ)
 		s.remember(typ)
 	}
 	s.poke()
@@ -126,13 +135,15 @@ func (s *session) begin(typ string, brought map[string]string) {
 	if typ == TypeCluster && len(brought) == 0 && !s.node.Diagnostic {
 		s.hub.restarted(s.node.ID)
 	}
-	breath := 0
-	for name, version := range brought {
-		s.hub.breathe(&breath)
-		r := Ref{typ, name}
+	if mayWildcard(typ) {
+		s.asked += len(brought)
+	}
+	for name := range breathing(s.hub, maps.Keys(brought)) {
+		r, version := Ref{typ, name}, brought[name]
 		if typ == TypeRoute {
 			version = s.hub.recall(name, version)
 		}
+		version = strings.Clone(version[:min(len(version), maxForeign)]) // of one that is not canaryd's as much is remembered
 		res := s.hub.cat.known(r, version)
 		if res.unknown && typ == TypeRoute {
 			if part := s.gate().recognise(name, version); part != nil {
@@ -150,9 +161,7 @@ func (s *session) subscribe(typ string, first bool, names []string, brought map[
 		s.inv.wild(typ, s.hub.cat.names[typ])
 		s.hub.subscribeAll(s, typ)
 	}
-	breath := 0
-	for _, name := range names {
-		s.hub.breathe(&breath)
+	for name := range breathing(s.hub, slices.Values(names)) {
 		if name == "*" {
 			continue
 		}
@@ -163,12 +172,12 @@ func (s *session) subscribe(typ string, first bool, names []string, brought map[
 }
 
 func (s *session) unsubscribe(typ string, names []string) {
-	breath := 0
-	for _, name := range names {
-		s.hub.breathe(&breath)
+	for name := range breathing(s.hub, slices.Values(names)) {
 		if name == "*" {
-			s.inv.tame(typ)
+			k, _ := s.inv.kind(typ)
+			k.wildcard = false
 			delete(s.hub.wild[typ], s)
+			s.keepWanted(typ) // names that were asked for stay
 			continue
 		}
 		s.inv.unsubscribe(Ref{typ, name})
@@ -179,10 +188,17 @@ func (s *session) unsubscribe(typ string, names []string) {
 	}
 }
 
+func (s *session) keepWanted(typ string) {
+	k, _ := s.inv.kind(typ)
+	for name := range breathing(s.hub, maps.Keys(k.items)) {
+		s.inv.keep(Ref{typ, name})
+	}
+}
+
 // remember takes over what the same process refused on an earlier stream.
 func (s *session) remember(typ string) {
 	k, _ := s.inv.kind(typ)
-	for name := range maps.Clone(k.dirty) {
+	for name := range breathing(s.hub, slices.Values(slices.Collect(maps.Keys(k.dirty)))) {
 		r := Ref{typ, name}
 		if res := s.hub.cat.visible(r, s.node); res != nil {
 			if v := s.hub.remembers(s.node, res); v != "" {

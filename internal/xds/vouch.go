@@ -85,7 +85,7 @@ func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
 func (h *Hub) speakersOf(n Node) map[uint64]speaker {
 	all, own := h.speakers[n.identity()], map[uint64]speaker{}
 	for id, s := range all {
-		if h.peers[id].node.Peer == n.Peer {
+		if h.peers[id].node.line == n.line {
 			own[id] = s
 		}
 	}

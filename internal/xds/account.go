@@ -1,0 +1,175 @@
+package xds
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	messageBytes = 1 << 10  // that a message counts at least: it costs more than it weighs
+	windowBytes  = 64 << 10 // that may be on their way on any connection: more is of a long message
+)
+
+// accounts are those of all peers that are connected.
+type accounts struct {
+	hub *Hub
+
+	mu sync.Mutex
+	of map[string]*account // by IP address
+}
+
+// account is what all connections of one IP address cost together. Nothing is counted of loopback: what runs on this
+// machine can do worse, and may speak for many, as sidecars or a tunnel do.
+type account struct {
+	*accounts
+	host string
+	free bool // loopback
+	pace *rate.Limiter
+	long chan struct{} // of who is taking in more names than are taken in at once
+
+	// Guarded by the mutex of all accounts.
+	lines   map[*line]struct{}
+	streams int
+	names   int // that its streams have asked for
+	pending int // bytes of its lines, less windowBytes of each
+}
+
+func newAccounts(h *Hub) *accounts { return &accounts{hub: h, of: map[string]*account{}} }
+
+// open books a new connection.
+func (as *accounts) open(c net.Conn) *line {
+	l := &line{Conn: c}
+	l.ended, l.end = context.WithCancel(context.Background())
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	host := hostOf(c.RemoteAddr().String())
+	a := as.of[host]
+	if a == nil {
+		most := as.hub.Admission.Limits.BytesPerSecond
+		ip, err := netip.ParseAddr(host)
+		a = &account{accounts: as, host: host, free: err == nil && ip.Unmap().IsLoopback(), pace: rate.NewLimiter(rate.Limit(most), most), lines: map[*line]struct{}{}, long: make(chan struct{}, 1)}
+		as.of[host] = a
+	}
+	l.account, a.lines[l] = a, struct{}{}
+	return l
+}
+
+// close books its end, once or again. What a peer has spent is remembered until it would have it back anyway.
+func (as *accounts) close(l *line) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	a := l.account
+	a.book(l, -l.pending)
+	if delete(a.lines, l); len(a.lines) == 0 {
+		time.AfterFunc(time.Second, func() { as.forget(a) })
+	}
+}
+
+func (as *accounts) forget(a *account) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if len(a.lines) == 0 && as.of[a.host] == a {
+		delete(as.of, a.host)
+	}
+}
+
+// book adds to what a line has pending.
+func (a *account) book(l *line, bytes int) {
+	before := max(0, l.pending-windowBytes)
+	l.pending = max(0, l.pending+bytes)
+	after := max(0, l.pending-windowBytes)
+	if before == 0 && after > 0 {
+		l.since = time.Now()
+	}
+	a.pending += after - before
+}
+
+// took books that so much of what was read on a line is dealt with.
+func (a *account) took(l *line, bytes int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.book(l, -bytes)
+}
+
+// received books what was read. When that is too much, the connection ends whose long message is longest on its way.
+func (a *account) received(l *line, bytes int) {
+	a.mu.Lock()
+	var oldest *line
+	if a.book(l, bytes); a.pending > a.hub.Admission.Limits.BytesPerPeer {
+		for other := range a.lines {
+			if other.pending > windowBytes && (oldest == nil || other.since.Before(oldest.since)) {
+				oldest = other
+			}
+		}
+		if oldest != nil {
+			a.book(oldest, -oldest.pending)
+		}
+	}
+	a.mu.Unlock()
+	if oldest != nil {
+		a.hub.refusals.count(overBytes, Node{Peer: oldest.RemoteAddr().String()}, "a connection is ended: messages of %s that are on their way have more than %d bytes: see xds.limits.bytes_per_peer in canaryd.yml",
+			a.host, a.hub.Admission.Limits.BytesPerPeer)
+		_ = oldest.Close()
+	}
+}
+
+// enters counts a stream; false: there are too many.
+func (a *account) enters() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.free && a.streams >= a.hub.Admission.Limits.StreamsPerPeer {
+		return false
+	}
+	a.streams++
+	return true
+}
+
+func (a *account) leaves() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.streams--
+}
+
+// asks counts names that a stream asks for besides, or no longer does.
+func (l *line) asks(names int) {
+	if l == nil || l.account.free {
+		return
+	}
+	l.account.mu.Lock()
+	defer l.account.mu.Unlock()
+	l.account.names += names
+}
+
+// mayAsk counts so many more names before they are taken in, unless all streams of the peer ask for too many then.
+func (h *Hub) mayAsk(n Node, more int) error {
+	n.line.asks(more)
+	if n.line == nil || more <= 0 {
+		return nil
+	}
+	n.line.account.mu.Lock()
+	names := n.line.account.names
+	n.line.account.mu.Unlock()
+	if names <= h.Admission.Limits.NamesPerPeer {
+		return nil
+	}
+	n.line.asks(-more)
+	err := status.Errorf(codes.ResourceExhausted, "%d names on all streams of %s: see xds.limits.names_per_peer in canaryd.yml", names, n.line.account.host)
+	h.ends(overPeer, n, err)
+	return err
+}
+
+// alone lets one stream of a peer at a time take in many names: all others have their turn between any two hundreds.
+func (l *line) alone(names int) (done func()) {
+	if l == nil || l.account.free || names <= atOnce {
+		return func() {}
+	}
+	l.account.long <- struct{}{}
+	return func() { <-l.account.long }
+}
