@@ -65,7 +65,7 @@ func scopeOf(t Target) *scope {
 func (pr *progress) instance(key string, labels model.LabelSet) *instance {
 	in := pr.instances[key]
 	if in == nil {
-		in = &instance{labels: labels, named: named(labels), name: nameOf(labels, pr.names), after: !pr.newest().IsZero()}
+		in = &instance{labels: labels, named: named(labels), name: nameOf(labels, pr.names), first: first{after: !pr.newest().IsZero()}}
 		pr.instances[key], pr.names[in.name] = in, true
 	}
 	return in

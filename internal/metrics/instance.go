@@ -32,11 +32,7 @@ type instance struct {
 	labels model.LabelSet // all that are not the counters' own
 	named  bool           // they say which Envoy it is
 
-	looks     int        // at a first reading
-	first     *reading   // that was looked at, or that counting began with
-	whole     int        // looks at it that showed no more
-	partial   *reading   // the first one, as long as it may lack counters
-	after     bool       // other instances were read before: it may be one of them under another name
+	first     first
 	last      *reading   // counting goes on from here
 	before    []*reading // the ones that came before it, oldest first
 	distances distances
@@ -52,6 +48,24 @@ type instance struct {
 	twinhood
 }
 
+// first is the reading that counting begins with: a remote store may not show it as a whole at once.
+type first struct {
+	seen    *reading // as it was looked at last
+	looks   int      // as long as no other follows
+	same    int      // looks that showed no more
+	partial *reading // as counting began with it, as long as it may lack counters
+	after   bool     // other instances were read before: it may be one of them under another name
+}
+
+// isWhole looks at the reading, and reports whether it was looked at often enough without showing more.
+func (f *first) isWhole(r *reading) bool {
+	if f.same++; f.seen == nil || !f.seen.at.Equal(r.at) || len(f.seen.values) != len(r.values) {
+		f.same = 1
+	}
+	f.seen = r
+	return f.same > wholeLooks
+}
+
 // take reads on and returns what may be counted.
 func (in *instance) take(rs []*reading, stable string) (steps []step) {
 	for i, r := range rs {
@@ -62,8 +76,8 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 		case in.last != nil && r.at.Equal(in.last.at):
 			in.again(r, newest)
 		case in.last == nil || r.at.After(in.last.at):
-			if in.last == nil && newest && !in.isWhole(r) {
-				in.partial = r
+			if in.last == nil && newest && !in.first.isWhole(r) {
+				in.first.partial = r
 			}
 			steps = append(steps, in.read(r)...)
 		}
@@ -76,23 +90,14 @@ func (in *instance) take(rs []*reading, stable string) (steps []step) {
 
 // again looks once more at the scrape that is read already: asked about other versions, or seen as a whole now.
 func (in *instance) again(r *reading, newest bool) {
-	if in.last == in.partial {
-		if in.partial = r; in.isWhole(r) || !newest {
-			in.partial = nil
+	if in.last == in.first.partial {
+		if in.first.partial = r; in.first.isWhole(r) || !newest {
+			in.first.partial = nil
 		}
 	} else if len(r.values) <= len(in.last.values) && r.scope == in.last.scope {
 		return
 	}
 	in.last = r
-}
-
-// isWhole looks at the first reading, and reports whether it was looked at often enough without showing more.
-func (in *instance) isWhole(r *reading) bool {
-	if in.whole++; in.first == nil || !in.first.at.Equal(r.at) || len(in.first.values) != len(r.values) {
-		in.whole = 1
-	}
-	in.first = r
-	return in.whole > wholeLooks
 }
 
 // arriving reports that the newest reading may not be there as a whole yet: remote stores show a scrape
@@ -102,9 +107,9 @@ func (in *instance) arriving(r *reading) bool {
 	if in.last != nil {
 		return in.last.change(r) == vanished
 	}
-	in.looks++
-	in.isWhole(r)
-	return in.looks < looksMost
+	in.first.looks++
+	in.first.isWhole(r)
+	return in.first.looks < looksMost
 }
 
 func (in *instance) read(r *reading) []step {
@@ -244,7 +249,7 @@ func (in *instance) step(s step) []step {
 	sudden := s.requests() > usual
 	switch {
 	case !in.named && in.pace > 0 && sudden, // it may be another Envoy's counter from now on
-		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown() || s.from == in.partial && (in.after || s.leaps())): // or one that need not have begun at 0
+		s.appears() && (sudden || !in.named || in.reappears(s) || s.outgrown() || s.from == in.first.partial && (in.first.after || s.leaps())): // or one that need not have begun at 0
 		in.begin(s.to)
 		return nil
 	case !in.named:

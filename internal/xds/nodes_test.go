@@ -1,14 +1,12 @@
 package xds
 
 import (
-	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -159,24 +157,9 @@ func TestALostEnvoyIsGoneAndNotForgotten(t *testing.T) {
 }
 
 // Two Envoys with one node.id have different tables: each is heard about its own. They have one address, too, as on
-// one machine; their connections tell them apart. (Over real connections: those in memory have no addresses.)
+// one machine; their connections tell them apart.
 func TestAReportIsAboutWhatItsOwnEnvoyServes(t *testing.T) {
-	h, got := NewHub(quietLog()), make(chan Report, 10)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := NewServer(h, NewLoads(time.Second, func(r Report) { got <- r }), nil)
-	go func() { _ = s.Serve(l) }()
-	t.Cleanup(s.Stop)
-	dial := func() *grpc.ClientConn {
-		c, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
+	h, _, got, dial := reports(t, nil)
 	old, now := table(1, map[string]int{"v2": 100}), table(2, map[string]int{"v2": 5000})
 	publish(t, h, old)
 	firstConn, secondConn := dial(), dial()
