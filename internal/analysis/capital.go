@@ -48,16 +48,22 @@ func (c *Capital) settle(alpha float64) {
 		sum += s
 	}
 	limit := min(max(1, c.E)*math.Pow(alpha, -1/minBatches), mostE)
-	if c.Q+sum > limit {
-		scale := (limit - c.Q) / sum
-		for k := range c.S {
-			c.S[k] *= scale
-		}
+	c.E = c.Q + sum
+	if c.E > limit {
+		c.scale((limit - c.Q) / sum)
 		c.E = limit
-	} else {
-		c.E = c.Q + sum
 	}
 	c.MaxE = max(c.MaxE, c.E)
+}
+
+// scale takes the part of the bets beyond f away, 0 to 1. It only lowers E, so the promise stands.
+func (c *Capital) scale(f float64) {
+	sum := 0.0
+	for k := range c.S {
+		c.S[k] *= f
+		sum += c.S[k]
+	}
+	c.E = c.Q + sum
 }
 
 // pay multiplies one bet by exp(l).

@@ -9,7 +9,7 @@ import (
 
 // Whatever times a clock shows, forwards and backwards, no number becomes one that cannot be stored.
 func TestNoSequenceOfTimesMakesNaN(t *testing.T) {
-	cfg := Config{Alpha: 0.001, Beta: 0.01, R0: 1.1, D0: 0.0001, R1: 1.5, D1: 0.0005, Budget: 20, Ceiling: 0.05}
+	cfg := Config{Alpha: 0.001, Beta: 0.01, R0: 1.1, D0: 0.0001, R1: 1.5, D1: 0.0005, Budget: 20, Ceiling: 0.05, Burst: 0.3}
 	jumps := []float64{0, 1, 1, 1, -1, 30, -30, 301, -301, -1000, 3600, -86400, 1.9e6, 2e7, -1e9, 1e9, math.MaxInt64 / 1e9, -math.MaxInt64 / 1e9}
 	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -27,11 +27,11 @@ func TestNoSequenceOfTimesMakesNaN(t *testing.T) {
 			case 0:
 				j.Step()
 			case 1:
-				j.Against(&cfg, b, d.Bound(), now)
+				j.Against(&cfg, b, Baseline{M: d.Bound(), Batch: 0.1}, now)
 			case 2:
 				j.Alone(&cfg, b.Canary, 0.01, d.Bound(), now)
 			default:
-				j.Observe(&cfg, b, Baseline{M: d.Bound(), Usual: u.Rate(), Share: 0.1}, now)
+				j.Observe(&cfg, b, Baseline{M: d.Bound(), Usual: u.Rate(), Share: 0.1, Batch: 0.1}, now)
 			}
 			j.Placebo.Observe(&cfg, parts, 1, d.Bound(), now)
 			if _, err := json.Marshal(struct {

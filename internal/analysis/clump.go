@@ -14,6 +14,7 @@ const (
 	excess       = 1.5
 	halfLife     = 24 * 3600.0
 	latelyLife   = 1800.0 // half-life in seconds of what is known about today
+	justNowLife  = 300.0  // and of what is known about the last minutes
 	oneSliceKeep = 31
 )
 
@@ -37,6 +38,7 @@ type Dispersion struct {
 	At     float64         `json:"at"`   // seconds of the last decay
 	Single [widths]history `json:"single"`
 	Lately [widths]lately  `json:"lately"`
+	Just   [widths]lately  `json:"just,omitzero"`
 }
 
 // lately is the same sum with a short memory: clumps that are new today must not have to outweigh a
@@ -55,6 +57,19 @@ func (l lately) surely() float64 {
 	}
 	return max(1, l.Num/l.Den*(1-2*math.Sqrt(2/l.Dof)))
 }
+
+// plainly is the estimate itself where it lies three standard errors above 1: what clumps for the first time cannot wait
+// until half an hour of it is known. (STATISTICS-2.md 4.2)
+func (l lately) plainly() float64 {
+	if l.Den <= 0 || l.Num < l.Den*(1+3*math.Sqrt(2/l.Dof)) {
+		return 1
+	}
+	return min(l.Num/l.Den, mostCount)
+}
+
+func (l *lately) forget(keep float64) { l.Num, l.Den, l.Dof = l.Num*keep, l.Den*keep, l.Dof*keep }
+
+func (l *lately) add(num, den, dof float64) { l.Num, l.Den, l.Dof = l.Num+num, l.Den+den, l.Dof+dof }
 
 type window struct {
 	Start  float64 `json:"start"`
@@ -117,10 +132,9 @@ func (d *Dispersion) decay(now float64) {
 			d.Den[w] *= keep
 		}
 		d.Errs *= keep
-		keep = math.Exp2(-(now - d.At) / latelyLife)
-		for w := range d.Lately {
-			l := &d.Lately[w]
-			l.Num, l.Den, l.Dof = l.Num*keep, l.Den*keep, l.Dof*keep
+		for w := range widths {
+			d.Lately[w].forget(math.Exp2(-(now - d.At) / latelyLife))
+			d.Just[w].forget(math.Exp2(-(now - d.At) / justNowLife))
 		}
 	}
 	d.At = max(d.At, now)
@@ -145,8 +159,8 @@ func (d *Dispersion) Window(w int, s []Slice) {
 		num += (c.Errors - x*pi) * (c.Errors - x*pi) / pi
 	}
 	d.Num[w], d.Den[w] = d.Num[w]+num, d.Den[w]+x*dof
-	l := &d.Lately[w]
-	l.Num, l.Den, l.Dof = l.Num+num, l.Den+x*dof, l.Dof+dof
+	d.Lately[w].add(num, x*dof, dof)
+	d.Just[w].add(num, x*dof, dof)
 	if w == 0 || (d.One && w == 1) {
 		d.Errs += x
 	}
@@ -199,8 +213,8 @@ func (d *Dispersion) Phi() float64 {
 // Bound is the clump bound m, 1 to 200.
 func (d *Dispersion) Bound() float64 {
 	phi := (d.Phi()*d.Errs + priorPhi*priorErrors) / (d.Errs + priorErrors)
-	for _, l := range d.Lately {
-		phi = max(phi, l.surely())
+	for w := range widths {
+		phi = max(phi, d.Lately[w].surely(), d.Just[w].plainly())
 	}
 	m := min(max(1+excess*(phi-1), 1), clumpMax)
 	if d.One {

@@ -16,6 +16,7 @@ type Config struct {
 	Ceiling     float64  // absolute error rate; 0 = none
 	Clump       float64  // errors of one cause; 0 = estimated
 	WarmUp      float64  // seconds of evidence to ignore
+	Burst       float64  `json:",omitzero"` // seconds for which one cause may fail everything, where batches are shorter; 0: no longer than one batch
 	Restarts    Restarts // zero: DefaultRestarts
 }
 

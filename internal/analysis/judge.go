@@ -1,6 +1,9 @@
 package analysis
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Judge is everything that is known about one canary. The zero value is not usable: see NewJudge.
 type Judge struct {
@@ -11,6 +14,8 @@ type Judge struct {
 	Interval  Interval  `json:"interval"`
 	Recent    Recent    `json:"recent"`
 	Placebo   Placebo   `json:"placebo"`
+	Ends      Ends      `json:"ends,omitzero"`
+	Failing   Failing   `json:"failing,omitzero"`
 
 	Open      [Kinds]open `json:"open"`
 	LastFlush float64     `json:"last_flush"`
@@ -27,7 +32,7 @@ type Judge struct {
 // open is a batch that is being filled until both sides have a request.
 type open struct {
 	Batch
-	Since float64 `json:"since"`
+	Since float64 `json:"since"` // its first counts came then
 }
 
 // NewJudge starts a judgement with alpha whole.
@@ -36,11 +41,19 @@ func NewJudge() Judge {
 	return Judge{Relative: NewCapital(start), Ceiling: NewCapital(start), Promotion: NewPromotion()}
 }
 
+// Clone returns a copy that shares nothing.
+func (j *Judge) Clone() Judge {
+	c := *j
+	c.Failing.Endpoints = slices.Clone(j.Failing.Endpoints)
+	return c
+}
+
 // Step is called when the canary's weight changed: what straddles the change is dropped, the
 // promotion test starts anew, some reserve is bet.
 func (j *Judge) Step() {
 	j.Stepped, j.Fresh = true, 0
 	j.Promotion = NewPromotion()
+	j.Ends.stepped()
 	j.Open = [Kinds]open{}
 	j.Starving = 0
 }
@@ -58,6 +71,7 @@ type Baseline struct {
 	Usual float64 // error rate outside incidents
 	Kind  int     // of the proxies that counted, 0 to Kinds-1
 	Share float64 // canary's weight / stable's weight; 0: do not look for starvation
+	Batch float64 // length in seconds of what is observed at once; 0: not known, a second or more
 }
 
 // Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and
@@ -84,40 +98,51 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	if before > 0 { // few requests cannot hide a big clump
 		m = min(max(before, 1), m)
 	}
-	j.update(cfg, o.Batch, m, now)
+	j.update(cfg, o.Batch, m, span{o.Since - base.Batch, now, base.Batch})
 	*o = open{}
 	return true
 }
 
-// Against takes in evidence that may only speak against the canary: neither the promotion test nor
+// span is what a batch covers, in seconds: from (exclusive) to to, in ticks of a length; 0: not known.
+type span struct{ from, to, tick float64 }
+
+// Against takes in evidence of one tick that may only speak against the canary: neither the promotion test nor
 // the ramp hears of it.
-func (j *Judge) Against(cfg *Config, b Batch, m, now float64) {
+func (j *Judge) Against(cfg *Config, b Batch, base Baseline, now float64) {
 	now = max(now, 0)
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
 	if now < cfg.WarmUp || b.Canary.Requests < 1 || b.Stable.Requests < 1 {
 		return
 	}
 	j.Recent.Add(now, b)
-	j.Relative.Relative(cfg, b, m, now, j.Stepped)
-	if cfg.Ceiling > 0 && b.Stable.Rate() < cfg.Ceiling {
-		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped)
+	j.bet(cfg, b, base.M, b.Stable.Rate(), span{now - base.Batch, now, base.Batch})
+	j.Ends.add(end{now, j.E(cfg), j.Promotion.E}, max(1, cfg.Burst))
+}
+
+// bet puts a batch against the canary, whose stable side failed at a rate lately.
+func (j *Judge) bet(cfg *Config, b Batch, m, lately float64, s span) {
+	j.Relative.Relative(cfg, b, m, s.to, j.Stepped)
+	if cfg.Ceiling > 0 && lately < cfg.Ceiling {
+		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, s.to, j.Stepped)
 	}
+	j.capBurst(cfg, s.from, j.burst(cfg, s.tick, s.to))
 	j.Stepped = false
 }
 
-func (j *Judge) update(cfg *Config, b Batch, m, now float64) {
-	j.M, j.LastFlush = m, now
+func (j *Judge) update(cfg *Config, b Batch, m float64, s span) {
+	j.M, j.LastFlush = m, s.to
 	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
-	j.Relative.Relative(cfg, b, m, now, j.Stepped)
-	if cfg.Ceiling > 0 && j.Recent.Sum(now).Stable.Rate() < cfg.Ceiling {
-		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped)
+	j.bet(cfg, b, m, j.Recent.Sum(s.to).Stable.Rate(), s)
+	if !j.Incident(s.to) {
+		base := j.Promotion.E
+		if s.tick > 0 && s.tick < 1 {
+			base = j.Ends.before(s.to - 1).Promotion
+		}
+		j.Promotion.Update(cfg, b, m, base)
 	}
-	if !j.Incident(now) {
-		j.Promotion.Update(cfg, b, m)
-	}
-	j.Exposure.Add(b, now)
+	j.Exposure.Add(b, s.to)
 	j.Interval.Update(b, m)
-	j.Stepped = false
+	j.Ends.add(end{s.to, j.E(cfg), j.Promotion.E}, max(1, cfg.Burst))
 }
 
 // Alone takes in evidence of a version that has no baseline beside it (at 100 %), against an absolute

@@ -60,7 +60,7 @@ func TestWithoutRequestsOnOneSideNothingChanges(t *testing.T) {
 	before, beforeP := c, p
 	for _, b := range []Batch{{Counts{0, 0}, Counts{10, 5}}, {Counts{10, 10}, Counts{0, 0}}} {
 		c.Relative(&cfg, b, 1, 1, false)
-		p.Update(&cfg, b, 1)
+		p.Update(&cfg, b, 1, p.E)
 	}
 	if c != before || p != beforeP {
 		t.Error("something changed")

@@ -18,8 +18,9 @@ func NewPromotion() Promotion {
 	return p
 }
 
-// Update adds one batch.
-func (p *Promotion) Update(cfg *Config, b Batch, m float64) {
+// Update adds one batch. It may gain so much beyond what was proven a second ago, at most: many short batches prove no
+// more than a long one.
+func (p *Promotion) Update(cfg *Config, b Batch, m, ago float64) {
 	nc, nb := b.Canary.Requests, b.Stable.Requests
 	if nc <= 0 || nb <= 0 {
 		return
@@ -39,7 +40,7 @@ func (p *Promotion) Update(cfg *Config, b Batch, m float64) {
 		p.N[k] *= math.Exp(min(l/m, expLimit))
 		sum += p.N[k]
 	}
-	if limit := min(max(1, p.E)*math.Pow(cfg.Beta, -1/minBatchNI), mostE); sum > limit {
+	if limit := min(max(1, ago)*math.Pow(cfg.Beta, -1/minBatchNI), mostE); sum > limit {
 		for k := range p.N {
 			p.N[k] *= limit / sum
 		}

@@ -22,6 +22,9 @@ func (c *Config) Sound() error {
 	if c.Clump != 0 && !(c.Clump >= 1 && c.Clump <= clumpMax) {
 		return fmt.Errorf("clump is %g: it lies between 1 and %g", c.Clump, clumpMax)
 	}
+	if !(c.Burst >= 0 && c.Burst <= MostBurst) {
+		return fmt.Errorf("burst is %g s: it lies between 0 and %g", c.Burst, MostBurst)
+	}
 	if !(c.R0 > 0 && c.R1 > 0) {
 		return fmt.Errorf("the ratios %g and %g are above 0", c.R0, c.R1)
 	}
@@ -49,6 +52,14 @@ func (j *Judge) Sound() error {
 	}
 	if err := j.Recent.sound(); err != nil {
 		return err
+	}
+	if err := j.Ends.sound(); err != nil {
+		return err
+	}
+	for _, f := range j.Failing.Endpoints {
+		if err := seconds(f.Last, f.Before); err != nil {
+			return err
+		}
 	}
 	x := j.Exposure
 	for _, c := range []Counts{x.Canary, x.Stable, j.Open[0].Canary, j.Open[0].Stable, j.Open[1].Canary, j.Open[1].Stable} {
@@ -87,14 +98,29 @@ func (r *Recent) sound() error {
 	return nil
 }
 
+func (x *Ends) sound() error {
+	for i, e := range x.At[:x.Len] {
+		if err := each("capital", mostBet, e.E, e.Promotion); err != nil {
+			return err
+		}
+		if err := seconds(e.At); err != nil {
+			return err
+		}
+		if i > 0 && e.At < x.At[i-1].At {
+			return fmt.Errorf("ends: batch %d ended before the one before it", i)
+		}
+	}
+	return nil
+}
+
 // Sound says what makes counts unusable, nil when nothing does.
 func (c Counts) Sound() error { return each("count", mostCount, c.Requests, c.Errors) }
 
 // Sound says what makes a stored dispersion unusable, nil when nothing does.
 func (d *Dispersion) Sound() error {
 	for w := range windowWidths {
-		l := d.Lately[w]
-		if err := each("dispersion", mostCount*mostCount, d.Num[w], d.Den[w], l.Num, l.Den, l.Dof); err != nil {
+		l, j := d.Lately[w], d.Just[w]
+		if err := each("dispersion", mostCount*mostCount, d.Num[w], d.Den[w], l.Num, l.Den, l.Dof, j.Num, j.Den, j.Dof); err != nil {
 			return err
 		}
 		for _, s := range d.Open[w].Slices {

@@ -65,7 +65,7 @@ func TestTheSpecifiedVectorsHold(t *testing.T) {
 			p = NewPromotion()
 		}
 		c.Relative(&cfg, b, m, now, step)
-		p.Update(&cfg, b, m)
+		p.Update(&cfg, b, m, p.E)
 		iv.Update(b, m)
 		lo, hi := iv.Bounds()
 		for _, v := range []struct {
@@ -115,5 +115,29 @@ func TestDispersionHolds(t *testing.T) {
 	d.Window(0, s(100, 2, 50, 0, 100, 1, 150, 1))
 	if math.Abs(d.Num[0]-94.666667) > 1e-6 || d.Den[0] != 36 || math.Abs(d.Bound()-3.791667) > 1e-6 {
 		t.Errorf("Num=%.6f Den=%.6f m=%.6f", d.Num[0], d.Den[0], d.Bound())
+	}
+}
+
+// D1 of STATISTICS-2.md: what clumps since a few minutes counts as soon as it is plain.
+func TestTheThirdMemoryHolds(t *testing.T) {
+	var d Dispersion
+	window := func(errors ...float64) {
+		var s []Slice
+		for _, x := range errors {
+			s = append(s, Slice{Counts: Counts{100, x}})
+		}
+		d.Window(0, s)
+	}
+	window(0, 6, 1, 1)
+	d.Window(0, []Slice{{Counts: Counts{100, 2}}, {Counts: Counts{50, 0}}, {Counts: Counts{100, 1}}, {Counts: Counts{150, 1}}})
+	if got := d.Just[0].plainly(); got != 1 {
+		t.Errorf("after two windows the five minutes say %.6f, want 1", got)
+	}
+	window(0, 0, 10, 0)
+	if l := d.Just[0]; math.Abs(l.Num-394.666667) > 1e-6 || l.Den != 66 || l.Dof != 9 || math.Abs(l.plainly()-5.979798) > 1e-6 || d.Lately[0].surely() != 1 {
+		t.Errorf("Num=%.6f Den=%.6f Dof=%g: %.6f, half an hour %.6f", l.Num, l.Den, l.Dof, l.plainly(), d.Lately[0].surely())
+	}
+	if math.Abs(d.Bound()-8.469697) > 1e-6 {
+		t.Errorf("m=%.6f, want 8.469697", d.Bound())
 	}
 }

@@ -20,6 +20,7 @@ func Default() Policy {
 			Tolerate:      Bound{Ratio: 1.1, Margin: 0.0001},
 			PromoteWithin: Bound{Ratio: 1.5, Margin: 0.0005},
 			Budget:        20,
+			Burst:         Duration(300 * time.Millisecond),
 			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},
 			Deadline:      Deadline{After: Duration(24 * time.Hour), Then: ThenHold},
 		},

@@ -216,6 +216,9 @@ func (c *check) judge(j *Judge) {
 	if !(j.Budget > 0 && j.Budget <= 1e9) {
 		c.fail("judge.budget", "budget is a number of failed requests above 0")
 	}
+	if j.Burst > Duration(5*time.Second) {
+		c.fail("judge.burst", "burst is %s: write 0s to 5s", j.Burst)
+	}
 	if j.MaxErrorRate == 0 && Has(c.d.root, "judge.max_error_rate") {
 		c.fail("judge.max_error_rate", "max_error_rate 0%% would cut at the first error: write a rate above 0%%, or leave the key out for no ceiling")
 	}

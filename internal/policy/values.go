@@ -52,12 +52,15 @@ func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 // MarshalYAML writes the size as it is read.
 func (b Bytes) MarshalYAML() (any, error) { return units.BytesSize(float64(b)), nil }
 
-// Duration is written as Prometheus writes it: 30s, 5m, 1h30m, 1d.
+// Duration is written as Prometheus writes it: 30s, 5m, 1h30m, 1d. Parts of a second may be written as 0.3s.
 type Duration time.Duration
 
 // UnmarshalYAML reads a Prometheus duration.
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := model.ParseDuration(n.Value)
+	if parts, bad := time.ParseDuration(n.Value); err != nil && bad == nil && parts >= 0 && parts%time.Millisecond == 0 {
+		v, err = model.Duration(parts), nil
+	}
 	if n.Kind != yaml.ScalarNode || err != nil {
 		return fmt.Errorf("%q is not a duration: write a number and a unit, as in 30s, 5m, 1h30m or 1d", n.Value)
 	}

@@ -159,3 +159,30 @@ func TestWhoIsStarved(t *testing.T) {
 		t.Errorf("paused, and it is %s with %d: %s", v.Phase, r.s.Weight("v2"), v.Verdict.Reason)
 	}
 }
+
+// With reports every 100 ms a hiccup of one instance looks like a release that fails everything: it is waited out. Two
+// instances do not hiccup together.
+func TestAHiccupOfOneInstanceCutsNobody(t *testing.T) {
+	for name, test := range map[string]struct {
+		endpoints []string
+		batches   int
+	}{"one instance": {[]string{"a"}, 5}, "two instances": {[]string{"a", "b"}, 2}, "not known": {nil, 5}} {
+		t.Run(name, func(t *testing.T) {
+			s, at := tenPercent(t)
+			n := 0
+			for s.Version("v2").Phase == Canary && n < 20 {
+				n++
+				at = at.Add(100 * time.Millisecond)
+				c := Cell{Slice: "edge-1", From: at.Add(-100 * time.Millisecond), To: at, Counts: map[string]analysis.Counts{"v1": {Requests: 90}, "v2": {Requests: 10, Errors: 10}}}
+				for _, e := range test.endpoints {
+					each := 10 / float64(len(test.endpoints))
+					c.Endpoints = map[string][]analysis.Slice{"v2": append(c.Endpoints["v2"], analysis.Slice{Name: e, Counts: analysis.Counts{Requests: each, Errors: each}})}
+				}
+				s, _, _ = Step(s, Observed{At: at, Batch: 100 * time.Millisecond, Cells: []Cell{c}})
+			}
+			if n != test.batches || s.Version("v2").Phase != Failed {
+				t.Errorf("%s after %d batches of 100 ms, want failed after %d", s.Version("v2").Phase, n, test.batches)
+			}
+		})
+	}
+}

@@ -22,6 +22,7 @@ func (m *machine) observed(e Observed) {
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
 	for _, v := range m.with(judged) {
+		m.noteFailing(v, e.Cells)
 		for kind := range proxies {
 			m.judgeAgainst(v, kind, e.Cells)
 			if m.judge(v, kind, counts[kind]) {
@@ -189,7 +190,19 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	if b.Canary.Requests >= 1 && b.Stable.Requests >= 1 {
 		v.EvidenceAt, v.Held = m.at, false
 	}
-	v.Judge.Against(&v.Config, b, m.clumpBound(v), v.seconds(m.at))
+	v.Judge.Against(&v.Config, b, m.baseline(v, kind), v.seconds(m.at))
+}
+
+// baseline is what a judgement has to know beyond the batch.
+func (m *machine) baseline(v *Version, kind Proxy) analysis.Baseline {
+	return analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind), Batch: m.Batch.Seconds()}
+}
+
+// noteFailing remembers which of a canary's endpoints fail: a hiccup has only one.
+func (m *machine) noteFailing(v *Version, cells []Cell) {
+	for _, c := range cells {
+		v.Judge.Failing.Add(v.seconds(m.at), c.Endpoints[v.Name])
+	}
 }
 
 // learnStable remembers how stable's errors usually come.
@@ -268,7 +281,7 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 	if v.WeightSince.IsZero() || v.Judge == nil || counts == nil {
 		return false
 	}
-	base := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}
+	base := m.baseline(v, kind)
 	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}

@@ -197,7 +197,7 @@ func (m *machine) watchStable(kind Proxy, counts map[string]analysis.Counts) {
 
 func (m *machine) watchControl(v, old *Version, kind Proxy, counts map[string]analysis.Counts, now float64) {
 	b := analysis.Batch{Canary: counts[v.Name], Stable: counts[old.Name]}
-	if !v.Judge.Observe(&v.Config, b, analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}, now) {
+	if !v.Judge.Observe(&v.Config, b, m.baseline(v, kind), now) {
 		return
 	}
 	if cut, _ := v.Judge.Worse(&v.Config); cut {

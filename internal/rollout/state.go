@@ -194,7 +194,7 @@ func (s State) clone() State {
 		v := &s.Versions[i]
 		v.Slots, v.Instances, v.Envoys = slices.Clone(v.Slots), slices.Clone(v.Instances), slices.Clone(v.Envoys)
 		if v.Judge != nil {
-			j := *v.Judge
+			j := v.Judge.Clone()
 			v.Judge = &j
 		}
 	}

@@ -1,0 +1,170 @@
+package analysis
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+const (
+	// shortBatch is the length in seconds from which a batch is a burst of its own: at half a second a hiccup must
+	// straddle two reports to do harm, and to wait for it would cost a second of every cut.
+	shortBatch = 0.5
+	// MostBurst is the longest burst in seconds that can be asked for.
+	MostBurst = 5.0
+	slack     = 1e-3 // of moments that were counted in milliseconds
+)
+
+// Ends are what was known at the ends of the last batches: what one burst, or one second, may gain is measured from
+// there, not from batch to batch, of which a short interval has many. (STATISTICS-2.md 3.2)
+// Invariant: 0 <= Len <= len(At), and the ends before Len are in order of time.
+type Ends struct {
+	At  [16]end
+	Len int
+}
+
+type end struct {
+	At        float64 `json:"at"` // seconds
+	E         float64 `json:"e"`
+	Promotion float64 `json:"promotion"`
+}
+
+// before is the last end that is no later than a moment; nothing was gained before the first one.
+func (x *Ends) before(at float64) end {
+	for i := x.Len - 1; i >= 0; i-- {
+		if x.At[i].At <= at+slack {
+			return x.At[i]
+		}
+	}
+	return end{E: 1, Promotion: 1}
+}
+
+// add takes in the end of a batch. Ends that lie closer together than a twelfth of what is looked back over are as good as one: the
+// earlier one stays, from which less was gained.
+func (x *Ends) add(e end, back float64) {
+	for x.Len > 0 && x.At[x.Len-1].At > e.At {
+		x.Len-- // the clock was set back: this has not been yet
+	}
+	if x.Len > 0 && e.At-x.At[x.Len-1].At < back/12-slack {
+		return
+	}
+	if x.Len == len(x.At) {
+		copy(x.At[:], x.At[1:])
+		x.Len--
+	}
+	x.At[x.Len] = e
+	x.Len++
+}
+
+// stepped forgets what was proven at another weight.
+func (x *Ends) stepped() {
+	for i := range x.Len {
+		x.At[i].Promotion = 1
+	}
+}
+
+// MarshalJSON writes the ends that there are.
+func (x Ends) MarshalJSON() ([]byte, error) { return json.Marshal(x.At[:x.Len]) }
+
+// UnmarshalJSON reads them.
+func (x *Ends) UnmarshalJSON(raw []byte) error {
+	var all []end
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return err
+	}
+	if len(all) > len(x.At) {
+		return fmt.Errorf("%d ends of batches: at most %d are kept", len(all), len(x.At))
+	}
+	*x = Ends{Len: copy(x.At[:], all)}
+	return nil
+}
+
+// Failing are the endpoints of the canary that failed last, each with the moments of its last two errors.
+type Failing struct {
+	Endpoints []failing `json:"endpoints,omitempty"`
+}
+
+type failing struct {
+	Name   string  `json:"name"`
+	Last   float64 `json:"last"`
+	Before float64 `json:"before"`
+}
+
+const (
+	mostFailing = 16
+	never       = -1e9
+)
+
+// Add takes in the canary's counts by endpoint at a moment in seconds.
+func (f *Failing) Add(now float64, endpoints []Slice) {
+	for _, s := range endpoints {
+		if s.Errors < 1 {
+			continue
+		}
+		e := f.of(s.Name)
+		e.Before, e.Last = e.Last, now
+		if s.Errors >= 2 {
+			e.Before = now
+		}
+	}
+}
+
+// of finds an endpoint; where too many failed, the one that failed longest ago makes room.
+func (f *Failing) of(name string) *failing {
+	oldest := 0
+	for i := range f.Endpoints {
+		e := &f.Endpoints[i]
+		if e.Name == name {
+			return e
+		}
+		if e.Last < f.Endpoints[oldest].Last {
+			oldest = i
+		}
+	}
+	fresh := failing{Name: name, Last: never, Before: never}
+	if len(f.Endpoints) < mostFailing {
+		f.Endpoints = append(f.Endpoints, fresh)
+		return &f.Endpoints[len(f.Endpoints)-1]
+	}
+	f.Endpoints[oldest] = fresh
+	return &f.Endpoints[oldest]
+}
+
+// several reports whether at least two endpoints had two errors each since a moment: a hiccup of one instance cannot do
+// that.
+func (f *Failing) several(since float64) bool {
+	n := 0
+	for _, e := range f.Endpoints {
+		if e.Before >= since-slack {
+			n++
+		}
+	}
+	return n >= 2
+}
+
+// burst is how long in seconds one cause is taken to fail everything, for a batch that ended now; 0: no longer than the batch.
+func (j *Judge) burst(cfg *Config, batch, now float64) float64 {
+	if batch >= shortBatch || batch <= 0 || j.Failing.several(now-cfg.Burst-2*batch) {
+		return 0
+	}
+	return cfg.Burst
+}
+
+// capBurst lets the evidence of one burst multiply E by at most what that of one batch may.
+func (j *Judge) capBurst(cfg *Config, from, h float64) {
+	if h <= 0 {
+		return
+	}
+	limit := min(max(1, j.Ends.before(from-h).E)*math.Pow(cfg.Alpha, -1/minBatches), mostE)
+	e, q, n := j.Relative.E, j.Relative.Q, 1.0
+	if cfg.Ceiling > 0 {
+		e, q, n = e+j.Ceiling.E, q+j.Ceiling.Q, 2
+	}
+	if e, q = e/n, q/n; e > limit {
+		f := (limit - q) / (e - q)
+		j.Relative.scale(f)
+		if cfg.Ceiling > 0 {
+			j.Ceiling.scale(f)
+		}
+	}
+}
