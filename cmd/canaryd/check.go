@@ -179,6 +179,7 @@ func keysOf(v any) []string {
 // see a rise of the error rate by 0.1 % within an hour.
 func feasible(d policy.Document, rate, stable float64) policy.Findings {
 	cfg := rollout.JudgeConfig(&d.Policy)
+	cfg.D1 = analysis.MarginByCost(cfg.D1, d.Policy.Judge.PromoteWithin.Cost, rate)
 	steps := d.Policy.Ramp.Weights()
 	w := float64(steps[len(steps)-2]) / policy.FullWeight
 	clump := max(float64(d.Policy.Judge.Clump), 1)
@@ -189,7 +190,7 @@ func feasible(d policy.Document, rate, stable float64) policy.Findings {
 		fs = append(fs, f)
 	}
 	if t := analysis.TimeToPromote(&cfg, rate, w, stable, clump); t > d.Policy.Judge.Deadline.After.Std().Seconds() {
-		warn("judge.promote_within", "at %g requests/s a release as good as stable is proven after about %s, beyond the deadline of %s: widen promote_within.margin", rate, words(t), d.Policy.Judge.Deadline.After)
+		warn("judge.promote_within", "at %g requests/s a release as good as stable is proven after about %s, beyond the deadline of %s: widen promote_within.margin or promote_within.cost", rate, words(t), d.Policy.Judge.Deadline.After)
 	}
 	const rise = 0.001
 	if t := analysis.TimeToCut(&cfg, rate, w, stable, stable+rise, clump); t > 3600 {

@@ -223,6 +223,10 @@ func (d *Dispersion) Bound() float64 {
 	return m
 }
 
+// Loaded is the clump bound of a version whose instances get load times the requests of those that m was learnt from: in
+// a moment in which one fails, what is beyond a single error grows with them. (STATISTICS-2.md 2.3)
+func Loaded(m, load float64) float64 { return min(1+(m-1)*max(1, load), clumpMax) }
+
 // Shift moves the dispersion's clock, where the clock that it was read from was set.
 func (d *Dispersion) Shift(by float64) {
 	if d.At != 0 {

@@ -48,3 +48,13 @@ func (p *Promotion) Update(cfg *Config, b Batch, m, ago float64) {
 	}
 	p.E = sum
 }
+
+// MarginByCost is the margin of a proof in error rate that is worth having at a request rate: what lies below it costs no more than so
+// many failed requests an hour, or less than margin. Nobody needs a proof of 0.05 % where that is one request a day.
+// (STATISTICS-2.md 4.3)
+func MarginByCost(margin, cost, perSecond float64) float64 {
+	if cost <= 0 || perSecond <= 0 {
+		return margin
+	}
+	return min(max(margin, cost/(3600*perSecond)), 1)
+}

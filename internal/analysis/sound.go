@@ -148,6 +148,9 @@ func (u *Usual) Sound() error {
 	if err := u.Counts.Sound(); err != nil {
 		return err
 	}
+	if err := each("seconds of usual traffic", mostSeconds, u.Seconds); err != nil {
+		return err
+	}
 	return seconds(u.At)
 }
 

@@ -141,3 +141,26 @@ func TestTheThirdMemoryHolds(t *testing.T) {
 		t.Errorf("m=%.6f, want 8.469697", d.Bound())
 	}
 }
+
+// D2 of STATISTICS-2.md.
+func TestTheMarginByCostHolds(t *testing.T) {
+	for rate, want := range map[float64]float64{0.1: 0.0555556, 1: 0.00555556, 10: 0.000555556, 11.2: 0.0005, 0: 0.0005, 0.001: 1} {
+		if got := MarginByCost(0.0005, 20, rate); math.Abs(got-want) > 1e-6*want {
+			t.Errorf("%g/s: %.9f, want %.9f", rate, got, want)
+		}
+	}
+	if got := MarginByCost(0.0005, 0, 0.1); got != 0.0005 {
+		t.Errorf("without a cost: %g", got)
+	}
+}
+
+// B2 of STATISTICS-2.md: one canary instance at 25 %, twenty of stable's at 75 %.
+func TestTheLoadVectorHolds(t *testing.T) {
+	load := (0.25 / 1) / (0.75 / 20)
+	if m := Loaded(3, load); math.Abs(load-6.666667) > 1e-6 || math.Abs(m-14.333333) > 1e-6 {
+		t.Errorf("load %.6f, m %.6f", load, m)
+	}
+	if Loaded(3, 0.1) != 3 || Loaded(3, 1000) != clumpMax {
+		t.Errorf("out of bounds: %g, %g", Loaded(3, 0.1), Loaded(3, 1000))
+	}
+}

@@ -18,7 +18,7 @@ func Default() Policy {
 		Judge: Judge{
 			FalseRollback: 0.001, FalsePromotion: 0.01,
 			Tolerate:      Bound{Ratio: 1.1, Margin: 0.0001},
-			PromoteWithin: Bound{Ratio: 1.5, Margin: 0.0005},
+			PromoteWithin: Within{Ratio: 1.5, Margin: 0.0005, Cost: 20},
 			Budget:        20,
 			Burst:         Duration(300 * time.Millisecond),
 			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},

@@ -99,7 +99,7 @@ type Judge struct {
 	FalseRollback  Share      `yaml:"false_rollback" json:"false_rollback"`
 	FalsePromotion Share      `yaml:"false_promotion" json:"false_promotion"`
 	Tolerate       Bound      `yaml:"tolerate" json:"tolerate"`
-	PromoteWithin  Bound      `yaml:"promote_within" json:"promote_within"`
+	PromoteWithin  Within     `yaml:"promote_within" json:"promote_within"`
 	Budget         float64    `yaml:"budget" json:"budget"`
 	MaxErrorRate   Share      `yaml:"max_error_rate,omitempty" json:"max_error_rate,omitempty"`
 	Clump          Clump      `yaml:"clump" json:"clump,omitempty"`
@@ -115,6 +115,13 @@ type Judge struct {
 type Bound struct {
 	Ratio  float64 `yaml:"ratio" json:"ratio"`
 	Margin Share   `yaml:"margin" json:"margin"`
+}
+
+// Within reads: error rate <= Ratio x stable's + the larger of Margin and what Cost failed requests an hour are.
+type Within struct {
+	Ratio  float64 `yaml:"ratio" json:"ratio"`
+	Margin Share   `yaml:"margin" json:"margin"`
+	Cost   float64 `yaml:"cost" json:"cost,omitempty"` // 0: the margin alone counts
 }
 
 // NoEvidence says what happens when nothing was learnt for so long.

@@ -213,6 +213,9 @@ func (c *check) judge(j *Judge) {
 	} else if w.Margin < t.Margin {
 		c.fail("judge.promote_within.margin", "promote_within.margin must be at least tolerate.margin (%s)", t.Margin)
 	}
+	if !(w.Cost >= 0 && w.Cost <= 1e9) {
+		c.fail("judge.promote_within.cost", "cost is a number of failed requests an hour, or 0 for none")
+	}
 	if !(j.Budget > 0 && j.Budget <= 1e9) {
 		c.fail("judge.budget", "budget is a number of failed requests above 0")
 	}

@@ -215,37 +215,16 @@ func (m *machine) learnStable(cells []Cell) {
 	for _, c := range cells {
 		sum = sum.Add(c.Counts[m.Stable])
 	}
-	m.Dispersion.Add(now, m.stableSlices(cells))
+	m.Dispersion.Add(now, m.causes(cells))
 	incident := slices.ContainsFunc(m.Canaries(), func(v *Version) bool { return v.Judge.Incident(v.seconds(m.at)) })
 	if !incident {
 		m.Usual.Add(now, sum)
 	}
 }
 
-// stableSlices are stable's counts by Envoy, or by endpoint where there is a single Envoy; by gRPC
-// client where there is no Envoy, because the two count differently.
-func (m *machine) stableSlices(cells []Cell) []analysis.Slice {
-	for kind := range proxies {
-		var all []analysis.Slice
-		var endpoints []analysis.Slice
-		for _, c := range cells {
-			if n, ok := c.Counts[m.Stable]; ok && c.Proxy == kind {
-				all, endpoints = append(all, analysis.Slice{Name: c.Slice, Counts: n}), c.Endpoints[m.Stable]
-			}
-		}
-		if len(all) == 1 && len(endpoints) >= 2 {
-			return endpoints
-		}
-		if len(all) > 0 {
-			return all
-		}
-	}
-	return nil
-}
-
 // watchPlacebos judges a slice of stable beside every canary, for canaryd's own metrics only.
 func (m *machine) watchPlacebos(cells []Cell) {
-	slices := m.stableSlices(cells)
+	slices := m.placebos(cells)
 	for _, v := range m.Canaries() {
 		if v.Judge == nil || v.FirstWeight.IsZero() {
 			continue
@@ -268,13 +247,6 @@ func (v *Version) seconds(at time.Time) float64 {
 		return 0
 	}
 	return at.Sub(v.FirstWeight).Seconds()
-}
-
-func (m *machine) clumpBound(v *Version) float64 {
-	if v.Config.Clump > 0 {
-		return v.Config.Clump
-	}
-	return m.Dispersion.Bound()
 }
 
 func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Counts) bool {

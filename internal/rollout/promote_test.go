@@ -207,3 +207,32 @@ func TestALateFailureNeedsNotEveryEnvoy(t *testing.T) {
 	}
 	t.Errorf("after 30 s of total failure stable is %s", r.s.Stable)
 }
+
+// What a quiet service may cost is said in failed requests an hour, by the traffic that it usually has.
+func TestTheProofOfAQuietServiceIsByCost(t *testing.T) {
+	for name, test := range map[string]struct {
+		text    string
+		minutes int
+		want    string
+	}{
+		"1 request/s":              {"", 15, "0.5549%"},
+		"without a cost":           {"judge: {promote_within: {cost: 0}}\n", 15, "0.05%"},
+		"traffic not known so far": {"", 5, "0.05%"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRun(t, seedV1+test.text)
+			r.observe(60*test.minutes, counts("v1", 1, 0))
+			r.announce("v2", "10.0.0.2:80")
+			r.observe(40, counts("v1", 1, 0))
+			v := r.s.Version("v2")
+			if v.Phase != Canary || percent(v.Config.D1) != test.want {
+				t.Errorf("%s, to be proven within %s, want %s", v.Phase, percent(v.Config.D1), test.want)
+			}
+			before := v.Config.D1
+			r.observe(1200, counts("v1", 50, 0, "v2", 1, 0))
+			if after := r.s.Version("v2").Config.D1; after != before {
+				t.Errorf("the margin of a release that has begun became %s", percent(after))
+			}
+		})
+	}
+}

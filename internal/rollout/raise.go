@@ -71,6 +71,9 @@ func (m *machine) beforePromotion() []guard {
 
 // firstStep gives a warming version its first weight.
 func (m *machine) firstStep(v *Version) {
+	if v.FirstWeight.IsZero() {
+		v.Config.D1 = m.margin()
+	}
 	w := min(m.startWeight(), m.cap(v))
 	if m.room() < w || !v.FirstWeight.IsZero() { // who comes back begins at the first step, whatever it had
 		w = min(m.Policy.Ramp.First(), m.cap(v))
@@ -100,8 +103,7 @@ func (m *machine) advance(v *Version) {
 	next := m.Policy.Ramp.Next(w)
 	if next == policy.FullWeight {
 		if m.passes(v, next, m.beforePromotion()) {
-			p := m.Policy.Judge.PromoteWithin
-			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), p.Ratio, p.Margin, v.took(m.at))
+			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), v.Config.R1, percent(v.Config.D1), v.took(m.at))
 			m.promote(v, System, "%s", v.Verdict.Reason)
 		}
 		return
@@ -115,6 +117,12 @@ func (m *machine) advance(v *Version) {
 		m.verdict(v, analysis.Pass, analysis.Passed, "clean at %s for %s: the next step is %s", share(w), held, share(next))
 		m.record(v, KindAdvanced, System, "%s -> %s: no worse than tolerated (evidence %.2g of %.0f)", share(w), share(next), v.Judge.E(&v.Config), 1/v.Config.Alpha)
 	})
+}
+
+// margin is what a release that begins now has to be proven within, by the traffic that stable usually has.
+func (m *machine) margin() float64 {
+	p := m.Policy.Judge.PromoteWithin
+	return analysis.MarginByCost(float64(p.Margin), p.Cost, m.Usual.PerSecond())
 }
 
 func (m *machine) serviceStays(*Version, int) shut {
