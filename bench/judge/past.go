@@ -62,6 +62,6 @@ func liveADay(l law, seed uint64) *past {
 }
 
 func learn(disp *analysis.Dispersion, usual *analysis.Usual, now float64, n int, k tick) {
-	disp.Add(now, k.stable(n))
+	disp.Add(now, k.stable(n), usual.Rate())
 	usual.Add(now, k.batch.Stable)
 }

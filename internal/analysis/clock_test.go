@@ -21,7 +21,7 @@ func TestNoSequenceOfTimesMakesNaN(t *testing.T) {
 			b := Batch{Counts{float64(r.IntN(50)), float64(r.IntN(2))}, stable}
 			half := Counts{stable.Requests / 2, stable.Errors / 2}
 			parts := []Slice{{"a", half}, {"b", half}}[:1+r.IntN(2)]
-			d.Add(now, parts)
+			d.Add(now, parts, u.Rate())
 			u.Add(now, stable)
 			switch r.IntN(5) {
 			case 0:

@@ -39,6 +39,8 @@ type Dispersion struct {
 	Single [widths]history `json:"single"`
 	Lately [widths]lately  `json:"lately"`
 	Just   [widths]lately  `json:"just,omitzero"`
+	Outage outage          `json:"outage,omitzero"`
+	Seen   float64         `json:"seen,omitempty"` // seconds of the last counts
 }
 
 // lately is the same sum with a short memory: clumps that are new today must not have to outweigh a
@@ -80,12 +82,15 @@ type history struct {
 	Past []Counts `json:"past,omitempty"`
 }
 
-// Add takes in stable's counts by slice at a moment in seconds.
-func (d *Dispersion) Add(now float64, more []Slice) {
+// Add takes in stable's counts by slice at a moment in seconds, and its usual error rate.
+func (d *Dispersion) Add(now float64, more []Slice, usual float64) {
+	if d.suffers(now, more, usual) {
+		return
+	}
 	for w := range d.Open {
 		o := &d.Open[w]
 		o.Start = min(o.Start, now) // a clock that was set back makes no window longer
-		if len(o.Slices) > 0 && now-o.Start >= windowWidths[w] {
+		if len(o.Slices) > 0 && now-o.Start >= windowWidths[w] && d.Outage.Since == 0 {
 			d.close(w, now)
 		}
 		if len(o.Slices) == 0 {
@@ -93,6 +98,24 @@ func (d *Dispersion) Add(now float64, more []Slice) {
 		}
 		o.Slices = Join(o.Slices, more)
 	}
+}
+
+// suffers reports an outage, of which nothing is learnt; the windows that it reaches into are dropped.
+func (d *Dispersion) suffers(now float64, more []Slice, usual float64) bool {
+	var sum Counts
+	for _, s := range more {
+		sum = sum.Add(s.Counts)
+	}
+	tick := min(max(now-d.Seen, 0), windowWidths[0])
+	d.Seen = now
+	d.Outage.watch(now, tick, sum, usual)
+	if !d.Outage.Over {
+		return false
+	}
+	for w := range d.Open {
+		d.Open[w].Slices = d.Open[w].Slices[:0]
+	}
+	return true
 }
 
 // Join adds counts to those of the slices of the same names.
@@ -229,8 +252,10 @@ func Loaded(m, load float64) float64 { return min(1+(m-1)*max(1, load), clumpMax
 
 // Shift moves the dispersion's clock, where the clock that it was read from was set.
 func (d *Dispersion) Shift(by float64) {
-	if d.At != 0 {
-		d.At += by
+	for _, at := range []*float64{&d.At, &d.Seen, &d.Outage.Since, &d.Outage.Last} {
+		if *at != 0 {
+			*at += by
+		}
 	}
 	for w := range d.Open {
 		if d.Open[w].Start != 0 {

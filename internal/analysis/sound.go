@@ -140,7 +140,10 @@ func (d *Dispersion) Sound() error {
 	if err := each("errors", mostCount, d.Errs); err != nil {
 		return err
 	}
-	return seconds(d.At)
+	if err := d.Outage.Good.Sound(); err != nil {
+		return err
+	}
+	return seconds(d.At, d.Seen, d.Outage.Since, d.Outage.Last)
 }
 
 // Sound says what makes stable's usual rate unusable, nil when nothing does.

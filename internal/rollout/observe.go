@@ -215,7 +215,7 @@ func (m *machine) learnStable(cells []Cell) {
 	for _, c := range cells {
 		sum = sum.Add(c.Counts[m.Stable])
 	}
-	m.Dispersion.Add(now, m.causes(cells))
+	m.Dispersion.Add(now, m.causes(cells), m.Usual.Rate())
 	incident := slices.ContainsFunc(m.Canaries(), func(v *Version) bool { return v.Judge.Incident(v.seconds(m.at)) })
 	if !incident {
 		m.Usual.Add(now, sum)
