@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/http"
 	"sort"
 	"strings"
@@ -111,6 +112,10 @@ func explain(v web.Version) string {
 	if left := toGo(v); left != "" {
 		fmt.Fprintf(&b, "  If it is as good as stable, it can be promoted in about %s.\n", left)
 	}
-	fmt.Fprintf(&b, "  One cause is taken to produce up to %.3g errors together.\n", d.Clump)
+	if d.Clump >= 1.5 {
+		fmt.Fprintf(&b, "  Errors of stable are taken to arrive in bursts of up to %.0f, so each counts as less evidence, for and against. `judge.clump` in the policy sets another bound.\n", math.Ceil(d.Clump))
+	} else {
+		fmt.Fprintln(&b, "  Errors of stable arrive one by one, so each counts in full.")
+	}
 	return b.String()
 }

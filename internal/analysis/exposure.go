@@ -30,6 +30,21 @@ func (x *Exposure) Upper(cfg *Config, m float64) float64 {
 	return min(max(rate-(cfg.R0*x.Stable.Rate()+cfg.D0), 0), 1)
 }
 
+// Until is how many seconds of clean requests, so many a second, the bound takes to fall to a rate; +Inf where what is
+// forgotten meanwhile keeps it above.
+func (x *Exposure) Until(cfg *Config, m, perSecond, rate float64) float64 {
+	enough := UpperCount(x.Canary.Errors/m, math.Log(20)) * m / (rate + cfg.R0*x.Stable.Rate() + cfg.D0)
+	most := perSecond * forget // requests that are remembered after a long time
+	switch n := x.Canary.Requests; {
+	case n >= enough:
+		return 0
+	case enough >= most:
+		return math.Inf(1)
+	default:
+		return forget * math.Log((most-n)/(most-enough))
+	}
+}
+
 // UpperCount is the smallest L > y with lgamma(1+y) + L - (1+y) ln(1+L) >= level: the bound on an
 // expected count given y events, from a gamma(1) mixture.
 func UpperCount(y, level float64) float64 {

@@ -204,16 +204,6 @@ func (m *machine) hasDwelt(v *Version, _ int) shut {
 	return shut{}
 }
 
-// isWithinBudget: a total failure at the next step may cost so many requests before canaryd can react, as far as the
-// evidence goes.
-func (m *machine) isWithinBudget(v *Version, to int) shut {
-	cost := v.Judge.Exposure.Upper(&v.Config, max(v.Judge.M, 1)) * m.Rate.PerSecond() * float64(to) / policy.FullWeight * m.reaction()
-	if cost > v.Config.Budget {
-		return because(analysis.Budget, "as far as the evidence goes, %s could cost up to %.0f failed requests before a cut; the budget is %g", share(to), cost, v.Config.Budget)
-	}
-	return shut{}
-}
-
 func (m *machine) isWithinCap(v *Version, to int) shut {
 	if to > m.cap(v) {
 		return because(analysis.Holding, "%s is the most beside the older canary %s", share(m.cap(v)), m.leadName())

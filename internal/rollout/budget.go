@@ -1,0 +1,36 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// isWithinBudget: a total failure at the next step may cost so many requests before canaryd can react, as far as the
+// evidence goes.
+func (m *machine) isWithinBudget(v *Version, to int) shut {
+	x, clump := v.Judge.Exposure, max(v.Judge.M, 1)
+	perError := m.Rate.PerSecond() * float64(to) / policy.FullWeight * m.reaction()
+	cost := x.Upper(&v.Config, clump) * perError
+	if cost <= v.Config.Budget {
+		return shut{}
+	}
+	why := ""
+	if clump >= 2 && x.Upper(&v.Config, 1)*perError <= v.Config.Budget {
+		why = fmt.Sprintf("; errors of %s are taken to arrive in bursts of up to %.0f, so requests count for less (judge.clump)", m.Stable, clump)
+	}
+	return because(analysis.Budget, "as far as the evidence goes, %s could cost up to %.0f failed requests before a cut; the budget is %g%s%s", share(to), cost, v.Config.Budget, why, m.cleanFor(v, v.Config.Budget/perError))
+}
+
+// cleanFor says how long it takes until clean requests have shown that no more than a share of them fails.
+func (m *machine) cleanFor(v *Version, rate float64) string {
+	own := m.Rate.PerSecond() * float64(m.Weight(v.Name)) / policy.FullWeight
+	t := v.Judge.Exposure.Until(&v.Config, max(v.Judge.M, 1), own, rate)
+	if math.IsInf(t, 1) || t <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("; about %s more of clean requests", policy.Duration(max(time.Duration(t)*time.Second, time.Second)))
+}
