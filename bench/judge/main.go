@@ -178,6 +178,7 @@ func main() {
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
+	instances := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -186,6 +187,12 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		return
+	}
+	if *instances {
+		instanceTables(os.Stdout, *runs)
+		outageTable(os.Stdout, *runs)
+		quietTable(os.Stdout, max(*runs/2, 1))
 		return
 	}
 	if *promise {

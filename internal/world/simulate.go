@@ -21,6 +21,7 @@ type Question struct {
 	Stable, Canary float64 // error rates
 	Onset          time.Duration
 	Trouble        Trouble
+	Instances      Instances
 	Envoys         int           // 0: one
 	Past           time.Duration // of stable alone, before the release
 	Horizon        time.Duration
@@ -35,6 +36,7 @@ type Trouble struct {
 	Outage func(at time.Duration) (stable, canary float64) // error rates that add to the usual ones
 	Hangs  func(at time.Duration) bool                     // the canary completes nothing
 	Blind  func(at time.Duration) bool                     // no counts come
+	Before func(left time.Duration) float64                // error rate that adds to stable's, so long before the announcement
 }
 
 // Answer is what became of the simulated releases.
@@ -47,6 +49,7 @@ type Answer struct {
 	CutAfter   Quantiles `json:"cut_after_seconds"`      // from the onset
 	Failed     Quantiles `json:"failed_before_cut"`      // expected requests beyond stable's rate
 	PromotedAt Quantiles `json:"promoted_after_seconds"` // from the announcement
+	HalfAt     Quantiles `json:"half_after_seconds"`     // from the announcement to 50 % or more
 }
 
 // Quantiles of a figure; null when there was none.
@@ -68,6 +71,7 @@ type fate struct {
 	first  bool // at the first step
 	after  time.Duration
 	failed float64
+	half   time.Duration // since when it had 50 %; 0: never
 }
 
 // Ask runs the releases through the very state machine and judge that run in production.
@@ -87,8 +91,11 @@ func (q Question) Ask() Answer {
 	}
 	wg.Wait()
 	a := Answer{Runs: q.Runs}
-	var cut, failed, promoted []float64
+	var cut, failed, promoted, half []float64
 	for _, f := range fates {
+		if f.half > 0 {
+			half = append(half, f.half.Seconds())
+		}
 		switch f.phase {
 		case rollout.Failed:
 			a.Cut++
@@ -103,7 +110,7 @@ func (q Question) Ask() Answer {
 			}
 		}
 	}
-	a.CutAfter, a.Failed, a.PromotedAt = quantiles(cut), quantiles(failed), quantiles(promoted)
+	a.CutAfter, a.Failed, a.PromotedAt, a.HalfAt = quantiles(cut), quantiles(failed), quantiles(promoted), quantiles(half)
 	return a
 }
 
@@ -113,7 +120,12 @@ func (q Question) run(r *rand.Rand) fate {
 	at := begin
 	p := q.Policy
 	p.Route.Probe = policy.ProbeOff
-	p.Versions = []policy.Seed{{Version: "stable", Endpoints: []string{"127.0.0.1:1"}, Stable: true}}
+	stable, stableAt := newCrew(q.Instances.Stable, "127.0.0.1")
+	canary, canaryAt := newCrew(q.Instances.Canary, "127.0.0.2")
+	seen := func(s rollout.State, batch, since time.Duration) rollout.Observed {
+		return q.seen(r, s, at, batch, since, stable, canary)
+	}
+	p.Versions = []policy.Seed{{Version: "stable", Endpoints: stableAt, Stable: true}}
 	var s rollout.State
 	step := func(e rollout.Event) {
 		if next, _, err := rollout.Step(s, e); err == nil {
@@ -125,20 +137,23 @@ func (q Question) run(r *rand.Rand) fate {
 	}
 	step(rollout.PolicyChanged{At: at, Policy: p, By: "simulation"})
 	for ; at.Sub(begin) < q.Past; at = at.Add(pastBatch) {
-		step(q.seen(r, s, at, pastBatch, -1))
+		step(seen(s, pastBatch, at.Sub(begin)-q.Past))
 	}
 	begin = at
-	step(rollout.Announced{At: at, Version: "release", Endpoints: []string{"127.0.0.1:2"}, By: "simulation"})
+	step(rollout.Announced{At: at, Version: "release", Endpoints: canaryAt, By: "simulation"})
 	var f fate
 	for at.Sub(begin) < q.Horizon {
 		since := at.Sub(begin)
 		stable, canary := q.rates(since)
 		f.failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * math.Max(0, canary-stable)
-		e := q.seen(r, s, at, q.Batch, since)
+		e := seen(s, q.Batch, since)
 		at = e.At
 		step(e)
 		v := s.Version("release")
 		f.first = s.Weight("release") <= p.Ramp.First()
+		if f.half == 0 && s.Weight("release") >= policy.FullWeight/2 {
+			f.half = at.Sub(begin)
+		}
 		if f.phase, f.after = v.Phase, at.Sub(begin); !v.Phase.Waiting() {
 			return f
 		}
@@ -149,11 +164,14 @@ func (q Question) run(r *rand.Rand) fate {
 // pastBatch is the length of a batch before the announcement: the shortest window of the dispersion.
 const pastBatch = 10 * time.Second
 
-// rates are the error rates at a time since the announcement; before it nothing is unusual.
+// rates are the error rates at a time since the announcement.
 func (q Question) rates(at time.Duration) (stable, canary float64) {
 	stable, canary = q.Stable, q.Stable
 	if at >= q.Onset {
 		canary = q.Canary
+	}
+	if at < 0 && q.Trouble.Before != nil {
+		stable = min(stable+q.Trouble.Before(-at), 1)
 	}
 	if at >= 0 && q.Trouble.Outage != nil {
 		moreStable, moreCanary := q.Trouble.Outage(at)
@@ -163,7 +181,7 @@ func (q Question) rates(at time.Duration) (stable, canary float64) {
 }
 
 // seen makes the evidence of one batch that begins at a moment.
-func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch time.Duration, since time.Duration) rollout.Observed {
+func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch, since time.Duration, old, release crew) rollout.Observed {
 	weight := float64(s.Weight("release")) / policy.FullWeight
 	stable, canary := q.rates(since)
 	n := q.PerSecond * batch.Seconds()
@@ -176,20 +194,22 @@ func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch time
 	if since >= 0 && q.Trouble.Hangs != nil && q.Trouble.Hangs(since) {
 		completed = 0
 	}
+	to := e.At
+	fails := q.Instances.failing(r, from, batch, slices.Concat(old, release))
+	if h := q.Instances.Hiccup; h.For > 0 && since >= 0 {
+		begin := from.Add(h.At - since)
+		fails[release[0]] += overlap(from, to, begin, begin.Add(h.For)) / batch.Seconds()
+	}
 	envoys := max(q.Envoys, 1)
 	for i := range envoys {
-		counts := map[string]analysis.Counts{"stable": count(r, n*(1-weight)/float64(envoys), stable)}
+		c := rollout.Cell{Slice: strconv.Itoa(i), From: from, To: to, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
+		c.Counts["stable"], c.Endpoints["stable"] = old.count(r, n*(1-weight)/float64(envoys), stable, fails)
 		if weight > 0 {
-			counts["release"] = count(r, completed/float64(envoys), canary)
+			c.Counts["release"], c.Endpoints["release"] = release.count(r, completed/float64(envoys), canary, fails)
 		}
-		e.Cells = append(e.Cells, rollout.Cell{Slice: strconv.Itoa(i), From: from, To: e.At, Counts: counts})
+		e.Cells = append(e.Cells, c)
 	}
 	return e
-}
-
-func count(r *rand.Rand, mean, rate float64) analysis.Counts {
-	n := poisson(r, mean)
-	return analysis.Counts{Requests: n, Errors: math.Min(n, poisson(r, n*rate))}
 }
 
 // poisson draws exactly for small means, and from the normal law for large ones.

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/world"
+)
+
+// instanceTables ask the promise again where versions consist of instances, each of which may fail for a moment, and
+// where evidence comes ten times a second: through the very state machine, with nothing tolerated.
+func instanceTables(w io.Writer, runs int) {
+	fmt.Fprintf(w, "\nEQUAL RELEASES CUT at 0.1 %%, versions of instances, nothing tolerated, 400 requests/s, 0.1 %% errors, %d releases a row\n", runs)
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "world\tinstances\tbatch\tcut\tat most (99 %)")
+	clean, all := 0, 0
+	for _, batch := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, time.Second, 5 * time.Second} {
+		for _, x := range instanceWorlds() {
+			x.ask(t, batch, runs, &clean, &all)
+		}
+	}
+	_ = t.Flush() // the writer's own error shows where the table is read
+	fmt.Fprintf(w, "of the promise: %d of %d cut, at most %.3f%% with 99 %% confidence\n", all-clean, all, 100*atMost(all-clean, all))
+}
+
+// instanceWorld is one row.
+type instanceWorld struct {
+	name    string
+	made    world.Instances
+	outage  bool // 20 s in which stable failed 50 %, just before the release
+	outside bool // of the promise: the release is truly worse for a while, or its moments are longer than judge.burst and rare
+}
+
+func instanceWorlds() []instanceWorld {
+	moments := func(perHour float64, shortest, longest time.Duration, fails float64) world.Moments {
+		return world.Moments{PerHour: perHour, Shortest: shortest, Longest: longest, Fails: fails}
+	}
+	const hiccup = 300 * time.Millisecond
+	var all []instanceWorld
+	for _, canary := range []int{1, 4} {
+		for _, perHour := range []float64{0.1, 1, 10} {
+			all = append(all, instanceWorld{name: fmt.Sprintf("each fails 0.3 s, %g times an hour", perHour), made: world.Instances{Stable: 20, Canary: canary, Moments: moments(perHour, hiccup, hiccup, 1)}})
+		}
+		all = append(all, instanceWorld{name: "each pauses 0.1 to 2 s, 6 times an hour", made: world.Instances{Stable: 20, Canary: canary, Moments: moments(6, hiccup/3, 2*time.Second, 1)}})
+	}
+	one := world.Instances{Stable: 1, Canary: 1}
+	with := func(i world.Instances, m world.Moments) world.Instances { i.Moments = m; return i }
+	all = append(all,
+		instanceWorld{name: "one endpoint, independent errors", made: one},
+		instanceWorld{name: "one endpoint, fails 0.3 s once an hour", made: with(one, moments(1, hiccup, hiccup, 1))},
+		instanceWorld{name: "one endpoint, after an outage", made: one, outage: true},
+		instanceWorld{name: "noisy neighbours: 30 to 120 s at 20 %, once in 2 h", made: world.Instances{Stable: 20, Canary: 1, Moments: moments(0.5, 30*time.Second, 2*time.Minute, 0.2)}, outside: true},
+	)
+	for _, d := range []time.Duration{100, 300, 500, 1000, 2000} {
+		all = append(all, instanceWorld{name: fmt.Sprintf("one hiccup of %s at 5 %%", d*time.Millisecond), outside: d > 300,
+			made: world.Instances{Stable: 20, Canary: 1, Hiccup: world.Hiccup{At: 7*time.Minute + 13*time.Millisecond*37, For: d * time.Millisecond}}})
+	}
+	return all
+}
+
+// ask simulates an hour on the common ramp, or ten minutes on one that is six times as fast where batches are short.
+func (x instanceWorld) ask(t io.Writer, batch time.Duration, runs int, clean, all *int) {
+	p, horizon := untolerant(), time.Hour
+	if batch < time.Second {
+		horizon = 10 * time.Minute
+		p.Ramp.Hold /= 6
+		x.made.Hiccup.At /= 6
+	}
+	q := world.Question{Policy: p, PerSecond: 400, Stable: 0.001, Canary: 0.001, Instances: x.made, Horizon: horizon, Batch: batch, Past: 6 * time.Hour, Runs: runs, Seed: 1}
+	if x.outage {
+		q.Trouble.Before = outageBefore(0.5)
+	}
+	a := q.Ask()
+	mark := ""
+	if x.outside {
+		mark = " (outside)"
+	} else {
+		*clean, *all = *clean+runs-a.Cut, *all+runs
+	}
+	fmt.Fprintf(t, "%s%s\t%d, %d\t%s\t%d\t%.2f%%\n", x.name, mark, max(x.made.Stable, 1), max(x.made.Canary, 1), batch, a.Cut, 100*atMost(a.Cut, runs))
+}
+
+// outageTable asks how much an outage of stable just before a release delays its judgement.
+func outageTable(w io.Writer, runs int) {
+	fmt.Fprintf(w, "\nAFTER AN OUTAGE OF STABLE, default policy, 150 requests/s, 0.1 %% errors, one Envoy, %d releases a row\n", runs)
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "release\tendpoints\t20 s before\tat 50 % after\tcut\tcut after\tfailed requests")
+	for _, endpoints := range []int{1, 4} {
+		for _, rate := range []float64{0.001, 0.5, 0.05, 0.01} {
+			for _, fails := range []float64{0, 0.5, 0.05} {
+				p := policy.Default()
+				p.Service = "shop"
+				q := world.Question{Policy: p, PerSecond: 150, Stable: 0.001, Canary: rate, Instances: world.Instances{Stable: endpoints, Canary: 1}, Horizon: time.Hour, Batch: time.Second,
+					Past: 24 * time.Hour, Runs: runs, Seed: 1}
+				q.Trouble.Before = outageBefore(fails)
+				a := q.Ask()
+				fmt.Fprintf(t, "fails %g%%\t%d\t%s\t%s\t%d of %d\t%s\t%s\n", 100*rate, endpoints, outageName(fails), figure(a.HalfAt.Median, " s"), a.Cut, runs, figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""))
+			}
+		}
+	}
+	_ = t.Flush() // the writer's own error shows where the table is read
+}
+
+// outageBefore is an outage of 20 s that ended 30 s before the release.
+func outageBefore(fails float64) func(left time.Duration) float64 {
+	return func(left time.Duration) float64 {
+		if left > 30*time.Second && left <= 50*time.Second {
+			return fails
+		}
+		return 0
+	}
+}
+
+func outageName(fails float64) string {
+	if fails == 0 {
+		return "no outage"
+	}
+	return fmt.Sprintf("an outage of %g%%", 100*fails)
+}
+
+// quietTable asks how long quiet services take to promote a good release, and how often one at the edge is promoted.
+func quietTable(w io.Writer, runs int) {
+	fmt.Fprintf(w, "\nQUIET SERVICES, default policy, 24 h at most, %d releases a row\n", runs)
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "req/s\tstable\trelease\tpromoted\tmedian h\tcut\tfailed requests")
+	for _, rate := range []float64{0.1, 0.3, 1, 3, 10} {
+		for _, p := range []float64{0, 0.001, 0.01} {
+			edge := 1.5*p + max(0.0005, 20/(3600*rate))
+			for _, c := range []struct {
+				name string
+				rate float64
+			}{{"equal", p}, {"edge", edge}, {"total failure", 1}} {
+				q := world.Question{Policy: quietPolicy(), PerSecond: rate, Stable: p, Canary: c.rate, Instances: world.Instances{Stable: 2, Canary: 2}, Horizon: 24 * time.Hour, Batch: time.Second, Past: 24 * time.Hour, Runs: runs, Seed: 1}
+				a := q.Ask()
+				hours := "-"
+				if a.PromotedAt.Median != nil {
+					hours = fmt.Sprintf("%.1f", *a.PromotedAt.Median/3600)
+				}
+				fmt.Fprintf(t, "%g\t%g%%\t%s\t%d of %d\t%s\t%d\t%s\n", rate, 100*p, c.name, a.Promoted, runs, hours, a.Cut, figure(a.Failed.Median, ""))
+			}
+		}
+	}
+	_ = t.Flush() // the writer's own error shows where the table is read
+}
+
+func quietPolicy() policy.Policy {
+	p := policy.Default()
+	p.Service = "shop"
+	return p
+}
+
+// untolerant is a policy under which a release that is as good as stable lies on the edge of what may be cut, and is never
+// promoted within the hour.
+func untolerant() policy.Policy {
+	p := policy.Default()
+	p.Service = "shop"
+	p.Ramp.Steps = policy.Steps{0.01, 0.05, 0.1, 0.25, 0.5, 1}
+	p.Ramp.Hold = policy.Duration(10 * time.Minute)
+	p.Judge.Tolerate = policy.Bound{Ratio: 1}
+	p.Judge.PromoteWithin = policy.Within{Ratio: 1, Margin: 1e-9}
+	p.Judge.Budget = 1e9
+	return p
+}

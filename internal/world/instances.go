@@ -1,0 +1,96 @@
+package world
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// Instances are what the versions consist of. Each gets an equal part of its version's requests.
+type Instances struct {
+	Stable, Canary int // 0: one
+	Moments        Moments
+	Hiccup         Hiccup
+}
+
+// Moments are times in which a single instance fails: a pause, a restart of its cache, a noisy neighbour. Each instance has its own.
+type Moments struct {
+	PerHour           float64 // of each instance
+	Shortest, Longest time.Duration
+	Fails             float64 // share of its requests, 0 to 1
+}
+
+// Hiccup is one moment in which the canary's first instance fails everything.
+type Hiccup struct {
+	At, For time.Duration // since the announcement
+}
+
+// instance is one of a version's, and its present or next moment.
+type instance struct {
+	name       string
+	begin, end time.Time
+}
+
+// crew are the instances of a version.
+type crew []*instance
+
+func newCrew(n int, host string) (c crew, endpoints []string) {
+	for i := range max(n, 1) {
+		name := fmt.Sprintf("%s:%d", host, i+1)
+		c, endpoints = append(c, &instance{name: name}), append(endpoints, name)
+	}
+	return c, endpoints
+}
+
+// failing is which share of an interval's requests each instance fails for its moments.
+func (i Instances) failing(r *rand.Rand, from time.Time, batch time.Duration, all crew) map[*instance]float64 {
+	fails := map[*instance]float64{}
+	if i.Moments.PerHour > 0 {
+		for _, x := range all {
+			fails[x] = x.failing(r, i.Moments, from, from.Add(batch)) / batch.Seconds() * i.Moments.Fails
+		}
+	}
+	return fails
+}
+
+// failing is how many seconds of an interval lie in the instance's moments.
+func (x *instance) failing(r *rand.Rand, m Moments, from, to time.Time) (seconds float64) {
+	for {
+		if !x.end.After(from) {
+			x.begin = from.Add(time.Duration(r.ExpFloat64() / m.PerHour * float64(time.Hour)))
+			x.end = x.begin.Add(m.Shortest + time.Duration(r.Float64()*float64(m.Longest-m.Shortest)))
+		}
+		seconds += overlap(from, to, x.begin, x.end)
+		if !x.end.Before(to) {
+			return seconds
+		}
+		from = x.end
+	}
+}
+
+func overlap(from, to, begin, end time.Time) float64 {
+	if begin.After(from) {
+		from = begin
+	}
+	if end.Before(to) {
+		to = end
+	}
+	return max(0, to.Sub(from).Seconds())
+}
+
+// count draws what a version's instances answered in an interval of mean requests, where a rate of them fails anyway.
+func (c crew) count(r *rand.Rand, mean, rate float64, fails map[*instance]float64) (sum analysis.Counts, each []analysis.Slice) {
+	for _, x := range c {
+		n := poisson(r, mean/float64(len(c)))
+		bad := math.Min(n, poisson(r, n*rate))
+		if f := min(fails[x], 1); f > 0 {
+			bad = math.Min(n, math.Round(n*f)+bad)
+		}
+		one := analysis.Counts{Requests: n, Errors: bad}
+		sum, each = sum.Add(one), append(each, analysis.Slice{Name: x.name, Counts: one})
+	}
+	return sum, each
+}
