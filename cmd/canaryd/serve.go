@@ -204,20 +204,23 @@ func (d *daemon) listen() error {
 	return nil
 }
 
+// askPrometheus is how often Prometheus is asked with `interval: auto`: more often than it is fed.
+const askPrometheus = time.Second
+
 // newSource makes the source of evidence and the load report server that may feed it.
 func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
-	interval := cfg.Metrics.Interval.Std()
+	interval := time.Duration(cfg.Metrics.Interval)
 	if cfg.Metrics.Source == policy.SourcePrometheus {
 		rt, err := config.NewRoundTripperFromConfig(cfg.Metrics.Prometheus.HTTP, "canaryd")
 		if err != nil {
 			return nil, nil, fmt.Errorf("metrics.prometheus: %w", err)
 		}
-		src, err := metrics.NewPrometheus(cfg.Metrics.Prometheus.URL, rt, interval, cfg.Metrics.Prometheus.Match)
+		src, err := metrics.NewPrometheus(cfg.Metrics.Prometheus.URL, rt, cmp.Or(interval, askPrometheus), cfg.Metrics.Prometheus.Match)
 		return src, xds.NewLoads(interval, func(xds.Report) {}), err
 	}
 	var src *metrics.Envoy
 	loads := xds.NewLoads(interval, func(r xds.Report) { src.Add(reportOf(r)) })
-	src = metrics.NewEnvoy(interval, loads.Nodes)
+	src = metrics.NewEnvoy(loads.Often, loads.Nodes)
 	return src, loads, nil
 }
 

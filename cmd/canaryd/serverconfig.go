@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/common/config"
 	"github.com/sirupsen/logrus"
+	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
@@ -83,7 +84,26 @@ type tlsConfig struct {
 type metricsConfig struct {
 	Source     string           `yaml:"source"`
 	Prometheus prometheusConfig `yaml:"prometheus"`
-	Interval   policy.Duration  `yaml:"interval"`
+	Interval   interval         `yaml:"interval"`
+}
+
+// interval is how often evidence comes; 0 means `auto`.
+type interval time.Duration
+
+// UnmarshalYAML reads `auto` or a duration.
+func (i *interval) UnmarshalYAML(n *yaml.Node) error {
+	if n.Value == "auto" {
+		*i = 0
+		return nil
+	}
+	var d policy.Duration
+	if err := d.UnmarshalYAML(n); err != nil {
+		return fmt.Errorf("%w, or auto", err)
+	}
+	if *i = interval(d); d == 0 {
+		return fmt.Errorf("%q is not an interval: write auto, or 100ms and more", n.Value)
+	}
+	return nil
 }
 
 type prometheusConfig struct {
@@ -99,7 +119,6 @@ func defaultServerConfig() serverConfig {
 	c.Storage.Path = "data"
 	c.Metrics.Source = policy.SourceEnvoy
 	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTP: config.DefaultHTTPClientConfig}
-	c.Metrics.Interval = policy.Duration(time.Second)
 	return c
 }
 
@@ -147,8 +166,8 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 		say("metrics.source", "%q is not a source of evidence: write %s or %s", s, policy.SourceEnvoy, policy.SourcePrometheus)
 	}
 	c.validateAddresses(say)
-	if c.Metrics.Interval.Std() < 100*time.Millisecond {
-		say("metrics.interval", "the interval must be 100ms at least")
+	if i := c.Metrics.Interval; i != 0 && time.Duration(i) < 100*time.Millisecond {
+		say("metrics.interval", "the interval must be 100ms at least, or auto")
 	}
 	c.XDS.validate(say)
 	for i, h := range c.Web.Hosts {

@@ -47,7 +47,7 @@ type Options struct {
 	Hub    *xds.Hub
 	Source metrics.Source
 	// Ask says which clusters the Envoys are to report; nil when load reports are not the source.
-	Ask func(clusters []string)
+	Ask func(clusters []xds.Asked)
 	// Fleet runs versions as containers; nil where there is no Docker.
 	Fleet *docker.Fleet
 	// Policies are the globs of policy files.

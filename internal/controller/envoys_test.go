@@ -13,7 +13,7 @@ import (
 // once more after an upgrade that does not mend it. With another source nothing is said, in `status` neither.
 func TestLossyEnvoysAreLoggedOnce(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
-	c := &Controller{Options: Options{Log: log, Ask: func([]string) {}}, warned: map[string]string{}}
+	c := &Controller{Options: Options{Log: log, Ask: func([]xds.Asked) {}}, warned: map[string]string{}}
 	hear := func(service, build string) xds.Status {
 		st := xds.Status{Service: service, Lossy: []xds.Lossy{{Node: "edge-1", Build: build}}}
 		c.lossy(&st)

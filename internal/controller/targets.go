@@ -104,7 +104,8 @@ func (c *Controller) target(u *unit) (t metrics.Target, ok bool) {
 	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !u.busy() {
 		return t, false
 	}
-	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !u.busy(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit, Versions: u.reported()}
+	looked := u.looked()
+	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !u.busy(), Judged: looked.Judging(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit, Versions: u.reported()}
 	return t, t.Stable != "" && len(t.Versions) > 0
 }
 
@@ -118,10 +119,15 @@ func (c *Controller) retarget() {
 	if c.Ask == nil {
 		return
 	}
-	var clusters []string
+	var clusters []xds.Asked
 	for _, t := range list {
-		for _, v := range t.Versions {
-			clusters = append(clusters, xds.ClusterID{Service: t.Service, Version: v}.String())
+		s := &c.units[t.Service].state
+		for _, name := range t.Versions {
+			a := xds.Asked{Cluster: xds.ClusterID{Service: t.Service, Version: name}.String(), Judged: t.Judged}
+			if v := s.Version(name); v != nil {
+				a.Endpoints = len(v.Endpoints)
+			}
+			clusters = append(clusters, a)
 		}
 	}
 	c.Ask(clusters)

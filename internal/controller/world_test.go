@@ -96,7 +96,7 @@ func (b *bubble) start() {
 	hub := xds.NewHub(log)
 	var src *metrics.Envoy
 	loads := xds.NewLoads(time.Second, func(r xds.Report) { src.Add(reportOf(r)) })
-	src = metrics.NewEnvoy(time.Second, loads.Nodes)
+	src = metrics.NewEnvoy(loads.Often, loads.Nodes)
 	b.disk.Bolt = db
 	c, err := New(Options{Log: log, Store: b.disk, Hub: hub, Source: src, Ask: loads.Ask, Policies: []string{filepath.Join(b.dir, "*.yml")}})
 	if err != nil {

@@ -35,8 +35,8 @@ type Served struct {
 // Envoy is the source of evidence that needs nothing but Envoy: load reports over xDS.
 type Envoy struct {
 	tally
-	interval time.Duration
-	nodes    func() []string // Envoys that report at present
+	often func() time.Duration // what is under judgement is reported at present
+	nodes func() []string      // Envoys that report at present
 
 	mu      sync.Mutex
 	targets map[string]*seen
@@ -48,6 +48,7 @@ type Envoy struct {
 type seen struct {
 	Target
 	since  time.Time
+	taken  time.Time // last round that had it
 	last   time.Time // last report that spoke of it
 	node   string
 	counts map[reporter][]rollout.Cell // since the last round
@@ -67,10 +68,21 @@ const apartMost = 4
 // reportersMost bounds what is kept of one service between two rounds.
 const reportersMost = 10_000
 
-// NewEnvoy makes the source; nodes tells which Envoys send load reports at present.
-func NewEnvoy(interval time.Duration, nodes func() []string) *Envoy {
-	return &Envoy{interval: interval, nodes: nodes, targets: map[string]*seen{}, ready: make(chan struct{}, 1)}
+// NewEnvoy makes the source; often tells how often Envoys report what is under judgement, nodes which of them send load
+// reports at present.
+func NewEnvoy(often func() time.Duration, nodes func() []string) *Envoy {
+	return &Envoy{often: often, nodes: nodes, targets: map[string]*seen{}, ready: make(chan struct{}, 1)}
 }
+
+// every is how often a target is looked at: one that is not under judgement no more than once a second.
+func (e *Envoy) every(t *seen) time.Duration {
+	if t.Judged {
+		return e.often()
+	}
+	return max(e.often(), unhurried)
+}
+
+const unhurried = time.Second
 
 // Watch implements Source.
 func (e *Envoy) Watch(targets []Target) {
@@ -110,7 +122,7 @@ func (e *Envoy) Add(r Report) {
 			e.drops.add(service, v, r.Dropped[service][v], now)
 		}
 	}
-	if time.Since(e.flushed) >= e.interval*9/10 {
+	if time.Since(e.flushed) >= e.often()*9/10 {
 		select {
 		case e.ready <- struct{}{}:
 		default:
@@ -153,7 +165,7 @@ func (t *seen) take() []rollout.Cell {
 
 // Run implements Source.
 func (e *Envoy) Run(ctx context.Context, deliver func([]Evidence)) error {
-	t := time.NewTicker(e.interval)
+	t := time.NewTimer(e.often())
 	defer t.Stop()
 	for {
 		select {
@@ -165,6 +177,7 @@ func (e *Envoy) Run(ctx context.Context, deliver func([]Evidence)) error {
 			if e.idle(now) {
 				deliver(e.round(now))
 			}
+			t.Reset(e.often())
 		}
 	}
 }
@@ -172,7 +185,7 @@ func (e *Envoy) Run(ctx context.Context, deliver func([]Evidence)) error {
 func (e *Envoy) idle(now time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return now.Sub(e.flushed) >= e.interval*3/2
+	return now.Sub(e.flushed) >= e.often()*3/2
 }
 
 func (e *Envoy) round(now time.Time) []Evidence {
@@ -183,7 +196,12 @@ func (e *Envoy) round(now time.Time) []Evidence {
 	var out []Evidence
 	for _, name := range slices.Sorted(maps.Keys(e.targets)) {
 		t := e.targets[name]
-		ev := Evidence{Service: name, Batch: e.interval, Cells: t.take()}
+		every := e.every(t)
+		if now.Sub(t.taken) < every*9/10 {
+			continue
+		}
+		t.taken = now
+		ev := Evidence{Service: name, Batch: every, Cells: t.take()}
 		if len(ev.Cells) == 0 {
 			if t.AtRest {
 				t.since = now
@@ -249,7 +267,7 @@ func share(part, whole float64) float64 {
 
 // missing says why there was no report of a target; nil while it is too early to say.
 func (e *Envoy) missing(t *seen, nodes []string, now time.Time) *rollout.Missing {
-	patience := max(3*e.interval, 2*time.Second)
+	patience := max(3*e.every(t), 2*time.Second)
 	waited := now.Sub(t.since)
 	if !t.last.IsZero() {
 		waited = now.Sub(t.last)

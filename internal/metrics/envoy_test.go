@@ -21,7 +21,7 @@ func reported(node string, to time.Time, requests float64) Report {
 
 // A loop that does not come for its evidence costs a few cells per Envoy, however many reports arrive.
 func TestReportsAreSummedWhileTheLoopIsBusy(t *testing.T) {
-	e := NewEnvoy(time.Second, func() []string { return nil })
+	e := NewEnvoy(everySecond, func() []string { return nil })
 	e.Watch([]Target{shop})
 	base := time.Now()
 	for i := range 1000 {
@@ -55,7 +55,7 @@ func TestReportsAreSummedWhileTheLoopIsBusy(t *testing.T) {
 }
 
 func TestWhoeverReportsIsBounded(t *testing.T) {
-	e := NewEnvoy(time.Second, func() []string { return nil })
+	e := NewEnvoy(everySecond, func() []string { return nil })
 	e.Watch([]Target{shop})
 	for i := range reportersMost + 100 {
 		e.Add(reported(fmt.Sprint(i), time.Now(), 1))
@@ -67,7 +67,7 @@ func TestWhoeverReportsIsBounded(t *testing.T) {
 
 // Two Envoys with one node.id are two cells, each with what it served itself, by its last report.
 func TestACellSaysWhatItsEnvoyServed(t *testing.T) {
-	e := NewEnvoy(time.Second, func() []string { return nil })
+	e := NewEnvoy(everySecond, func() []string { return nil })
 	e.Watch([]Target{shop})
 	began := time.Now()
 	share := func(stream, i int) int { return stream*1000 + i }
@@ -93,7 +93,7 @@ func TestACellSaysWhatItsEnvoyServed(t *testing.T) {
 
 // An Envoy and a gRPC client of the same name count differently: they are never one cell.
 func TestAClientIsNoEnvoy(t *testing.T) {
-	e := NewEnvoy(time.Second, func() []string { return nil })
+	e := NewEnvoy(everySecond, func() []string { return nil })
 	e.Watch([]Target{shop})
 	r := reported("n", time.Now(), 1)
 	e.Add(r)
@@ -110,7 +110,7 @@ func TestWhatCircuitBreakersDropIsNoEvidence(t *testing.T) {
 		limited bool
 		proxy   rollout.Proxy
 	}{{false, 0}, {true, 0}, {true, rollout.Client}} {
-		e := NewEnvoy(time.Second, func() []string { return nil })
+		e := NewEnvoy(everySecond, func() []string { return nil })
 		target := shop
 		target.Limited = c.limited
 		e.Watch([]Target{target})
@@ -178,3 +178,5 @@ func TestADroppedCallIsNoErrorTwice(t *testing.T) {
 		t.Errorf("dropped: %+v", got)
 	}
 }
+
+func everySecond() time.Duration { return time.Second }

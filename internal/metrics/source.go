@@ -15,6 +15,7 @@ import (
 // are wanted, to learn how its errors usually come, and nothing can be missing.
 type Target struct {
 	AtRest   bool
+	Judged   bool // what is counted may cut: the sooner it comes, the better
 	Service  string
 	Stable   string
 	Versions []string // stable among them

@@ -18,6 +18,7 @@ func (m *machine) observed(e Observed) {
 	if e.Batch > 0 {
 		m.Batch = e.Batch
 	}
+	m.longest = longestOf(e.Cells)
 	m.tally(e.Cells)
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
@@ -193,9 +194,17 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	v.Judge.Against(&v.Config, b, m.baseline(v, kind), v.seconds(m.at))
 }
 
-// baseline is what a judgement has to know beyond the batch.
+// baseline is what a judgement has to know beyond the batch. Who reports more slowly than the others makes it long.
 func (m *machine) baseline(v *Version, kind Proxy) analysis.Baseline {
-	return analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind), Batch: m.Batch.Seconds()}
+	return analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind), Batch: m.longest[kind].Seconds()}
+}
+
+// longestOf is how long the longest cell of each kind of proxies is.
+func longestOf(cells []Cell) (longest [proxies]time.Duration) {
+	for _, c := range cells {
+		longest[c.Proxy] = max(longest[c.Proxy], c.To.Sub(c.From))
+	}
+	return longest
 }
 
 // noteFailing remembers which of a canary's endpoints fail: a hiccup has only one.

@@ -1,5 +1,7 @@
 package rollout
 
+import "slices"
+
 // Phase is where a version stands in its life.
 type Phase string
 
@@ -111,6 +113,11 @@ func (v *Version) Cut() bool { return v.is(cut) }
 
 // Reported reports whether the version's requests and errors are to be counted.
 func (v *Version) Reported() bool { return v.is(reported) }
+
+// Judging reports whether evidence can cut a version now: the sooner it comes, the better.
+func (s *State) Judging() bool {
+	return slices.ContainsFunc(s.with(judged), func(v *Version) bool { return s.Weight(v.Name) > 0 || v.Leaving || !v.PinsUntil.IsZero() })
+}
 
 // Canaries are the versions that have or had a weight and are being judged, oldest first.
 func (s *State) Canaries() []*Version { return s.with(ramped) }

@@ -56,7 +56,7 @@ func newSiteWith(t *testing.T, o Options, policies ...string) *site {
 		t.Fatal(err)
 	}
 	hub := xds.NewHub(log)
-	src := metrics.NewEnvoy(time.Second, func() []string { return nil })
+	src := metrics.NewEnvoy(func() time.Duration { return time.Second }, func() []string { return nil })
 	s.disk, s.hub = &disk{Bolt: db}, hub
 	c, err := controller.New(controller.Options{Log: log, Store: s.disk, Hub: hub, Source: src, Policies: []string{filepath.Join(s.dir, "*.yml")}})
 	if err != nil {

@@ -370,7 +370,7 @@ func TestReportsAreAskedForAndRead(t *testing.T) {
 	if r, err := st.Recv(); err != nil || len(r.Clusters) != 0 || r.LoadReportingInterval.AsDuration() != 250*time.Millisecond {
 		t.Fatalf("%v %v", r, err)
 	}
-	l.Ask([]string{"shop/v2", "shop/v1"})
+	l.Ask([]Asked{{Cluster: "shop/v2"}, {Cluster: "shop/v1"}})
 	if r, err := st.Recv(); err != nil || !slices.Equal(r.Clusters, []string{"shop/v1", "shop/v2"}) {
 		t.Fatalf("%v %v", r, err)
 	}

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -14,14 +15,16 @@ import (
 
 // Loads takes load reports in. Which clusters are reported may change at any time.
 type Loads struct {
-	interval time.Duration
-	deliver  func(Report)
+	fixed   time.Duration // how often all report; 0: as often as is worth it
+	deliver func(Report)
 
-	mu       sync.Mutex
-	clusters []string
-	opened   uint64 // streams so far: they are numbered
-	streams  map[*reporter]struct{}
-	paces    map[Identity]*pace
+	mu          sync.Mutex
+	names       []string // of clusters, sorted
+	clusters    map[string]Asked
+	judgedEvery time.Duration // how often streams with something under judgement report
+	opened      uint64        // streams so far: they are numbered
+	streams     map[*reporter]struct{}
+	paces       map[Identity]*pace
 }
 
 // reporter is one stream of reports.
@@ -32,6 +35,9 @@ type reporter struct {
 	client bool // a gRPC client without a proxy
 	pace   *pace
 	wake   chan struct{}
+
+	judging bool // it has something under judgement
+	rows    int  // of its reports
 }
 
 // pace is how fast the streams of one node may report.
@@ -40,25 +46,28 @@ type pace struct {
 	streams int
 }
 
-// NewLoads delivers reports to a function that must not block.
+// NewLoads delivers reports to a function that must not block. With an interval of 0 what is under judgement is reported
+// as often as it is worth it, the rest once a second.
 func NewLoads(interval time.Duration, deliver func(Report)) *Loads {
-	return &Loads{interval: interval, deliver: deliver, streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}}
+	l := &Loads{fixed: interval, deliver: deliver, streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}}
+	l.judgedEvery = l.every(atRest)
+	return l
 }
 
 // Ask says which clusters are to be reported from now on.
-func (l *Loads) Ask(clusters []string) {
-	clusters = slices.Sorted(slices.Values(clusters))
+func (l *Loads) Ask(clusters []Asked) {
+	next := make(map[string]Asked, len(clusters))
+	for _, a := range clusters {
+		next[a.Cluster] = a
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if slices.Equal(clusters, l.clusters) {
+	if maps.Equal(next, l.clusters) {
 		return
 	}
-	l.clusters = clusters
+	l.names, l.clusters = slices.Sorted(maps.Keys(next)), next
 	for s := range l.streams {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.again()
 	}
 }
 
@@ -99,7 +108,8 @@ func (r reporting) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadS
 				r.loads.deliver(report)
 			}
 		}
-		if req, err = ss.Recv(); err != nil {
+		req = &loadstats.LoadStatsRequest{}
+		if err := ss.RecvMsg(nodeless{req}); err != nil {
 			return err
 		}
 	}
@@ -125,24 +135,28 @@ func (l *Loads) close(s *reporter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.streams, s)
+	if s.judging {
+		l.reckon()
+	}
 	if s.pace.streams--; s.pace.streams == 0 {
 		delete(l.paces, s.node.identity())
 	}
 }
 
 func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, s *reporter) {
+	var told list
 	for {
 		select {
 		case <-ss.Context().Done():
 			return
 		case <-s.wake:
 		}
-		l.mu.Lock()
-		clusters := l.clusters
-		l.mu.Unlock()
-		r := &loadstats.LoadStatsResponse{
-			Clusters: s.hub.asked(s.node, clusters), LoadReportingInterval: durationpb.New(l.interval), ReportEndpointGranularity: true,
+		next := l.of(s)
+		if next.every == told.every && slices.Equal(next.clusters, told.clusters) {
+			continue
 		}
+		told = next
+		r := &loadstats.LoadStatsResponse{Clusters: next.clusters, LoadReportingInterval: durationpb.New(next.every), ReportEndpointGranularity: true}
 		if s.client { // grpc-go reads the first answer only, and knows no endpoints
 			r.Clusters, r.SendAllClusters, r.ReportEndpointGranularity = nil, true, false
 		}

@@ -1,0 +1,110 @@
+package xds
+
+import "time"
+
+// How often Envoys report is a matter of what it costs canaryd to read: an Envoy is asked ten times a second where few of
+// them have something under judgement, and once a second otherwise. (STATISTICS-2.md 3.4)
+
+// Asked is a cluster that is to be reported.
+type Asked struct {
+	Cluster   string
+	Endpoints int
+	Judged    bool // something is under judgement: what it reports may cut
+}
+
+const (
+	atRest = time.Second // how often what is not judged is reported
+	// readable is how many rows a second may be read, of which reportRows are as dear as a report itself: a fifth of a core.
+	readable, reportRows = 125_000, 200
+)
+
+// often is how often so many Envoys with something under judgement may report so many rows each.
+func often(envoys, rows int) time.Duration {
+	for _, d := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond} {
+		if float64(envoys*(reportRows+rows)) <= readable*d.Seconds() {
+			return d
+		}
+	}
+	return atRest
+}
+
+// Often is how often what is under judgement is reported at present.
+func (l *Loads) Often() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.judgedEvery
+}
+
+// list is what a stream was asked for: which clusters, and how often.
+type list struct {
+	clusters []string
+	every    time.Duration
+}
+
+// of says what a stream is to report.
+func (l *Loads) of(s *reporter) list {
+	l.mu.Lock()
+	names, all := l.names, l.clusters
+	l.mu.Unlock()
+	names = s.hub.asked(s.node, names)
+	judged, rows := false, 0
+	for _, name := range names {
+		rows += all[name].Endpoints
+		judged = judged || all[name].Judged
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.note(s, judged && !s.client, rows) // a gRPC client hears of an interval only once
+	if s.judging {
+		return list{names, l.judgedEvery}
+	}
+	return list{names, l.every(atRest)}
+}
+
+// note takes in whether a stream has something under judgement. Where that changes how often such streams report, all of
+// them hear of it. With l.mu held.
+func (l *Loads) note(s *reporter, judging bool, rows int) {
+	if s.judging == judging && (s.rows == rows || !judging) {
+		return
+	}
+	s.judging, s.rows = judging, rows
+	l.reckon()
+}
+
+func (l *Loads) reckon() {
+	n, most := 0, 0
+	for s := range l.streams {
+		if s.judging {
+			n, most = n+1, max(most, s.rows)
+		}
+	}
+	every := l.every(atRest)
+	if n > 0 {
+		every = l.every(often(n, most))
+	}
+	if every == l.judgedEvery {
+		return
+	}
+	l.judgedEvery = every
+	for s := range l.streams {
+		if s.judging {
+			s.again()
+		}
+	}
+}
+
+// every is an interval, unless one is configured.
+func (l *Loads) every(auto time.Duration) time.Duration {
+	if l.fixed > 0 {
+		return l.fixed
+	}
+	return auto
+}
+
+// again has a stream told what it is to report.
+func (s *reporter) again() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}

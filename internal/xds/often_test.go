@@ -1,0 +1,112 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+func TestHowOftenIsWorthIt(t *testing.T) {
+	for _, test := range []struct {
+		envoys, rows int
+		want         time.Duration
+	}{{1, 4, 100}, {10, 20, 100}, {100, 20, 200}, {300, 6, 500}, {1000, 20, 1000}, {10, 200, 100}, {10, 20_000, 1000}, {10_000, 4, 1000}} {
+		if got := often(test.envoys, test.rows); got != test.want*time.Millisecond {
+			t.Errorf("%d Envoys with %d rows: every %s, want %d ms", test.envoys, test.rows, got, test.want)
+		}
+	}
+}
+
+// An Envoy reports ten times a second while something that it has is under judgement, and once a second before and
+// after, on the same stream. Another one that has nothing of it goes on as it did, and a gRPC client hears of an interval
+// only once.
+func TestWhatIsUnderJudgementIsReportedMoreOften(t *testing.T) {
+	hub, loads := NewHub(quietLog()), NewLoads(0, func(Report) {})
+	l, dial := listen(t)
+	s := NewServer(hub, loads, nil)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	for service, cluster := range map[string]string{"shop": "edge", "pay": "other"} {
+		tab := table(1, nil)
+		tab.Service, tab.Policy.Service, tab.Policy.Route.Nodes = service, service, []string{cluster}
+		publish(t, hub, tab)
+	}
+	begin := func(node *core.Node) lrs {
+		st, err := loadstats.NewLoadReportingServiceClient(dial()).StreamLoadStats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Send(&loadstats.LoadStatsRequest{Node: node}); err != nil {
+			t.Fatal(err)
+		}
+		return lrs{t, st}
+	}
+	edge, other := begin(&core.Node{Id: "edge-1", Cluster: "edge"}), begin(&core.Node{Id: "other-1", Cluster: "other"})
+	grpcClient := begin(&core.Node{Id: "client-1", Cluster: "edge", UserAgentName: "gRPC Go"})
+	for _, st := range []lrs{edge, other, grpcClient} {
+		st.told(time.Second)
+	}
+	ask := func(judged bool) {
+		loads.Ask([]Asked{{Cluster: "shop/v1", Endpoints: 2, Judged: judged}, {Cluster: "shop/v2", Endpoints: 2, Judged: judged}, {Cluster: "pay/v1", Endpoints: 1}})
+	}
+	ask(false)
+	edge.told(time.Second, "shop/v1", "shop/v2")
+	other.told(time.Second, "pay/v1")
+	ask(true)
+	edge.told(100*time.Millisecond, "shop/v1", "shop/v2")
+	if loads.Often() != 100*time.Millisecond {
+		t.Errorf("evidence is said to come every %s", loads.Often())
+	}
+	second := begin(&core.Node{Id: "edge-2", Cluster: "edge"})
+	second.told(100*time.Millisecond, "shop/v1", "shop/v2")
+	ask(false)
+	edge.told(time.Second, "shop/v1", "shop/v2")
+	second.told(time.Second, "shop/v1", "shop/v2")
+	if loads.Often() != time.Second {
+		t.Errorf("at rest evidence is said to come every %s", loads.Often())
+	}
+	loads.Ask(nil)
+	other.told(time.Second) // and nothing before it
+}
+
+// told is what the server says next.
+func (l lrs) told(every time.Duration, clusters ...string) {
+	l.t.Helper()
+	r, err := l.st.Recv()
+	if err != nil || r.GetLoadReportingInterval().AsDuration() != every || !slices.Equal(r.GetClusters(), clusters) {
+		l.t.Fatalf("told %v (%v), want %s and %v", r, err, every, clusters)
+	}
+}
+
+// Envoy puts the whole node into every report: it is read once.
+func TestTheNodeOfALaterReportIsNotDecoded(t *testing.T) {
+	meta, err := structpb.NewStruct(map[string]any{"x": "y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := &loadstats.LoadStatsRequest{Node: &core.Node{Id: "edge-1", Metadata: meta}}
+	for i := range 20 {
+		report.ClusterStats = append(report.ClusterStats, loadOf(fmt.Sprintf("shop/v%d", i), uint64(i), 1))
+	}
+	raw, err := proto.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &loadstats.LoadStatsRequest{}
+	b, err := without(raw, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := proto.Unmarshal(b, got); err != nil || got.GetNode() != nil || !proto.Equal(&loadstats.LoadStatsRequest{ClusterStats: report.ClusterStats}, got) {
+		t.Errorf("%v: %v", err, got)
+	}
+	if _, err := without([]byte{0x0a, 0x7f}, 1); err == nil {
+		t.Error("a message that ends early was taken")
+	}
+}
