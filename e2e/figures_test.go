@@ -95,6 +95,72 @@ func totalFailure(t *testing.T, source string, healthy time.Duration) (time.Dura
 	return c.Last.Sub(c.Onset), c.Failed
 }
 
+// The same with reports as often as is worth it, of a canary at 5 % of 400 requests/s: two instances cannot hiccup together,
+// so they are cut at once; one is given the length of a hiccup.
+func TestFigureTotalFailureByInstances(t *testing.T) {
+	for _, c := range []struct {
+		instances int
+		goal      time.Duration
+	}{{2, 500 * time.Millisecond}, {1, time.Second}} {
+		t.Run(fmt.Sprintf("%d", c.instances), func(t *testing.T) {
+			if runs() == 1 {
+				t.Parallel() // a guard against defects, no measurement
+			}
+			var took []time.Duration
+			var failed []int
+			for range 2 * runs() {
+				d, n := failureOf(t, c.instances)
+				took, failed = append(took, d), append(failed, n)
+			}
+			slices.Sort(took)
+			slices.Sort(failed)
+			mid := len(took) / 2
+			t.Logf("FIGURE total failure at 5 %% of 400 requests/s, %d instances, interval auto, %d runs: first error to last request median %.2f s, worst %.2f s; failed requests median %d, worst %d",
+				c.instances, len(took), took[mid].Seconds(), took[len(took)-1].Seconds(), failed[mid], failed[len(failed)-1])
+			within(t, "the median cut", took[mid], c.goal)
+		})
+	}
+}
+
+// failureOf lets a canary of some instances be well for a while, and then fail everything.
+func failureOf(t *testing.T, instances int) (took time.Duration, failed int) {
+	s := newScene(t, setting{ramp: "ramp: {steps: [5%, 50%, 100%], hold: 1h}\njudge: {clump: 1}\n"})
+	defer s.Close()
+	load := s.load(400)
+	defer load.Stop()
+	args := []string{"deploy", "shop", "v2"}
+	var all []*rig.Service
+	for range instances {
+		v := s.version("v2")
+		all, args = append(all, v), append(args, "--endpoint", v.Address)
+	}
+	s.run(0, args...)
+	s.until(20*time.Second, "every instance to be served", func() bool {
+		return !slices.ContainsFunc(all, func(v *rig.Service) bool { return v.Count().Requests == 0 })
+	})
+	time.Sleep(5*time.Second + time.Duration(rand.IntN(1000))*time.Millisecond)
+	for _, v := range all {
+		v.Fail(1)
+	}
+	s.phase("v2", 60*time.Second, rollout.Failed)
+	s.until(10*time.Second, "the cut in force", func() bool { return s.Version("shop", "v1").InForce })
+	time.Sleep(300 * time.Millisecond)
+	onset, last := time.Time{}, time.Time{}
+	for _, v := range all {
+		c := v.Count()
+		if failed += c.Failed; c.Failed > 0 && (onset.IsZero() || c.Onset.Before(onset)) {
+			onset = c.Onset
+		}
+		if c.Last.After(last) {
+			last = c.Last
+		}
+	}
+	if failed == 0 {
+		t.Fatal("nothing was measured")
+	}
+	return last.Sub(onset), failed
+}
+
 // Start to serving, size and idle memory of the binary.
 func TestFigureFootprint(t *testing.T) {
 	bin := part(t, "canaryd")
