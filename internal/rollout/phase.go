@@ -143,3 +143,6 @@ func (s *State) in(p Phase) []*Version {
 	}
 	return vs
 }
+
+// Known reports whether there is such a phase.
+func (p Phase) Known() bool { return slices.Contains(phases(), p) }
