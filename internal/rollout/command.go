@@ -1,6 +1,10 @@
 package rollout
 
-import "github.com/canaryd/canaryd/internal/analysis"
+import (
+	"fmt"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
 
 func (m *machine) commanded(e Commanded) error {
 	v := m.Version(e.Version)
@@ -89,7 +93,7 @@ func (m *machine) abortStable(v *Version, by string) error {
 }
 
 func (m *machine) pause(v *Version, e Commanded) error {
-	if v.Phase == Paused {
+	if v.paused() {
 		return nil
 	}
 	if v.Phase != Canary && v.Phase != Warming {
@@ -104,15 +108,11 @@ func (m *machine) pause(v *Version, e Commanded) error {
 func (m *machine) resume(v *Version, e Commanded) error {
 	if m.Nack() != nil {
 		m.forgive()
-	} else if v.Phase != Paused {
+	} else if !v.paused() {
 		return m.wrongPhase(v, "resume", "paused")
 	}
-	if v.Phase == Paused {
+	if v.paused() {
 		m.unpause(v)
-		v.Phase = Canary
-		if m.Weight(v.Name) == 0 {
-			v.Phase, v.WarmingFrom = Warming, m.at
-		}
 	}
 	if v.is(open) {
 		m.verdict(v, analysis.Wait, analysis.ByHand, "resumed by hand")
@@ -122,7 +122,7 @@ func (m *machine) resume(v *Version, e Commanded) error {
 }
 
 // unpause ends a pause. The clocks, which begin with the first weight, stood still since then at most;
-// evidence may have come meanwhile.
+// evidence may have come meanwhile. One that waits for its turn, or for an answer, goes on with that.
 func (m *machine) unpause(v *Version) {
 	if from := latest(v.PausedAt, v.FirstWeight); !v.FirstWeight.IsZero() {
 		v.PausedFor += m.at.Sub(from)
@@ -133,4 +133,26 @@ func (m *machine) unpause(v *Version) {
 		}
 	}
 	v.PausedAt = at0
+	switch {
+	case v.is(inLine):
+	case m.Weight(v.Name) > 0:
+		v.Phase = Canary
+	default:
+		v.Phase, v.WarmingFrom = Warming, m.at
+	}
+}
+
+// paused reports whether a person froze the version's weight. It is so in every phase until a person ends it: one that
+// does not answer meanwhile, or lost its place, takes nothing when its turn comes again.
+func (v *Version) paused() bool { return v.is(open) && !v.PausedAt.IsZero() }
+
+// freeze keeps a paused version whose turn has come where it is.
+func (m *machine) freeze(v *Version) {
+	v.Phase = Paused
+	m.verdict(v, analysis.Wait, analysis.Paused, "%s", m.frozen(v))
+}
+
+// frozen says of a paused version what helps.
+func (m *machine) frozen(v *Version) string {
+	return fmt.Sprintf("paused by hand at %s: `canaryd resume %s %s` lets it go on", share(m.Weight(v.Name)), m.Policy.Service, v.Name)
 }

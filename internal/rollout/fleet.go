@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -32,7 +33,11 @@ func (m *machine) probed(e Probed) {
 	case v.is(ramped):
 		m.lower(v, 0)
 		v.Phase, v.WarmingFrom = Warming, m.at
-		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until one does")
+		until := "one does"
+		if v.paused() {
+			until += fmt.Sprintf(", and `canaryd resume %s %s` has ended its pause", m.Policy.Service, v.Name)
+		}
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: no traffic until %s", until)
 	case hadSessions:
 		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: the sessions on it end")
 	default:

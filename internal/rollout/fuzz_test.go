@@ -227,6 +227,7 @@ func (w *walk) step(e Event) {
 	w.containers()
 	w.raises(old, e, records)
 	w.attempts(old, e)
+	w.pauses(old, e)
 	w.line()
 	w.wayBack(old, records)
 }
@@ -475,9 +476,6 @@ func (w *walk) raises(old State, e Event, records []Record) {
 		if !old.InForce || o.WeightSince.IsZero() || c.From.Before(o.WeightSince) || c.Counts[v.Name].Requests < 1 && o.Judge.Open[0].Canary.Requests < 1 {
 			w.t.Fatalf("%s rose from %d to %d without fresh evidence: in force %v since %s, cell from %s with %v", v.Name, was, is, old.InForce, o.WeightSince, c.From, c.Counts[v.Name])
 		}
-		if o.Phase == Paused {
-			w.t.Fatalf("%s is paused and rose", v.Name)
-		}
 		steps := w.s.Policy.Ramp.Weights()
 		i := slices.IndexFunc(steps, func(n int) bool { return n > was })
 		if is != steps[i] {
@@ -490,6 +488,21 @@ func (w *walk) raises(old State, e Event, records []Record) {
 		}
 		if _, ok := e.(Observed); !ok || !old.InForce || old.Version(r.Version).WeightSince.IsZero() {
 			w.t.Fatalf("%s was promoted by %T", r.Version, e)
+		}
+	}
+}
+
+// What a person paused takes nothing more, whatever becomes of it, until a person ends the pause.
+func (w *walk) pauses(old State, e Event) {
+	for i := range w.s.Versions {
+		v := &w.s.Versions[i]
+		o := old.Version(v.Name)
+		if o == nil || !o.paused() || !v.is(open) || o.Attempt != v.Attempt {
+			continue
+		}
+		c, said := e.(Commanded)
+		if said = said && (c.Verb == "resume" || c.Verb == "promote") && c.Version == v.Name; !said && (!v.paused() || w.s.Weight(v.Name) > old.Weight(v.Name)) {
+			w.t.Fatalf("%s is paused at %d, and after %T it is %s at %d, paused: %v", v.Name, old.Weight(v.Name), e, v.Phase, w.s.Weight(v.Name), v.paused())
 		}
 	}
 }

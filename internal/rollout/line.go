@@ -99,7 +99,7 @@ func (m *machine) yielding(v *Version) []*Version {
 	if v.Late {
 		return nil
 	}
-	return slices.DeleteFunc(m.Canaries(), func(o *Version) bool { return o == v || !o.Late || o.Phase == Paused })
+	return slices.DeleteFunc(m.Canaries(), func(o *Version) bool { return o == v || !o.Late || o.paused() })
 }
 
 // yield makes room for a version's first weight, where canaries past their deadline can: they fall to what one may
@@ -122,9 +122,8 @@ func (m *machine) yield(v *Version, w int) {
 // start gives a warming version its first weight, when its turn has come and it answers.
 func (m *machine) start(v *Version) {
 	switch {
-	case !v.PausedAt.IsZero() && v.FirstWeight.IsZero():
-		v.Phase = Paused
-		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand before its first weight: testers reach it, nobody else")
+	case v.paused() && v.FirstWeight.IsZero(): // testers may look at it as soon as it answers
+		m.freeze(v)
 	case len(v.Endpoints) == 0 && m.silent(v):
 		m.unanswered(v)
 	case len(v.Endpoints) == 0:
@@ -140,6 +139,8 @@ func (m *machine) start(v *Version) {
 		m.unanswered(v)
 	case len(m.placed()) > m.Policy.Ramp.Canaries:
 		m.requeue(v, "others took its place while none of its endpoints answered")
+	case v.paused():
+		m.freeze(v)
 	default:
 		m.firstStep(v)
 	}
@@ -165,7 +166,7 @@ func (m *machine) inTheWay(v *Version, more int) (back []*Version, ok bool) {
 		if room >= more || o == v {
 			break
 		}
-		if o.Phase == Paused {
+		if o.paused() {
 			continue // its weight and its place are frozen
 		}
 		room, back = room+m.Weight(o.Name), append(back, o)

@@ -299,8 +299,8 @@ func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1
 func (m *machine) decide(v *Version, fresh bool) {
 	switch {
 	case !v.is(ramped):
-	case v.Phase == Paused && m.Weight(v.Name) == 0:
-		m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at 0%%")
+	case v.paused() && m.Weight(v.Name) == 0:
+		m.verdict(v, analysis.Wait, analysis.Paused, "%s", m.frozen(v))
 	case m.deadline(v), m.noEvidence(v), m.starved(v), !m.passes(v, m.Policy.Ramp.Next(m.Weight(v.Name)), m.always()):
 	case fresh && v.Judge.Fresh > 0:
 		m.advance(v)
@@ -351,7 +351,7 @@ func (m *machine) starved(v *Version) bool {
 	if d == 0 || m.Missing != nil {
 		return false
 	}
-	if d < 60 || v.Phase == Paused {
+	if d < 60 || v.paused() {
 		m.verdict(v, analysis.Wait, analysis.Starved, "it completes less than a tenth of its share of requests")
 		return true
 	}
@@ -370,7 +370,7 @@ func (m *machine) starved(v *Version) bool {
 // noEvidence handles a canary about which nothing is learnt; true when it was cut.
 func (m *machine) noEvidence(v *Version) bool {
 	n := m.Policy.Judge.NoEvidence
-	if v.FirstWeight.IsZero() || v.Held || !v.PausedAt.IsZero() || m.at.Sub(m.lastEvidence(v)) < n.For.Std() {
+	if v.FirstWeight.IsZero() || v.Held || v.paused() || m.at.Sub(m.lastEvidence(v)) < n.For.Std() {
 		return false
 	}
 	code, why := analysis.NoTraffic, "no requests to judge"

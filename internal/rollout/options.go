@@ -66,9 +66,9 @@ func (s *State) tested(o *options, verb string, v *Version) {
 		o.add("%s sends its %s to %s", say, at, s.Stable)
 	case verb == "abort":
 		o.add("%s ends it (%s)", say, v.Phase)
-	case verb == "pause" && v.is(counted) && v.Phase != Paused:
+	case verb == "pause" && v.is(counted) && !v.paused():
 		o.add("%s keeps it at %s", say, at)
-	case verb == "resume" && v.Phase == Paused:
+	case verb == "resume" && v.paused():
 		o.add("%s lets it go on from %s", say, at)
 	}
 }

@@ -85,9 +85,6 @@ func (m *machine) firstStep(v *Version) {
 		return
 	}
 	v.Phase, v.Held = Canary, false
-	if !v.PausedAt.IsZero() {
-		v.Phase = Paused
-	}
 	v.PinsUntil = at0 // there will be new sessions
 	if !v.FirstWeight.IsZero() {
 		v.EvidenceAt = m.at // without a weight it was not silent
@@ -176,8 +173,8 @@ func (m *machine) evidenceComes(*Version, int) shut {
 }
 
 func (m *machine) isNotPaused(v *Version, _ int) shut {
-	if v.Phase == Paused {
-		return because(analysis.Paused, "paused by hand at %s", share(m.Weight(v.Name)))
+	if v.paused() {
+		return because(analysis.Paused, "%s", m.frozen(v))
 	}
 	return shut{}
 }

@@ -18,7 +18,7 @@ func Resume(s State, at time.Time) State {
 	}
 	s.Missing = nil
 	for _, v := range s.Canaries() {
-		if v.PausedAt.IsZero() && !v.FirstWeight.IsZero() {
+		if !v.paused() && !v.FirstWeight.IsZero() {
 			v.EvidenceAt = at
 		}
 	}

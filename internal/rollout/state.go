@@ -55,7 +55,7 @@ type Climb struct {
 	FirstWeight time.Time     `json:"first_weight,omitzero"` // first in force
 	WeightSince time.Time     `json:"weight_since,omitzero"` // present weight in force; zero: not yet
 	FromZero    bool          `json:"from_zero,omitempty"`   // the present weight was the step up from 0
-	PausedAt    time.Time     `json:"paused_at,omitzero"`
+	PausedAt    time.Time     `json:"paused_at,omitzero"`    // by a person, in whichever phase it is; zero: it is not
 	PausedFor   time.Duration `json:"paused_for,omitempty"`
 	Late        bool          `json:"late,omitempty"`    // past its deadline
 	Held        bool          `json:"held,omitempty"`    // no evidence for too long, told

@@ -27,12 +27,15 @@ func (s *State) NextStep(v *Version) int {
 	return s.Policy.Ramp.Next(s.Weight(v.Name))
 }
 
-// HeldBy is what a version under test is held for that only time or a person changes: its deadline is past, or for too
-// long nothing has been learnt about it, for which this is the reason. Empty: it is not held.
+// HeldBy is what a version under test is held for that only time or a person changes: a person paused it and it waits for
+// its turn, or for an answer; its deadline is past; or for too long nothing has been learnt about it, for which this is
+// the reason. Empty: it is not held.
 func (s *State) HeldBy(v *Version) analysis.Code {
 	switch {
 	case !v.is(open):
 		return ""
+	case v.is(inLine) && v.paused(): // the phase does not say it
+		return analysis.Paused
 	case v.Late:
 		return analysis.DeadlinePassed
 	case !v.Held:
