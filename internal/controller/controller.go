@@ -358,10 +358,13 @@ func (c *Controller) applied() {
 		for _, a := range st.Recalled {
 			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number})
 		}
+		var refusing []string
 		for _, r := range st.Refusals {
+			refusing = append(refusing, r.Node)
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
-		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging, Gone: st.Counts.Gone, Crowds: st.Crowds, Restarted: st.Restarted})
+		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging,
+			Otherwise: st.Otherwise, Refusing: refusing, Gone: st.Counts.Gone, Crowds: st.Crowds, Restarted: st.Restarted})
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}

@@ -3,10 +3,12 @@ package controller
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/world"
 )
@@ -75,13 +77,47 @@ func TestAReloadKeepsARefusal(t *testing.T) {
 }
 
 // A release without a single error, of which more was decided than is served, completes less than its
-// decided weight lets expect: that is no starvation.
+// decided weight lets expect: that is no starvation. When nobody is waited for any longer it is what it was.
 func TestARefusedRaiseIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := refusing(t, "judge: {no_evidence: {for: 10m, then: rollback}}\n")
 		b.stop()
 		b.start()
-		time.Sleep(20 * time.Minute)
-		b.refused("20 min after a restart")
+		time.Sleep(4 * time.Minute)
+		b.refused("4 min after a restart")
+		time.Sleep(16 * time.Minute)
+		if v := b.version("v2"); v.Phase != rollout.Canary || v.Verdict.Code != analysis.Nack || b.share("v2") != 300 {
+			t.Errorf("20 min after a restart v2 is %s at %d: %s", v.Phase, b.share("v2"), v.Verdict.Reason)
+		}
 	})
+}
+
+// No Envoy takes the first weight of v2, which has the only place: it is given up after ten minutes, whether there is one
+// Envoy or there are three, and v3 goes its way.
+func TestTheLineGoesOnWithoutWhatNoEnvoyTakes(t *testing.T) {
+	for _, envoys := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 50%, 100%], hold: 5s, canaries: 1}\n", envoys, world.Traffic{Service: "shop", PerSecond: 300,
+				ErrorRate: steady(nil), Refuse: func(w map[string]uint32) string {
+					if w["shop/v2"] > 0 {
+						return "no v2"
+					}
+					return ""
+				}})
+			time.Sleep(3 * time.Second)
+			b.announce("v2")
+			b.announce("v3")
+			time.Sleep(9 * time.Minute)
+			if v := b.version("v2"); v.Phase != rollout.Canary || v.Verdict.Code != analysis.Nack {
+				t.Errorf("%d Envoys: after 9 min v2 is %s: %s", envoys, v.Phase, v.Verdict.Reason)
+			}
+			time.Sleep(3 * time.Minute)
+			if v := b.version("v2"); v.Phase != rollout.Queued || !strings.Contains(v.Verdict.Reason, "refuses it: no v2; `canaryd resume shop v2` tries again") {
+				t.Errorf("%d Envoys: after 12 min v2 is %s: %s", envoys, v.Phase, v.Verdict.Reason)
+			}
+			if v := b.version("v3"); v.FirstWeight.IsZero() {
+				t.Errorf("%d Envoys: after 12 min v3 is %s: %s", envoys, v.Phase, v.Verdict.Reason)
+			}
+		})
+	}
 }

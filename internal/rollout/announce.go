@@ -157,7 +157,7 @@ func (m *machine) endpoints(v *Version, endpoints []string, by string) {
 	if len(endpoints) == 0 || slices.Equal(v.Endpoints, endpoints) || policy.EndpointList(endpoints) != nil {
 		return
 	}
-	v.Endpoints = slices.Clone(endpoints)
+	v.Endpoints, v.Refused = slices.Clone(endpoints), ""
 	m.record(v, KindEndpoints, by, "endpoints are now %s", strings.Join(endpoints, ", "))
 }
 
@@ -193,6 +193,7 @@ func (m *machine) policyChanged(e PolicyChanged) {
 			m.seed(seed, e)
 		}
 	}
+	m.tryAgain()
 	m.tooMany()
 }
 

@@ -108,10 +108,10 @@ func (m *machine) pause(v *Version, e Commanded) error {
 func (m *machine) resume(v *Version, e Commanded) error {
 	if m.Nack() != nil {
 		m.forgive()
-	} else if !v.paused() {
+	} else if !v.paused() && v.Refused == "" {
 		return m.wrongPhase(v, "resume", "paused")
 	}
-	if v.paused() {
+	if v.Refused = ""; v.paused() {
 		m.unpause(v)
 	}
 	if v.is(open) {

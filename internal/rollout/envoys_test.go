@@ -124,6 +124,7 @@ func (f *envoys) status(at time.Time) []Event {
 			continue
 		case e.refused:
 			refused++
+			a.Refusing = append(a.Refusing, e.name)
 			events = append(events, Rejected{At: at, Generation: f.generation, Node: e.name, Message: "no"})
 		case e.lagging:
 			a.Lagging = append(a.Lagging, e.name)
@@ -134,7 +135,8 @@ func (f *envoys) status(at time.Time) []Event {
 		}
 		a.Subscribers++
 	}
-	a.InForce = a.Subscribers > len(a.Lagging) && waiting == 0 && refused == 0
+	a.Otherwise = a.Subscribers > len(a.Lagging)+refused && waiting == 0
+	a.InForce = a.Otherwise && refused == 0
 	told := fmt.Sprint(a.Generation, a.InForce, a.Subscribers, a.Lagging, a.Crowds, waiting, events)
 	f.heard = true
 	if told == f.told {
@@ -142,4 +144,12 @@ func (f *envoys) status(at time.Time) []Event {
 	}
 	f.told, f.heard = told, true
 	return append(events, a)
+}
+
+func (f *envoys) String() string {
+	text := ""
+	for _, e := range f.all {
+		text += fmt.Sprintf("\n%+v", *e)
+	}
+	return text
 }

@@ -94,6 +94,8 @@ type Applied struct {
 	InForce     bool      `json:"in_force,omitempty"`
 	Subscribers int       `json:"subscribers,omitempty"`
 	Lagging     []string  `json:"lagging,omitempty"`
+	Otherwise   bool      `json:"otherwise,omitempty"` // it is in force but for those in Refusing
+	Refusing    []string  `json:"refusing,omitempty"`  // nodes that refuse something present
 	Accepted    []string  `json:"accepted,omitempty"`  // nodes that have it, where known
 	Gone        int       `json:"gone,omitempty"`      // nodes that had a table and are not connected
 	Restarted   []string  `json:"restarted,omitempty"` // nodes that are new processes since the last one

@@ -81,6 +81,73 @@ func (w *walk) run() {
 		}
 		w.hear()
 	}
+	w.endure()
+}
+
+// endure lets half an hour pass in which nothing happens: Envoys and versions go on as they are, requests are answered.
+// Then some version in the line has moved, or has a reason that a person can act on.
+func (w *walk) endure() {
+	const pace, turns = 40 * time.Second, 45
+	if w.s.Stable == "" || len(w.s.Version(w.s.Stable).Endpoints) == 0 {
+		return
+	}
+	moved := 0
+	for n := range turns {
+		before := w.s
+		w.fleet.publish(&w.s)
+		for _, e := range w.fleet.all {
+			if e.lagging = e.connected && e.lagging; !e.lagging {
+				w.fleet.answer(e)
+			}
+		}
+		w.hear()
+		w.at = w.at.Add(pace)
+		w.step(Tick{At: w.at})
+		w.step(w.clean(pace))
+		if !slices.EqualFunc(before.Versions, w.s.Versions, func(a, b Version) bool {
+			return a.Name == b.Name && a.Phase == b.Phase && size(a.Slots) == size(b.Slots)
+		}) {
+			moved = n
+		}
+	}
+	if moved > turns/3 {
+		return
+	}
+	m := &machine{State: &w.s, at: w.at}
+	answers := slices.ContainsFunc(w.fleet.all, func(e *envoy) bool { return e.connected && !e.lagging && e.has != "" })
+	for _, v := range m.with(counted) {
+		if m.Weight(v.Name) > 0 && v.FirstWeight.IsZero() && answers {
+			w.t.Fatalf("no Envoy has taken the first weight of %s for %d turns of %s, and it keeps its place: %+v\n%s%s", v.Name, turns-moved, pace, v.Verdict, w.encode(w.s), w.fleet)
+		}
+	}
+	for _, v := range m.in(Queued) {
+		if v.Verdict.Code != analysis.Holding {
+			continue // it says itself what helps
+		}
+		if !slices.ContainsFunc(m.with(counted), func(o *Version) bool { return m.actsOn(o) }) {
+			w.t.Fatalf("%s waits since %d turns of %s, and nobody knows what for: %s\n%s%s", v.Name, turns-moved, pace, v.Verdict.Reason, w.encode(w.s), w.fleet)
+		}
+	}
+}
+
+// actsOn reports whether a version that holds a place says what a person can do about that.
+func (m *machine) actsOn(v *Version) bool {
+	switch v.Verdict.Code {
+	case analysis.Paused, analysis.Unreachable, analysis.DeadlinePassed, analysis.NoTraffic:
+		return true
+	case analysis.NotInForce:
+		return m.Subscribers == 0
+	}
+	return m.HeldBy(v) != ""
+}
+
+// clean is evidence of a while without an error.
+func (w *walk) clean(pace time.Duration) Event {
+	counts := map[string]analysis.Counts{}
+	for _, v := range w.s.Versions {
+		counts[v.Name] = analysis.Counts{Requests: float64(w.s.Weight(v.Name))}
+	}
+	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: w.at.Add(-pace), To: w.at, Counts: counts}}}
 }
 
 // hear tells the state what the hub says of the Envoys.
@@ -142,6 +209,9 @@ func (w *walk) event() Event {
 		return nil
 	case k < 10:
 		w.at = w.at.Add(time.Duration(w.next()) * time.Second / 4)
+		if w.next()%8 == 0 {
+			w.at = w.at.Add(refusedFor)
+		}
 		return Tick{At: w.at}
 	case k < 11:
 		return Observed{At: w.at, Missing: &Missing{analysis.SourceUnreachable, "away"}}
@@ -342,10 +412,11 @@ func (w *walk) served() {
 		v := &w.s.Versions[i]
 		decided, given := w.s.Weight(v.Name), slotsOf(table.Slots, v.Name)
 		for _, e := range w.fleet.all {
-			if n := slotsOf(e.serves, v.Name); w.s.InForceAt(v.Name) && e.connected && !e.lagging && n != decided {
+			borne := e.refused && (&machine{State: &w.s}).bears(e.name)
+			if n := slotsOf(e.serves, v.Name); w.s.InForceAt(v.Name) && e.connected && !e.lagging && !borne && n != decided {
 				w.t.Fatalf("%d is said to be in force for %s, and %s serves %d", decided, v.Name, e.name, n)
 			}
-			if e.refused && w.fleet.generation == w.s.Generation && w.s.Nack() == nil {
+			if e.refused && !borne && w.fleet.generation == w.s.Generation && w.s.Nack() == nil {
 				w.t.Fatalf("%s refuses generation %d, and nobody knows", e.name, w.s.Generation)
 			}
 		}

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -13,9 +12,9 @@ func (m *machine) line() {
 		return
 	}
 	for _, v := range m.queued() {
-		if why := m.mustWait(v); why != "" {
-			if v.Verdict.Reason != why {
-				m.verdict(v, analysis.Wait, analysis.Holding, "%s", why)
+		if s := m.mustWait(v); s.code != "" {
+			if v.Verdict.Reason != s.why {
+				m.verdict(v, analysis.Wait, s.code, "%s", s.why)
 			}
 			continue
 		}
@@ -34,22 +33,25 @@ func (m *machine) line() {
 	}
 }
 
-// mustWait says why it is not a version's turn; empty: it is.
-func (m *machine) mustWait(v *Version) string {
+// mustWait says why it is not a version's turn.
+func (m *machine) mustWait(v *Version) shut {
+	if v.Refused != "" {
+		return because(analysis.Nack, "%s", m.spurned(v))
+	}
 	placed, most := m.placed(), m.Policy.Ramp.Canaries
 	if v.Late {
 		placed = m.with(counted)
 	}
 	if len(placed) >= most && most > 0 {
-		return fmt.Sprintf("waits in line: %d versions may be under test at once (ramp.canaries), the oldest of them is %s", most, placed[0].Name)
+		return because(analysis.Holding, "waits in line: %d versions may be under test at once (ramp.canaries), the oldest of them is %s", most, placed[0].Name)
 	}
 	if w := min(m.Policy.Ramp.First(), m.cap(v)); !m.canYield(v, w) {
-		return fmt.Sprintf("waits in line: no room for %s, stable must keep %s", share(w), share(minStable))
+		return because(analysis.Holding, "waits in line: no room for %s, stable must keep %s", share(w), share(minStable))
 	}
 	if m.lingers(v) {
-		return fmt.Sprintf("waits in line: the Envoys still have its attempt %d: %s", v.Attempt-1, m.whyNotInForce())
+		return because(analysis.NotInForce, "waits in line: the Envoys still have its attempt %d: %s", v.Attempt-1, m.whyNotInForce())
 	}
-	return ""
+	return shut{}
 }
 
 // lingers reports an attempt that begins while an Envoy may still have the one before: where that one was given something,

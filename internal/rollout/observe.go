@@ -313,6 +313,9 @@ func (m *machine) whyNotInForce() string {
 	if m.Subscribers == 0 {
 		return "no Envoy subscribes to the service's route"
 	}
+	if i := slices.IndexFunc(m.Borne, m.holdsNothingUp); i >= 0 {
+		return fmt.Sprintf("Envoy %s refuses it, and no other takes it: %s", m.Borne[i].Node, m.Borne[i].Message)
+	}
 	return "waiting for the Envoys to acknowledge it"
 }
 

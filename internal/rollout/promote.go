@@ -18,7 +18,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	limit := alarmLimit(v)
 	m.lower(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
-	v.EvidenceAt, v.Wanted = m.at, ""
+	v.EvidenceAt, v.Wanted, v.Refused = m.at, "", ""
 	if by != System { // no refusal holds back what a person wants
 		m.forgive()
 		m.Base = v.Name

@@ -151,7 +151,10 @@ func (m *machine) firstStepFits(v *Version, to int) shut {
 	return because(analysis.Holding, "no room for %s: stable must keep %s", share(to), share(minStable))
 }
 
-func (m *machine) nobodyRefuses(*Version, int) shut {
+func (m *machine) nobodyRefuses(v *Version, to int) shut {
+	if v.Refused != "" && to > m.Weight(v.Name) {
+		return because(analysis.Nack, "%s", m.spurned(v))
+	}
 	if n := m.Nack(); n != nil {
 		return because(analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", n.Node, n.Message)
 	}

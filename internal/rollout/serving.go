@@ -67,71 +67,9 @@ func (s *Serving) outdate() {
 	}
 }
 
-// Nack is the refusal of a table by an Envoy. It is remembered by the table's content: over a reload and
-// a restart, until something else is decided, a person asks for another try, or the Envoy accepts it. It
-// holds the ramp; it never holds back a cut, or what a person promotes.
-type Nack struct {
-	Content  string    `json:"content"`
-	Node     string    `json:"node"`
-	Type     string    `json:"type,omitempty"`     // of the resource, where known
-	Resource string    `json:"resource,omitempty"` // its name, where known
-	Message  string    `json:"message"`
-	At       time.Time `json:"at"`
-}
-
-// refusedFor is how long an Envoy's refusal holds up the rollouts that there are.
-const refusedFor = 10 * time.Minute
-
-// Borne is an Envoy that has refused for so long that the versions announced up to Seq go on without it.
-type Borne struct {
-	Node string `json:"node"`
-	Seq  int    `json:"seq"`
-}
-
-// bear ends what a refusal holds up after a while: those who accept it get what is decided.
-func (m *machine) bear() {
-	m.Borne = slices.DeleteFunc(slices.Clone(m.Borne), func(b Borne) bool { // nothing of then is left
-		return !slices.ContainsFunc(m.with(open), func(v *Version) bool { return v.Seq <= b.Seq })
-	})
-	for _, n := range m.Refused {
-		if m.at.Sub(n.At) < refusedFor {
-			continue
-		}
-		m.Borne = append(m.Borne, Borne{n.Node, m.Seq})
-		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(o Nack) bool { return o.Node == n.Node })
-		m.record(nil, KindNack, System, "Envoy %s has refused the table for %s: the others go on without it", n.Node, refusedFor)
-		return // one at a time: the next tick sees to the others
-	}
-}
-
-// bears reports whether a node's refusal holds up nothing of what is under test.
-func (m *machine) bears(node string) bool {
-	i := slices.IndexFunc(m.Borne, func(b Borne) bool { return b.Node == node })
-	return i >= 0 && !slices.ContainsFunc(m.with(open), func(v *Version) bool { return v.Seq > m.Borne[i].Seq })
-}
-
-// Nack is the first refusal of what is decided, nil when nobody refuses it.
-func (s *State) Nack() *Nack {
-	if len(s.Refused) == 0 {
-		return nil
-	}
-	return &s.Refused[0]
-}
-
 // InForceAt reports whether the version's decided weight is what the Envoys serve.
 func (s *State) InForceAt(name string) bool {
 	return s.InForce && slotsOf(s.Accepted, name) == s.Weight(name)
-}
-
-// refuses reports whether an Envoy refused a table of this content.
-func (s *Serving) refuses(content string) bool {
-	return slices.ContainsFunc(s.Refused, func(n Nack) bool { return n.Content == content })
-}
-
-// forgive lets what was refused be sent again.
-func (m *machine) forgive() {
-	m.retry = len(m.Refused) > 0
-	m.Refused = nil
 }
 
 // give brings what the Envoys are given up to date with what is decided.
@@ -190,6 +128,7 @@ func common(a, b []Run, base string) []Run {
 
 // applied notes how far the table is in force.
 func (m *machine) applied(e Applied) {
+	m.welcome(e)
 	m.Crowds, m.Gone = e.Crowds, e.Gone
 	for _, node := range e.Restarted { // what its former process refused says nothing
 		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(n Nack) bool { return n.Node == node })
@@ -199,12 +138,13 @@ func (m *machine) applied(e Applied) {
 		m.outdate()
 		return
 	}
-	m.Subscribers, m.Lagging, m.InForce = e.Subscribers, e.Lagging, e.InForce
+	inForce := e.InForce || e.Otherwise && !slices.ContainsFunc(e.Refusing, func(node string) bool { return !m.bears(node) })
+	m.Subscribers, m.Lagging, m.InForce = e.Subscribers, slices.Concat(e.Lagging, e.Refusing), inForce
 	m.Pinning = m.Pinning && slices.ContainsFunc(e.Crowds, func(c Crowd) bool { return !c.Present })
 	m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(n Nack) bool {
-		return n.Content == m.Content && (e.InForce || slices.Contains(e.Accepted, n.Node))
+		return n.Content == m.Content && (inForce || slices.Contains(e.Accepted, n.Node))
 	})
-	if !e.InForce {
+	if !inForce {
 		return
 	}
 	if m.Taken != m.Generation {
@@ -238,25 +178,5 @@ func (m *machine) startClocks() {
 		if v.Phase == Canary {
 			m.verdict(v, analysis.Wait, analysis.Dwell, "%s is in force", share(m.Weight(v.Name)))
 		}
-	}
-}
-
-// rejected stops the ramp: what all had accepted is served, minus what was cut since.
-func (m *machine) rejected(e Rejected) {
-	if e.Generation != m.Generation || slices.ContainsFunc(m.Refused, func(n Nack) bool { return n.Content == m.Content && n.Node == e.Node }) {
-		return
-	}
-	first := !m.refuses(m.Content)
-	m.InForce = false
-	if m.bears(e.Node) {
-		return
-	}
-	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, e.At})
-	if !first {
-		return
-	}
-	m.record(nil, KindNack, e.Node, "Envoy %s refused the table: %s; the ramp stops and the last accepted table is served", e.Node, e.Message)
-	for _, v := range m.Canaries() {
-		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", e.Node, e.Message)
 	}
 }

@@ -59,6 +59,7 @@ type Climb struct {
 	PausedFor   time.Duration `json:"paused_for,omitempty"`
 	Late        bool          `json:"late,omitempty"`    // past its deadline
 	Held        bool          `json:"held,omitempty"`    // no evidence for too long, told
+	Refused     string        `json:"refused,omitempty"` // why no Envoy takes more of it: it gets no more until that may have changed
 	Leaving     bool          `json:"leaving,omitempty"` // it lost its weight on the way back into the line, and an Envoy may still give it requests
 }
 

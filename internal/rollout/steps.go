@@ -36,6 +36,8 @@ func (s *State) HeldBy(v *Version) analysis.Code {
 		return ""
 	case v.is(inLine) && v.paused(): // the phase does not say it
 		return analysis.Paused
+	case v.Refused != "":
+		return analysis.Nack
 	case v.Late:
 		return analysis.DeadlinePassed
 	case !v.Held:

@@ -23,6 +23,7 @@ type Status struct {
 	// The rest follows from what is above.
 
 	InForce     bool // somebody has it, nobody is behind, and nobody refuses who is still waited for
+	Otherwise   bool // that would be so but for Refusals
 	Subscribers int  // connected nodes
 	Lagging     []string
 	Refusals    []Refusal // that are waited for
@@ -134,7 +135,8 @@ func (n NodeStatus) compare(o NodeStatus) int {
 // derive fills in what follows from counts and nodes.
 func (s Status) derive() Status {
 	c := s.Counts
-	s.InForce = c.Applied > 0 && c.Behind == 0 && c.Refused == 0
+	s.Otherwise = c.Applied > 0 && c.Behind == 0
+	s.InForce = s.Otherwise && c.Refused == 0
 	s.Subscribers = c.Joining + c.Applied + c.Behind + c.Lagging + c.Refused
 	s.Lagging, s.Refusals = nil, nil
 	slices.SortFunc(s.Nodes, NodeStatus.compare)

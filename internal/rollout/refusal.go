@@ -1,0 +1,162 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// Nack is the refusal of a table by an Envoy. It is remembered by the table's content: over a reload and
+// a restart, until something else is decided, a person asks for another try, or the Envoy accepts it. It
+// holds the ramp; it never holds back a cut, or what a person promotes.
+type Nack struct {
+	Content  string    `json:"content"`
+	Node     string    `json:"node"`
+	Type     string    `json:"type,omitempty"`     // of the resource, where known
+	Resource string    `json:"resource,omitempty"` // its name, where known
+	Message  string    `json:"message"`
+	At       time.Time `json:"at"`
+}
+
+const (
+	refusedFor  = 10 * time.Minute // how long an Envoy's refusal holds up the rollouts that there are
+	takenWithin = time.Minute      // after so long without an answer to what is given nobody is waited for
+)
+
+// Borne is an Envoy that has refused for so long that the versions announced up to Seq go on without it.
+type Borne struct {
+	Node    string `json:"node"`
+	Seq     int    `json:"seq"`
+	Content string `json:"content,omitempty"` // that it refused then: who refuses it later holds it up no longer
+	Message string `json:"message,omitempty"`
+}
+
+// Nack is the first refusal of what is decided, nil when nobody refuses it.
+func (s *State) Nack() *Nack {
+	if len(s.Refused) == 0 {
+		return nil
+	}
+	return &s.Refused[0]
+}
+
+// refuses reports whether an Envoy refused a table of this content.
+func (s *Serving) refuses(content string) bool {
+	return slices.ContainsFunc(s.Refused, func(n Nack) bool { return n.Content == content })
+}
+
+// forgive lets what was refused be sent again.
+func (m *machine) forgive() {
+	m.retry = len(m.Refused) > 0
+	m.Refused = nil
+}
+
+// rejected stops the ramp: what all had accepted is served, minus what was cut since.
+func (m *machine) rejected(e Rejected) {
+	if e.Generation != m.Generation || slices.ContainsFunc(m.Refused, func(n Nack) bool { return n.Content == m.Content && n.Node == e.Node }) {
+		return
+	}
+	first := !m.refuses(m.Content)
+	m.InForce = false
+	if i := slices.IndexFunc(m.Borne, func(b Borne) bool { return b.Node == e.Node && m.holdsNothingUp(b) }); i >= 0 {
+		m.Borne = slices.Clone(m.Borne)
+		m.Borne[i].Message = e.Message
+		return
+	}
+	if i := slices.IndexFunc(m.Borne, func(b Borne) bool { return b.Content == m.Content && m.holdsNothingUp(b) }); i >= 0 {
+		m.Borne = append(slices.Clone(m.Borne), Borne{e.Node, m.Borne[i].Seq, m.Content, e.Message})
+		m.record(nil, KindNack, e.Node, "Envoy %s refuses the table as well: %s; weights do not wait for it", e.Node, e.Message)
+		return
+	}
+	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, e.At})
+	if !first {
+		return
+	}
+	m.record(nil, KindNack, e.Node, "Envoy %s refused the table: %s; the ramp stops and the last accepted table is served", e.Node, e.Message)
+	for _, v := range m.Canaries() {
+		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", e.Node, e.Message)
+	}
+}
+
+// bear ends what a refusal holds up after a while: those who accept it get what is decided.
+func (m *machine) bear() {
+	m.Borne = slices.DeleteFunc(slices.Clone(m.Borne), func(b Borne) bool { // nothing of then is left
+		return !slices.ContainsFunc(m.with(open), func(v *Version) bool { return v.Seq <= b.Seq })
+	})
+	for _, n := range m.Refused {
+		if m.at.Sub(n.At) < refusedFor {
+			continue
+		}
+		m.Borne = slices.DeleteFunc(m.Borne, func(b Borne) bool { return b.Node == n.Node })
+		m.Borne = append(m.Borne, Borne{n.Node, m.Seq, n.Content, n.Message})
+		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(o Nack) bool { return o.Node == n.Node })
+		m.record(nil, KindNack, System, "Envoy %s has refused the table for %s: weights wait for it no longer", n.Node, policy.Duration(refusedFor))
+		return // one at a time: the next tick sees to the others
+	}
+	m.giveUp()
+}
+
+// bears reports whether a node's refusal holds up nothing of what the Envoys are to have.
+func (m *machine) bears(node string) bool {
+	return slices.ContainsFunc(m.Borne, func(b Borne) bool { return b.Node == node && m.holdsNothingUp(b) })
+}
+
+func (m *machine) holdsNothingUp(b Borne) bool {
+	return !slices.ContainsFunc(m.with(counted), func(v *Version) bool { return v.Seq > b.Seq && len(v.Endpoints) > 0 })
+}
+
+// giveUp takes back what no Envoy takes: who accepts is not there, and who refuses is waited for no longer. Of the
+// versions that were to have more it is the oldest, as it was refused before the younger ones came; the next time, the
+// next one. So the others go on.
+func (m *machine) giveUp() {
+	i := slices.IndexFunc(m.Borne, m.holdsNothingUp)
+	if i < 0 || m.InForce || m.Nack() != nil || m.Subscribers == 0 || m.at.Sub(m.GivenAt) < takenWithin {
+		return
+	}
+	vs := m.with(counted)
+	slices.SortStableFunc(vs, func(a, b *Version) int { return min(1, m.Weight(b.Name)) - min(1, m.Weight(a.Name)) }) // who has no weight comes last
+	for _, v := range vs {
+		had := slotsOf(m.Accepted, v.Name)
+		if v.Wanted != "" || !v.FirstWeight.IsZero() && m.Weight(v.Name) <= had {
+			continue
+		}
+		v.Refused = fmt.Sprintf("no Envoy takes %s: %s refuses it: %s", share(m.Weight(v.Name)), m.Borne[i].Node, m.Borne[i].Message)
+		if v.FirstWeight.IsZero() {
+			m.requeue(v, "%s", v.Refused)
+		} else {
+			m.lower(v, had)
+		}
+		m.verdict(v, analysis.Wait, analysis.Nack, "%s", m.spurned(v))
+		m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
+		return
+	}
+}
+
+// spurned says of a version that no Envoy takes what helps.
+func (m *machine) spurned(v *Version) string {
+	return fmt.Sprintf("%s; `canaryd resume %s %s` tries again", v.Refused, m.Policy.Service, v.Name)
+}
+
+// welcome gives what no Envoy takes another try, now that one came that has not refused it.
+func (m *machine) welcome(e Applied) {
+	if !slices.ContainsFunc(m.Versions, func(v Version) bool { return v.Refused != "" }) {
+		return
+	}
+	known := func(node string) bool {
+		return slices.ContainsFunc(m.Crowds, func(c Crowd) bool { return slices.Contains(c.Nodes, node) })
+	}
+	if len(e.Restarted) > 0 || slices.ContainsFunc(e.Crowds, func(c Crowd) bool {
+		return slices.ContainsFunc(c.Nodes, func(node string) bool { return !known(node) })
+	}) {
+		m.tryAgain()
+	}
+}
+
+// tryAgain lets versions that no Envoy took have their turn.
+func (m *machine) tryAgain() {
+	for i := range m.Versions {
+		m.Versions[i].Refused = ""
+	}
+}
