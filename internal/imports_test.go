@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,11 +105,16 @@ func noClock(t *testing.T, pkg string, f *ast.File) {
 
 func parse(t *testing.T, dir string) []*ast.File {
 	t.Helper()
+	return slices.Collect(maps.Values(parseNamed(t, dir)))
+}
+
+func parseNamed(t *testing.T, dir string) map[string]*ast.File {
+	t.Helper()
 	names, err := filepath.Glob(dir + "/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var files []*ast.File
+	files := map[string]*ast.File{}
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -117,7 +123,7 @@ func parse(t *testing.T, dir string) []*ast.File {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, f)
+		files[name] = f
 	}
 	return files
 }
@@ -136,4 +142,73 @@ func TestHouseRules(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Who may name phases to ask what a version is: the table of traits, what reads and checks stored states, and what makes
+// an exit code or a figure of each.
+var namePhases = []string{"rollout/phase.go", "rollout/sound.go", "rollout/format1.go", "../cmd/canaryd/outcome.go", "world/simulate.go"}
+
+// A phase is asked for its traits, so that a new one is a new row of one table. Only transitions name phases.
+func TestPhasesAreAskedForTraits(t *testing.T) {
+	named := map[string]bool{}
+	for _, f := range parse(t, "rollout") {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if v, ok := n.(*ast.ValueSpec); ok && len(v.Names) == 1 {
+				if id, ok := v.Type.(*ast.Ident); ok && id.Name == "Phase" {
+					named[v.Names[0].Name] = true
+				}
+			}
+			return true
+		})
+	}
+	if !named["Paused"] || len(named) < 11 {
+		t.Fatalf("the phases found are %v", named)
+	}
+	dirs := []string{"../cmd/canaryd"}
+	for pkg := range mayImport {
+		dirs = append(dirs, pkg)
+	}
+	for _, dir := range dirs {
+		for name, f := range parseNamed(t, dir) {
+			if slices.Contains(namePhases, name) {
+				continue
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				for _, e := range compared(n) {
+					if phase := phaseIn(e, dir); named[phase] {
+						t.Errorf("%s compares a phase with %s: ask for a trait (rollout/phase.go)", name, phase)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// compared is what == , != and case compare with something.
+func compared(n ast.Node) []ast.Expr {
+	switch n := n.(type) {
+	case *ast.BinaryExpr:
+		if n.Op == token.EQL || n.Op == token.NEQ {
+			return []ast.Expr{n.X, n.Y}
+		}
+	case *ast.CaseClause:
+		return n.List
+	}
+	return nil
+}
+
+// phaseIn is the name that an expression has in rollout.
+func phaseIn(e ast.Expr, dir string) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		if dir == "rollout" {
+			return e.Name
+		}
+	case *ast.SelectorExpr:
+		if x, ok := e.X.(*ast.Ident); ok && x.Name == "rollout" {
+			return e.Sel.Name
+		}
+	}
+	return ""
 }

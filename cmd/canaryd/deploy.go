@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/web"
 )
 
@@ -53,7 +52,7 @@ after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a n
 		if err := d.announce(cmd, path, a); err != nil {
 			return err
 		}
-		if v := d.v; v.Phase == rollout.Failed || v.Phase == rollout.Aborted {
+		if v := d.v; v.Phase.Cut() {
 			return d.nothingStarted(cmd)
 		}
 		if !wait {

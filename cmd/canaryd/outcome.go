@@ -46,11 +46,6 @@ func settled(v web.Version) (code int, done bool) {
 // ended reports whether a version has had its time.
 func ended(v web.Version) bool { return !v.Phase.Live() }
 
-// replaced reports whether a version has served, and another one does now.
-func replaced(v web.Version) bool {
-	return v.Phase == rollout.Warm || v.Phase == rollout.Draining || v.Phase == rollout.Retired
-}
-
 // sentence says where a version stands, and why.
 func sentence(service string, v web.Version) string {
 	line := fmt.Sprintf("%s %s: %s", service, v.Version, v.Phase)

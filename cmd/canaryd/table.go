@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/web"
 )
 
@@ -74,7 +73,7 @@ func (t *table) service(s *web.Service) {
 // shown are the versions to show: the stable one, those under test, those beside it, and those that have ended, the last
 // ones first.
 func (t *table) shown(s *web.Service) (vs []web.Version, hidden int) {
-	stable := slices.IndexFunc(s.Versions, func(v web.Version) bool { return v.Phase == rollout.Stable })
+	stable := slices.IndexFunc(s.Versions, s.IsStable)
 	for i, v := range s.Versions {
 		if ended(v) && i < stable && !t.all {
 			hidden++
@@ -84,7 +83,7 @@ func (t *table) shown(s *web.Service) (vs []web.Version, hidden int) {
 	}
 	place := func(v web.Version) int {
 		switch {
-		case v.Phase == rollout.Stable:
+		case s.IsStable(v):
 			return 0
 		case v.Phase.Waiting():
 			return 1

@@ -99,7 +99,7 @@ func (w *waiter) look(cmd *cobra.Command, s web.Service) (done bool, err error) 
 	if v == nil {
 		return true, fmt.Errorf("service %s has no version %s: `canaryd status %s` lists them", w.service, w.version, w.service)
 	}
-	late := w.attempt == 0 && replaced(*v) // it succeeded before anybody waited, and was replaced since
+	late := w.attempt == 0 && v.Phase.Replaced() // it succeeded before anybody waited, and was replaced since
 	if w.attempt == 0 {
 		w.attempt = v.Attempt
 	}

@@ -29,7 +29,7 @@ func (m *machine) wrongPhase(v *Version, verb, possible string) error {
 }
 
 func (m *machine) promoteByHand(v *Version, e Commanded) error {
-	if v.Phase == Stable {
+	if v.Name == m.Stable {
 		return refuse("version %s is stable already", v.Name)
 	}
 	if v.is(cut) && !e.Knowing {
@@ -58,31 +58,20 @@ func (m *machine) abort(v *Version, e Commanded) error {
 	case v.Phase.Waiting():
 		m.aborts(v, e.By, "aborted by hand")
 		return nil
-	case v.Phase == Stable:
+	case v.Name == m.Stable:
 		return m.abortStable(v, e.By)
-	case v.Phase == Warm || v.Phase == Draining: // an Envoy may still send users to it: always where a promotion is not stored
+	case v.is(reserve): // an Envoy may still send users to it: always where a promotion is not stored
 		m.aborts(v, e.By, "aborted by hand: its sessions end, and it is no way back")
 		return nil
 	}
 	return m.wrongPhase(v, "abort", "queued, warming, canary, paused, stable, warm or draining")
 }
 
-// aborts ends a version because a person says so.
-func (m *machine) aborts(v *Version, by, format string, args ...any) {
-	m.verdict(v, analysis.Fail, analysis.Aborted, format, args...)
-	reason := v.Verdict.Reason
-	m.end(v, Aborted)
-	m.record(v, KindAborted, by, "%s", reason)
-}
-
 // abortStable sends everything to the newest trusted version that answers; else to the newest that can be started,
 // when that answers.
 func (m *machine) abortStable(v *Version, by string) error {
 	if back := m.wayBack(); back != nil {
-		m.verdict(v, analysis.Fail, analysis.Aborted, "stable aborted by hand: everything goes back to %s", back.Name)
-		reason := v.Verdict.Reason
-		m.goBack(v, back, Aborted)
-		m.record(v, KindAborted, by, "%s", reason)
+		m.ends(v, fate{Aborted, analysis.Fail, analysis.Aborted, KindAborted, by, back}, "stable aborted by hand: everything goes back to %s", back.Name)
 		return nil
 	}
 	if back := m.revivable(); back != nil {
@@ -96,7 +85,7 @@ func (m *machine) pause(v *Version, e Commanded) error {
 	if v.paused() {
 		return nil
 	}
-	if v.Phase != Canary && v.Phase != Warming {
+	if !v.is(counted) {
 		return m.wrongPhase(v, "pause", "warming or canary")
 	}
 	v.Phase, v.PausedAt = Paused, m.at

@@ -116,7 +116,7 @@ func (m *machine) launched(e Launched) {
 		m.running(v, e.Endpoints)
 	default:
 		v.Launching = e.Note
-		if v.Phase == Warming && e.Note != "" {
+		if v.is(awaited) && e.Note != "" {
 			m.verdict(v, analysis.Wait, analysis.Unreachable, "%s", e.Note)
 		}
 	}

@@ -27,7 +27,7 @@ func (m *machine) line() {
 		}
 	}
 	for _, v := range m.in(Warming) {
-		if v.Phase == Warming { // nobody was promoted before its turn came
+		if v.is(awaited) { // nobody was promoted before its turn came
 			m.start(v)
 		}
 	}
@@ -83,7 +83,7 @@ func (m *machine) placed() []*Version {
 
 // silent reports a version that has waited for its endpoints to answer for as long as no_evidence allows.
 func (m *machine) silent(v *Version) bool {
-	return v.Phase == Warming && !v.Reachable && m.at.Sub(v.WarmingFrom) >= m.Policy.Judge.NoEvidence.For.Std()
+	return v.is(awaited) && !v.Reachable && m.at.Sub(v.WarmingFrom) >= m.Policy.Judge.NoEvidence.For.Std()
 }
 
 // canYield reports whether there is room for a weight, or would be if all canaries past their deadline went back

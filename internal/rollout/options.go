@@ -16,7 +16,7 @@ func (s *State) wayBack() *Version {
 		case v.Name == s.Stable || !v.is(reserve) || !v.Reachable || len(v.Endpoints) == 0:
 		case v.Trusted:
 			return v
-		case v.Phase == Warm && !v.Alarmed && !v.Left && last == nil:
+		case v.is(kept) && !v.Alarmed && !v.Left && last == nil:
 			last = v
 		}
 	}

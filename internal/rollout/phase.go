@@ -28,6 +28,7 @@ const (
 	live     trait = 1 << iota // has not ended. Commands, announcements and what finds versions ask
 	open                       // its fate is open: it may be aborted, superseded, and ended by those who found it
 	inLine                     // waits for its turn, or for a weight: sessions from before may live on meanwhile
+	awaited                    // its turn has come, and its first weight waits until it answers
 	counted                    // takes one of the places of ramp.canaries
 	ramped                     // goes up the steps: the ramp and its clocks ask. It takes a weight, or had one
 	weighted                   // may hold slots of its own
@@ -40,8 +41,10 @@ const (
 	judged   // evidence against it cuts it, whatever else is the matter
 	cut      // must get nothing, whatever happens: the table names it
 
-	reserve // the Envoys have it, and it is the way back where it is trusted and answers
-	reborn  // a new attempt begins when somebody announces it
+	kept     // was stable a moment ago, and has what it needs to be it again
+	relieved // was stable, and another one is now
+	reserve  // the Envoys have it, and it is the way back where it is trusted and answers
+	reborn   // a new attempt begins when somebody announces it
 
 	launched // its containers are started
 	spare    // containers that it has go on until they are idle
@@ -58,17 +61,17 @@ func (p Phase) traits() trait {
 	case Queued:
 		return live | open | timed | inLine | spare
 	case Warming:
-		return tested | inLine
+		return tested | inLine | awaited
 	case Canary, Paused:
 		return tested | ramped | weighted | pinned | judged
 	case Stable:
 		return served
 	case Warm:
-		return served | timed | weighted | probed | reserve | reborn
+		return served | timed | weighted | probed | kept | relieved | reserve | reborn
 	case Draining:
-		return served | timed | probed | reserve | reborn
+		return served | timed | probed | relieved | reserve | reborn
 	case Retired:
-		return swept | reborn
+		return swept | relieved | reborn
 	case Failed:
 		return cut
 	case Aborted:
@@ -91,6 +94,15 @@ func (p Phase) Live() bool { return p.is(live) }
 
 // Waiting reports whether the version's fate is still open.
 func (p Phase) Waiting() bool { return p.is(open) }
+
+// Cut reports whether the version must get nothing: it has failed, or a person aborted it.
+func (p Phase) Cut() bool { return p.is(cut) }
+
+// Replaced reports whether the version was stable, and another one is now.
+func (p Phase) Replaced() bool { return p.is(relieved) }
+
+// Reserve reports whether the version was stable, and the Envoys still have it.
+func (p Phase) Reserve() bool { return p.is(reserve) }
 
 // is reports whether the version has one of the traits: its phase's and, while sessions on it live on in
 // line, all that goes with getting requests.

@@ -50,13 +50,6 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	}
 }
 
-func (m *machine) supersede(v *Version, format string, args ...any) {
-	m.verdict(v, analysis.Wait, analysis.Superseded, format, args...)
-	reason := v.Verdict.Reason
-	m.end(v, Superseded)
-	m.record(v, KindSuperseded, System, "%s", reason)
-}
-
 // age orders versions by their first announcement: another attempt of an old one is no newer release.
 func (v *Version) age() int { return cmp.Or(v.First, v.Seq) }
 
@@ -211,10 +204,7 @@ func (m *machine) leave(bad *Version, code analysis.Code, why string) {
 	back := m.wayBack()
 	switch {
 	case back != nil:
-		m.verdict(bad, analysis.Fail, code, "%s: everything goes back to %s", why, back.Name)
-		reason := bad.Verdict.Reason
-		m.goBack(bad, back, Failed)
-		m.record(bad, KindReturned, System, "%s", reason)
+		m.ends(bad, fate{Failed, analysis.Fail, code, KindReturned, System, back}, "%s: everything goes back to %s", why, back.Name)
 	case !bad.Alarmed:
 		bad.Alarmed = true
 		m.record(bad, KindAlarm, System, "%s; nothing was moved: no trusted version answers%s", why, m.couldBe(bad))

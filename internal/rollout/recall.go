@@ -49,3 +49,11 @@ func (t Table) Recall(cuts []Attempt) (Table, bool) {
 	t.Generation, t.Unstored = 0, slices.Concat(t.Unstored, unstored)
 	return t, true
 }
+
+// remove has nothing raised from now on: a person takes the service away.
+func (m *machine) remove(e Removing) {
+	if !m.removing {
+		m.removing = true
+		m.record(nil, KindRemoved, e.By, "the service is removed")
+	}
+}

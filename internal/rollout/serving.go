@@ -98,7 +98,7 @@ func (s *State) fallBack(t Table) Table {
 		return t
 	}
 	base := t.Stable
-	if v := s.Version(s.Base); v != nil && v.Phase == Warm && t.Knows(v.Name) {
+	if v := s.Version(s.Base); v != nil && v.is(kept) && t.Knows(v.Name) {
 		base = v.Name
 	}
 	t.Slots = common(s.Accepted, t.Slots, base)
@@ -164,7 +164,7 @@ func (m *machine) startClocks() {
 			v.Leaving = false
 			m.unasked(v)
 		}
-		if v.Phase == Stable && v.TookOver.IsZero() && m.InForceAt(v.Name) {
+		if v.Name == m.Stable && v.TookOver.IsZero() && m.InForceAt(v.Name) {
 			v.TookOver = m.at
 			m.watchFrom(m.at)
 		}
@@ -175,7 +175,7 @@ func (m *machine) startClocks() {
 		if v.FirstWeight.IsZero() {
 			v.FirstWeight = m.at
 		}
-		if v.Phase == Canary {
+		if v.is(ramped) && !v.paused() {
 			m.verdict(v, analysis.Wait, analysis.Dwell, "%s is in force", share(m.Weight(v.Name)))
 		}
 	}

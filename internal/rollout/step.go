@@ -49,13 +49,6 @@ func Step(old State, e Event) (State, []Record, error) {
 	return s, m.records, nil
 }
 
-func (m *machine) remove(e Removing) {
-	if !m.removing {
-		m.removing = true
-		m.record(nil, KindRemoved, e.By, "the service is removed")
-	}
-}
-
 func (m *machine) take(e Event) error {
 	switch e := e.(type) {
 	case Announced:
@@ -104,22 +97,6 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 		}
 	}
 	m.records = append(m.records, r)
-}
-
-// end takes a version out: weight 0 in the same step, no pins, no further judgement.
-func (m *machine) end(v *Version, p Phase) {
-	m.lower(v, 0)
-	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
-	v.Judge, v.Wanted = nil, ""
-	v.Trusted = v.Trusted && !p.is(cut)
-}
-
-// fail cuts a version that was judged.
-func (m *machine) fail(v *Version, code analysis.Code, format string, args ...any) {
-	m.verdict(v, analysis.Fail, code, format, args...)
-	reason := v.Verdict.Reason
-	m.end(v, Failed)
-	m.record(v, KindRolledBack, System, "%s", reason)
 }
 
 func (m *machine) verdict(v *Version, o analysis.Outcome, code analysis.Code, format string, args ...any) {

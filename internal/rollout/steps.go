@@ -6,7 +6,7 @@ import "github.com/canaryd/canaryd/internal/analysis"
 // version is on the last one.
 func (s *State) StepAt(v *Version) int {
 	steps := s.Policy.Ramp.Weights()
-	if v.Phase == Stable {
+	if v.Name == s.Stable {
 		return len(steps)
 	}
 	at, w := 0, s.Weight(v.Name)

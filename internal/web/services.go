@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/controller"
-	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // mostServices are in one answer, unless a limit is named.
@@ -107,6 +106,6 @@ func (s *selection) page(list []controller.Service) Services {
 // live reports whether a service has more than a version that serves, and ones that have ended.
 func (s *Service) live() bool {
 	return len(s.Warnings) > 0 || slices.ContainsFunc(s.Versions, func(v Version) bool {
-		return v.Phase.Waiting() || v.Phase == rollout.Warm || v.Phase == rollout.Draining
+		return v.Phase.Waiting() || v.Phase.Reserve()
 	})
 }

@@ -149,6 +149,9 @@ func (out *Version) climb(s *rollout.State, v *rollout.Version) {
 
 func share(weight int) float64 { return float64(weight) / policy.FullWeight }
 
+// IsStable reports whether a version of the service is the stable one.
+func (s *Service) IsStable(v Version) bool { return s.Stable != nil && v.Version == *s.Stable }
+
 // Find returns the version of a name, or nil.
 func (s *Service) Find(version string) *Version {
 	for i := range s.Versions {
