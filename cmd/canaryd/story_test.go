@@ -36,9 +36,9 @@ judge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 5%}}
 after_promotion: {watch: 10m}
 `
 
-func newTown(t *testing.T, policy string) *town {
+func newTown(t *testing.T, policy string, config ...string) *town {
 	w := &town{t: t, dir: t.TempDir(), web: free(t), xds: free(t)}
-	w.write("canaryd.yml", "policies: [\"*.policy\"]\nmetrics: {interval: 100ms}\n")
+	w.write("canaryd.yml", "policies: [\"*.policy\"]\nmetrics: {interval: 100ms}\n"+strings.Join(config, ""))
 	w.write("shop.policy", policy)
 	w.start()
 	t.Cleanup(func() { w.stop() })

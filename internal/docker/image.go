@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -19,11 +20,12 @@ const pullMost = 15 * time.Minute
 func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	short, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
-	_, err := f.cli.ImageInspect(short, want.Image)
+	have, err := f.cli.ImageInspect(short, want.Image)
 	there := want.event()
 	there.Image, there.Note = true, "starting containers"
 	switch {
 	case err == nil && !want.Renew:
+		there.Digests = digests(want.Image, have.RepoDigests)
 		f.tell(ctx, w, there)
 		return nil
 	case err == nil:
@@ -39,8 +41,22 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.Image, failed)}
 	}
 	there.Pulled = err != nil // else it was there before
+	if have, err = f.cli.ImageInspect(ctx, want.Image); err == nil {
+		there.Digests = digests(want.Image, have.RepoDigests)
+	}
 	f.tell(ctx, w, there)
 	return nil
+}
+
+// digests are those by which the image's own repository knows it. An image that was never pulled or pushed has none.
+func digests(image string, all []string) (out []string) {
+	own, err := reference.ParseNormalizedNamed(image)
+	for _, d := range all {
+		if r, bad := reference.ParseNormalizedNamed(d); err == nil && bad == nil && r.Name() == own.Name() {
+			out = append(out, d[strings.IndexByte(d, '@')+1:])
+		}
+	}
+	return out
 }
 
 func (f *Fleet) pull(ctx context.Context, image string) error {

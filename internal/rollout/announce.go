@@ -33,9 +33,18 @@ func (m *machine) announced(e Announced) error {
 }
 
 // begins reports whether an announcement starts a new attempt of a version that is known: a person or CI wants one
-// that has served or was superseded, and says so twice of one that was cut. What merely still names a version does not.
+// that has served or was superseded, and says so twice of one that was cut. A registry does, of either, where another
+// image was pushed under its name: that is new code. What merely still names a version does not.
 func (e *Announced) begins(v *Version) bool {
-	return e.Origin == "" && (v.is(reborn) && !e.Once || v.is(cut) && e.Again)
+	if e.Once {
+		return v.is(reborn|cut) && e.isAnother(v)
+	}
+	return e.Origin == "" && (v.is(reborn) || v.is(cut) && e.Again)
+}
+
+// isAnother reports whether what was pushed is certainly not what the version runs.
+func (e *Announced) isAnother(v *Version) bool {
+	return e.Digest != "" && len(v.Digests) > 0 && !slices.Contains(v.Digests, e.Digest)
 }
 
 // attempt begins with a version that is new, or anew with one that is known: it counts as announced now. Of the old
@@ -92,6 +101,9 @@ func (m *machine) announcedAgain(v *Version, e Announced) error {
 	if e.Image != "" && e.Image != v.Image {
 		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs %s already: announce %s under another name", v.Name, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")), e.Image)}
 	}
+	if e.Once && e.isAnother(v) {
+		return m.pushedAgain(v, e)
+	}
 	if e.Origin != "" && e.Origin != v.Origin && !slices.Equal(v.Endpoints, e.Endpoints) {
 		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says %s; %s says %s: name it in one place only", v.Name, strings.Join(v.Endpoints, ", "),
 			cmp.Or(v.Origin, "who announced it"), e.Origin, strings.Join(e.Endpoints, ", "))}
@@ -101,6 +113,15 @@ func (m *machine) announcedAgain(v *Version, e Announced) error {
 	}
 	m.endpoints(v, e.Endpoints, e.By)
 	return nil
+}
+
+// pushedAgain takes another image of a live version's name in: it is what will be pulled, or too late.
+func (m *machine) pushedAgain(v *Version, e Announced) error {
+	if v.ImageAt.IsZero() {
+		v.Digests = []string{e.Digest}
+		return nil
+	}
+	return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is %s and runs another image than the one that was pushed (%s): push that under another name", v.Name, v.Phase, e.Digest)}
 }
 
 // left ends a version under test that is gone. One that serves keeps its endpoints: to take them away
@@ -126,7 +147,7 @@ func (m *machine) add(e Announced, attempt int) {
 	m.Versions = append(m.Versions, Version{
 		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
-		Launch:    Launch{Image: e.Image}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
+		Launch:    Launch{Image: e.Image, Digests: e.digests()}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
 		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
 	v := &m.Versions[len(m.Versions)-1]
@@ -144,6 +165,13 @@ func (m *machine) add(e Announced, attempt int) {
 	if e.Paused {
 		v.PausedAt = m.at
 	}
+}
+
+func (e *Announced) digests() []string {
+	if e.Digest == "" {
+		return nil
+	}
+	return []string{e.Digest}
 }
 
 // becomeStable gives a version everything that no other version holds.

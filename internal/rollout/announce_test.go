@@ -10,13 +10,14 @@ import (
 
 // Which announcement begins a new attempt of a version that is known, by the phase in which it meets it.
 func TestWhatAnAnnouncementBegins(t *testing.T) {
-	person, again, found, pushed := Announced{}, Announced{Again: true}, Announced{Origin: "file_sd"}, Announced{Once: true}
-	for phase, begins := range map[Phase][4]bool{ // a person, with --again, what finds versions, a registry
+	person, again, found := Announced{}, Announced{Again: true}, Announced{Origin: "file_sd"}
+	pushed := func(digest string) Announced { return Announced{Once: true, Digest: digest} }
+	for phase, begins := range map[Phase][6]bool{ // a person, with --again, what finds versions, a registry without a digest, with the same, with another
 		Queued: {}, Warming: {}, Canary: {}, Paused: {}, Stable: {},
-		Warm: {true, true}, Draining: {true, true}, Retired: {true, true}, Superseded: {true, true},
-		Failed: {false, true}, Aborted: {false, true},
+		Warm: {0: true, 1: true, 5: true}, Draining: {0: true, 1: true, 5: true}, Retired: {0: true, 1: true, 5: true}, Superseded: {0: true, 1: true, 5: true},
+		Failed: {1: true, 5: true}, Aborted: {1: true, 5: true},
 	} {
-		for i, e := range []Announced{person, again, found, pushed} {
+		for i, e := range []Announced{person, again, found, pushed(""), pushed("sha256:a"), pushed("sha256:b")} {
 			r := newRun(t, seedV1+"sessions: {cookie: s, ttl: 30m}\nramp: {steps: [50%, 100%]}\n")
 			r.announce("v2", "10.0.0.2:80")
 			if phase == Stable || phase.is(reborn) && phase != Superseded {
@@ -25,7 +26,7 @@ func TestWhatAnAnnouncementBegins(t *testing.T) {
 				r.step(Commanded{At: r.at, Verb: "promote", Version: "v3", Reachable: true, By: "ann"})
 			}
 			v := r.s.Version("v2")
-			v.Phase = phase
+			v.Phase, v.Digests, v.ImageAt = phase, []string{"sha256:a"}, r.at
 			if phase == Stable {
 				r.s.Version("v3").Phase, r.s.Stable = Warm, "v2"
 			}
@@ -34,9 +35,9 @@ func TestWhatAnAnnouncementBegins(t *testing.T) {
 			}
 			e.At, e.Version, e.Endpoints, e.By = r.at, "v2", []string{"10.0.0.9:80"}, "ci"
 			next, _, err := Step(r.s, e)
-			if e.Origin != "" && phase.Live() {
+			if e.Origin != "" && phase.Live() || e.Digest == "sha256:b" && !begins[i] {
 				if err == nil {
-					t.Errorf("%s, found at another place: no contradiction", phase)
+					t.Errorf("%s, at another place or another image: %+v is no contradiction", phase, e)
 				}
 				continue
 			}

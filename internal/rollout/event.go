@@ -21,7 +21,8 @@ type Announced struct {
 	Version   string    `json:"version"`
 	Endpoints []string  `json:"endpoints,omitempty"`
 	Again     bool      `json:"again,omitempty"`  // a new attempt of a version that was cut, too
-	Once      bool      `json:"once,omitempty"`   // no new attempt of a version that is known: said by what repeats itself
+	Once      bool      `json:"once,omitempty"`   // a new attempt of a version that is known only where Digest is another one: said by a registry, which repeats itself
+	Digest    string    `json:"digest,omitempty"` // of the image's manifest, where it is said
 	Image     string    `json:"image,omitempty"`  // to be started as a container; Endpoints come when it runs
 	Paused    bool      `json:"paused,omitempty"` // stays at weight 0 until `resume`: for a look by testers
 	Secret    string    `json:"secret,omitempty"`
@@ -127,6 +128,7 @@ type Launched struct {
 	Attempt    int       `json:"attempt,omitempty"`
 	Image      bool      `json:"image,omitempty"`      // is there
 	Pulled     bool      `json:"pulled,omitempty"`     // by canaryd
+	Digests    []string  `json:"digests,omitempty"`    // of the image's manifest, as registries know it
 	Endpoints  []string  `json:"endpoints,omitempty"`  // where they answer, once all of them run
 	Note       string    `json:"note,omitempty"`       // what is being done, or why it failed
 	Failed     bool      `json:"failed,omitempty"`     // they will never run

@@ -170,7 +170,7 @@ func (w *walk) event() Event {
 	case k < 3:
 		w.names++
 		if w.next()%3 == 0 {
-			return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Image: "r/x:1", Paused: w.next()%4 == 0, Again: w.next()%2 == 0}
+			return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Image: "r/x:1", Paused: w.next()%4 == 0, Again: w.next()%2 == 0, Once: w.next()%2 == 0, Digest: []string{"", "a", "b"}[w.next()%3]}
 		}
 		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0,
 			Origin: []string{"", "", "file_sd"}[w.next()%3], Once: w.next()%4 == 0}
@@ -190,6 +190,7 @@ func (w *walk) event() Event {
 		case 1:
 			e.Done = Goal(2 + w.next()%3)
 		case 2, 3:
+			e.Image, e.Digests = w.next()%2 == 0, []string{"a", "b"}[:w.next()%3]
 			e.Endpoints = []string{"172.17.0." + strconv.Itoa(2+w.next()%2) + ":8080"}
 		}
 		return e
@@ -594,7 +595,7 @@ func (w *walk) attempts(old State, e Event) {
 		switch {
 		case !ok || a.Version != v.Name || a.Origin != "":
 			w.t.Fatalf("attempt %d of %s began with %T %+v", v.Attempt, v.Name, e, e)
-		case o.Phase.is(cut) && !a.Again || !o.Phase.is(cut) && a.Once:
+		case a.Once && (a.Digest == "" || len(o.Digests) == 0 || slices.Contains(o.Digests, a.Digest)) || !a.Once && o.Phase.is(cut) && !a.Again:
 			w.t.Fatalf("attempt %d of %s, which was %s, began with %+v", v.Attempt, v.Name, o.Phase, a)
 		case !o.Phase.is(cut) && !o.Phase.is(reborn):
 			w.t.Fatalf("attempt %d of %s began while it was %s", v.Attempt, v.Name, o.Phase)

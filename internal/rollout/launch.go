@@ -105,6 +105,9 @@ func (m *machine) launched(e Launched) {
 	if e.Image && v.ImageAt.IsZero() {
 		v.ImageAt, v.Renew = m.at, false
 	}
+	if len(e.Digests) > 0 {
+		v.Digests = e.Digests
+	}
 	switch {
 	case e.Done >= Stop:
 		m.stopped(v, e)

@@ -38,6 +38,7 @@ type Version struct {
 // Launch is what is known of the containers that canaryd starts for a version.
 type Launch struct {
 	Image      string    `json:"image,omitempty"`     // it runs in such containers; empty: it does not
+	Digests    []string  `json:"digests,omitempty"`   // of the image's manifest; none: not known
 	Launching  string    `json:"launching,omitempty"` // what is being done about that
 	Renew      bool      `json:"renew,omitempty"`     // the image is to be pulled though it is there: the tag may mean another one now
 	Pulled     bool      `json:"pulled,omitempty"`    // by canaryd, which may therefore remove the image

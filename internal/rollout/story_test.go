@@ -103,7 +103,7 @@ func (st *story) run(t *testing.T, line, body string) string {
 		}
 		st.step(&out, Announced{At: st.at, Version: f[1], Origin: origin, Endpoints: []string{"10.0.0." + strconv.Itoa(len(st.s.Versions)+1) + ":80"}, Again: len(f) > 2 && f[2] == "again", Paused: len(f) > 2 && f[2] == "paused", By: "ci"})
 	case "image":
-		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], Once: len(f) > 2 && f[2] == "pushed", By: "ci"})
+		st.step(&out, Announced{At: st.at, Version: f[1], Image: "registry/shop:" + f[1], Once: len(f) > 2 && f[2] == "pushed", Digest: strings.Join(f[min(3, len(f)):], ""), By: "ci"})
 	case "docker":
 		st.docker(&out, f[1], f[2], strings.Join(f[3:], " "))
 	case "containers":
@@ -146,13 +146,15 @@ func (st *story) run(t *testing.T, line, body string) string {
 	return out.String()
 }
 
-// docker VERSION says|pulled|runs|failed|done WORDS; done is what is wanted at that moment.
+// docker VERSION says|pulled|has|runs|failed|done WORDS; done is what is wanted at that moment.
 func (st *story) docker(out *strings.Builder, version, what, words string) {
 	e := Launched{At: st.at, Version: version, Note: words, Failed: what == "failed"}
 	if v := st.s.Version(version); v != nil {
 		e.Attempt = v.Attempt
 	}
 	switch what {
+	case "has":
+		e.Note, e.Image, e.Digests = "", true, strings.Fields(words)
 	case "pulled":
 		e.Image, e.Pulled = true, true
 	case "runs":

@@ -21,6 +21,7 @@ type registryEvents struct {
 		Target struct {
 			Repository string `json:"repository"`
 			Tag        string `json:"tag"`
+			Digest     string `json:"digest"`
 		} `json:"target"`
 		Request struct {
 			Host string `json:"host"`
@@ -39,6 +40,7 @@ type Deployed struct {
 	Service string `json:"service"`
 	Version string `json:"version"`
 	Image   string `json:"image"`
+	Known   bool   `json:"known,omitempty"` // nothing was started: it is known, and the image is no other, as far as that is known
 	Refused string `json:"refused,omitempty"`
 }
 
@@ -72,7 +74,7 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			found = true
-			d, err := a.deployPushed(r, p, e.Target.Tag, "registry "+e.Request.Host)
+			d, err := a.deployPushed(r, p, rollout.Announced{Version: e.Target.Tag, Image: e.Target.Tag, Digest: e.Target.Digest, Once: true, By: "registry " + e.Request.Host})
 			if err != nil { // the registry asks again
 				a.fail(w, err)
 				return
@@ -108,16 +110,16 @@ func wants(d *policy.Docker, repository, tag string) bool {
 }
 
 // deployPushed returns an error where the same notification may have another answer later.
-func (a *api) deployPushed(r *http.Request, p *policy.Policy, tag, by string) (Deployed, error) {
-	d := Deployed{Service: p.Service, Version: tag, Image: p.Docker.Reference(tag)}
-	_, _, err := a.Controller.Announce(r.Context(), p.Service, rollout.Announced{Version: tag, Image: tag, Once: true, By: by})
+func (a *api) deployPushed(r *http.Request, p *policy.Policy, e rollout.Announced) (d Deployed, err error) {
+	d = Deployed{Service: p.Service, Version: e.Version, Image: p.Docker.Reference(e.Image)}
+	_, d.Known, err = a.Controller.Announce(r.Context(), p.Service, e)
 	var refusal *rollout.Refusal
 	if errors.As(err, &refusal) {
-		d.Refused = refusal.Message
+		d.Known, d.Refused = false, refusal.Message
 		return d, nil
 	}
 	if err != nil {
-		return d, fmt.Errorf("service %s, tag %s: %w", d.Service, tag, err)
+		return d, fmt.Errorf("service %s, tag %s: %w", d.Service, e.Version, err)
 	}
 	return d, nil
 }

@@ -38,6 +38,7 @@ type Version struct {
 	ErrorRate *float64          `json:"error_rate"`
 	Endpoints []string          `json:"endpoints"`
 	Image     string            `json:"image,omitempty"`
+	Digests   []string          `json:"digests,omitempty"`   // of the image's manifest, as registries know it
 	Launching string            `json:"launching,omitempty"` // what is being done to run the image
 	Attempt   int               `json:"attempt"`
 	Step      int               `json:"step"`                // from 1; 0: below the first, or ended
@@ -112,7 +113,7 @@ func firstLine(err error) string {
 func viewVersion(s *rollout.State, v *rollout.Version) Version {
 	out := Version{
 		Version: v.Name, Phase: v.Phase, Weight: share(s.Weight(v.Name)), InForce: s.InForceAt(v.Name), Served: share(s.Served(v.Name)), Trusted: v.Trusted, Share: s.RequestShare(v.Name),
-		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Launching: v.Launching, Attempt: v.Attempt,
+		Requests: v.Counts.Requests, Errors: v.Counts.Errors, Endpoints: v.Endpoints, Image: v.Image, Digests: v.Digests, Launching: v.Launching, Attempt: v.Attempt,
 	}
 	if v.Counts.Requests > 0 {
 		r := v.Counts.Rate()
