@@ -356,7 +356,7 @@ func (c *Controller) applied() {
 		c.lossy(&st)
 		u.fleet = st
 		for _, a := range st.Recalled {
-			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number})
+			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number, ID: a.ID})
 		}
 		var refusing []string
 		for _, r := range st.Refusals {

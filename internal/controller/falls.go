@@ -38,7 +38,7 @@ func (u *unit) owed() (fall, bool) {
 	if v == nil || !v.Cut() || u.outbox.cutting(v.Name) || !u.outbox.durable.Knows(u.state.Stable) {
 		return fall{}, false
 	}
-	return fall{v.Name, v.Attempt}, true
+	return fall{v.Name, v.Identity()}, true
 }
 
 // returns reports that a person left what the Envoys have as stable for a version that they have as well: that is a
@@ -65,8 +65,8 @@ func (c *Controller) takeAway(u *unit, version, by string) (taken bool, err erro
 			continue
 		}
 		reason := fmt.Sprintf("aborted by hand: %s has everything until %s is stored, and the Envoys have it", o.Name, u.state.Stable)
-		c.takes(u, []rollout.Record{{At: now, Service: u.state.Policy.Service, Version: version, Attempt: v.Attempt, Kind: rollout.KindAborted, Reason: reason, By: by,
-			Before: u.state.Weights(), After: u.state.Weights()}}, []fall{{version, v.Attempt}}, o.Name)
+		c.takes(u, []rollout.Record{{At: now, Service: u.state.Policy.Service, Version: version, Kind: rollout.KindAborted, Reason: reason, By: by,
+			Before: u.state.Weights(), After: u.state.Weights()}}, []fall{{version, v.Identity()}}, o.Name)
 		return true, nil
 	}
 	return false, &rollout.Refusal{Message: fmt.Sprintf("version %s is %s, and served until %s is stored: the Envoys have no trusted version that answers to take its place meanwhile", version, v.Phase, u.state.Stable)}

@@ -32,16 +32,16 @@ type outbox struct {
 type cut struct {
 	decision uint64
 	version  string
-	heir     string    // the stable version then: it takes the place of version, where that is the stable one of what is durable
-	due      time.Time // it goes out then, stored or not; only ever moved forward
-	ended    []int     // attempts that it ended: the Envoys are asked to remember them
+	heir     string            // the stable version then: it takes the place of version, where that is the stable one of what is durable
+	due      time.Time         // it goes out then, stored or not; only ever moved forward
+	ended    []rollout.Attempt // attempts that it ended: the Envoys are asked to remember them
 }
 
-// fall is what a decision says of a version that is to get nothing: that an attempt ended, or with attempt 0 only
+// fall is what a decision says of a version that is to get nothing: that an attempt ended, or with none only
 // that it gets nothing for now.
 type fall struct {
 	version string
-	attempt int
+	attempt rollout.Attempt
 }
 
 // shown names a table that was taken: the durable one of a decision, without what was due.
@@ -62,7 +62,7 @@ func (o *outbox) Decide(now time.Time, falls []fall, heir string, slow bool) uin
 		}
 		c := &o.cuts[i]
 		c.decision = o.decided // its heir stays: a later one may owe its place to a promotion that is not stored
-		if f.attempt > 0 {
+		if f.attempt.Number > 0 {
 			c.ended = append(slices.Clip(c.ended), f.attempt)
 		}
 	}
@@ -134,9 +134,7 @@ func (o *outbox) Visible(now time.Time) (rollout.Table, bool) {
 	t, names := o.durable, make([]string, len(gone))
 	for i, c := range gone {
 		names[i] = c.version
-		for _, n := range c.ended {
-			t.Unstored = append(slices.Clip(t.Unstored), rollout.Attempt{Version: c.version, Number: n})
-		}
+		t.Unstored = slices.Concat(t.Unstored, c.ended)
 	}
 	if !slices.ContainsFunc(names, t.Knows) {
 		return t, true

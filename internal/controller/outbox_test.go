@@ -142,11 +142,15 @@ func (d *desk) decide() {
 	}
 }
 
+func (m made) attempt(version string) rollout.Attempt {
+	return rollout.Attempt{Version: version, Number: m.attempts[version]}
+}
+
 func (m made) falls() (fs []fall) {
 	for _, v := range m.cuts {
 		f := fall{version: v}
 		if m.ended {
-			f.attempt = m.attempts[v]
+			f.attempt = m.attempt(v)
 		}
 		fs = append(fs, f)
 	}
@@ -248,7 +252,7 @@ func (d *desk) endsAreNamed(t rollout.Table) {
 	may := map[rollout.Attempt]bool{}
 	for i, m := range d.made {
 		for _, v := range m.cuts {
-			a := rollout.Attempt{Version: v, Number: m.attempts[v]}
+			a := m.attempt(v)
 			if i+1 <= d.stored || !m.ended {
 				continue
 			}

@@ -198,23 +198,78 @@ func TestWhatAnotherKeySealedIsIgnored(t *testing.T) {
 
 // What is named in the table by kind of record: an attempt that ended, and never a version that may come back by itself.
 func TestOnlyWhatEndsAnAttemptIsNamed(t *testing.T) {
+	third := rollout.Attempt{Version: "v2", Number: 3, ID: "0123abcd"}
 	for _, k := range rollout.Kinds() {
 		var o outbox
 		now := time.Unix(1_700_000_000, 0)
 		first := o.Decide(now, nil, "v1", false)
 		o.Begin()
 		o.Stored(now, first, made{stable: "v1", weights: map[string]int{"v1": 9000, "v2": 1000}}.table(first))
-		o.Decide(now, newUnit(rollout.State{}).falls([]rollout.Record{{Kind: k, Version: "v2", Attempt: 3}}), "v1", false)
+		o.Decide(now, newUnit(rollout.State{}).falls([]rollout.Record{{Kind: k, Version: "v2", Attempt: third}}), "v1", false)
 		if t0, _ := o.Visible(now); len(t0.Unstored) > 0 {
 			t.Errorf("%s: %v is named before its cut goes out", k, t0.Unstored)
 		}
 		tab, _ := o.Visible(now.Add(cutPatience))
 		var want []rollout.Attempt
 		if k.Final() {
-			want = []rollout.Attempt{{Version: "v2", Number: 3}}
+			want = []rollout.Attempt{third}
 		}
 		if got := weightsOf(tab)["v2"]; !slices.Equal(tab.Unstored, want) || (got == 0) != k.Cut() {
 			t.Errorf("%s: %v is named, v2 gets %d", k, tab.Unstored, got)
 		}
+	}
+}
+
+// reborn has the service removed and begin anew: its policy is away for a moment on a disk that hangs.
+func (b *patient) reborn() {
+	b.t.Helper()
+	ctx := b.t.Context()
+	b.write("service: other\n")
+	if err := b.daemon.Reload(ctx, "ann"); err != nil {
+		b.t.Fatal(err)
+	}
+	thaw := b.freeze()
+	b.unstored(b.daemon.Delete(ctx, "shop", "ann"))
+	b.write(tenPercent)
+	b.unstored(b.daemon.Reload(ctx, "ann"))
+	thaw()
+	time.Sleep(5 * time.Second)
+}
+
+// A number comes twice: of an attempt that was lost in the crash, and when the service begins anew. What the Envoys
+// remember of the other one fails nothing.
+func TestAnAttemptWithTheSameNumberIsNotRecalled(t *testing.T) {
+	for name, c := range map[string]struct {
+		cut, before func(b *patient)
+		attempt     int
+	}{
+		"another second attempt": {func(b *patient) {
+			b.aborts("v2")
+			b.announcesUnstored("v2", true)
+			b.aborts("v2")
+			b.join() // whoever connects now is told of both
+			time.Sleep(3 * time.Second)
+		}, func(*patient) {}, 2},
+		"another life": {func(b *patient) { b.aborts("v2") }, (*patient).reborn, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			killedAfterTheCut(t, c.cut, func(b *patient) {
+				b.disk.set(0, nil)
+				b.start()
+				b.staysRecalled("v2")
+				c.before(b)
+				_, _, err := b.daemon.Announce(b.t.Context(), "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, Again: true, Paused: true, By: "ci"})
+				if err != nil {
+					b.t.Fatal(err)
+				}
+				time.Sleep(3 * time.Second)
+				b.stop() // the route is the one from before the crash: the Envoys present it again
+				b.start()
+				time.Sleep(10 * time.Second)
+				if v := b.version("v2"); v.Phase != rollout.Paused || v.Attempt != c.attempt {
+					b.t.Errorf("attempt %d of v2 is %s: %+v", v.Attempt, v.Phase, v.Verdict)
+				}
+			})
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -36,6 +37,7 @@ type bubble struct {
 	disk   *disk
 	stop   func()
 	dialer *dialer
+	join   func() // has another Envoy begin
 }
 
 // dialer leads to whichever daemon runs at present.
@@ -60,18 +62,20 @@ func newBubble(t *testing.T, policyText string, envoys int, traffic world.Traffi
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{}, envoys)
-	for i := range envoys {
-		e := world.NewEnvoy(fmt.Sprintf("edge-%d", i), uint64(i), traffic)
+	var running sync.WaitGroup
+	b.join = func() {
+		n := len(b.fleet)
+		e := world.NewEnvoy(fmt.Sprintf("edge-%d", n), uint64(n), traffic)
 		b.fleet = append(b.fleet, e)
-		go func() { e.Run(ctx, conn); done <- struct{}{} }()
+		running.Go(func() { e.Run(ctx, conn) })
+	}
+	for range envoys {
+		b.join()
 	}
 	t.Cleanup(func() {
 		b.stop()
 		cancel()
-		for range envoys {
-			<-done
-		}
+		running.Wait()
 		_ = conn.Close()
 		synctest.Wait()
 	})

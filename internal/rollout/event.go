@@ -170,6 +170,7 @@ type Recalled struct {
 	At      time.Time `json:"at"`
 	Version string    `json:"version"`
 	Attempt int       `json:"attempt"`
+	ID      string    `json:"id,omitempty"` // of that attempt; none: whichever has the number
 }
 
 // Removing says that a person has the service removed. Until that is stored its versions are judged and cut, and
@@ -217,7 +218,7 @@ type Record struct {
 	At      time.Time         `json:"at"`
 	Service string            `json:"service"`
 	Version string            `json:"version,omitempty"`
-	Attempt int               `json:"-"` // of the version
+	Attempt Attempt           `json:"-"` // of the version
 	Kind    Kind              `json:"event"`
 	Reason  string            `json:"reason"`
 	By      string            `json:"by"`

@@ -2,27 +2,40 @@ package rollout
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 )
 
-// Attempt is one attempt of a version.
+// Attempt is one attempt of a version. A number comes twice where an attempt is lost with a crash, and where a service
+// begins anew; an ID does not.
 type Attempt struct {
 	Version string
 	Number  int
+	ID      string // IDLength hex digits, of a hash of what is random in every attempt
 }
+
+// IDLength is the length of an Attempt's ID.
+const IDLength = 8
 
 // Compare orders attempts.
 func (a Attempt) Compare(b Attempt) int {
-	return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Number, b.Number))
+	return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Number, b.Number), cmp.Compare(a.ID, b.ID))
+}
+
+// Identity is the present attempt of a version.
+func (v *Version) Identity() Attempt {
+	sum := sha256.Sum256([]byte(v.Pin))
+	return Attempt{v.Name, v.Attempt, hex.EncodeToString(sum[:IDLength/2])}
 }
 
 // recalled fails an attempt that was cut before, by a canaryd that ended before it could store that. Whatever has
 // become of the version since counts for more: a newer attempt, and what a person promoted.
 func (m *machine) recalled(e Recalled) {
 	v := m.Version(e.Version)
-	if v == nil || v.Attempt != e.Attempt || !v.onTrial() {
+	if v == nil || v.Attempt != e.Attempt || e.ID != "" && e.ID != v.Identity().ID || !v.onTrial() {
 		return
 	}
 	m.fail(v, analysis.Recalled, "it had been cut when canaryd ended before it could store that; an Envoy that came back still knew. Why it was cut is in canaryd's log from before its start")
@@ -38,8 +51,8 @@ func (t Table) Recall(cuts []Attempt) (Table, bool) {
 	var names []string
 	var unstored []Attempt
 	for _, c := range t.Clusters {
-		if a := (Attempt{c.Version, c.Attempt}); c.OnTrial && slices.Contains(cuts, a) {
-			names, unstored = append(names, c.Version), append(unstored, a)
+		if c.OnTrial && slices.Contains(cuts, c.Attempt) {
+			names, unstored = append(names, c.Version), append(unstored, c.Attempt)
 		}
 	}
 	if len(names) == 0 {

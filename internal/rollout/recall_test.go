@@ -37,9 +37,14 @@ func TestWhatARecallFails(t *testing.T) {
 	} {
 		r := newRun(t, seedV1+rampOfRecall)
 		r.announce("v2", "10.0.0.2:80")
+		first := r.s.Version("v2").Identity()
 		c.story(r)
 		was, told := r.s.Version("v2").Phase, len(r.log)
-		r.step(Recalled{At: r.at, Version: "v2", Attempt: 1})
+		r.step(Recalled{At: r.at, Version: "v2", Attempt: 1, ID: "00000000"}) // one of the same number, that was lost in a crash
+		if p := r.s.Version("v2").Phase; p != was {
+			t.Errorf("%s: it was %s, and is %s by what another attempt did", c.what, was, p)
+		}
+		r.step(Recalled{At: r.at, Version: "v2", Attempt: 1, ID: first.ID})
 		v := r.s.Version("v2")
 		if !c.fails {
 			if v.Phase != was || len(r.log) != told {
@@ -51,7 +56,7 @@ func TestWhatARecallFails(t *testing.T) {
 		if v.Phase != Failed || r.s.Weight("v2") != 0 || v.Verdict.Outcome != analysis.Fail || v.Verdict.Code != analysis.Recalled {
 			t.Errorf("%s: it is %s with %d, %+v", c.what, v.Phase, r.s.Weight("v2"), v.Verdict)
 		}
-		if last.Kind != KindRolledBack || last.Attempt != 1 || last.After["v2"] != 0 || !strings.Contains(last.Reason, "before it could store that") {
+		if last.Kind != KindRolledBack || last.Attempt != v.Identity() || last.After["v2"] != 0 || !strings.Contains(last.Reason, "before it could store that") {
 			t.Errorf("%s: %+v", c.what, last)
 		}
 	}
@@ -92,13 +97,16 @@ func TestATableWithoutWhatIsRecalled(t *testing.T) {
 	r.announce("v2", "10.0.0.2:80")
 	r.announce("v3", "10.0.0.3:80")
 	whole := r.s.Table()
-	for _, none := range [][]Attempt{nil, {{"v2", 2}}, {{"v1", 1}}, {{"v9", 1}}} {
+	v2 := r.s.Version("v2").Identity()
+	another, second := v2, v2
+	another.ID, second.Number = "00000000", 2
+	for _, none := range [][]Attempt{nil, {second}, {another}, {r.s.Version("v1").Identity()}, {{"v9", 1, v2.ID}}} {
 		if got, changed := whole.Recall(none); changed || got.Generation != whole.Generation || slotsOf(got.Slots, "v2") != 1000 {
 			t.Errorf("%v: %+v", none, got)
 		}
 	}
-	got, changed := whole.Recall([]Attempt{{"v1", 1}, {"v2", 1}, {"v3", 7}})
-	if !changed || got.Generation != 0 || !slices.Equal(got.Unstored, []Attempt{{"v2", 1}}) || !slices.Contains(got.Cut, "v2") {
+	got, changed := whole.Recall([]Attempt{r.s.Version("v1").Identity(), v2, {"v3", 7, v2.ID}})
+	if !changed || got.Generation != 0 || !slices.Equal(got.Unstored, []Attempt{v2}) || !slices.Contains(got.Cut, "v2") {
 		t.Errorf("%v %+v", changed, got)
 	}
 	if len(whole.Unstored) > 0 || !whole.Knows("v2") {

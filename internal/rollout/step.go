@@ -90,7 +90,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 		r.By = System
 	}
 	if v != nil {
-		r.Version, r.Attempt = v.Name, v.Attempt
+		r.Version, r.Attempt = v.Name, v.Identity()
 		if v.Verdict.Code != "" {
 			verdict := v.Verdict
 			r.Verdict = &verdict

@@ -27,7 +27,7 @@ type Cluster struct {
 	Endpoints []string
 	Pinned    bool   // sessions on it are honoured
 	Pin       string // value of their cookie
-	Attempt   int
+	Attempt   Attempt
 	OnTrial   bool // that it was cut may be recalled
 }
 
@@ -52,7 +52,7 @@ func (s *State) decided() Table {
 			t.Cut = append(t.Cut, v.Name)
 		case len(v.Endpoints) > 0 && v.is(routable):
 			honoured := s.Policy.Sessions != nil && v.is(pinned) && v.Reachable
-			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, honoured, v.Pin, v.Attempt, v.onTrial()})
+			t.Clusters = append(t.Clusters, Cluster{v.Name, v.Endpoints, honoured, v.Pin, v.Identity(), v.onTrial()})
 		}
 	}
 	if v := s.Version(s.Stable); v == nil || len(v.Endpoints) == 0 {

@@ -148,7 +148,7 @@ func (p *play) edition(n int) *edition {
 	forms.table.Generation, forms.table.Clusters = p.published, slices.Clone(forms.table.Clusters)
 	for i := range forms.table.Clusters {
 		c := &forms.table.Clusters[i]
-		c.Attempt, c.OnTrial = p.attempts[c.Version], c.Version != "v1" && c.Version != forms.table.Stable
+		c.Attempt, c.OnTrial = nth(c.Version, p.attempts[c.Version]), c.Version != "v1" && c.Version != forms.table.Stable
 	}
 	fresh.forms = &forms
 	return &fresh
@@ -315,7 +315,7 @@ func (p *play) cutUnstored(version string) {
 		return
 	}
 	now := p.hub.services["shop"].edition
-	t, changed := now.forms.table.Recall([]rollout.Attempt{{Version: version, Number: p.attempts[version]}})
+	t, changed := now.forms.table.Recall([]rollout.Attempt{nth(version, p.attempts[version])})
 	if !changed {
 		return
 	}
@@ -339,7 +339,7 @@ func (e *modelled) recalls(req *discovery.DeltaDiscoveryRequest) {
 	_, cuts := testKey.open("shop", req.InitialResourceVersions["shop"])
 	before, was := maps.Clone(p.hub.cat.resources), svc.edition
 	for _, c := range p.edition(p.table).forms.table.Clusters {
-		if c.OnTrial && slices.Contains(cuts, rollout.Attempt{Version: c.Version, Number: c.Attempt}) {
+		if c.OnTrial && slices.Contains(cuts, c.Attempt) {
 			p.recalled[c.Version] = true
 			p.tell("%s remembers that %s was cut", e.id, c.Version)
 		}

@@ -13,8 +13,9 @@ import (
 )
 
 // The Envoys remember cuts for canaryd. A route that cuts what nothing stored says to be cut names it in its version,
-// which an Envoy presents when it comes back: `<hash>!v2.1,v3.1!<MAC>` for the first attempts of v2 and v3. So a
-// canaryd that died before it could store a cut is told by who carries it out.
+// which an Envoy presents when it comes back: `<hash>!v2.1,v3.1!<IDs><MAC>` for the first attempts of v2 and v3. So a
+// canaryd that died before it could store a cut is told by who carries it out. The IDs tell attempts apart that have
+// the same number.
 //
 // Inside canaryd a version is the hash alone: only the hash decides what is unchanged. What follows it is written
 // when a route is encoded (seal), and read when an Envoy presents it (open).
@@ -33,19 +34,19 @@ const (
 // are named: what is stored is older than all of them.
 func (k Key) seal(service, hash string, cuts []rollout.Attempt) string {
 	var named []string
-	length := 0
+	ids, length := "", 0
 	for _, a := range cuts {
 		name := a.Version + "." + strconv.Itoa(a.Number)
-		if length += len(name) + 1; length > maxNamed {
+		if length += len(name) + 1 + len(a.ID); length > maxNamed {
 			break
 		}
-		named = append(named, name)
+		named, ids = append(named, name), ids+a.ID
 	}
 	if len(k) == 0 || len(named) == 0 {
 		return hash
 	}
-	text := hash + "!" + strings.Join(named, ",")
-	return text + "!" + k.mac(service, text)
+	text := hash + "!" + strings.Join(named, ",") + "!" + ids
+	return text + k.mac(service, text)
 }
 
 // mac ties a text to a service. A service has no slash in its name.
@@ -65,16 +66,17 @@ func (k Key) open(service, version string) (hash string, cuts []rollout.Attempt)
 	if len(k) == 0 || len(version) > hashLength+1+maxNamed+1+2*macLength {
 		return hash, nil
 	}
-	end := strings.LastIndexByte(version, '!')
-	text, mac := version[:end], version[end+1:]
-	if end == hashLength || !hmac.Equal([]byte(mac), []byte(k.mac(service, text))) {
+	end, at := strings.LastIndexByte(version, '!'), len(version)-2*macLength
+	if end == hashLength || at <= end || !hmac.Equal([]byte(version[at:]), []byte(k.mac(service, version[:at]))) {
 		return hash, nil
 	}
-	for named := range strings.SplitSeq(text[hashLength+1:], ",") {
+	ids := version[end+1 : at]
+	for named := range strings.SplitSeq(version[hashLength+1:end], ",") {
 		a, ok := attempt(named)
-		if !ok { // another canaryd's way to write it
+		if !ok || len(ids) < rollout.IDLength { // another canaryd's way to write it
 			return hash, nil
 		}
+		a.ID, ids = ids[:rollout.IDLength], ids[rollout.IDLength:]
 		cuts = append(cuts, a)
 	}
 	return hash, cuts
