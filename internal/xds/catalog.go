@@ -144,6 +144,9 @@ func (f *forms) part(can func(version string) bool) *Resource {
 			without = append(without, c.Version)
 		}
 	}
+	if len(without) == 0 {
+		return f.whole
+	}
 	key := strings.Join(without, " ")
 	if r := f.parts[key]; r != nil {
 		return r

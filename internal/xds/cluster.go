@@ -74,12 +74,16 @@ func namedCluster(p *policy.Policy, id ClusterID, c rollout.Cluster) ([]*Resourc
 	if err != nil {
 		return nil, err
 	}
-	cds.byDNS = byDNS
+	cds.byDNS, cds.attempts = byDNS, []rollout.Attempt{c.Attempt}
 	if byDNS {
 		return []*Resource{cds}, nil
 	}
 	eds, err := newResource(TypeEndpoint, name, cla)
-	return []*Resource{cds, eds}, err
+	if err != nil {
+		return nil, err
+	}
+	eds.attempts = cds.attempts
+	return []*Resource{cds, eds}, nil
 }
 
 func isHostName(e string) bool {

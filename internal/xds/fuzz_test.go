@@ -23,6 +23,8 @@ import (
 //
 //   - no route goes out that names a cluster which the Envoy did not accept;
 //   - no route goes out that names what was cut, and one without it is the first thing to go out;
+//   - no endpoints of another attempt of a version go to an Envoy that may send requests there by a route made for an
+//     earlier one, until the version is stable; and no route goes out for an attempt whose endpoints are not there;
 //   - in the end an Envoy that refuses nothing has the present table and no other clusters, and one that accepts
 //     stable has a route, without what was cut;
 //   - a cut that was not stored when canaryd died stays out from when an Envoy that accepted it presents it;
@@ -38,7 +40,7 @@ func FuzzStream(f *testing.F) {
 		}
 		f.Add(story)
 	}
-	built := map[int]*edition{}
+	built := map[draft]*edition{}
 	f.Fuzz(func(t *testing.T, story []byte) {
 		newPlay(t, built, story).run()
 	})
@@ -59,13 +61,15 @@ type play struct {
 	whole     []byte
 	loud      bool // what happens is written down: only for a story that fails
 	told      []string
-	built     map[int]*edition
+	built     map[draft]*edition
 	hub       *Hub
 	at        time.Time
-	table     int             // published; -1: none
-	attempts  map[string]int  // present ones
-	cut       map[string]bool // published as cut since, and not stored
-	recalled  map[string]bool // presented as cut, and not decided yet
+	table     int                                 // published; -1: none
+	attempts  draft                               // present ones, and the table
+	contents  map[string]map[rollout.Attempt]bool // version of endpoints: of which attempts they were
+	judged    map[rollout.Attempt]bool            // has been stable
+	cut       map[string]bool                     // published as cut since, and not stored
+	recalled  map[string]bool                     // presented as cut, and not decided yet
 	envoys    []*modelled
 	published uint64
 }
@@ -89,6 +93,7 @@ type modelled struct {
 	nackedV map[Ref]string
 	secret  bool // it accepted something that canaryd was not told of
 	route   *Resource
+	latest  *Resource // the route that was sent last on this stream
 }
 
 type arrival struct {
@@ -96,8 +101,8 @@ type arrival struct {
 	nonce string
 }
 
-func newPlay(t *testing.T, built map[int]*edition, story []byte) *play {
-	p := &play{t: t, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: map[string]int{"v1": 1, "v2": 1, "v3": 1}}
+func newPlay(t *testing.T, built map[draft]*edition, story []byte) *play {
+	p := &play{t: t, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: draft{v1: 1, v2: 1, v3: 1}, contents: map[string]map[rollout.Attempt]bool{}, judged: map[rollout.Attempt]bool{}}
 	p.start()
 	for i := range 2 {
 		p.envoys = append(p.envoys, &modelled{p: p, id: fmt.Sprint("edge-", i), build: 40, refuses: map[string]bool{}, have: map[Ref]*Resource{}})
@@ -132,24 +137,38 @@ func (p *play) fail(format string, args ...any) {
 
 const tables = 2 * 3 * 3 * 2 * 2
 
+// draft is a table that may be published, and the attempts in it.
+type draft struct{ table, v1, v2, v3 int }
+
+func (d *draft) number(version string) *int {
+	return map[string]*int{"v1": &d.v1, "v2": &d.v2, "v3": &d.v3}[version]
+}
+
+func (p *play) attempt(version string) rollout.Attempt {
+	return nth(version, *p.attempts.number(version))
+}
+
 // edition builds the nth table: which version is stable, what v2 and v3 are, v1 pinned or not, other endpoints.
 func (p *play) edition(n int) *edition {
-	e := p.built[n]
+	p.attempts.table = n
+	e := p.built[p.attempts]
 	if e == nil {
+		t := nthTable(n)
+		for i := range t.Clusters {
+			c := &t.Clusters[i]
+			c.Attempt, c.OnTrial = p.attempt(c.Version), c.Version != "v1" && c.Version != t.Stable
+			c.Endpoints[0] = fmt.Sprintf("127.0.%d.1:%s", c.Attempt.Number%3, c.Endpoints[0]) // some attempts have the same
+		}
 		var err error
-		if e, err = build(nthTable(n), nil, nil, p.hub.log); err != nil {
+		if e, err = build(t, nil, nil, p.hub.log); err != nil {
 			p.t.Fatal(err)
 		}
-		p.built[n] = e
+		p.built[p.attempts] = e
 	}
 	fresh := *e
 	forms := *e.forms
 	forms.parts = map[string]*Resource{}
-	forms.table.Generation, forms.table.Clusters = p.published, slices.Clone(forms.table.Clusters)
-	for i := range forms.table.Clusters {
-		c := &forms.table.Clusters[i]
-		c.Attempt, c.OnTrial = nth(c.Version, p.attempts[c.Version]), c.Version != "v1" && c.Version != forms.table.Stable
-	}
+	forms.table.Generation = p.published
 	fresh.forms = &forms
 	return &fresh
 }
@@ -164,9 +183,9 @@ func nthTable(n int) rollout.Table {
 		case 0: // cut
 			t.Cut = append(t.Cut, version)
 		case 1: // known, without weight
-			t.Clusters = append(t.Clusters, rollout.Cluster{Version: version, Endpoints: []string{fmt.Sprint("127.0.0.1:", port)}})
+			t.Clusters = append(t.Clusters, rollout.Cluster{Version: version, Endpoints: []string{fmt.Sprint(port)}})
 		case 2:
-			t.Clusters = append(t.Clusters, rollout.Cluster{Version: version, Endpoints: []string{fmt.Sprint("127.0.0.1:", port)}, Pinned: true, Pin: version})
+			t.Clusters = append(t.Clusters, rollout.Cluster{Version: version, Endpoints: []string{fmt.Sprint(port)}, Pinned: true})
 			t.Slots = append(t.Slots, rollout.Run{Version: version, Count: 1000})
 		}
 	}
@@ -201,6 +220,11 @@ func (p *play) step() {
 	case 0, 1:
 		if p.next(4) > 0 { // else it was decided before anybody knew
 			p.begin()
+		}
+		for _, v := range []string{"v1", "v2", "v3"} {
+			if p.next(4) == 0 {
+				p.again(v)
+			}
 		}
 		p.publish(p.next(tables))
 	case 2, 3, 4:
@@ -260,8 +284,31 @@ func (p *play) publish(n int) {
 	}
 	p.table = n
 	ed := p.edition(n)
-	p.tell("publish %d: slots %v, clusters %v, cut %v", n, ed.forms.table.Slots, ed.forms.whole.clusters, ed.forms.table.Cut)
+	p.tell("publish %d as %.4s, attempts %v: slots %v, clusters %v, cut %v", n, ed.forms.whole.Version, p.attempts, ed.forms.table.Slots, ed.forms.whole.clusters, ed.forms.table.Cut)
 	p.install(ed, was)
+}
+
+// again begins another attempt of a version.
+func (p *play) again(version string) {
+	*p.attempts.number(version)++
+	delete(p.cut, version)
+	delete(p.recalled, version)
+}
+
+// note remembers which attempts are served where.
+func (p *play) note() {
+	stable := p.hub.cat.routes["shop"].table.Stable
+	for r, res := range p.hub.cat.resources {
+		if r.Type != TypeEndpoint {
+			continue
+		}
+		if p.contents[res.Version] == nil {
+			p.contents[res.Version] = map[rollout.Attempt]bool{}
+		}
+		a := res.attempts[0]
+		p.contents[res.Version][a] = true
+		p.judged[a] = p.judged[a] || a.Version == stable
+	}
 }
 
 // install serves an edition, and holds that the Envoys hear of what it cuts.
@@ -283,6 +330,7 @@ func (p *play) install(ed *edition, was string) {
 }
 
 func (p *play) installed(ed *edition, was string, before map[Ref]*Resource) {
+	p.note()
 	for _, e := range p.envoys {
 		for r, v := range e.nackedV {
 			if old, res := before[r], p.hub.cat.resources[r]; r.Type == TypeRoute || old == nil || res == nil || res.Version != old.Version {
@@ -301,9 +349,9 @@ func (p *play) installed(ed *edition, was string, before map[Ref]*Resource) {
 
 // begin decides what was cut: it is over, and new attempts begin.
 func (p *play) begin() {
-	for v := range p.attempts {
+	for _, v := range []string{"v2", "v3"} {
 		if p.cut[v] || p.recalled[v] {
-			p.attempts[v]++
+			p.again(v)
 		}
 	}
 	p.cut, p.recalled = map[string]bool{}, map[string]bool{}
@@ -315,7 +363,7 @@ func (p *play) cutUnstored(version string) {
 		return
 	}
 	now := p.hub.services["shop"].edition
-	t, changed := now.forms.table.Recall([]rollout.Attempt{nth(version, p.attempts[version])})
+	t, changed := now.forms.table.Recall([]rollout.Attempt{p.attempt(version)})
 	if !changed {
 		return
 	}
@@ -373,17 +421,16 @@ func (e *modelled) cut(f *forms) {
 	if ok && reply.typ == TypeRoute {
 		return // without it, as arrives has held
 	}
-	if last := p0(e.p, e.last[r]); last == nil || slices.ContainsFunc(f.whole.cut, last.names) {
+	if e.latest == nil || slices.ContainsFunc(f.whole.cut, e.latest.names) {
 		e.p.fail("%s serves %v, and the cut of %v is not the first thing to go out: %s", e.id, e.route.clusters, f.whole.cut, shortType(reply.typ))
 	}
 }
 
-// p0 finds a form of the present route.
-func p0(p *play, version string) *Resource { return p.hub.cat.routes["shop"].find(version) }
-
 func (p *play) remove() {
 	p.tell("remove")
-	p.begin()
+	for _, v := range []string{"v1", "v2", "v3"} { // numbers go on in the next life
+		p.again(v)
+	}
 	if err := p.hub.Remove("shop"); err != nil {
 		p.t.Fatal(err)
 	}
@@ -435,7 +482,7 @@ func (e *modelled) connect(same bool) {
 		delete(e.nacked, r) // the minimal route is tried again
 	}
 	e.s = e.p.hub.open(nodeOf(e.node(), ""))
-	e.queue, e.sub, e.asked, e.last, e.secret = nil, map[Ref]bool{}, map[string]bool{}, map[Ref]string{}, false
+	e.queue, e.latest, e.sub, e.asked, e.last, e.secret = nil, nil, map[Ref]bool{}, map[string]bool{}, map[Ref]string{}, false
 	if e.nacked == nil {
 		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
 	}
@@ -560,7 +607,11 @@ func (e *modelled) arrives(r reply, nonce string) {
 			delete(e.last, Ref{TypeEndpoint, x.ref.Name})
 			delete(e.nacked, Ref{TypeEndpoint, x.ref.Name})
 		}
+		if r.typ == TypeEndpoint && x.res != nil {
+			e.early(x.res)
+		}
 		if r.typ == TypeRoute && x.res != nil {
+			e.latest = x.res
 			for _, c := range p.edition(p.table).forms.table.Clusters {
 				if v := c.Version; c.OnTrial && p.recalled[v] && x.res.names(ClusterID{"shop", v, Users}) {
 					p.fail("%s is sent a route with %s, which an Envoy remembers as cut", e.id, v)
@@ -574,6 +625,24 @@ func (e *modelled) arrives(r reply, nonce string) {
 		}
 	}
 	e.queue = append(e.queue, arrival{r, nonce})
+}
+
+// early holds that endpoints of one attempt do not get what a route gives another one.
+func (e *modelled) early(eds *Resource) {
+	c, _ := ParseCluster(eds.Name)
+	routes := []*Resource{e.route}
+	for _, a := range e.queue {
+		for _, x := range a.reply.parcels {
+			if a.reply.typ == TypeRoute {
+				routes = append(routes, x.res)
+			}
+		}
+	}
+	for _, r := range routes {
+		if r != nil && r.names(c) && !e.p.contents[eds.Version][r.attempt(c.Version)] && !e.p.judged[eds.attempts[0]] {
+			e.p.fail("%s is sent the endpoints of %v, and gives %v requests there", e.id, eds.attempts, r.attempt(c.Version))
+		}
+	}
 }
 
 // work looks at up to n responses, and answers them unless the connection is about to break.
@@ -641,6 +710,9 @@ func (e *modelled) takes(x parcel) bool {
 		for _, c := range x.res.clusters {
 			if e.have[Ref{TypeCluster, c.String()}] == nil {
 				e.p.fail("%s is sent a route that names %s, which it does not have", e.id, c)
+			}
+			if eds := e.have[Ref{TypeEndpoint, c.String()}]; eds != nil && !e.p.contents[eds.Version][x.res.attempt(c.Version)] && !e.p.judged[x.res.attempt(c.Version)] {
+				e.p.fail("%s is sent a route for %v, and has the endpoints of %v", e.id, x.res.attempt(c.Version), eds.attempts)
 			}
 		}
 		return !(e.refuses["route"] || e.refuses["route of v2"] && slices.Contains(x.res.clusters, ClusterID{"shop", "v2", Users}))

@@ -151,6 +151,8 @@ func (g gate) decide(r Ref) move {
 		return g.route(r.Name, it, res)
 	case it.has(res, g.at):
 		return move{}
+	case g.early(r, res):
+		return move{wait: true}
 	}
 	return move{send: res}
 }
@@ -158,6 +160,50 @@ func (g gate) decide(r Ref) move {
 // has reports whether there is nothing to say about a resource: it was sent last, or it was refused.
 func (it *item) has(r *Resource, at time.Time) bool {
 	return !it.again && (it.sent != nil && !it.uncertain() && sameVersion(it.sent.Version, r.Version) || it.hasRefused(r.Version, at))
+}
+
+// early reports whether a cluster, or its endpoints, must wait for a route: this Envoy may send requests there that were
+// meant for an earlier attempt of the version, and nobody has decided that the new one gets them. The route without the
+// version goes first. What replaces the endpoints of one attempt does not wait, and neither does the stable version's.
+func (g gate) early(r Ref, res *Resource) bool {
+	c, ok := ParseCluster(r.Name)
+	if !ok || g.cat.routes[c.Service] == nil || g.cat.routes[c.Service].table.Stable == c.Version {
+		return false
+	}
+	if cds := g.inv.item(Ref{TypeCluster, r.Name}); cds != nil && cds.presented && !g.routesTold() {
+		return !g.mine(c)
+	}
+	other := func(had *Resource) bool { return had.meansOther(c, res.attempt(c.Version)) }
+	it := g.inv.item(Ref{TypeRoute, c.Service})
+	return it != nil && (it.serves(other) || it.left != nil && other(it.left))
+}
+
+// mine reports whether what this Envoy has of a cluster, or is about to have, is the present attempt of its version. Of
+// what nobody knows that is assumed where there was no other attempt.
+func (g gate) mine(c ClusterID) bool {
+	r := Ref{TypeCluster, c.String()}
+	now := g.cat.resources[r]
+	if now == nil {
+		return true
+	}
+	attempt := now.attempt(c.Version)
+	if it := g.inv.item(Ref{TypeRoute, c.Service}); it != nil && it.acked != nil && !it.acked.unknown && it.acked.names(c) && it.acked.attempt(c.Version) == attempt {
+		return true
+	}
+	if !now.byDNS {
+		r.Type = TypeEndpoint
+	}
+	it := g.inv.item(r)
+	if it == nil || it.acked == nil {
+		return attempt.Number <= 1
+	}
+	return !it.serves(func(had *Resource) bool {
+		other := had.attempt(c.Version) != attempt
+		if had.unknown {
+			other = attempt.Number > 1
+		}
+		return other && !sameVersion(had.Version, g.cat.resources[r].Version)
+	})
 }
 
 // route decides which form of the table goes out. The whole one waits until this Envoy has every cluster that
@@ -175,13 +221,14 @@ func (g gate) route(service string, it *item, whole *Resource) move {
 		want = f.minimal
 	}
 	if it.has(want, g.at) {
-		return move{}
+		return move{wait: want != whole} // the whole one may follow
 	}
-	urgent := it.takesAway(want)
+	urgent := it.takesAway(want, f.table.Stable)
 	if g.all(want.clusters, g.warm) {
-		return move{send: want, urgent: urgent}
+		return move{send: want, urgent: urgent, more: want != whole}
 	}
 	part := g.part(f, it, urgent)
+	it.learn(f) // it may have that part from before
 	if part == nil || it.has(part, g.at) {
 		return move{wait: true}
 	}
@@ -236,10 +283,12 @@ func (f *forms) clustersOf(version string) []ClusterID {
 }
 
 // takesAway reports whether a route takes a cluster away that this Envoy sends requests to, or will when it
-// has accepted what is on its way. Of a route that nobody knows that must be assumed.
-func (it *item) takesAway(r *Resource) bool {
+// has accepted what is on its way, or gives it to another attempt. Of a route that nobody knows that must be assumed.
+func (it *item) takesAway(r *Resource, stable string) bool {
 	return it.serves(func(had *Resource) bool {
-		return had.unknown || slices.ContainsFunc(had.clusters, func(c ClusterID) bool { return !r.names(c) })
+		return had.unknown || slices.ContainsFunc(had.clusters, func(c ClusterID) bool {
+			return !r.names(c) || c.Version != stable && r.attempt(c.Version) != had.attempt(c.Version)
+		})
 	})
 }
 
@@ -247,10 +296,13 @@ func (g gate) all(clusters []ClusterID, has func(ClusterID) bool) bool {
 	return !slices.ContainsFunc(clusters, func(c ClusterID) bool { return !has(c) })
 }
 
-// warm reports whether this Envoy has a cluster with its endpoints, so that a route may name it without an
-// error for a user. In steady state Envoy holds back the ACK of a cluster until it is warm, during its start
+// warm reports whether this Envoy has a cluster with the endpoints of its attempt, so that a route may name it without an
+// error for a user.
+func (g gate) warm(cluster ClusterID) bool { return g.had(cluster) && g.mine(cluster) }
+
+// had reports whether this Envoy has a cluster with endpoints. In steady state Envoy holds back the ACK of a cluster until it is warm, during its start
 // it does not: so the endpoints' ACK counts as well. What the accepted route names was warm then.
-func (g gate) warm(cluster ClusterID) bool {
+func (g gate) had(cluster ClusterID) bool {
 	if g.inv.kinds[TypeCluster] == nil {
 		return true // its clusters come from elsewhere
 	}
@@ -275,13 +327,14 @@ func (g gate) warm(cluster ClusterID) bool {
 	return eds != nil && eds.acked != nil
 }
 
-// brought reports whether a cluster is warm, or one that the Envoy had before it came back.
+// brought reports whether a cluster is warm, or one that the Envoy had before it came back. What must not wait takes the
+// stable version as it is there.
 func (g gate) brought(cluster ClusterID) bool {
-	if g.warm(cluster) {
-		return true
+	if !g.mine(cluster) && g.cat.routes[cluster.Service].table.Stable != cluster.Version {
+		return false
 	}
 	it := g.inv.item(Ref{TypeCluster, cluster.String()})
-	return it != nil && it.presented && it.sent != nil
+	return g.had(cluster) || it != nil && it.presented && it.sent != nil
 }
 
 // removal decides how something leaves: listeners and scopes first, then routes, then clusters. Endpoints that an Envoy has are left alone:

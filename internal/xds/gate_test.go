@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -378,4 +379,121 @@ func TestARemovalThatCameWithARefusalIsBooked(t *testing.T) {
 	if (gate{inv: inv, cat: newCatalog()}).brought(ClusterID{"shop", "v2", Users}) {
 		t.Error("a route may name it")
 	}
+}
+
+// anew is shop with another attempt of v2, which runs elsewhere.
+func anew(generation uint64, number, weight int) rollout.Table {
+	tab := onTrial(generation, map[string]int{"v2": weight}, map[string]int{"v2": number})
+	tab.Clusters[1].Endpoints = []string{fmt.Sprint("127.0.0.1:80", number)}
+	return tab
+}
+
+// An Envoy that does not answer gives the second attempt of v2 nothing of what it still gives the first: it hears of it
+// when it has accepted a route without.
+func TestAnotherAttemptWaitsForTheRouteWithoutTheLast(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, anew(1, 1, 5000))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	publish(t, h, table(2, nil, "v2"))
+	cut := e.expect(TypeRoute) // it lags
+	publish(t, h, anew(3, 2, 100))
+	e.silence()
+	e.ack(cut)
+	eds := e.expect(TypeEndpoint)
+	if !slices.Equal(names(eds), []string{"shop/v2"}) {
+		t.Errorf("sent %v", names(eds))
+	}
+	e.silence() // no share before the new endpoints are there
+	e.ack(eds)
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 9900, "shop/v2": 100})
+}
+
+// It was never told of the cut: the route without the version goes first, though the new one gives it the same share.
+func TestARouteForTheLastAttemptIsReplacedFirst(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, anew(1, 1, 100))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	publish(t, h, anew(2, 2, 100))
+	without := e.expect(TypeRoute)
+	e.routes(without, map[string]uint32{"shop/v1": 10000})
+	e.silence()
+	if s := h.status("shop"); s.InForce {
+		t.Error("it has the endpoints of the first attempt, and the second is in force")
+	}
+	e.ack(without)
+	e.ack(e.expect(TypeEndpoint))
+	e.ack(e.expect(TypeRoute))
+	inForce(t, h, 2)
+	moved := anew(3, 2, 100)
+	moved.Clusters[1].Endpoints = []string{"127.0.0.1:8099"} // within an attempt nothing waits
+	publish(t, h, moved)
+	e.expect(TypeEndpoint)
+	e.silence()
+}
+
+// It refuses the table with the second attempt, and still serves the first: the minimal route takes that one out.
+func TestWhoRefusesAnotherAttemptGetsTheMinimalRoute(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, anew(1, 1, 100))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	second := anew(2, 2, 100)
+	second.Policy.Sessions = &policy.Sessions{Cookie: "c"} // else the route without v2 is the minimal one
+	publish(t, h, second)
+	e.nack(e.expect(TypeRoute), "no")
+	minimal := e.expect(TypeRoute)
+	e.routes(minimal, map[string]uint32{"shop/v1": 10000})
+	e.silence()
+	e.ack(minimal)
+	if r := e.expect(TypeEndpoint); !slices.Equal(names(r), []string{"shop/v2"}) {
+		t.Errorf("sent %v", names(r))
+	}
+}
+
+// canaryd restarted, and knows the route no more that an Envoy comes back with: it may be for any attempt.
+func TestAnUnknownRouteIsTakenToBeForAnEarlierAttempt(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, anew(1, 2, 100))
+	e := connect(t, dial(), "edge-1", 40)
+	clusters, endpoints := versions(h, TypeCluster), versions(h, TypeEndpoint)
+	endpoints["shop/v2"] = "of another attempt"
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: clusters})
+	cds := e.expect(TypeCluster)
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"shop/v1", "shop/v2"}, InitialResourceVersions: endpoints})
+	e.silence() // before it has said which route it has
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": "unknown"}})
+	e.ack(cds)
+	without := e.expect(TypeRoute)
+	e.routes(without, map[string]uint32{"shop/v1": 10000})
+	e.silence()
+	e.ack(without)
+	e.ack(e.expect(TypeEndpoint))
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 9900, "shop/v2": 100})
+}
+
+// A new Envoy refuses what it gets before its other clusters are warm, and accepts the minimal route: the whole one, which
+// it did not refuse, follows.
+func TestTheWholeRouteFollowsTheMinimalOne(t *testing.T) {
+	h, _, dial := server(t)
+	tab := table(1, map[string]int{"v2": 100})
+	tab.Policy.Sessions = &policy.Sessions{Cookie: "c"}
+	publish(t, h, tab)
+	e := connect(t, dial(), "edge-1", 40)
+	e.subscribe(TypeCluster)
+	e.ack(e.expect(TypeCluster))
+	e.subscribe(TypeEndpoint, "shop/v1")
+	e.ack(e.expect(TypeEndpoint))
+	e.subscribe(TypeRoute, "shop")
+	e.nack(e.expect(TypeRoute), "no")
+	minimal := e.expect(TypeRoute)
+	e.subscribe(TypeEndpoint, "shop/v2")
+	e.ack(e.expect(TypeEndpoint))
+	e.silence()
+	e.ack(minimal)
+	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 9900, "shop/v2": 100})
 }

@@ -76,6 +76,7 @@ type edition struct {
 
 // built is what was made for a version, and of what.
 type built struct {
+	attempt   rollout.Attempt
 	endpoints []string
 	route     policy.Route
 	resources []*Resource
@@ -102,9 +103,9 @@ func NewHub(log logrus.FieldLogger) *Hub {
 func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
 	e := &edition{route: t.Policy.Route, versions: map[string]built{}}
 	for _, c := range t.Clusters {
-		b := built{slices.Clone(c.Endpoints), t.Policy.Route, nil}
+		b := built{c.Attempt, slices.Clone(c.Endpoints), t.Policy.Route, nil}
 		if old != nil {
-			if was, ok := old.versions[c.Version]; ok && slices.Equal(was.endpoints, b.endpoints) && reflect.DeepEqual(was.route, b.route) {
+			if was, ok := old.versions[c.Version]; ok && was.attempt == b.attempt && slices.Equal(was.endpoints, b.endpoints) && reflect.DeepEqual(was.route, b.route) {
 				e.versions[c.Version] = was
 				continue
 			}
@@ -205,10 +206,11 @@ func (h *Hub) Retry(name string) {
 	}
 }
 
-// again forgets who refused a resource, so that it is sent to them once more.
+// again forgets who refused a resource, so that it is sent to them once more. A node may have refused it on another
+// stream than its present one, which has not asked for it.
 func (h *Hub) again(s *service, r Ref) {
 	for _, id := range s.force.refusing()[r] {
-		if st := h.sessions[id]; st != nil {
+		if st := h.sessions[id]; st != nil && st.inv.kinds[r.Type] != nil && st.inv.kinds[r.Type].wants(r.Name) {
 			st.inv.renew(r)
 			st.poke()
 		}

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 const (
@@ -44,6 +46,7 @@ type item struct {
 	acked      *Resource
 	flying     []*Resource // sent and not answered yet, the oldest first; nil: its removal
 	perhaps    *Resource   // came with others, one of which was refused: Envoy has it unless it is the bad one
+	left       *Resource   // a route whose removal it took in: Envoy goes on by it
 	refused    []string    // versions of the present content, in its forms
 	retry      time.Time   // when it is sent again all the same; zero: never
 	backoff    time.Duration
@@ -266,7 +269,7 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 		if p.res == nil {
 			inv.gone(k, p)
 		} else {
-			it.acked, it.perhaps, it.presented, it.retry, it.backoff = p.res, nil, false, time.Time{}, 0
+			it.acked, it.perhaps, it.left, it.presented, it.retry, it.backoff = p.res, nil, nil, false, time.Time{}, 0
 			delete(inv.failed, p.ref)
 			it.refused = slices.DeleteFunc(it.refused, func(v string) bool { return sameVersion(v, p.res.Version) })
 		}
@@ -317,6 +320,9 @@ func (inv *Inventory) stray(k *kind, p parcel) bool {
 
 // gone books that a removal was taken in.
 func (inv *Inventory) gone(k *kind, p parcel) {
+	if p.ref.Type == TypeRoute && p.item.acked != nil {
+		p.item.left = p.item.acked
+	}
 	p.item.acked, p.item.perhaps = nil, nil
 	if p.item.sent == nil && !p.item.subscribed && len(p.item.flying) == 0 {
 		delete(k.items, p.ref.Name)
@@ -406,8 +412,13 @@ func (it *item) wantsMinimal(f *forms) bool {
 	return f.minimal != nil && len(it.refused) > 0 && (it.acked == nil || it.servesCut(f))
 }
 
+// servesCut reports whether this Envoy gives something to what was cut, or gave it to an attempt that is over.
 func (it *item) servesCut(f *forms) bool {
-	return slices.ContainsFunc([]*Resource{it.acked, it.perhaps}, func(r *Resource) bool { return r != nil && slices.ContainsFunc(f.whole.cut, r.names) })
+	return slices.ContainsFunc([]*Resource{it.acked, it.perhaps}, func(r *Resource) bool {
+		return r != nil && (slices.ContainsFunc(f.whole.cut, r.names) || slices.ContainsFunc(f.table.Clusters, func(c rollout.Cluster) bool {
+			return c.Version != f.table.Stable && r.meansOther(ClusterID{f.table.Service, c.Version, Users}, c.Attempt)
+		}))
+	})
 }
 
 // learn recognises what an Envoy brought along once it is published.

@@ -36,12 +36,13 @@ type Resource struct {
 	services   []string // it belongs to
 	encoded    []byte   // field 2 of DeltaDiscoveryResponse, tagged
 
-	slots    []rollout.Run // routes: the weights
-	clusters []ClusterID   // routes: the clusters it names
-	byDNS    bool          // clusters: Envoy resolves it, there is no CLA
-	user     bool          // routes: needs use_hash_policy, so Envoy 1.36
-	cut      []ClusterID   // routes: clusters that must get nothing
-	unknown  bool          // an Envoy brought it along, and nobody here knows what is in it
+	slots    []rollout.Run     // routes: the weights
+	clusters []ClusterID       // routes: the clusters it names
+	attempts []rollout.Attempt // routes: of the versions that they name; clusters and endpoints: the one that they are of
+	byDNS    bool              // clusters: Envoy resolves it, there is no CLA
+	user     bool              // routes: needs use_hash_policy, so Envoy 1.36
+	cut      []ClusterID       // routes: clusters that must get nothing
+	unknown  bool              // an Envoy brought it along, and nobody here knows what is in it
 }
 
 func (r *Resource) ref() Ref { return Ref{r.Type, r.Name} }
@@ -49,6 +50,23 @@ func (r *Resource) ref() Ref { return Ref{r.Type, r.Name} }
 // names reports whether a route may send requests to a cluster.
 func (r *Resource) names(cluster ClusterID) bool {
 	return r.unknown || slices.Contains(r.clusters, cluster)
+}
+
+// attempt is which one of a version it is about.
+func (r *Resource) attempt(version string) (a rollout.Attempt) {
+	if i := slices.IndexFunc(r.attempts, func(a rollout.Attempt) bool { return a.Version == version }); i >= 0 {
+		a = r.attempts[i]
+	}
+	return a
+}
+
+// meansOther reports whether a route may send requests to a cluster that were meant for another attempt of its version. Of
+// one that nobody knows that is assumed where there was another one.
+func (r *Resource) meansOther(cluster ClusterID, now rollout.Attempt) bool {
+	if r.unknown {
+		return now.Number > 1
+	}
+	return r.names(cluster) && r.attempt(cluster.Version) != now
 }
 
 func newResource(typ, name string, m proto.Message) (*Resource, error) {

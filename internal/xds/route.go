@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -37,24 +39,18 @@ func buildRoute(t rollout.Table, key Key) (*forms, error) {
 
 // whole is the table as it stands.
 func (b routeBuilder) whole() (*Resource, error) {
-	r, err := b.resource(b.routes())
+	r, err := b.resource(b.routes(), b.clusters())
 	if err != nil {
 		return nil, err
 	}
 	r.user = b.p.Ramp.Per == policy.PerUser
-	r.clusters = b.clusters()
 	return r, nil
 }
 
 // minimal is stable only, no pins.
 func (b routeBuilder) minimal() (*Resource, error) {
 	b.t.Slots = []rollout.Run{{Version: b.t.Stable, Count: policy.FullWeight}}
-	r, err := b.resource([]*route.Route{b.plainRoute()})
-	if err != nil {
-		return nil, err
-	}
-	r.clusters = []ClusterID{{b.t.Service, b.t.Stable, Users}}
-	return r, nil
+	return b.resource([]*route.Route{b.plainRoute()}, []ClusterID{{b.t.Service, b.t.Stable, Users}})
 }
 
 // clusters are those that the route names, in order.
@@ -83,18 +79,47 @@ type routeBuilder struct {
 	key Key
 }
 
-func (b routeBuilder) resource(routes []*route.Route) (*Resource, error) {
+func (b routeBuilder) resource(routes []*route.Route, clusters []ClusterID) (*Resource, error) {
+	attempts := b.attempts(clusters)
 	seal := func(hash string) string { return b.key.seal(b.t.Service, hash, b.t.Unstored) }
 	r, err := newResourceTold(TypeRoute, b.t.Service, &route.RouteConfiguration{
 		Name:             b.t.Service,
 		ValidateClusters: wrapperspb.Bool(true),
 		VirtualHosts:     []*route.VirtualHost{{Name: b.t.Service, Domains: []string{"*"}, Routes: routes}},
+		Metadata:         b.named(attempts),
 	}, seal)
 	if err != nil {
 		return nil, err
 	}
 	r.Nodes, r.services, r.slots = b.t.Policy.Route.Nodes, []string{b.t.Service}, b.t.Slots
+	r.clusters, r.attempts = clusters, attempts
 	return r, nil
+}
+
+// attempts are those of the versions whose clusters a route names.
+func (b routeBuilder) attempts(clusters []ClusterID) (as []rollout.Attempt) {
+	for _, c := range b.t.Clusters {
+		if slices.ContainsFunc(clusters, func(id ClusterID) bool { return id.Version == c.Version }) {
+			as = append(as, c.Attempt)
+		}
+	}
+	return as
+}
+
+// named tells routes apart that give the same weights to other attempts, so that the hash of a route says which ones it
+// was made for. The stable version gets what nobody else does, whichever attempt it is: routes of services at rest
+// need nothing of it.
+func (b routeBuilder) named(attempts []rollout.Attempt) *core.Metadata {
+	fields := map[string]*structpb.Value{}
+	for _, a := range attempts {
+		if a.Version != b.t.Stable && a.Number > 0 {
+			fields[a.Version] = structpb.NewStringValue(strconv.Itoa(a.Number) + "." + a.ID)
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return &core.Metadata{FilterMetadata: map[string]*structpb.Struct{"canaryd.attempts": {Fields: fields}}}
 }
 
 func (b routeBuilder) routes() []*route.Route {
