@@ -275,9 +275,8 @@ func (c *Controller) remove(u *unit, by string) error {
 }
 
 // removed takes a service out of the loop, now that it is out of the store.
-func (c *Controller) removed(u *unit) {
+func (c *Controller) removed(u *unit, r *remains) {
 	name := u.state.Policy.Service
-	c.dismiss(u)
 	delete(c.units, name)
 	delete(c.busy, name)
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
@@ -292,6 +291,7 @@ func (c *Controller) removed(u *unit) {
 			c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
 		}
 	}
+	c.dismiss(name, r)
 }
 
 // Figures are for the metrics.

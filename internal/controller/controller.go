@@ -32,6 +32,7 @@ const (
 // full and dead disk of the tests.
 type Store interface {
 	States() (map[string][]byte, error)
+	Remains() (map[string][]byte, error) // of services that were removed
 	Save([]store.Write) (first uint64, err error)
 	Key() []byte // seals what Envoys remember; the same after a restart, once a Save was well
 	Policy(hash string) (string, error)
@@ -61,11 +62,11 @@ type Controller struct {
 	units      map[string]*unit
 	unreadable map[string]error // services whose stored state cannot be read: they are left as they are
 	busy       map[string]*unit
-	unsaved    map[*unit]struct{} // with decisions to be stored
-	aged       map[*unit]struct{} // with evidence to be stored
-	cutting    map[*unit]struct{} // with a cut that is neither stored nor published
-	hidden     map[*unit]struct{} // with a table that could not be published
-	leaving    []docker.Want      // containers of services that were deleted
+	unsaved    map[*unit]struct{}  // with decisions to be stored
+	aged       map[*unit]struct{}  // with evidence to be stored
+	cutting    map[*unit]struct{}  // with a cut that is neither stored nor published
+	hidden     map[*unit]struct{}  // with a table that could not be published
+	leaving    map[string]*remains // of services that were removed
 	findings   findings
 	targets    targets
 	housed     map[*unit]struct{} // with containers
@@ -126,7 +127,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
+		leaving: map[string]*remains{}, patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
 	}
 	var err error
 	if c.writer.cursor, err = o.Store.Last(); err != nil {
@@ -148,6 +149,9 @@ func New(o Options) (*Controller, error) {
 			c.Hub.Hold(name)
 			c.Log.WithError(err).WithField("service", name).Error("the stored state cannot be read: the service is left as the Envoys have it, and nothing of it is judged")
 		}
+	}
+	if err := c.loadRemains(); err != nil {
+		return nil, err
 	}
 	c.firstReload()
 	c.settle(now)
@@ -395,6 +399,7 @@ func (c *Controller) tick(now time.Time) {
 			c.age(u)
 		}
 	}
+	c.depart()
 	c.publish(now, slices.Collect(maps.Keys(c.hidden))...)
 }
 

@@ -28,7 +28,7 @@ func (c *Controller) rebirth(j job) job {
 	if !j.remove || d == nil {
 		return j
 	}
-	u := newUnit(rollout.State{})
+	u := newUnit(j.remains.Successor())
 	u.origin, u.text, u.adopted = c.set.origins[filepath.Dir(d.File)], d.Text, true
 	next, records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *Controller) gone(j job, now time.Time) {
 		c.unsaved[j.u] = struct{}{}
 		return
 	}
-	c.removed(j.u)
+	c.removed(j.u, j.remains)
 	if u := j.reborn; u != nil {
 		c.units[j.write.Service] = u
 		u.tell(u.outbox.decided, c.events)

@@ -221,7 +221,7 @@ func TestOnlyWhatEndsAnAttemptIsNamed(t *testing.T) {
 }
 
 // reborn has the service removed and begin anew: its policy is away for a moment on a disk that hangs.
-func (b *patient) reborn() {
+func (b *patient) reborn(policyText string) {
 	b.t.Helper()
 	ctx := b.t.Context()
 	b.write("service: other\n")
@@ -230,7 +230,7 @@ func (b *patient) reborn() {
 	}
 	thaw := b.freeze()
 	b.unstored(b.daemon.Delete(ctx, "shop", "ann"))
-	b.write(tenPercent)
+	b.write(policyText)
 	b.unstored(b.daemon.Reload(ctx, "ann"))
 	thaw()
 	time.Sleep(5 * time.Second)
@@ -250,7 +250,7 @@ func TestAnAttemptWithTheSameNumberIsNotRecalled(t *testing.T) {
 			b.join() // whoever connects now is told of both
 			time.Sleep(3 * time.Second)
 		}, func(*patient) {}, 2},
-		"another life": {func(b *patient) { b.aborts("v2") }, (*patient).reborn, 1},
+		"another life": {func(b *patient) { b.aborts("v2") }, func(b *patient) { b.reborn(tenPercent) }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			killedAfterTheCut(t, c.cut, func(b *patient) {

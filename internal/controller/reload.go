@@ -160,7 +160,7 @@ func (c *Controller) adopt(d policy.Document, o origin, by string) {
 	}
 	u := c.units[name]
 	if u == nil {
-		u = newUnit(rollout.State{})
+		u = c.successor(name)
 		c.units[name] = u
 		c.Hub.Hold(name)
 	}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
@@ -37,7 +38,9 @@ type bubble struct {
 	disk   *disk
 	stop   func()
 	dialer *dialer
-	join   func() // has another Envoy begin
+	join   func()                             // has another Envoy begin
+	run    func(e *world.Envoy) (stop func()) // has one begin, or come back
+	stops  []func()                           // end the connections of the fleet
 }
 
 // dialer leads to whichever daemon runs at present.
@@ -63,11 +66,17 @@ func newBubble(t *testing.T, policyText string, envoys int, traffic world.Traffi
 		t.Fatal(err)
 	}
 	var running sync.WaitGroup
+	b.run = func(e *world.Envoy) func() {
+		ctx, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		running.Go(func() { e.Run(ctx, conn); close(ended) })
+		return func() { stop(); <-ended }
+	}
 	b.join = func() {
 		n := len(b.fleet)
 		e := world.NewEnvoy(fmt.Sprintf("edge-%d", n), uint64(n), traffic)
 		b.fleet = append(b.fleet, e)
-		running.Go(func() { e.Run(ctx, conn) })
+		b.stops = append(b.stops, b.run(e))
 	}
 	for range envoys {
 		b.join()
@@ -102,7 +111,11 @@ func (b *bubble) start() {
 	loads := xds.NewLoads(time.Second, func(r xds.Report) { src.Add(reportOf(r)) })
 	src = metrics.NewEnvoy(loads.Often, loads.Nodes)
 	b.disk.Bolt = db
-	c, err := New(Options{Log: log, Store: b.disk, Hub: hub, Source: src, Ask: loads.Ask, Policies: []string{filepath.Join(b.dir, "*.yml")}})
+	houses, err := docker.New(docker.Options{Log: log, Host: "unix:///nowhere.sock"}) // it never runs: tests say what becomes of containers
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	c, err := New(Options{Log: log, Store: b.disk, Hub: hub, Source: src, Ask: loads.Ask, Fleet: houses, Policies: []string{filepath.Join(b.dir, "*.yml")}})
 	if err != nil {
 		b.t.Fatal(err)
 	}

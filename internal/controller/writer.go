@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -25,6 +26,7 @@ type writer struct {
 	since   time.Time   // of the write under way; zero: there is none
 	err     error       // of the last write
 	retryAt time.Time   // after an error
+	left    []string    // removed services of which nothing is left
 	doubted []job       // what the write that failed held: a disk may have it all the same
 	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
 }
@@ -51,7 +53,8 @@ type job struct {
 	u        *unit
 	decision uint64 // everything up to this one
 	remove   bool
-	reborn   *unit // its policy is back: it begins anew in the write that removes it
+	remains  *remains // with remove
+	reborn   *unit    // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
 	records  []*pending
 	write    store.Write
@@ -64,6 +67,7 @@ type job struct {
 // saved is a transaction that ended.
 type saved struct {
 	jobs  []job
+	left  []string
 	first uint64 // cursor of the first record
 	err   error
 
@@ -81,18 +85,18 @@ func (c *Controller) write(now time.Time) {
 		go func(cursor uint64, jobs []job) { w.done <- recall(w.store, cursor, jobs) }(w.cursor, w.doubted)
 		return
 	}
-	jobs := c.jobs()
-	if len(jobs) == 0 {
+	jobs, left := c.jobs(), w.left
+	if len(jobs) == 0 && len(left) == 0 {
 		return
 	}
-	w.since = now
-	go func() { w.done <- save(w.store, c.Hub, jobs) }()
+	w.since, w.left = now, nil
+	go func() { w.done <- save(w.store, c.Hub, jobs, left) }()
 }
 
 // jobs are what is to be stored next.
 func (c *Controller) jobs() (jobs []job) {
 	for u := range c.unsaved {
-		jobs = append(jobs, c.rebirth(u.job()))
+		jobs = append(jobs, c.rebirth(c.leaves(u.job())))
 		delete(c.unsaved, u)
 		delete(c.aged, u)
 	}
@@ -100,7 +104,7 @@ func (c *Controller) jobs() (jobs []job) {
 		if len(jobs) >= agedAtOnce {
 			break
 		}
-		jobs = append(jobs, c.rebirth(u.job()))
+		jobs = append(jobs, c.rebirth(c.leaves(u.job())))
 		delete(c.aged, u)
 	}
 	return jobs
@@ -121,8 +125,11 @@ func (u *unit) job() job {
 }
 
 // save runs outside the loop: it encodes, and waits for the disk.
-func save(s Store, h *xds.Hub, jobs []job) saved {
+func save(s Store, h *xds.Hub, jobs []job, left []string) saved {
 	var ws []store.Write
+	for _, service := range left {
+		ws = append(ws, store.Write{Service: service, Remains: []byte{}})
+	}
 	for i := range jobs {
 		j := &jobs[i]
 		if j.err = j.encode(); j.err == nil {
@@ -137,7 +144,7 @@ func save(s Store, h *xds.Hub, jobs []job) saved {
 	}()
 	defer func() { <-made }()
 	first, err := s.Save(ws)
-	return saved{jobs: jobs, first: first, err: err}
+	return saved{jobs: jobs, left: left, first: first, err: err}
 }
 
 // prepare makes what is published when the jobs are stored. Only decisions change what is.
@@ -173,6 +180,11 @@ func (j *job) encode() (err error) {
 			return err
 		}
 		j.write.Records = append(j.write.Records, r.line)
+	}
+	if j.remove {
+		if j.write.Remains, err = json.Marshal(j.remains.Remains); err != nil {
+			return err
+		}
 	}
 	if j.remove && j.reborn == nil {
 		return nil
@@ -210,7 +222,7 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 	if w.err == nil {
 		c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
 	}
-	w.err, w.retryAt = r.err, now.Add(writeAgain)
+	w.err, w.retryAt, w.left = r.err, now.Add(writeAgain), append(w.left, r.left...)
 	if !r.asked {
 		w.doubted = r.jobs
 	}

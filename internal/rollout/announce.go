@@ -54,7 +54,7 @@ func (m *machine) attempt(old *Version, e Announced) error {
 	if o := m.sameInStatistics(e.Version); o != nil {
 		return refuse("version %s and version %s have the same name in Envoy's statistics (dots become underscores): announce it under another name", e.Version, o.Name)
 	}
-	number, pulled, first := 1, false, 0
+	number, pulled, first := m.Earlier+1, false, 0
 	if old != nil {
 		if old.Image != "" && old.Done < Stop && len(e.Endpoints) > 0 && e.Image == "" {
 			return refuse("version %s: its containers of %s are not stopped yet: announce that image, or try again when they are", e.Version, old.Image)
@@ -158,7 +158,7 @@ func (m *machine) add(e Announced, attempt int) {
 		return
 	}
 	again := ""
-	if attempt > 1 {
+	if attempt > m.Earlier+1 {
 		again = fmt.Sprintf(" again, attempt %d,", attempt)
 	}
 	m.record(v, KindAnnounced, e.By, "announced%s with %s", again, cmp.Or(v.Image, strings.Join(v.Endpoints, ", ")))
@@ -238,7 +238,7 @@ func says(p *policy.Policy) string {
 // seed adds a version known from the start; the stable one goes first whatever its place in the list.
 func (m *machine) seed(seed policy.Seed, e PolicyChanged) {
 	add := func(s policy.Seed) {
-		m.add(Announced{Version: s.Version, Endpoints: s.Endpoints, Secret: e.Secret, By: e.By}, 1)
+		m.add(Announced{Version: s.Version, Endpoints: s.Endpoints, Secret: e.Secret, By: e.By}, m.Earlier+1)
 	}
 	if m.Stable == "" && !seed.Stable {
 		for _, s := range m.Policy.Versions {

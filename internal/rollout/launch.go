@@ -26,14 +26,14 @@ func (g Goal) String() string { return [...]string{"leave", "start", "stop", "re
 
 // Container is one attempt of a version that canaryd runs itself.
 type Container struct {
-	Version  string
-	Attempt  int
-	Image    string
-	Goal     Goal
-	Renew    bool // the image is to be pulled even if it is there
-	Launched bool // all of its containers have run already
-	Alone    bool // containers of earlier attempts may go: what was cut is cut everywhere
-	Pulled   bool // canaryd pulled the image and nobody else needs it: it may be removed
+	Version  string `json:"version"`
+	Attempt  int    `json:"attempt"`
+	Image    string `json:"image"`
+	Goal     Goal   `json:"goal"`
+	Renew    bool   `json:"-"` // the image is to be pulled even if it is there
+	Launched bool   `json:"-"` // all of its containers have run already
+	Alone    bool   `json:"-"` // containers of earlier attempts may go: what was cut is cut everywhere
+	Pulled   bool   `json:"-"` // canaryd pulled the image and nobody else needs it: it may be removed
 }
 
 // Containers are what is to run, and what is to go. An ended version is stopped only when its cut is
@@ -89,6 +89,9 @@ func (s *State) goal(v *Version, old bool) Goal {
 	}
 	return Stop
 }
+
+// Released reports whether no Envoy may still send users to containers of a version that ran before the service began anew.
+func (s *State) Released(version string) bool { return s.settled() && !s.strayed(version) }
 
 // shared reports whether another version runs the same image.
 func (s *State) shared(v *Version) bool {

@@ -119,6 +119,7 @@ type State struct {
 	Policy     policy.Policy `json:"policy"`
 	PolicyHash string        `json:"policy_hash"`
 	Orphaned   bool          `json:"orphaned,omitempty"`
+	Earlier    int           `json:"earlier,omitempty"`   // attempts of an earlier life of the service have numbers up to this one
 	Forgotten  []string      `json:"forgotten,omitempty"` // ended versions that are no longer in the list and that an origin may still name: it does not bring them back
 	Versions   []Version     `json:"versions,omitempty"`  // by announcement
 	Stable     string        `json:"stable,omitempty"`

@@ -22,8 +22,9 @@ import (
 // Write is what one transaction says about one service.
 type Write struct {
 	Service    string
-	State      []byte // nil with Delete
+	State      []byte // nil: as it is
 	Delete     bool
+	Remains    []byte   // of a service that is removed; nil: as they are, empty: none
 	Records    [][]byte // appended to the history, and to the events
 	PolicyHash string   // names PolicyText, which is kept once
 	PolicyText string
@@ -50,6 +51,7 @@ const (
 	events   bucket = "events" // cursor: service, and the record's place in its history
 	marks    bucket = "marks"  // name: a cursor up to which somebody was told
 	keys     bucket = "keys"
+	remains  bucket = "remains"
 
 	recallKey = "recall"
 	keyLength = 32
@@ -123,7 +125,7 @@ func (b *Bolt) Close() error { return b.db.Close() }
 // consecutive cursors in their order, from first on.
 func (b *Bolt) Save(ws []Write) (first uint64, err error) {
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{states, history, policies, events, keys} {
+		for _, name := range []bucket{states, history, policies, events, keys, remains} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
@@ -144,12 +146,17 @@ func (b *Bolt) Save(ws []Write) (first uint64, err error) {
 
 func (w Write) put(tx *bbolt.Tx) error {
 	key := []byte(w.Service)
+	if err := w.putRemains(tx.Bucket([]byte(remains))); err != nil {
+		return err
+	}
 	if w.Delete {
 		if err := tx.Bucket([]byte(states)).Delete(key); err != nil {
 			return err
 		}
-	} else if err := tx.Bucket([]byte(states)).Put(key, w.State); err != nil {
-		return err
+	} else if w.State != nil {
+		if err := tx.Bucket([]byte(states)).Put(key, w.State); err != nil {
+			return err
+		}
 	}
 	if w.PolicyHash != "" && tx.Bucket([]byte(policies)).Get([]byte(w.PolicyHash)) == nil {
 		if err := tx.Bucket([]byte(policies)).Put([]byte(w.PolicyHash), []byte(w.PolicyText)); err != nil {
@@ -183,6 +190,16 @@ func (w Write) put(tx *bbolt.Tx) error {
 	return nil
 }
 
+func (w Write) putRemains(b *bbolt.Bucket) error {
+	switch {
+	case w.Remains == nil:
+		return nil
+	case len(w.Remains) == 0:
+		return b.Delete([]byte(w.Service))
+	}
+	return b.Put([]byte(w.Service), w.Remains)
+}
+
 // view reads from buckets that need not exist yet.
 func (b *Bolt) view(name bucket, f func(tx *bbolt.Tx, b *bbolt.Bucket) error) error {
 	return b.db.View(func(tx *bbolt.Tx) error {
@@ -194,9 +211,14 @@ func (b *Bolt) view(name bucket, f func(tx *bbolt.Tx, b *bbolt.Bucket) error) er
 }
 
 // States returns the state of every service.
-func (b *Bolt) States() (map[string][]byte, error) {
+func (b *Bolt) States() (map[string][]byte, error) { return b.all(states) }
+
+// Remains returns what removed services left behind.
+func (b *Bolt) Remains() (map[string][]byte, error) { return b.all(remains) }
+
+func (b *Bolt) all(name bucket) (map[string][]byte, error) {
 	out := map[string][]byte{}
-	err := b.view(states, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
+	err := b.view(name, func(_ *bbolt.Tx, b *bbolt.Bucket) error {
 		return b.ForEach(func(k, v []byte) error {
 			out[string(k)] = bytes.Clone(v)
 			return nil

@@ -28,6 +28,9 @@ func (h *Hub) disconnect(id uint64, n Node, booked map[string]struct{}) {
 			s.force.Leave(id, h.now())
 			h.changes(name)
 		}
+		if p := h.parting[name]; p != nil {
+			p.force.Leave(id, h.now())
+		}
 	}
 	h.left[n.ID] = h.now()
 }
@@ -82,6 +85,7 @@ func (h *Hub) sent(s *session, r reply) {
 // accepted books an ACK.
 func (h *Hub) accepted(s *session, p parcel) {
 	if p.res == nil {
+		h.remaining(serviceOf(p.ref)) // before its connection may end
 		return
 	}
 	if f := h.cat.routes[p.ref.Name]; p.ref.Type == TypeRoute && f != nil {
@@ -213,6 +217,11 @@ func (h *Hub) Envoys() []Envoy {
 			}
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(h.parting)) {
+		for m := range h.parting[name].force.all() {
+			of(m.node, m.stream != 0, m.since).add(name, h.parting[name].force.nodeStatus(m))
+		}
+	}
 	var out []Envoy
 	for _, e := range found {
 		out = append(out, *e)
@@ -231,6 +240,9 @@ func (h *Hub) Forget(node string) bool {
 			known = true
 			h.changes(name)
 		}
+	}
+	for _, p := range h.parting {
+		known = p.force.Forget(node) || known
 	}
 	return known
 }

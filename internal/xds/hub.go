@@ -48,6 +48,7 @@ type Hub struct {
 	changed   map[string]struct{}  // services whose status changed
 	wake      chan struct{}
 	clients   *clients
+	parting   map[string]*parting        // removed services that somebody may still send requests to
 	restored  map[string][]rollout.Crowd // stored nodes of services that are not published yet
 }
 
@@ -89,7 +90,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
-		restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
 		h.nacks[shortType(typ)] = 0
@@ -248,6 +249,7 @@ func (h *Hub) Remove(name string) error {
 		return nil
 	}
 	delete(h.services, name)
+	h.part(name, s.force)
 	delete(h.restored, name)
 	delete(h.cat.routes, name)
 	if err := h.clients.publish(s.edition.view, nil); err != nil {
@@ -336,6 +338,9 @@ func (h *Hub) tick(now time.Time) {
 		if s.force.Tick(now) {
 			h.changes(name)
 		}
+	}
+	for name := range h.parting {
+		h.remaining(name)
 	}
 	maps.DeleteFunc(h.left, func(_ string, at time.Time) bool { return now.Sub(at) > h.ForgetAfter })
 }

@@ -88,7 +88,7 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 	h.unhold(name)
 	s, old := h.services[name], (*edition)(nil)
 	if s == nil {
-		s = &service{force: NewForce(h.ForgetAfter)}
+		s = &service{force: h.resume(name)}
 		s.force.Restore(h.restored[name], h.now())
 		delete(h.restored, name)
 		h.services[name] = s

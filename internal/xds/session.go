@@ -135,6 +135,9 @@ func (s *session) begin(typ string, brought map[string]string) {
 	if typ == TypeCluster && len(brought) == 0 && !s.node.Diagnostic {
 		s.hub.restarted(s.node.ID)
 	}
+	if typ == TypeCluster {
+		s.hub.returns(s, brought)
+	}
 	if mayWildcard(typ) {
 		s.asked += len(brought)
 	}

@@ -1,0 +1,121 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// parting is a service that was removed, as long as Envoys may still send requests to its clusters: those that have not
+// accepted the removal, and those that are away.
+type parting struct {
+	force *Force
+	since time.Time
+}
+
+// part keeps the book of a service that is removed.
+func (h *Hub) part(name string, f *Force) {
+	h.parting[name] = &parting{f, h.now()}
+	h.remaining(name)
+}
+
+// resume is the book of a service that begins, anew where it was removed: who is away may have something of its earlier
+// life. Who is connected says itself what it has.
+func (h *Hub) resume(name string) *Force {
+	p := h.parting[name]
+	if p == nil {
+		return NewForce(h.ForgetAfter)
+	}
+	delete(h.parting, name)
+	for m := range p.force.all() {
+		if m.stream != 0 {
+			p.force.remove(m)
+		}
+	}
+	return p.force
+}
+
+// Remained books who served a service when it was removed, after a restart.
+func (h *Hub) Remained(name string, cs []rollout.Crowd) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := NewForce(h.ForgetAfter)
+	f.Restore(cs, h.now())
+	h.part(name, f)
+}
+
+// Remaining are the nodes that may still send requests to the clusters of a service that was removed; none: nobody does.
+func (h *Hub) Remaining(name string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.remaining(name)
+}
+
+func (h *Hub) remaining(name string) (nodes []string) {
+	p := h.parting[name]
+	if p == nil {
+		return nil
+	}
+	for m := range p.force.all() {
+		if h.letGo(p, name, m) {
+			p.force.remove(m)
+		} else {
+			nodes = append(nodes, m.node.ID)
+		}
+	}
+	if len(nodes) == 0 {
+		delete(h.parting, name)
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// letGo reports whether an Envoy cannot send requests to a service's clusters any more, or is waited for no longer.
+func (h *Hub) letGo(p *parting, service string, m *member) bool {
+	now := h.now()
+	switch s := h.sessions[m.stream]; {
+	case m.accepted.Version == "":
+		return true
+	case m.stream == 0:
+		return now.Sub(m.since) >= h.ForgetAfter
+	case s == nil: // a gRPC client: what is removed it was told at once
+		return now.Sub(p.since) >= clientsFollow
+	default:
+		return !s.inv.has(service) || now.Sub(p.since) >= h.ForgetAfter
+	}
+}
+
+// has reports whether a stream has clusters of a service, or is about to.
+func (inv *Inventory) has(service string) bool {
+	k := inv.kinds[TypeCluster]
+	if k == nil {
+		return false
+	}
+	for name, it := range k.items {
+		if strings.HasPrefix(name, service+"/") && it.served() {
+			return true
+		}
+	}
+	return false
+}
+
+// returns books a node that comes back and says which clusters it has.
+func (h *Hub) returns(s *session, brought map[string]string) {
+	for name, p := range h.parting {
+		has := false
+		for cluster := range brought {
+			has = has || strings.HasPrefix(cluster, name+"/")
+		}
+		if s.node.Diagnostic {
+			continue
+		}
+		if has {
+			s.booked[name] = struct{}{}
+			p.force.Join(s.id, s.node, Content{Version: "removed"}, h.now())
+		} else {
+			p.force.Restarted(s.node.ID) // it has let go since, or is a new process
+		}
+	}
+}
