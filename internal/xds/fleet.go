@@ -242,7 +242,7 @@ func (h *Hub) Forget(node string) bool {
 		}
 	}
 	for _, p := range h.parting {
-		known = p.force.Forget(node) || known
+		known = p.forget(node) || known
 	}
 	return known
 }

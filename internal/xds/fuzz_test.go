@@ -30,7 +30,8 @@ import (
 //   - a cut that was not stored when canaryd died stays out from when an Envoy that accepted it presents it;
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
-//   - what the book says a node has is what it has.
+//   - what the book says a node has is what it has; and of a service that was removed is waited for every Envoy that
+//     was connected since and can still send requests to it.
 func FuzzStream(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -72,6 +73,7 @@ type play struct {
 	recalled  map[string]bool                     // presented as cut, and not decided yet
 	envoys    []*modelled
 	published uint64
+	removed   time.Time
 }
 
 // modelled is an Envoy process, and the stream that it has.
@@ -434,7 +436,7 @@ func (p *play) remove() {
 	if err := p.hub.Remove("shop"); err != nil {
 		p.t.Fatal(err)
 	}
-	p.table = -1
+	p.table, p.removed = -1, p.at
 	for _, e := range p.envoys {
 		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
 	}
@@ -454,8 +456,17 @@ func (p *play) restart() {
 		e.zombies = nil
 	}
 	p.start()
+	var crowds []rollout.Crowd // as they were stored
+	for _, e := range p.envoys {
+		if e.route != nil {
+			crowds = append(crowds, rollout.Crowd{Nodes: []string{e.id}, Version: e.route.Version, Has: e.route.slots})
+		}
+	}
 	if p.table >= 0 {
 		p.publish(p.table)
+		p.hub.Restore("shop", crowds)
+	} else if !p.removed.IsZero() {
+		p.hub.Remained("shop", crowds)
 	}
 	for _, e := range p.envoys {
 		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
@@ -767,6 +778,7 @@ func (e *modelled) leaves(r Ref, answers bool) {
 func (p *play) check() {
 	svc := p.hub.services["shop"]
 	if svc == nil {
+		p.parts()
 		return
 	}
 	for _, e := range p.envoys {
@@ -786,6 +798,21 @@ func (p *play) check() {
 		}
 		if served, ok := svc.force.Served([]uint64{e.s.id}); ok && !slices.Equal(served.Slots, e.route.slots) {
 			p.fail("the book says that %s serves %v, it serves %v", e.id, served.Slots, e.route.slots)
+		}
+	}
+}
+
+// parts holds that nobody is forgotten who can still send requests to a service that was removed.
+func (p *play) parts() {
+	remaining := p.hub.Remaining("shop")
+	for _, e := range p.envoys {
+		if e.s == nil || e.secret || e.route == nil || p.at.Sub(p.removed) >= time.Hour || slices.Contains(remaining, e.id) {
+			continue
+		}
+		for _, c := range e.route.clusters {
+			if e.have[Ref{TypeCluster, c.String()}] != nil {
+				p.fail("%s still routes to %s of a service that was removed, and nobody waits for it", e.id, c)
+			}
 		}
 	}
 }

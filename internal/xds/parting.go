@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,11 @@ type parting struct {
 	since time.Time
 }
 
-// part keeps the book of a service that is removed.
+// part keeps the book of a service that is removed. Whoever was sent a route may have it.
 func (h *Hub) part(name string, f *Force) {
+	for m := range f.all() {
+		m.accepted.Version = cmp.Or(m.accepted.Version, m.sent)
+	}
 	h.parting[name] = &parting{f, h.now()}
 	h.remaining(name)
 }
@@ -65,11 +69,20 @@ func (h *Hub) remaining(name string) (nodes []string) {
 			nodes = append(nodes, m.node.ID)
 		}
 	}
-	if len(nodes) == 0 {
+	if len(nodes) == 0 && h.now().Sub(p.since) >= h.ForgetAfter { // until then somebody may come back of whom nobody knew
 		delete(h.parting, name)
 	}
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
+}
+
+// forget ends waiting for a node.
+func (p *parting) forget(id string) (known bool) {
+	for _, m := range slices.Clone(p.force.nodes[id]) {
+		p.force.remove(m)
+		known = true
+	}
+	return known
 }
 
 // letGo reports whether an Envoy cannot send requests to a service's clusters any more, or is waited for no longer.
