@@ -56,6 +56,7 @@ e2e: build bin/tally
 figures: build
 	e2e/tools.sh envoy-newest prometheus
 	FIGURES=10 $(GO) test -timeout 60m -count=1 -v -run 'Figure' ./e2e
+	FIGURES=10 $(GO) test -timeout 10m -count=1 -v -run 'Figure' ./internal/xds
 
 # canaryd's judge beside Flagger's, Argo's and Kayenta's rules: RUNS simulated releases per cell.
 RUNS ?= 200
