@@ -40,6 +40,8 @@ func TestStreamsOfAPeerAreCountedUntilTheyEnd(t *testing.T) {
 			t.Error("who comes back at once is forgotten what they have spent")
 		}
 		time.Sleep(2 * time.Second)
+		as.mu.Lock()
+		defer as.mu.Unlock()
 		if len(as.of) != 1 {
 			t.Errorf("%v", as.of)
 		}
