@@ -55,7 +55,7 @@ func TestFromATagToProduction(t *testing.T) {
 
 // Only here nobody gives a command: the founding story, with nobody there. A tag lands in the registry, its hook deploys it,
 // steps [10%, 100%] by users, it is promoted, the old container drains, retires and is stopped; then a bad tag is cut and
-// stopped. Users of stable who hold its cookies see no error.
+// stopped, and deployed again when it is pushed mended. Users of stable who hold its cookies see no error.
 func TestTheFoundingStoryUnattended(t *testing.T) {
 	t.Parallel()
 	y := newYard(t, yardSetting{tags: `^v\d+$`, policy: "ramp: {steps: [10%, 100%], hold: 2s, per: user}\njudge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 2%}}\nafter_promotion: {watch: 1s}\nsessions: {cookie: sess, ttl: 3s}\n"})
@@ -89,6 +89,11 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 		if now != "v2" {
 			t.Errorf("user %d is on %s", i, now)
 		}
+	})
+	y.push(t, "v3") // mended, under the same tag: its digest says so
+	y.until(60*time.Second, "the mended v3 to be promoted", func() bool {
+		v := y.Version(y.service, "v3")
+		return v.Phase == rollout.Stable && v.Attempt == 2
 	})
 	if v := y.Version(y.service, "latest"); v.Version != "" {
 		t.Errorf("latest was deployed: %+v", v)

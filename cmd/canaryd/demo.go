@@ -170,11 +170,11 @@ func (l *liveView) show(s web.Service, version string, since time.Duration) {
 		return
 	}
 	if isTerminal(l.out) {
-		fmt.Fprintf(l.out, "\r\033[K  %4.1f s  %s", since.Seconds(), progressLine(*v, s))
+		fmt.Fprintf(l.out, "\r\033[K  %4.1f s  %s", since.Seconds(), progressLine(*v, s, terminalWidth(l.out)-len("  9999.9 s  ")-1))
 		return
 	}
 	if key := fmt.Sprint(v.Phase, v.Weight); key != l.last {
-		fmt.Fprintf(l.out, "  %4.1f s  %s\n", since.Seconds(), progressLine(*v, s))
+		fmt.Fprintf(l.out, "  %4.1f s  %s\n", since.Seconds(), progressLine(*v, s, 0))
 		l.last = key
 	}
 }

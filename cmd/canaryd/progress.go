@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -24,7 +25,7 @@ const sayAgain = time.Minute
 
 func (p *progressLog) show(v web.Version, s web.Service) {
 	if width := terminalWidth(p.out); width > 0 {
-		fmt.Fprintf(p.out, "\r\033[K%s", shorten(progressLine(v, s), width-1))
+		fmt.Fprintf(p.out, "\r\033[K%s", progressLine(v, s, width-1))
 		p.line = true
 		return
 	}
@@ -63,11 +64,19 @@ func changeLine(v web.Version) string {
 	return line
 }
 
-func progressLine(v web.Version, s web.Service) string {
-	const width = 20
-	full := min(width, int(v.Weight*width+0.5))
-	bar := strings.Repeat("#", full) + strings.Repeat("-", width-full)
-	line := fmt.Sprintf("%s %s [%s] %s", v.Version, v.Phase, bar, percent(v.Weight))
+// progressLine fits a width, if there is one; what has no room for the bar goes without it.
+func progressLine(v web.Version, s web.Service, width int) string {
+	const most = 20
+	full := min(most, int(v.Weight*most+0.5))
+	line := progressOf(v, s, "["+strings.Repeat("#", full)+strings.Repeat("-", most-full)+"] ")
+	if width > 0 && utf8.RuneCountInString(line) > width {
+		line = progressOf(v, s, "")
+	}
+	return shorten(line, width)
+}
+
+func progressOf(v web.Version, s web.Service, bar string) string {
+	line := fmt.Sprintf("%s %s %s%s", v.Version, v.Phase, bar, percent(v.Weight))
 	if step := stepOf(v); step != "" {
 		line += "  step " + step
 	}

@@ -37,24 +37,36 @@ after_promotion: {watch: 10m}
 `
 
 func newTown(t *testing.T, policy string, config ...string) *town {
+	w := foundTown(t, policy, config...)
+	w.envoy = w.join(world.Traffic{Service: "shop", PerSecond: 2000, ErrorRate: func(v string, _ time.Time) float64 {
+		return map[string]float64{"v3": 0.5}[v]
+	}})
+	w.until("v1 in force", func(s web.Service) bool { return len(s.Versions) == 1 && s.Versions[0].InForce })
+	return w
+}
+
+// foundTown is a daemon without Envoys.
+func foundTown(t *testing.T, policy string, config ...string) *town {
 	w := &town{t: t, dir: t.TempDir(), web: free(t), xds: free(t)}
 	w.write("canaryd.yml", "policies: [\"*.policy\"]\nmetrics: {interval: 100ms}\n"+strings.Join(config, ""))
 	w.write("shop.policy", policy)
 	w.start()
 	t.Cleanup(func() { w.stop() })
+	return w
+}
+
+// join lets an Envoy of a service in.
+func (w *town) join(traffic world.Traffic) *world.Envoy {
 	conn, err := grpc.NewClient("passthrough:///"+w.xds, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	w.envoy = world.NewEnvoy("edge-1", 1, world.Traffic{Service: "shop", PerSecond: 2000, ErrorRate: func(v string, _ time.Time) float64 {
-		return map[string]float64{"v3": 0.5}[v]
-	}})
-	go func() { w.envoy.Run(ctx, conn); close(ended) }()
-	t.Cleanup(func() { cancel(); <-ended; _ = conn.Close() })
-	w.until("v1 in force", func(s web.Service) bool { return len(s.Versions) == 1 && s.Versions[0].InForce })
-	return w
+	envoy := world.NewEnvoy("edge-"+traffic.Service, 1, traffic)
+	go func() { envoy.Run(ctx, conn); close(ended) }()
+	w.t.Cleanup(func() { cancel(); <-ended; _ = conn.Close() })
+	return envoy
 }
 
 func (w *town) write(name, text string) {

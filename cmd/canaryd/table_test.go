@@ -65,15 +65,21 @@ func TestStatusAsItIsShown(t *testing.T) {
 				t.Errorf("%s: %s", name, line)
 			}
 		}
-		file := filepath.Join("testdata", "status-"+name+".txt")
-		if *update {
-			if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
-				t.Fatal(err)
-			}
+		golden(t, "status-"+name+".txt", out.String())
+	}
+}
+
+// golden compares with a file in testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		if want, err := os.ReadFile(file); err != nil || out.String() != string(want) {
-			t.Errorf("%s looks different (%v):\n%s", name, err, &out)
-		}
+	}
+	if want, err := os.ReadFile(file); err != nil || got != string(want) {
+		t.Errorf("%s looks different (%v):\n%s", name, err, got)
 	}
 }
 
@@ -106,7 +112,10 @@ func TestProgressIsALinePerChange(t *testing.T) {
 	if n := strings.Count(out.String(), "\n"); n != 2 || !strings.Contains(out.String(), "v4 canary weight 25%, step 3 of 5, about 1m16s to go (budget: as far as") {
 		t.Errorf("%d lines:\n%s", n, &out)
 	}
-	if line := progressLine(v, s); !strings.HasPrefix(line, "v4 canary [#####---------------] 25%  step 3 of 5  about 1m16s to go  1100 requests, errors 0% (stable 0.663%)  budget") {
+	if line := progressLine(v, s, 150); !strings.HasPrefix(line, "v4 canary [#####---------------] 25%  step 3 of 5  about 1m16s to go  1100 requests, errors 0% (stable 0.663%)  budget") {
+		t.Error(line)
+	}
+	if line := progressLine(v, s, 112); line != "v4 canary 25%  step 3 of 5  about 1m16s to go  1100 requests, errors 0% (stable 0.663%)  budget  evidence 0/0" {
 		t.Error(line)
 	}
 }

@@ -47,6 +47,8 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	switch {
 	case errdefs.IsConflict(err):
 		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
+	case errdefs.IsNotFound(err) && f.gone(ctx, want.Image): // another try pulls it again
+		return &versionError{fmt.Errorf("container %s cannot be made: image %s was there a moment ago, and somebody removed it", name, want.Image)}
 	case err != nil:
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}

@@ -48,6 +48,12 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	return nil
 }
 
+// gone reports whether an image is not on the host.
+func (f *Fleet) gone(ctx context.Context, image string) bool {
+	_, err := f.cli.ImageInspect(ctx, image)
+	return errdefs.IsNotFound(err)
+}
+
 // digests are those by which the image's own repository knows it. An image that was never pulled or pushed has none.
 func digests(image string, all []string) (out []string) {
 	own, err := reference.ParseNormalizedNamed(image)

@@ -1,9 +1,41 @@
 package docker
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
+
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/canaryd/canaryd/internal/rollout"
 )
+
+// An image that somebody removes between the pull and the container is pulled again; a network that is not there stays away.
+func TestAnImageThatIsGoneAgain(t *testing.T) {
+	for missing, ends := range map[string]bool{"image": false, "network": true} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Api-Version", "1.47")
+			w.Header().Set("Content-Type", "application/json")
+			if !strings.Contains(r.URL.Path, "/images/") || missing == "image" {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			_, _ = w.Write([]byte(`{"message": "no such ` + missing + `"}`))
+		}))
+		log, _ := logtest.NewNullLogger()
+		f, err := New(Options{Log: log, Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}}
+		w := &worker{}
+		if e := w.blame(want, f.create(t.Context(), want, "c")); e.Failed != ends || e.Note == "" {
+			t.Errorf("no such %s: failed for good is %v: %s", missing, e.Failed, e.Note)
+		}
+		srv.Close()
+	}
+}
 
 // An image may be known to several repositories; what a service's registry pushed is told by its own.
 func TestDigestsOfAnImage(t *testing.T) {

@@ -88,8 +88,8 @@ func (m *machine) pause(v *Version, e Commanded) error {
 	if !v.is(counted) {
 		return m.wrongPhase(v, "pause", "warming or canary")
 	}
-	v.Phase, v.PausedAt = Paused, m.at
-	m.verdict(v, analysis.Wait, analysis.Paused, "paused by hand at %s: the weight is frozen, the rollback test goes on", share(m.Weight(v.Name)))
+	v.PausedAt = m.at
+	m.freeze(v)
 	m.record(v, KindPaused, e.By, "%s", v.Verdict.Reason)
 	return nil
 }
@@ -135,7 +135,7 @@ func (m *machine) unpause(v *Version) {
 // does not answer meanwhile, or lost its place, takes nothing when its turn comes again.
 func (v *Version) paused() bool { return v.is(open) && !v.PausedAt.IsZero() }
 
-// freeze keeps a paused version whose turn has come where it is.
+// freeze keeps a paused version where it is.
 func (m *machine) freeze(v *Version) {
 	v.Phase = Paused
 	m.verdict(v, analysis.Wait, analysis.Paused, "%s", m.frozen(v))
@@ -143,5 +143,5 @@ func (m *machine) freeze(v *Version) {
 
 // frozen says of a paused version what helps.
 func (m *machine) frozen(v *Version) string {
-	return fmt.Sprintf("paused by hand at %s: `canaryd resume %s %s` lets it go on", share(m.Weight(v.Name)), m.Policy.Service, v.Name)
+	return fmt.Sprintf("paused by hand at %s, where it stays; it is still cut when it is worse; `canaryd resume %s %s` lets it go on", share(m.Weight(v.Name)), m.Policy.Service, v.Name)
 }
