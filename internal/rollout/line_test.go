@@ -365,3 +365,27 @@ func TestWhoLeavesIsJudgedUntilItHasLeft(t *testing.T) {
 		t.Errorf("after 20 s of total failure at an Envoy that is behind v3 is %s", v.Phase)
 	}
 }
+
+// A canary with some evidence against it stops answering and comes back: it begins at the first step, where it is cleared
+// or cut. Without a weight there would be no evidence for either, and its place would be taken for good.
+func TestWhoIsSuspectComesBack(t *testing.T) {
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 50%, 100%], hold: 1h, canaries: 1}\njudge: {clump: 1}\n")
+	r.announce("v2", "10.0.0.2:80")
+	v := func() *Version { return r.s.Version("v2") }
+	for range 20 {
+		if r.observe(1, counts("v1", 900, 0, "v2", 100, 1)); v().Judge.Suspicious(&v().Config) {
+			break
+		}
+	}
+	if !v().Judge.Suspicious(&v().Config) || v().Phase != Canary {
+		t.Fatalf("v2 is %s, evidence %.3g", v().Phase, v().Judge.E(&v().Config))
+	}
+	r.step(Probed{At: r.at, Version: "v2"})
+	r.step(Probed{At: r.at, Version: "v2", Up: true})
+	if v().Phase != Canary || r.s.Weight("v2") != 1000 {
+		t.Fatalf("v2 is %s at %d: %s", v().Phase, r.s.Weight("v2"), v().Verdict.Reason)
+	}
+	if r.observe(10, counts("v1", 900, 0, "v2", 100, 20)); v().Phase != Failed {
+		t.Errorf("v2 fails, and is %s: %s", v().Phase, v().Verdict.Reason)
+	}
+}

@@ -86,3 +86,42 @@ func TestPausesAndSilence(t *testing.T) {
 		}
 	}
 }
+
+// Where the phase does not say that a version is paused, or that no Envoy takes it, what it is held for does.
+func TestWhatAVersionIsHeldFor(t *testing.T) {
+	held := func(r *run, want string) {
+		t.Helper()
+		if v := r.s.Version("v2"); string(r.s.HeldBy(v)) != want {
+			t.Errorf("v2 is %s: held for %q, want %q", v.Phase, r.s.HeldBy(v), want)
+		}
+	}
+	r := newRun(t, seedV1+"ramp: {steps: [10%, 100%], hold: 100h}\n")
+	r.announce("v2", "10.0.0.2:80")
+	r.step(Commanded{At: r.at, Verb: "pause", Version: "v2", By: "ann"})
+	held(r, "")
+	r.step(Probed{At: r.at, Version: "v2"})
+	held(r, "paused")
+	r.step(Probed{At: r.at, Version: "v2", Up: true})
+	held(r, "")
+	r.fleet = false
+	r.step(Commanded{At: r.at, Verb: "resume", Version: "v2", By: "ann"})
+	r.step(Rejected{At: r.at, Generation: r.s.Generation, Node: "edge-1", Message: "no"})
+	held(r, "")
+	r.pass(refusedFor)
+	r.step(Applied{At: r.at, Generation: r.s.Generation, Subscribers: 1, Refusing: []string{"edge-1"}})
+	r.pass(2 * takenWithin)
+	held(r, "nack")
+}
+
+// Who refuses after the ten minutes holds nothing up: the table is in force at the others at once.
+func TestARefusalThatIsBorneHoldsNothingUp(t *testing.T) {
+	r := refused(t, seedV1)
+	r.fleet = false
+	r.pass(refusedFor)
+	r.step(Rejected{At: r.at, Generation: r.s.Generation, Node: "edge-1", Message: "no"})
+	r.step(Rejected{At: r.at, Generation: r.s.Generation, Node: "edge-2", Message: "no"})
+	r.step(Applied{At: r.at, Generation: r.s.Generation, Subscribers: 3, Otherwise: true, Refusing: []string{"edge-1", "edge-2"}})
+	if r.s.Nack() != nil || !r.s.InForceAt("v2") || r.s.Weight("v2") != 1000 {
+		t.Errorf("edge-1 has refused for ten minutes, edge-2 does as well, edge-3 accepts: %+v, in force %v at %d", r.s.Nack(), r.s.InForceAt("v2"), r.s.Weight("v2"))
+	}
+}

@@ -51,7 +51,7 @@ func (m *machine) lower(v *Version, to int) { m.setWeight(v, min(to, size(v.Slot
 
 // beforeFirst are the guards of a version that has no weight yet.
 func (m *machine) beforeFirst() []guard {
-	return []guard{m.envoysAreBack, m.trafficIsKnown, m.looksClean, m.firstStepFits}
+	return []guard{m.envoysAreBack, m.trafficIsKnown, m.firstStepFits}
 }
 
 // always are the guards of a canary that hold at any time, and say so at any time.
