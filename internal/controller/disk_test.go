@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,6 +109,26 @@ func (b *bubble) share(version string) uint32 {
 		sum += e.Weights()[version]
 	}
 	return sum
+}
+
+// serves checks what all Envoys give the versions together.
+func (b *bubble) serves(want map[string]uint32) {
+	b.t.Helper()
+	got := map[string]uint32{}
+	for _, e := range b.fleet {
+		for v, n := range e.Weights() {
+			got[v] += n
+		}
+	}
+	if !maps.Equal(got, want) {
+		b.t.Fatalf("the Envoys serve %v, want %v", got, want)
+	}
+}
+
+// hand is a person's command.
+func (b *bubble) hand(verb, version string) (Service, error) {
+	s, _, err := b.daemon.Command(b.t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, Knowing: true, By: "ann"})
+	return s, err
 }
 
 // never fails when a version gets anything within the time.
@@ -1304,5 +1325,66 @@ func TestAWithdrawnPromotionBringsNothingBack(t *testing.T) {
 		thaw()
 		b.never("v4", 20*time.Second)
 		b.never("v3", time.Second)
+	})
+}
+
+// The way back did not answer for a moment, so that its control share was taken from it, and answers again: on a disk that
+// hangs all the while everything goes back to it.
+func TestTheHeirThatWasAwayForAMomentTakesOver(t *testing.T) {
+	at := answering(t) // outside of the bubble, where time does not wait for who waits for a connection
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, "service: shop\nversions: [{version: v1, endpoints: [\""+at+"\"], stable: true}]\nafter_promotion: {watch: 1h, control: 10%}\n", 2,
+			world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		if _, _, err := b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v2", Endpoints: []string{at}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.hand("promote", "v2"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		b.serves(map[string]uint32{"v1": 2000, "v2": 18000})
+		thaw := b.freeze()
+		b.daemon.probes <- probed{"shop", rollout.Probed{At: time.Now(), Version: "v1"}}
+		time.Sleep(200 * time.Millisecond)
+		b.serves(map[string]uint32{"v2": 20000})
+		if !b.version("v1").Reachable {
+			t.Fatal("v1 does not answer")
+		}
+		if s, err := b.hand("abort", "v2"); err != nil || s.Stored {
+			t.Errorf("%v, stored %v", err, s.Stored)
+		}
+		b.serves(map[string]uint32{"v1": 20000})
+		b.never("v2", 10*time.Second)
+		thaw()
+		b.never("v2", 3*time.Second)
+		b.serves(map[string]uint32{"v1": 20000})
+	})
+}
+
+// A person aborts the way back on a disk that hangs, and promotes it all the same. That it was ended stays out; so
+// what the Envoys serve goes on until the promotion is stored.
+func TestAnEndedHeirWaitsForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy+"after_promotion: {watch: 1h, control: 10%}\n", 2, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		if _, err := b.hand("promote", "v2"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		thaw := b.freeze()
+		if s, err := b.hand("abort", "v1"); err != nil || s.Stored {
+			t.Errorf("%v, stored %v", err, s.Stored)
+		}
+		_, err := b.hand("promote", "v1")
+		b.unstored(err)
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			b.serves(map[string]uint32{"v2": 20000})
+		}
+		thaw()
+		time.Sleep(3 * time.Second)
+		b.serves(map[string]uint32{"v1": 20000})
 	})
 }

@@ -25,27 +25,27 @@ func (u *unit) falls(records []rollout.Record) (falls []fall) {
 	return falls
 }
 
-// fleesTo reports that a person left a stable version for one that the Envoys do not have yet: what they serve stays
+// fleesTo reports that a person left a stable version for one that cannot take its place yet: what the Envoys serve stays
 // until that one is stored and warm there, because without it they would have nothing.
 func (u *unit) fleesTo(records []rollout.Record, left string) bool {
-	return left == u.outbox.durable.Stable && !u.outbox.durable.Knows(u.state.Stable) && promotes(records)
+	return left == u.outbox.durable.Stable && !u.outbox.takesOver(u.state.Stable) && promotes(records)
 }
 
 // owed is what the Envoys have as stable although it has ended since: the version that took its place was not there
 // then, and the one that has it now is.
 func (u *unit) owed() (fall, bool) {
 	v := u.state.Version(u.outbox.durable.Stable)
-	if v == nil || !v.Cut() || u.outbox.cutting(v.Name) || !u.outbox.durable.Knows(u.state.Stable) {
+	if v == nil || !v.Cut() || u.outbox.cutting(v.Name) || !u.outbox.takesOver(u.state.Stable) {
 		return fall{}, false
 	}
 	return fall{v.Name, v.Identity()}, true
 }
 
-// returns reports that a person left what the Envoys have as stable for a version that they have as well: that is a
-// cut.
+// returns reports that a person left what the Envoys have as stable for a version that can take its place at once: that
+// is a cut.
 func (u *unit) returns(records []rollout.Record) bool {
 	v := u.state.Version(u.outbox.durable.Stable)
-	return promotes(records) && v != nil && v.Cut() && u.outbox.durable.Knows(u.state.Stable)
+	return promotes(records) && v != nil && v.Cut() && u.outbox.takesOver(u.state.Stable)
 }
 
 func promotes(records []rollout.Record) bool {
@@ -61,7 +61,7 @@ func (c *Controller) takeAway(u *unit, version, by string) (taken bool, err erro
 		return false, nil
 	}
 	for _, o := range slices.Backward(u.state.Versions) {
-		if o.Name == version || !o.Trusted || !o.Reachable || !u.outbox.durable.Knows(o.Name) {
+		if o.Name == version || !o.Trusted || !o.Reachable || !u.outbox.takesOver(o.Name) {
 			continue
 		}
 		reason := fmt.Sprintf("aborted by hand: %s has everything until %s is stored, and the Envoys have it", o.Name, u.state.Stable)

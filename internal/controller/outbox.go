@@ -16,15 +16,20 @@ const cutPatience = 100 * time.Millisecond
 //
 // Invariants:
 //   - nothing that raises a weight is visible before the decision that raised it is stored;
-//   - cutPatience after a version was cut it has no slot in what is visible, until a later decision that
-//     gives it a weight again is stored;
+//   - what is visible is the durable table with the cuts carried out, one after the other, that were decided since: all
+//     that were decided cutPatience ago or earlier, and of the later ones the first few or none;
+//   - a cut takes everything from a version. Where that is the one that has become stable so, its heir takes its place:
+//     the way back is a cut as well. An heir that got nothing for now is back by that, and one of which an attempt
+//     was ended is not: nobody is stable then until a decision is stored, as where the durable table does not know the heir;
+//   - so, cutPatience after a version was cut it has no slot in what is visible, until a later decision that gives it a
+//     weight again is stored, or a later cut of the stable version makes it the heir;
 //   - what is visible names every attempt whose end went out by such a cut, until that is stored.
 type outbox struct {
 	decided uint64        // the newest decision
 	stored  uint64        // the newest one that is durable; stored <= decided
 	durable rollout.Table // of the decision stored; Policy is nil before the first
 	writing uint64        // the decision whose state is being written; 0: none is
-	cuts    []cut         // not durable yet, oldest first: stored < decision <= decided; of a version one up to writing, and one after
+	cuts    []cut         // not durable yet, oldest first: stored < decision <= decided
 	shown   *shown        // what was taken last; nil: nothing, or it could not be published
 }
 
@@ -32,7 +37,7 @@ type outbox struct {
 type cut struct {
 	decision uint64
 	version  string
-	heir     string            // the stable version then: it takes the place of version, where that is the stable one of what is durable
+	heir     string            // the stable version then: it takes the place of version, where that is the stable one
 	due      time.Time         // it goes out then, stored or not; only ever moved forward
 	ended    []rollout.Attempt // attempts that it ended: the Envoys are asked to remember them
 }
@@ -55,21 +60,33 @@ type shown struct {
 func (o *outbox) Decide(now time.Time, falls []fall, heir string, slow bool) uint64 {
 	o.decided++
 	for _, f := range falls {
-		i := slices.IndexFunc(o.cuts, func(c cut) bool { return c.version == f.version && c.decision > o.writing })
-		if i < 0 {
-			i = len(o.cuts)
-			o.cuts = append(o.cuts, cut{version: f.version, heir: heir, due: now.Add(cutPatience)})
-		}
-		c := &o.cuts[i]
-		c.decision = o.decided // its heir stays: a later one may owe its place to a promotion that is not stored
+		c := cut{decision: o.decided, version: f.version, heir: heir, due: now.Add(cutPatience)}
 		if f.attempt.Number > 0 {
-			c.ended = append(slices.Clip(c.ended), f.attempt)
+			c.ended = []rollout.Attempt{f.attempt}
 		}
+		o.add(c)
 	}
 	if slow {
 		o.hurry(now)
 	}
 	return o.decided
+}
+
+// add appends a cut. One of a version that gets nothing already changes only what is to be stored, and what is named:
+// it becomes a part of the last one of that version, unless that may be stored before this one, or the version has been an
+// heir since. So what is kept does not grow with a version that does not answer now and again.
+func (o *outbox) add(c cut) {
+	for i := range slices.Backward(o.cuts) {
+		switch was := &o.cuts[i]; {
+		case was.decision <= o.writing || was.heir == c.version:
+			o.cuts = append(o.cuts, c)
+			return
+		case was.version == c.version:
+			was.decision, was.ended = c.decision, slices.Concat(was.ended, c.ended)
+			return
+		}
+	}
+	o.cuts = append(o.cuts, c)
 }
 
 // Begin takes in that everything decided so far is being written, and returns which decision is the last.
@@ -89,19 +106,13 @@ func (o *outbox) Stored(now time.Time, decision uint64, t rollout.Table) {
 	o.hurry(now)
 }
 
-// Failed takes in that a write failed. There is nothing to wait for, and the next write holds everything,
-// so of two cuts of a version the first one's heir and the second one's number count.
+// Failed takes in that a write failed. There is nothing to wait for, and the next write holds everything.
 func (o *outbox) Failed(now time.Time) {
-	o.writing = 0
-	var all []cut
-	for _, c := range o.cuts {
-		if i := slices.IndexFunc(all, func(a cut) bool { return a.version == c.version }); i >= 0 {
-			all[i].decision, all[i].ended = c.decision, slices.Concat(all[i].ended, c.ended)
-		} else {
-			all = append(all, c)
-		}
+	cuts := o.cuts
+	o.writing, o.cuts = 0, nil
+	for _, c := range cuts {
+		o.add(c)
 	}
-	o.cuts = all
 	o.hurry(now)
 }
 
@@ -130,23 +141,52 @@ func (o *outbox) Visible(now time.Time) (rollout.Table, bool) {
 	if o.durable.Policy == nil {
 		return rollout.Table{}, false
 	}
-	gone := o.dueBy(now)
-	t, names := o.durable, make([]string, len(gone))
-	for i, c := range gone {
-		names[i] = c.version
+	due := o.dueBy(now)
+	t := o.durable
+	for _, c := range due {
 		t.Unstored = slices.Concat(t.Unstored, c.ended)
 	}
-	if !slices.ContainsFunc(names, t.Knows) {
+	gone, heir := carriedOut(t.Stable, due)
+	if !slices.ContainsFunc(gone, t.Knows) {
 		return t, true
 	}
-	t = t.Without(names, heir(t.Stable, gone))
+	t = t.Without(gone, heir)
 	t.Generation = 0
 	return t, true
 }
 
+// carriedOut is who gets nothing, and who is stable, after some cuts, in their order. A version that was merely promoted
+// since is no heir: it waits for the disk.
+func carriedOut(stable string, cuts []cut) (gone []string, heir string) {
+	for i, c := range cuts {
+		if !slices.Contains(gone, c.version) {
+			gone = append(gone, c.version)
+		}
+		if c.version != stable {
+			continue
+		}
+		if stable = c.heir; !ends(cuts[:i], stable) {
+			gone = slices.DeleteFunc(gone, func(v string) bool { return v == stable })
+		}
+	}
+	return gone, stable
+}
+
+// ends reports whether one of the cuts ended an attempt of a version.
+func ends(cuts []cut, version string) bool {
+	return slices.ContainsFunc(cuts, func(c cut) bool { return c.version == version && len(c.ended) > 0 })
+}
+
 // cutting reports whether a version is being cut.
 func (o *outbox) cutting(version string) bool {
-	return slices.ContainsFunc(o.cuts, func(c cut) bool { return c.version == version })
+	gone, _ := carriedOut(o.durable.Stable, o.cuts)
+	return slices.Contains(gone, version)
+}
+
+// takesOver reports whether a version can take the place of the stable one at once: the Envoys have it, and nothing that
+// is not stored ended an attempt of it.
+func (o *outbox) takesOver(version string) bool {
+	return o.durable.Knows(version) && !ends(o.cuts, version)
 }
 
 // serves reports whether a version gets anything of what is visible.
@@ -167,19 +207,6 @@ func (o *outbox) dueBy(now time.Time) []cut {
 
 func (c cut) same(o cut) bool {
 	return c.version == o.version && c.heir == o.heir && slices.Equal(c.ended, o.ended)
-}
-
-// heir follows the cuts from a stable version that was cut to the one that took its place, which may
-// have been cut since as well. A version that was merely promoted since is no heir: it waits for the disk.
-func heir(stable string, cuts []cut) string {
-	for range cuts {
-		i := slices.IndexFunc(cuts, func(c cut) bool { return c.version == stable })
-		if i < 0 {
-			break
-		}
-		stable = cuts[i].heir
-	}
-	return stable
 }
 
 // Take returns what is visible, when it is not what was taken last.

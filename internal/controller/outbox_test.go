@@ -1,9 +1,11 @@
 package controller
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,10 +220,8 @@ func (d *desk) look() {
 	if !same(t, d.taken) {
 		d.t.Fatalf("what was taken last is not what is visible:\n%+v\n%+v", d.taken, t)
 	}
-	durable, visible := d.made[d.stored-1].weights, weightsOf(t)
-	d.cutsHold(visible)
+	d.isAsDecided(t)
 	d.endsAreNamed(t)
-	d.nothingRises(durable, visible, t)
 	if due := d.out.Due(d.at); !due.IsZero() && (due.Before(d.at) || due.After(d.at.Add(cutPatience))) {
 		d.t.Fatalf("the next cut is due in %s", due.Sub(d.at))
 	}
@@ -234,20 +234,65 @@ func (d *desk) look() {
 	}
 }
 
-// cutsHold: whatever was cut cutPatience ago or earlier, and not raised by a later decision that is
-// stored, gets nothing.
-func (d *desk) cutsHold(visible map[string]int) {
-	for i, m := range d.made {
+// isAsDecided: what is visible is the durable table with the cuts carried out that were decided cutPatience ago or
+// earlier, and the first few of the later ones or none.
+func (d *desk) isAsDecided(t rollout.Table) {
+	sum := 0
+	for _, n := range weightsOf(t) {
+		sum += n
+	}
+	if sum != policy.FullWeight && !(sum == 0 && t.Stable == "") {
+		d.t.Fatalf("weights add up to %d: %v", sum, t.Slots)
+	}
+	var may []string
+	for n := d.stored; n <= len(d.made); n++ {
+		if n < len(d.made) && d.at.Sub(d.made[n].at) >= cutPatience {
+			continue // it is due
+		}
+		stable, weights := d.after(n)
+		if t.Stable == stable && maps.Equal(weightsOf(t), weights) {
+			return
+		}
+		may = append(may, fmt.Sprintf("%s of %v", stable, weights))
+	}
+	d.t.Fatalf("%s of %v is visible, %d of %d decisions are stored: want %s", t.Stable, weightsOf(t), d.stored, len(d.made), strings.Join(may, ", or "))
+}
+
+// after is what is visible when the cuts up to a decision went out. Who is stable when it is cut gives everything to
+// who was decided to be stable then: to one that was cut before as well, unless that ended an attempt of it. Where the
+// Envoys do not have that one, nobody gets anything.
+func (d *desk) after(n int) (stable string, weights map[string]int) {
+	durable := d.made[d.stored-1]
+	known := durable.table(uint64(d.stored))
+	stable, weights = durable.stable, maps.Clone(durable.weights)
+	gone, over := map[string]bool{}, map[string]bool{}
+	for _, m := range d.made[d.stored:n] {
 		for _, v := range m.cuts {
-			if i+1 > d.stored && d.at.Sub(m.at) >= cutPatience && visible[v] > 0 {
-				d.t.Fatalf("%s was cut by decision %d of %d, %s ago (%d are stored), and gets %d", v, i+1, len(d.made), d.at.Sub(m.at), d.stored, visible[v])
+			gone[v] = true
+			if v == stable {
+				stable = m.stable
+				gone[stable] = over[stable]
 			}
+			over[v] = over[v] || m.ended
 		}
 	}
+	rest := policy.FullWeight
+	for v, n := range weights {
+		if v == stable || gone[v] {
+			delete(weights, v)
+		} else {
+			rest -= n
+		}
+	}
+	if gone[stable] || !known.Knows(stable) {
+		return "", map[string]int{}
+	}
+	weights[stable] = rest
+	return stable, weights
 }
 
 // endsAreNamed: what is visible names every attempt that a decision ended cutPatience ago or earlier which is not
-// stored, and no other one.
+// stored, and no other one: such a version gets nothing.
 func (d *desk) endsAreNamed(t rollout.Table) {
 	may := map[rollout.Attempt]bool{}
 	for i, m := range d.made {
@@ -269,46 +314,6 @@ func (d *desk) endsAreNamed(t rollout.Table) {
 			d.t.Fatalf("%v is named, and the table gives it a weight", a)
 		}
 	}
-}
-
-// nothingRises: what is visible gives nobody more than what is durable does, but for the one version that
-// gets what a cut left over, which is known to the Envoys.
-func (d *desk) nothingRises(durable, visible map[string]int, t rollout.Table) {
-	sum, more := 0, 0
-	for v, n := range visible {
-		sum += n
-		if n > durable[v] {
-			more++
-			if v != t.Stable {
-				d.t.Fatalf("%s gets %d, %d is durable, and it is not stable (%s)", v, n, durable[v], t.Stable)
-			}
-		}
-		if !slices.ContainsFunc(t.Clusters, func(c rollout.Cluster) bool { return c.Version == v }) {
-			d.t.Fatalf("%s gets %d, and no Envoy knows it", v, n)
-		}
-	}
-	if t.Stable != "" && !d.heirs()[t.Stable] {
-		d.t.Fatalf("%s is stable, and neither what is stored nor a cut of that made it so", t.Stable)
-	}
-	if sum != policy.FullWeight && !(sum == 0 && t.Stable == "") || more > 1 {
-		d.t.Fatalf("weights add up to %d (%v), %d rose", sum, visible, more)
-	}
-}
-
-// heirs are the versions that may be stable: the durable one, what took its place when it was first cut
-// since, and where that one was cut as well, what took that one's place.
-func (d *desk) heirs() map[string]bool {
-	stable := d.made[d.stored-1].stable
-	heirs := map[string]bool{stable: true}
-	for range deskVersions {
-		i := slices.IndexFunc(d.made[d.stored:], func(m made) bool { return slices.Contains(m.cuts, stable) })
-		if i < 0 {
-			break
-		}
-		stable = d.made[d.stored:][i].stable
-		heirs[stable] = true
-	}
-	return heirs
 }
 
 func same(a, b rollout.Table) bool {
