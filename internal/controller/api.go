@@ -27,10 +27,13 @@ func (c *Controller) unknownService(name string) error {
 
 // NotStoredError says that something was decided and is not durable: it is carried out when the disk
 // answers.
-type NotStoredError struct{ What, Why string }
+type NotStoredError struct {
+	What, Why string
+	Unless    string // what may come in between
+}
 
 func (e *NotStoredError) Error() string {
-	return fmt.Sprintf("%s is decided and not stored yet (%s): it is carried out when it is stored; `abort` of a version that gets traffic now does not wait for the disk", e.What, e.Why)
+	return fmt.Sprintf("%s is decided and not stored yet (%s): it is carried out when it is stored%s; `abort` of a version that gets traffic now does not wait for the disk", e.What, e.Why, e.Unless)
 }
 
 // Service is a snapshot of one service.
@@ -127,7 +130,7 @@ func (c *Controller) Announce(ctx context.Context, service string, e rollout.Ann
 		return u, err
 	})
 	if err == nil && !stored {
-		err = &NotStoredError{"the announcement of " + e.Version, c.whyNotStored(ctx)}
+		err = &NotStoredError{What: "the announcement of " + e.Version, Why: c.whyNotStored(ctx)}
 	}
 	return s, known, err
 }
@@ -163,8 +166,12 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 			return s, "", err
 		}
 	}
+	var unless string
 	if v := s.State.Version(e.Version); v != nil && e.Verb == "promote" {
 		e.Reachable = reachable(ctx, &s.State, v)
+		if v.Phase.Waiting() && s.State.Weight(v.Name) > 0 {
+			unless = ", unless it fails before: it is judged as long as the Envoys have it as a canary"
+		}
 	}
 	cuts := e.Verb == "abort"
 	stored, err := c.decide(ctx, func() (*unit, error) {
@@ -191,10 +198,31 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		return u, nil
 	})
 	s.Stored = stored
+	if err == nil && e.Verb == "promote" {
+		err = c.withdrawn(ctx, service, e.Version)
+	}
 	if err == nil && !stored && !cuts {
-		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx)}
+		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx), unless}
 	}
 	return s, e.Version, err
+}
+
+// withdrawn says that a version that was promoted a moment ago was cut, or is judged again.
+func (c *Controller) withdrawn(ctx context.Context, service, version string) error {
+	s, err := c.Service(ctx, service)
+	if err != nil {
+		return nil // a loop that has ended says nothing
+	}
+	v := s.State.Version(version)
+	switch {
+	case v == nil || v.Wanted != "":
+		return nil
+	case v.Cut():
+		return &rollout.Refusal{Message: fmt.Sprintf("version %s was promoted, and is %s since: %s; promote it all the same with --even-failed", version, v.Phase, v.Verdict.Reason)}
+	case v.Phase.Waiting():
+		return &rollout.Refusal{Message: fmt.Sprintf("version %s was promoted, and is %s again: %s", version, v.Phase, v.Verdict.Reason)}
+	}
+	return nil
 }
 
 // honest has a refusal say that what it rests on, such as that a version is stable already, is not durable.
@@ -262,7 +290,7 @@ func (c *Controller) Delete(ctx context.Context, service, by string) error {
 		return u, c.remove(u, by)
 	})
 	if err == nil && !stored {
-		err = &NotStoredError{"the removal of " + service, c.whyNotStored(ctx)}
+		err = &NotStoredError{What: "the removal of " + service, Why: c.whyNotStored(ctx)}
 	}
 	return err
 }

@@ -107,7 +107,7 @@ type unit struct {
 	made      *xds.Prepared // of the table that was stored last; nil: used
 	encodes   error         // why its state could not be stored
 	panicked  error         // what its state machine stumbled over last
-	shadow    *shadow
+	shadows   []*shadow     // of promotions that are not stored, oldest first
 
 	fleet     xds.Status // who has the table
 	rest      restEvidence
@@ -255,19 +255,19 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
-	before := u.state
+	before, shadows := u.state, len(u.shadows)
 	u.state, u.stale = next, true
 	if decided {
 		c.decided(u, records)
 	}
-	had := u.shadow != nil
-	if u.follow(e) {
-		c.withdraw(u)
-	} else {
+	switch {
+	case promotes(records):
 		u.cast(before, records)
+	case u.follow(e):
+		c.withdraw(u)
 	}
 	c.note(u)
-	if decided || had != (u.shadow != nil) {
+	if decided || shadows != len(u.shadows) {
 		c.aim(u)
 	}
 	return records, nil
@@ -291,17 +291,27 @@ func (c *Controller) decided(u *unit, records []rollout.Record) {
 
 // takes is decided, with what is taken from the Envoys whether it can be stored or not, and who gets it.
 func (c *Controller) takes(u *unit, records []rollout.Record, falls []fall, heir string) {
+	n := c.number(u, falls, heir)
+	for _, r := range records {
+		u.keep(n, entryOf(u, r), nil)
+		c.say(r)
+	}
+}
+
+// say writes a record to the log.
+func (c *Controller) say(r rollout.Record) {
+	c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
+		"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
+}
+
+// number numbers a decision, which is to be stored.
+func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 	now := time.Now()
-	n := u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
 		c.cutting[u] = struct{}{}
 	}
-	for _, r := range records {
-		u.keep(n, entryOf(u, r))
-		c.Log.WithFields(logrus.Fields{"service": r.Service, "version": r.Version, "event": r.Kind, "by": r.By,
-			"from": r.Before[r.Version], "to": r.After[r.Version]}).Info(r.Reason)
-	}
+	return u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 }
 
 // note keeps the list of services that cost work, and tells the source and the prober.

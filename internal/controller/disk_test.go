@@ -1218,13 +1218,21 @@ func TestAPromotionIntoAHangIsWithdrawn(t *testing.T) {
 			bad.Store("v3", true)
 			b.until("v3", rollout.Failed, 10*time.Second)
 			time.Sleep(200 * time.Millisecond)
-			t.Logf("frozen %s before: promoted %v", early, promoted)
 			b.never("v3", time.Minute)
+			b.disk.set(0, errDiskFull)
 			thaw()
-			b.never("v3", 10*time.Second)
+			b.never("v3", 5*time.Second)
+			b.disk.set(0, nil)
+			b.never("v3", 5*time.Second)
 			s, err := b.daemon.Service(t.Context(), "shop")
 			if err != nil || s.State.Stable != "v2" || !s.Stored || b.share("v2") != 20000 {
 				t.Errorf("%v, stable %s, stored %v, v2 gets %d", err, s.State.Stable, s.Stored, b.share("v2"))
+			}
+			if want := early < time.Second; promoted != want {
+				t.Errorf("frozen %s before it would be: promoted %v", early, promoted)
+			}
+			if got := b.told("v3"); !slices.Equal(got, []rollout.Kind{rollout.KindAnnounced, rollout.KindStarted, rollout.KindRolledBack}) {
+				t.Errorf("frozen %s before: told %v", early, got)
 			}
 		})
 	}

@@ -41,15 +41,28 @@ type pending struct {
 	entry    Entry
 	line     []byte // as it is stored: the writer's, which encodes it once, however often the disk fails
 	cursor   uint64 // in the store; 0: it is not there, as far as anybody knows
+
+	withdrawn bool     // with a promotion: it is history only where it is in the store all the same
+	instead   *pending // says the same as that one, which is withdrawn: it is history only where that one is not
 }
 
-// keep holds an entry back until its decision is stored.
-func (u *unit) keep(decision uint64, e Entry) {
+// void reports whether an entry is not to be stored. It is asked when no write is under way, and none is in doubt.
+func (p *pending) void() bool {
+	return p.cursor == 0 && (p.withdrawn || p.instead != nil && p.instead.cursor != 0)
+}
+
+// of reports whether the entry is of the same event, and says the same of it, as a record.
+func (e *Entry) of(r rollout.Record) bool {
+	return e.At.Equal(r.At) && e.Version == r.Version && e.Attempt == r.Attempt && e.Kind == r.Kind
+}
+
+// keep holds an entry back until its decision is stored. It may stand in for one that is withdrawn.
+func (u *unit) keep(decision uint64, e Entry, instead *pending) {
 	if len(u.records) >= mostKept && !e.Kind.Cut() && e.Kind != rollout.KindRemoved {
 		u.dropped++
 		return
 	}
-	u.records = append(u.records, &pending{decision: decision, entry: e})
+	u.records = append(u.records, &pending{decision: decision, entry: e, instead: instead})
 }
 
 // encode runs outside the loop.

@@ -49,8 +49,10 @@ func (u *unit) returns(records []rollout.Record) bool {
 }
 
 func promotes(records []rollout.Record) bool {
-	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted })
+	return slices.ContainsFunc(records, promoting)
 }
+
+func promoting(r rollout.Record) bool { return r.Kind == rollout.KindPromoted }
 
 // takeAway cuts a version that was ended and that the Envoys have all the same, because what was decided in its place is
 // not stored and not there. The newest trusted version that they have gets everything until it is.

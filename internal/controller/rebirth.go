@@ -40,7 +40,7 @@ func (c *Controller) rebirth(j job) job {
 	decision := u.outbox.Decide(time.Now(), nil, next.Stable, false)
 	u.outbox.Begin()
 	for _, r := range records {
-		u.keep(decision, entryOf(u, r))
+		u.keep(decision, entryOf(u, r), nil)
 	}
 	j.reborn, j.state, j.records = u, next, append(j.records, u.records...)
 	j.write.Delete, j.write.PolicyHash, j.write.PolicyText = false, next.PolicyHash, u.text

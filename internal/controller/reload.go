@@ -36,7 +36,7 @@ func (c *Controller) Reload(ctx context.Context, by string) error {
 					}
 				}
 			})
-			return &NotStoredError{"the reload", c.whyNotStored(ctx)}
+			return &NotStoredError{What: "the reload", Why: c.whyNotStored(ctx)}
 		}
 	}
 	return nil

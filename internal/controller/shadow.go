@@ -2,70 +2,123 @@ package controller
 
 import (
 	"slices"
+	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// shadow is a service as it was before a promotion by canaryd that is not stored. The Envoys still give the canary its
-// share, and may for as long as the disk hangs: so it goes on being judged, and when it is cut the promotion is withdrawn.
+// shadow is a service as it was before a promotion that is not stored. The Envoys still give the version its share, and
+// may for as long as the disk hangs: so it goes on being judged, whoever promoted it, and when it is cut the promotion is
+// withdrawn. One after the other may be promoted so: the first shadow is the service as the Envoys have it.
 type shadow struct {
 	state    rollout.State
-	decision uint64 // the promotion
-	version  string // that was promoted
-	records  []rollout.Record
+	decision uint64           // the promotion
+	version  string           // that was promoted
+	records  []rollout.Record // what state has decided since
 }
 
-// cast keeps the state from before a promotion by canaryd itself.
+// cast keeps the state from before a promotion of a version that is judged, and that the Envoys serve.
 func (u *unit) cast(before rollout.State, records []rollout.Record) {
-	i := slices.IndexFunc(records, func(r rollout.Record) bool { return r.Kind == rollout.KindPromoted && r.By == rollout.System })
-	if i >= 0 {
-		u.shadow = &shadow{state: before, decision: u.outbox.decided, version: records[i].Version}
+	version := records[slices.IndexFunc(records, promoting)].Version
+	v := before.Version(version)
+	if u.lift(); len(u.shadows) > 0 || v != nil && v.Phase.Waiting() && u.outbox.serves(time.Now(), version) {
+		u.shadows = append(u.shadows, &shadow{state: before, decision: u.outbox.decided, version: version})
 	}
 }
 
-// follow lets the state from before the promotion live on beside what is decided, and reports that it cut what was
-// promoted. It ends when the promotion is stored, and when another version is stable.
-func (u *unit) follow(e rollout.Event) (withdrawn bool) {
-	s := u.shadow
-	if s == nil {
-		return false
-	}
-	if s.decision <= u.outbox.stored || u.state.Stable != s.version {
-		u.shadow = nil
-		return false
+// follow lets the states from before promotions live on beside what is decided, and reports that what the Envoys serve of a
+// version that was promoted is cut.
+func (u *unit) follow(e rollout.Event) (cut bool) {
+	if u.lift(); len(u.shadows) > 0 && u.state.Stable != u.shadows[len(u.shadows)-1].version {
+		u.shadows = nil
 	}
 	if o, ok := e.(rollout.Observed); ok {
-		o.Stuck = true // it is not promoted again
+		o.Stuck = true // nothing is promoted again
 		e = o
 	}
-	next, records, err := rollout.Step(s.state, e)
-	if err != nil {
-		return false // what fits the state after the promotion need not fit the one before it
+	for i, s := range u.shadows {
+		next, records, err := rollout.Step(s.state, e)
+		if err != nil {
+			continue // what fits the state after the promotion need not fit the one before it
+		}
+		s.state, s.records = next, append(s.records, records...)
+		cut = cut || i == 0 && slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Kind.Cut() && u.promoted(r.Version) })
 	}
-	s.state, s.records = next, append(s.records, records...)
-	return slices.ContainsFunc(records, func(r rollout.Record) bool { return r.Version == s.version && r.Kind.Cut() })
+	return cut
 }
 
-// withdraw goes back to before a promotion that no Envoy has seen. Of the shadow's own records only those of the version
-// that was promoted are new, and other cuts that were not decided as well.
+// lift ends shadows: of promotions that are stored, and all of them where what was promoted has been cut since, so that it
+// is to be judged no more, or what was stable before, so that there is nothing to go back to.
+func (u *unit) lift() {
+	u.shadows = slices.DeleteFunc(u.shadows, func(s *shadow) bool { return s.decision <= u.outbox.stored })
+	for i := range u.state.Versions {
+		if v := &u.state.Versions[i]; v.Cut() && len(u.shadows) > 0 && (u.promoted(v.Name) || v.Name == u.shadows[0].state.Stable) {
+			u.shadows = nil
+		}
+	}
+}
+
+// promoted reports whether a version was promoted by a decision that is not stored.
+func (u *unit) promoted(version string) bool {
+	return slices.ContainsFunc(u.shadows, func(s *shadow) bool { return s.version == version })
+}
+
+// withdraw goes back to before the promotions that no Envoy has seen.
 func (c *Controller) withdraw(u *unit) {
-	s, decided := u.shadow, u.state
-	u.shadow = nil
-	u.state, u.stale = rollout.Withdraw(s.state, decided, s.version), true
-	c.decided(u, slices.DeleteFunc(s.records, func(r rollout.Record) bool {
-		v := decided.Version(r.Version)
-		return r.Version != s.version && (!r.Kind.Cut() || v == nil || !v.Phase.Live())
-	}))
-	c.Log.WithField("service", u.state.Policy.Service).WithField("version", s.version).Warn("a promotion that was not stored is withdrawn")
+	s, decided, log := u.shadows[0], u.state, c.Log.WithField("service", u.state.Policy.Service)
+	var promoted []string
+	for _, o := range u.shadows {
+		promoted = append(promoted, o.version)
+	}
+	u.shadows = nil
+	u.state, u.stale = rollout.Withdraw(s.state, decided, promoted), true
+	c.rewrite(u, s)
+	log.WithField("versions", promoted).Warn("what was promoted and is not stored is withdrawn")
+}
+
+// rewrite makes the history since the promotion that of the shadow; only what ended by what was decided instead stays
+// so. What is not in the store was never so, and nobody hears of it. What is in the store, because a write held it that is
+// under way or that failed after it was durable, has happened for whoever reads it: it stays, and the cut follows it.
+// Which is which is known when the next write begins.
+func (c *Controller) rewrite(u *unit, s *shadow) {
+	var withdrawn []*pending
+	for _, p := range u.records {
+		was, is := s.state.Version(p.entry.Version), u.state.Version(p.entry.Version)
+		stays := p.entry.Kind.Ends() && was != nil && was.Phase.Live() && !is.Phase.Live()
+		if p.decision >= s.decision && !stays {
+			p.withdrawn = true
+			withdrawn = append(withdrawn, p)
+		}
+	}
+	same := make([]*pending, len(s.records))
+	var news []rollout.Record
+	for i := range s.records { // of the same events
+		r := &s.records[i]
+		if j := slices.IndexFunc(withdrawn, func(p *pending) bool { return p.entry.of(*r) }); j >= 0 {
+			same[i] = withdrawn[j]
+			continue
+		}
+		if r.Version == s.version && r.Kind.Cut() {
+			r.Reason += "; " + rollout.Withdrawn
+		}
+		news = append(news, *r)
+	}
+	n := c.number(u, u.falls(news), u.state.Stable)
+	for i, r := range s.records {
+		u.keep(n, entryOf(u, r), same[i])
+		if same[i] == nil {
+			c.say(r)
+		}
+	}
 }
 
 // busy reports whether time or evidence can change anything of a service.
-func (u *unit) busy() bool { return u.shadow != nil || u.state.Busy() }
+func (u *unit) busy() bool { return len(u.shadows) > 0 || u.state.Busy() }
 
 // looked is the state whose versions are asked whether they answer: the one that the Envoys have.
 func (u *unit) looked() rollout.State {
-	if u.shadow != nil {
-		return u.shadow.state
+	if len(u.shadows) > 0 {
+		return u.shadows[0].state
 	}
 	return u.state
 }

@@ -116,6 +116,7 @@ func (u *unit) job() job {
 	u.stale = false
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
+	u.records = slices.DeleteFunc(u.records, (*pending).void)
 	for _, r := range u.records {
 		if r.cursor == 0 { // the others are in the store since a write that failed
 			j.records = append(j.records, r)

@@ -280,6 +280,9 @@ func (k Kind) Final() bool {
 	return k == KindRolledBack || k == KindReturned || k == KindAborted
 }
 
+// Ends reports whether the record ends an attempt of a version, in whatever way.
+func (k Kind) Ends() bool { return k.Final() || k == KindSuperseded || k == KindRetired }
+
 // Refusal is an event that does not fit the state; nothing changed.
 type Refusal struct {
 	Unknown  bool // no such version

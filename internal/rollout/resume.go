@@ -1,6 +1,9 @@
 package rollout
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Resume prepares a stored state after a restart: nothing is in force until an Envoy says so, and the
 // time in which nobody looked is no silence of the canary's. Where the clock was set back meanwhile, all
@@ -27,15 +30,23 @@ func Resume(s State, at time.Time) State {
 	return s
 }
 
-// Withdraw goes back to a state from before a decision that nobody has seen, as if it had not been taken. Its table is
-// newer than the one of that decision.
+// Withdrawn is what is said of a version whose promotion was withdrawn.
+const Withdrawn = "its promotion, which was not stored, is withdrawn"
+
+// Withdraw goes back to a state from before decisions that nobody has seen, as if they had not been taken: some versions
+// were promoted by them. Its table is newer than the one of those decisions.
 //
 // What has ended since stays ended: it was cut, and the Envoys may have been told.
-func Withdraw(before, decided State, promoted string) State {
+func Withdraw(before, decided State, promoted []string) State {
 	s := before.clone()
 	m := &machine{State: &s, at: decided.At}
 	for _, d := range decided.Versions {
-		if v := s.Version(d.Name); v != nil && v.Attempt == d.Attempt && v.Phase.Live() && !d.Phase.Live() && d.Name != s.Stable && d.Name != promoted {
+		v := s.Version(d.Name)
+		switch {
+		case v == nil || d.Name == s.Stable:
+		case slices.Contains(promoted, d.Name):
+			v.Verdict.Reason += "; " + Withdrawn
+		case v.Attempt == d.Attempt && v.Phase.Live() && !d.Phase.Live():
 			m.lower(v, 0)
 			*v = d
 		}
