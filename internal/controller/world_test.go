@@ -357,12 +357,12 @@ func TestAServiceAtRestIsLearntFrom(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		m, rate := known()
-		if m > 2 || rate < 250 || rate > 350 {
-			t.Errorf("after an hour m = %.2f and %.0f requests/s are known, want less than 2 (nothing known: 4) and 300", m, rate)
+		if m > 2.5 || rate < 250 || rate > 350 {
+			t.Errorf("after an hour m = %.2f and %.0f requests/s are known, want about 2, as of one endpoint (nothing known: 4), and 300", m, rate)
 		}
 		b.stop()
 		b.start()
-		if again, _ := known(); again > 2 {
+		if again, _ := known(); again > 2.5 {
 			t.Errorf("after a restart m = %.2f, it was %.2f", again, m)
 		}
 	})
