@@ -55,6 +55,8 @@ type Hub struct {
 // service is what is served of one service.
 type service struct {
 	edition   *edition
+	listens   policy.Route // what its listener and scopes were made of last
+	deaf      bool         // they could not be made of what came since
 	force     *Force
 	told      Status
 	recalled  []rollout.Attempt // Envoys remember that these were cut; in order
@@ -259,7 +261,7 @@ func (h *Hub) Remove(name string) error {
 	for r := range s.edition.refs() {
 		h.drop(r)
 	}
-	return h.listen([]turn{{name, s.edition.route, policy.Route{}}})
+	return h.listen([]turn{{name, s.listens, policy.Route{}}})
 }
 
 // put stores a resource and marks it for the streams that want it.

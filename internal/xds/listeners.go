@@ -11,17 +11,18 @@ import (
 // service costs what that one and its listener cost.
 type listeners struct {
 	services map[string][]string // by address, sorted
+	at       map[string]string   // the other way: by service
 	scopes   map[string][]Ref    // by service
 }
 
 func newListeners() listeners {
-	return listeners{services: map[string][]string{}, scopes: map[string][]Ref{}}
+	return listeners{services: map[string][]string{}, at: map[string]string{}, scopes: map[string][]Ref{}}
 }
 
-// move takes in that a service has another listener; empty: none.
-func (l *listeners) move(service, from, to string) {
-	if from == to {
-		return
+// move takes in that a service has another listener; empty: none. It returns the one before.
+func (l *listeners) move(service, to string) (from string) {
+	if from = l.at[service]; from == to {
+		return from
 	}
 	if i, found := slices.BinarySearch(l.services[from], service); found {
 		l.services[from] = slices.Delete(l.services[from], i, i+1)
@@ -29,23 +30,40 @@ func (l *listeners) move(service, from, to string) {
 	if len(l.services[from]) == 0 {
 		delete(l.services, from)
 	}
-	if i, found := slices.BinarySearch(l.services[to], service); to != "" && !found {
-		l.services[to] = slices.Insert(l.services[to], i, service)
+	if delete(l.at, service); to != "" {
+		i, _ := slices.BinarySearch(l.services[to], service)
+		l.services[to], l.at[service] = slices.Insert(l.services[to], i, service), to
 	}
+	return from
 }
 
-// turn is a service whose route has changed.
+// turn is a service whose route has changed since its listener was made.
 type turn struct {
 	service string
 	was, is policy.Route
 }
 
-// listen rebuilds what depends on the routes of services: the listeners that they leave and join, and their scopes.
+// listen rebuilds what depends on the routes of services: the listeners that they leave and join, and their scopes. Where
+// that fails the next publication of these services tries again, whatever their routes are then.
 func (h *Hub) listen(turns []turn) error {
+	err := h.relistenAll(turns)
+	for _, t := range turns {
+		if s := h.services[t.service]; s != nil {
+			if s.deaf = err != nil; err == nil {
+				s.listens = t.is
+			}
+		}
+	}
+	return err
+}
+
+func (h *Hub) relistenAll(turns []turn) error {
 	changed := map[string][]string{} // by listener
 	for _, t := range turns {
-		h.listeners.move(t.service, t.was.Listener, t.is.Listener)
-		for _, address := range slices.Compact([]string{t.is.Listener, t.was.Listener}) {
+		from := h.listeners.move(t.service, t.is.Listener)
+		addresses := []string{t.is.Listener, t.was.Listener, from}
+		slices.Sort(addresses)
+		for _, address := range slices.Compact(addresses) {
 			if address != "" {
 				changed[address] = append(changed[address], t.service)
 			}

@@ -112,6 +112,38 @@ func asBuiltAtOnce(t *testing.T, seed uint64, h *Hub, now map[string]*policy.Pol
 	}
 }
 
+// A listener cannot be made: that is said as often as it is tried, whether or not anything else changes, and nothing of it
+// is left when the service has another one, or its old one again.
+func TestAListenerThatCannotBeMadeIsTriedAgain(t *testing.T) {
+	for _, then := range []string{"0.0.0.0:1", "0.0.0.0:2", ""} {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		h := NewHub(log)
+		p := policy.Default()
+		p.Service, p.Route.Domains = "shop", []string{"x"}
+		publish := func(listener string) error {
+			p := p
+			p.Route.Listener = listener
+			tab := table(1, nil)
+			tab.Service, tab.Policy = "shop", &p
+			return h.PublishTable(tab)
+		}
+		if err := publish("0.0.0.0:1"); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if err := publish("nowhere"); err == nil {
+				t.Error("a listener without a port was made")
+			}
+		}
+		if err := publish(then); err != nil {
+			t.Fatal(err)
+		}
+		p.Route.Listener = then
+		asBuiltAtOnce(t, 0, h, map[string]*policy.Policy{"shop": &p})
+	}
+}
+
 // A host goes from one service to another, and the other one is published first.
 func TestAHostChangesHands(t *testing.T) {
 	log := logrus.New()

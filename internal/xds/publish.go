@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -109,12 +108,8 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
 	}
 	h.putRoute(name, s, old)
-	was := policy.Route{}
-	if old != nil {
-		was = old.route
-	}
-	if old == nil || !reflect.DeepEqual(was, e.route) {
-		*turns = append(*turns, turn{name, was, e.route})
+	if old == nil || s.deaf || !reflect.DeepEqual(s.listens, e.route) {
+		*turns = append(*turns, turn{name, s.listens, e.route})
 	}
 	return nil
 }
