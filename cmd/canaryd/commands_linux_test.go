@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -174,7 +173,7 @@ func (w *town) print(width int, d deed) (code int, printed string) {
 	args := append(strings.Fields(d.command), "--url", "http://"+w.web)
 	if width == 0 {
 		code = execute(ctx, args, strings.NewReader(""), out, out)
-		return code, out.text.String()
+		return code, out.String()
 	}
 	screen, tty := terminal(w.t, width)
 	read := make(chan struct{})
@@ -183,20 +182,7 @@ func (w *town) print(width int, d deed) (code int, printed string) {
 	tty.Close()
 	<-read
 	screen.Close()
-	return code, strings.ReplaceAll(out.text.String(), "\r\n", "\n")
-}
-
-// paper keeps what is printed, and says when there is something.
-type paper struct {
-	text    bytes.Buffer
-	written func()
-}
-
-func (p *paper) Write(b []byte) (int, error) {
-	if p.written != nil {
-		defer p.written()
-	}
-	return p.text.Write(b)
+	return code, strings.ReplaceAll(out.String(), "\r\n", "\n")
 }
 
 // somewhere stands for the ports of this run.

@@ -110,6 +110,28 @@ func (w *town) sayWithin(ctx context.Context, stdin string, args ...string) (cod
 	return code, o.String(), e.String()
 }
 
+// paper keeps what is printed; written is called after each write.
+type paper struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	written func()
+}
+
+func (p *paper) Write(b []byte) (int, error) {
+	if p.written != nil {
+		defer p.written()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *paper) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
 // want says something and checks the exit code and what is printed, on stdout and, after a |, on stderr.
 func (w *town) want(command string, code int, printed string) {
 	w.t.Helper()
@@ -233,13 +255,12 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 		waits <- r
 	}()
 	ctx, done := context.WithCancel(t.Context())
+	shown, talk := &paper{}, &paper{}
 	go func() {
-		var r said
-		r.code, r.out, r.errOut = w.sayWithin(ctx, "", "status", "-w")
-		watches <- r
+		code := execute(ctx, []string{"status", "-w", "--url", "http://" + w.web}, strings.NewReader(""), shown, talk)
+		watches <- said{code, shown.String(), talk.String()}
 	}()
-	w.phase("v2", rollout.Paused)
-	time.Sleep(time.Second)
+	w.until("status -w shows the pause", func(web.Service) bool { return strings.Contains(shown.String(), " paused ") })
 	w.stop()
 	time.Sleep(1200 * time.Millisecond)
 	w.start()
@@ -247,7 +268,7 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 	if r := <-waits; r.code != exitOK || !strings.Contains(r.out, "shop v2: stable.") || strings.Count(r.errOut, "canaryd does not answer") != 1 {
 		t.Errorf("deploy --wait: exit %d\n%s\n%s", r.code, r.out, r.errOut)
 	}
-	time.Sleep(1200 * time.Millisecond)
+	w.until("status -w shows the promotion", func(web.Service) bool { return strings.Contains(shown.String(), "proven at 50%") })
 	done()
 	if r := <-watches; r.code != exitOK || !strings.Contains(r.out, " paused ") || !strings.Contains(r.out, "proven at 50%") || !strings.Contains(r.errOut, "canaryd does not answer") {
 		t.Errorf("status -w: exit %d\n%s\n%s", r.code, r.out, r.errOut)
