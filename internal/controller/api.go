@@ -179,21 +179,11 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		if err != nil {
 			return nil, err
 		}
-		if cuts {
-			if taken, err := c.takeAway(u, e.Version, e.By); taken || err != nil {
-				s = c.snapshot(u)
-				return u, err
-			}
-		}
-		e.At = time.Now()
-		records, err := c.step(u, e)
+		returns, err := c.command(u, e)
 		if err != nil {
-			return nil, c.honest(u, err)
+			return nil, err
 		}
-		cuts = cuts || u.returns(records)
-		if e.Verb == "resume" { // what was refused may be accepted now
-			c.Hub.Retry(service)
-		}
+		cuts = cuts || returns
 		s = c.snapshot(u)
 		return u, nil
 	})
@@ -205,6 +195,24 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 		err = &NotStoredError{fmt.Sprintf("%s of %s", e.Verb, e.Version), c.whyNotStored(ctx), unless}
 	}
 	return s, e.Version, err
+}
+
+// command carries a command out, and reports whether it is a return to a version that the Envoys have.
+func (c *Controller) command(u *unit, e rollout.Commanded) (returns bool, err error) {
+	if e.Verb == "abort" {
+		if taken, err := c.takeAway(u, e.Version, e.By); taken || err != nil {
+			return false, err
+		}
+	}
+	e.At = time.Now()
+	records, err := c.step(u, e)
+	if err != nil {
+		return false, c.honest(u, err)
+	}
+	if e.Verb == "resume" { // what was refused may be accepted now
+		c.Hub.Retry(u.state.Policy.Service)
+	}
+	return u.returns(records), nil
 }
 
 // withdrawn says that a version that was promoted a moment ago was cut, or is judged again.
@@ -300,26 +308,6 @@ func (c *Controller) remove(u *unit, by string) error {
 	u.removing = true
 	_, err := c.step(u, rollout.Removing{At: time.Now(), By: by})
 	return err
-}
-
-// removed takes a service out of the loop, now that it is out of the store.
-func (c *Controller) removed(u *unit, r *remains) {
-	name := u.state.Policy.Service
-	delete(c.units, name)
-	delete(c.busy, name)
-	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
-		delete(set, u)
-	}
-	delete(c.housed, u)
-	c.targets.remove(name)
-	c.moved = true
-	c.prober.set(name, rollout.State{})
-	if c.document(name) == nil {
-		if err := c.Hub.Remove(name); err != nil {
-			c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
-		}
-	}
-	c.dismiss(name, r)
 }
 
 // Figures are for the metrics.

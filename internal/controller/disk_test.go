@@ -125,6 +125,15 @@ func (b *bubble) serves(want map[string]uint32) {
 	}
 }
 
+// orphaned takes the policy of the service away.
+func (b *bubble) orphaned() {
+	b.t.Helper()
+	b.write("service: other\n")
+	if err := b.daemon.Reload(b.t.Context(), "test"); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // hand is a person's command.
 func (b *bubble) hand(verb, version string) (Service, error) {
 	s, _, err := b.daemon.Command(b.t.Context(), "shop", rollout.Commanded{Verb: verb, Version: version, Knowing: true, By: "ann"})
@@ -577,10 +586,7 @@ func TestADeletedServiceStaysDeleted(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		b.announce("v2")
 		time.Sleep(2 * time.Second)
-		b.write("service: other\n")
-		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-			t.Fatal(err)
-		}
+		b.orphaned()
 		b.disk.set(1900*time.Millisecond, nil)
 		time.Sleep(6 * time.Second) // a checkpoint is under way
 		err := b.daemon.Delete(t.Context(), "shop", "ann")
@@ -615,10 +621,7 @@ func TestAPolicyComesBackDuringADeletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
 		time.Sleep(3 * time.Second)
-		b.write("service: other\n")
-		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-			t.Fatal(err)
-		}
+		b.orphaned()
 		thaw := b.freeze()
 		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err == nil {
 			t.Error("deleted on a disk that hangs")
@@ -767,10 +770,7 @@ func TestWhatIsBeingDeletedIsStillJudged(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			b.announce("v2")
 			time.Sleep(5 * time.Second)
-			b.write("service: other\n")
-			if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-				t.Fatal(err)
-			}
+			b.orphaned()
 			thaw := b.freeze()
 			var unstored *NotStoredError
 			if err := b.daemon.Delete(t.Context(), "shop", "ann"); !errors.As(err, &unstored) {
@@ -1073,10 +1073,7 @@ func TestARenamedServiceTakesNothingFromItsOldSelf(t *testing.T) {
 		if s, err := b.daemon.Service(t.Context(), "shop"); err != nil || s.State.Orphaned || b.share("v1") != 10000 {
 			t.Errorf("orphaned %v, %v, v1 gets %d", s.State.Orphaned, err, b.share("v1"))
 		}
-		b.write("service: other\n") // as the words say
-		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-			t.Fatal(err)
-		}
+		b.orphaned() // as the words say
 		if err := b.daemon.Delete(t.Context(), "shop", "ann"); err != nil {
 			t.Fatal(err)
 		}
@@ -1152,10 +1149,7 @@ func TestAServiceThatBeginsAnewIsJudgedMeanwhile(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		b.announce("v2")
 		time.Sleep(5 * time.Second)
-		b.write("service: other\n")
-		if err := b.daemon.Reload(t.Context(), "test"); err != nil {
-			t.Fatal(err)
-		}
+		b.orphaned()
 		thaw := b.freeze()
 		b.unstored(b.daemon.Delete(t.Context(), "shop", "ann"))
 		b.write(tenPercent)

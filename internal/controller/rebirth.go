@@ -78,3 +78,23 @@ func (c *Controller) gone(j job, now time.Time) {
 	}
 	c.reconcileAll()
 }
+
+// removed takes a service out of the loop, now that it is out of the store.
+func (c *Controller) removed(u *unit, r *remains) {
+	name := u.state.Policy.Service
+	delete(c.units, name)
+	delete(c.busy, name)
+	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
+		delete(set, u)
+	}
+	delete(c.housed, u)
+	c.targets.remove(name)
+	c.moved = true
+	c.prober.set(name, rollout.State{})
+	if c.document(name) == nil {
+		if err := c.Hub.Remove(name); err != nil {
+			c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")
+		}
+	}
+	c.dismiss(name, r)
+}
