@@ -64,7 +64,9 @@ func TestAPromotionByHandIntoAHangIsWithdrawn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var bad sync.Map
 				b := canary(t, tenPercent, &bad)
+				b.disk.mu.Lock()
 				b.disk.takes = how.takes
+				b.disk.mu.Unlock()
 				thaw := b.freeze()
 				if how.behind {
 					time.Sleep(6 * time.Second) // a checkpoint is under way
