@@ -91,10 +91,13 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 		}
 	})
 	y.push(t, "v3") // mended, under the same tag: its digest says so
-	y.until(60*time.Second, "the mended v3 to be promoted", func() bool {
+	mended := func() bool {
 		v := y.Version(y.service, "v3")
 		return v.Phase == rollout.Stable && v.Attempt == 2
-	})
+	}
+	if err := rig.WaitFor(t.Context(), patience*time.Minute, "the mended v3 to be promoted", mended); err != nil {
+		t.Fatalf("%v: %+v\n%s", err, y.Version(y.service, "v3"), y.run(0, "history", y.service))
+	}
 	if v := y.Version(y.service, "latest"); v.Version != "" {
 		t.Errorf("latest was deployed: %+v", v)
 	}
