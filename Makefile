@@ -9,7 +9,7 @@ SHELL := bash
 TALLY := $(CURDIR)/bin/tally.txt
 COUNT = bin/tally -into $(TALLY)
 
-.PHONY: build images demo test unit fuzz e2e figures bench-judge clean
+.PHONY: build images demo test unit fuzz e2e figures bench-judge bench-scale clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/canaryd ./cmd/canaryd
@@ -62,6 +62,12 @@ figures: build
 RUNS ?= 200
 bench-judge:
 	$(GO) run ./bench/judge -runs $(RUNS)
+
+# Ten thousand services, streams and rollouts, beside go-control-plane's caches: ROWS of its table (about a quarter of an hour for all, 4 GB).
+ROWS ?= all
+bench-scale: build
+	e2e/tools.sh envoy-newest
+	$(GO) run ./bench/scale -rows $(ROWS)
 
 clean:
 	rm -rf bin .tools

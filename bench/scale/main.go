@@ -1,0 +1,128 @@
+// Scale measures canaryd with ten thousand services and ten thousand Envoys, beside go-control-plane's caches where these
+// do the same work. Each row of its table ends by itself and cleans up.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+// bench is what all rows share.
+type bench struct {
+	services, streams, rollouts int
+	rest                        time.Duration
+	peers                       bool
+	canaryd, envoy              string // programs
+	dir                         string // for files; removed at the end
+	profile                     string // directory for profiles; empty: none
+}
+
+// row measures some figures.
+type row struct {
+	name, what string
+	run        func(*bench, context.Context) error
+}
+
+func rows() []row {
+	return []row{
+		{"start", "services on one shared listener: start, restart, rest", (*bench).start},
+		{"weight", "one service's weights changed among all, one real Envoy with 1 000 of them", (*bench).weight},
+		{"streams", "delta streams of ten routes: a change of a service that all have", (*bench).manyStreams},
+		{"edge", "an edge with 1 000 services of 2 versions: memory per stream", (*bench).edges},
+		{"storm", "all streams cut and back at once, and a cut of a version meanwhile", (*bench).storm},
+		{"reports", "load reports with real nodes", (*bench).reports},
+		{"tick", "live rollouts: a tick, and a cut during a reload", (*bench).tick},
+	}
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	b := &bench{}
+	clients := flag.String("fleet", "", "")
+	which := flag.String("rows", "all", "of "+strings.Join(names(), ", "))
+	flag.IntVar(&b.services, "services", 10_000, "services")
+	flag.IntVar(&b.streams, "streams", 10_000, "delta streams")
+	flag.IntVar(&b.rollouts, "rollouts", 10_000, "live rollouts")
+	flag.DurationVar(&b.rest, "rest", time.Minute, "of rest before memory and CPU are read")
+	flag.BoolVar(&b.peers, "peers", true, "measure go-control-plane's caches too")
+	flag.StringVar(&b.canaryd, "canaryd", "bin/canaryd", "the daemon (make build)")
+	flag.StringVar(&b.envoy, "envoy", ".tools/bin/envoy-newest", "a real Envoy (e2e/tools.sh envoy-newest)")
+	flag.StringVar(&b.profile, "profile", "", "directory for CPU and heap profiles of this process")
+	flag.Parse()
+	if *clients != "" {
+		return runFleet(*clients)
+	}
+	if files := raiseFiles(); uint64(b.streams)+200 > files {
+		b.streams = int(files) - 200
+		fmt.Printf("%d files may be open: no more than %d streams\n", files, b.streams)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	return b.all(ctx, strings.Split(*which, ","))
+}
+
+func (b *bench) all(ctx context.Context, which []string) (err error) {
+	if b.dir, err = os.MkdirTemp("", "canaryd-scale"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	for _, name := range which {
+		if name != "all" && !slices.Contains(names(), name) {
+			return fmt.Errorf("no row %q: there are %s", name, strings.Join(names(), ", "))
+		}
+	}
+	fmt.Println("| figure | goal | measured | how |\n| --- | --- | --- | --- |")
+	var errs []error
+	for _, r := range rows() {
+		if ctx.Err() != nil || !slices.Contains(which, "all") && !slices.Contains(which, r.name) {
+			continue
+		}
+		before := load()
+		stop, err := b.profiling(r.name)
+		if err == nil {
+			err = r.run(b, ctx)
+			stop()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.name, err))
+			fmt.Printf("| %s | | not measured: %v | |\n", r.what, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s: load of the machine %s before, %s after\n", r.name, before, load())
+	}
+	return errors.Join(errs...)
+}
+
+func names() (out []string) {
+	for _, r := range rows() {
+		out = append(out, r.name)
+	}
+	return out
+}
+
+// figure prints one line of the table.
+func figure(what, goal, how string, measured string, args ...any) {
+	fmt.Printf("| %s | %s | %s | %s |\n", what, goal, fmt.Sprintf(measured, args...), how)
+}
+
+// quantiles of durations, in milliseconds, sorted as they come.
+func quantiles(ds []time.Duration) (p50, p99, most float64) {
+	if len(ds) == 0 {
+		return
+	}
+	slices.Sort(ds)
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return ms(ds[len(ds)/2]), ms(ds[len(ds)*99/100]), ms(ds[len(ds)-1])
+}
