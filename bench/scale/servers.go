@@ -31,6 +31,8 @@ type contender struct {
 	fill   func(services int) error
 	change func(generation int) error // of the common service's weights
 	serve  func(tlsConf *tls.Config) *grpc.Server
+
+	patience time.Duration // with its clients' joining; 0: as long as it takes
 }
 
 // listen serves until stop is called.
@@ -96,7 +98,7 @@ func snapshots() contender {
 		}
 		return c.SetSnapshot(context.Background(), "edge", s)
 	}
-	return contender{name: "SnapshotCache", serve: served(c),
+	return contender{name: "SnapshotCache", serve: served(c), patience: joinPeerWithin,
 		fill: func(n int) (err error) {
 			routes, err = routesOfHub(n)
 			if err != nil {
@@ -115,7 +117,7 @@ func snapshots() contender {
 func linear() contender {
 	c := cache.NewLinearCache(xds.TypeRoute)
 	var common types.Resource
-	return contender{name: "LinearCache", serve: served(c),
+	return contender{name: "LinearCache", serve: served(c), patience: joinPeerWithin,
 		fill: func(n int) error {
 			routes, err := routesOfHub(n)
 			if err != nil {
