@@ -101,11 +101,11 @@ func (b *bench) loop(parent context.Context) (*looped, error) {
 
 // announce begins a release of every service, and waits until all are judged at their first weight.
 func (l *looped) announce(ctx context.Context, n int) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, all := errgroup.WithContext(ctx)
 	g.SetLimit(256)
 	for i := range n {
 		g.Go(func() error {
-			_, _, err := l.ctl.Announce(ctx, serviceName(i), rollout.Announced{Version: "v2", Endpoints: []string{"127.0.0.1:9002"}, By: "bench"})
+			_, _, err := l.ctl.Announce(all, serviceName(i), rollout.Announced{Version: "v2", Endpoints: []string{"127.0.0.1:9002"}, By: "bench"})
 			if e := (*controller.NotStoredError)(nil); errors.As(err, &e) {
 				return nil // it is stored later
 			}
