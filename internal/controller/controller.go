@@ -150,6 +150,7 @@ func New(o Options) (*Controller, error) {
 			c.Log.WithError(err).WithField("service", name).Error("the stored state cannot be read: the service is left as the Envoys have it, and nothing of it is judged")
 		}
 	}
+	c.serveStored(now)
 	if err := c.loadRemains(); err != nil {
 		return nil, err
 	}
@@ -159,7 +160,7 @@ func New(o Options) (*Controller, error) {
 	return c, nil
 }
 
-// load takes one stored state in and publishes its table.
+// load takes one stored state in, and makes what is to be published of it.
 func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	defer recovered(&err)
 	s, dropped, err := rollout.DecodeState(raw)
@@ -174,12 +175,20 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 		return fmt.Errorf("its policy: %w", err)
 	}
 	u.outbox.durable = u.state.Table()
+	made := c.Hub.Prepare(u.outbox.durable)
+	u.made = &made
 	c.units[name] = u
-	c.publish(now, u)
-	c.Hub.Restore(name, u.state.Crowds)
 	c.note(u)
 	c.aim(u)
 	return nil
+}
+
+// serveStored publishes what was loaded, all at once: what services share is made once.
+func (c *Controller) serveStored(now time.Time) {
+	c.publish(now, slices.Collect(maps.Values(c.units))...)
+	for name, u := range c.units {
+		c.Hub.Restore(name, u.state.Crowds)
+	}
 }
 
 // recovered makes an error of a panic, so that one service's trouble stays its own.
