@@ -58,7 +58,7 @@ figures: build
 	FIGURES=10 $(GO) test -timeout 60m -count=1 -v -run 'Figure' ./e2e
 	FIGURES=10 $(GO) test -timeout 10m -count=1 -v -run 'Figure' ./internal/xds
 
-# canaryd's judge beside Flagger's, Argo's and Kayenta's rules: RUNS simulated releases per cell.
+# canaryd beside the rules of Flagger, Argo, Kayenta, PipeCD and Amazon ECS: RUNS simulated releases per cell.
 RUNS ?= 200
 bench-judge:
 	$(GO) run ./bench/judge -runs $(RUNS)

@@ -19,7 +19,7 @@ func compare(w io.Writer, rows []row, runs int) {
 	for _, rule := range []struct {
 		name   string
 		target float64
-	}{{"flagger", 10}, {"argo", 50}, {"kayenta", 1}} {
+	}{{"flagger", 10}, {"argo", 50}, {"kayenta", 1}, {"pipecd", 1}, {"alarm", 1}} {
 		least, n, logs := math.Inf(1), 0, 0.0
 		var below []string
 		for _, r := range rows {
@@ -60,7 +60,7 @@ func behind(w io.Writer, rows []row, caught func(cell) bool) {
 	fmt.Fprintln(w, "canaryd is behind in:")
 	for _, r := range rows {
 		own := r.cells["canaryd"]
-		for _, rule := range []string{"flagger", "argo", "kayenta"} {
+		for _, rule := range []string{"flagger", "argo", "kayenta", "pipecd", "alarm"} {
 			c := r.cells[rule]
 			switch {
 			case !r.law.worse():

@@ -1,6 +1,6 @@
 // Command judge measures how soon, at what cost and how wrongly releases are cut: by canaryd's own
-// judge, the very code that runs in production, and by the documented rules of Flagger, Argo Rollouts and Kayenta,
-// beside Wald's bound for a test that knew both rates. One program, one table.
+// state machine and judge, the very code that runs in production, and by the documented rules of Flagger, Argo Rollouts,
+// Kayenta and PipeCD and an alarm as Amazon ECS has it, beside Wald's bound for a test that knew both rates. One program, one table.
 package main
 
 import (
@@ -18,21 +18,6 @@ const (
 	horizon = 3600 // seconds of a rollout
 	delay   = 2    // seconds from a decision to the weight
 )
-
-// commonRamp is the ramp on which every rule is compared: 1 % for five minutes, 5 % to minute 10, 10 % to 20, 25 % to 40, 50 % to 60.
-func commonRamp(t int) float64 {
-	switch m := t / 60; {
-	case m < 5:
-		return 0.01
-	case m < 10:
-		return 0.05
-	case m < 20:
-		return 0.10
-	case m < 40:
-		return 0.25
-	}
-	return 0.5
-}
 
 // result is the fate of one simulated release.
 type result struct {
@@ -54,11 +39,11 @@ func simulate(l law, m maker, seed uint64, common bool, horizon int) result {
 	}
 	for t := range horizon {
 		w := weights[t%len(weights)]
-		if common {
-			w = commonRamp(t)
-			if c, ok := r.(*canaryd); ok {
-				c.given(w, t)
-			}
+		if _, own := r.(*canaryd); common && !own { // canaryd's own policy has that ramp
+			w = commonRamp.at(t)
+		}
+		if j, ok := r.(*judged); ok {
+			j.given(w, t)
 		}
 		ps, pc := l.rates(t)
 		res.extra += l.rate * w * max(0, pc-ps)
@@ -178,7 +163,7 @@ func main() {
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
-	instances := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
+	moments := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -189,7 +174,7 @@ func main() {
 		}
 		return
 	}
-	if *instances {
+	if *moments {
 		instanceTables(os.Stdout, *runs)
 		outageTable(os.Stdout, *runs)
 		quietTable(os.Stdout, max(*runs/2, 1))
@@ -207,7 +192,7 @@ func main() {
 		ratioTable(os.Stdout, *runs)
 		return
 	}
-	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd's defaults (false_rollback 0.1 %%)\n", *runs)
+	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd: its state machine by the default policy; a time below 0: cut before the onset\n", *runs)
 	for _, common := range []bool{false, true} {
 		title := "EACH ON ITS OWN DOCUMENTED STEPS"
 		if common {
@@ -235,7 +220,7 @@ func table(ms []maker, runs int, only string, common bool) []row {
 		}
 		bound := "-"
 		if l.worse() && common {
-			if s := wald(l, commonRamp, horizon); s > 0 {
+			if s := wald(l, horizon); s > 0 {
 				bound = fmt.Sprint(s - l.onset)
 			}
 		}

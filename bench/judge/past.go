@@ -20,7 +20,7 @@ type past struct {
 type pastKey struct {
 	rate, stable, clump, fixed, icc float64
 	burst, calm                     bool
-	envoys, n                       int
+	instances, n                    int
 }
 
 // library keeps the days, because a day costs more than a release.
@@ -45,7 +45,7 @@ func (lib *library) of(l law, n int) (analysis.Dispersion, analysis.Usual) {
 // of one second belong together.
 func liveADay(l law, seed uint64) *past {
 	d := newDice(1_000_000 + seed)
-	quiet := law{rate: l.rate, stable: l.stable, canary: l.stable, clump: l.clump, fixed: l.fixed, icc: l.icc, burst: l.burst, envoys: l.envoys}
+	quiet := law{rate: l.rate, stable: l.stable, canary: l.stable, clump: l.clump, fixed: l.fixed, icc: l.icc, burst: l.burst, instances: l.instances}
 	if l.calmBefore {
 		quiet.clump = 1
 	}
@@ -56,12 +56,9 @@ func liveADay(l law, seed uint64) *past {
 	quiet.rate *= step
 	p, w := &past{}, &aftermath{}
 	for t := 0.0; t < day; t += step {
-		learn(&p.disp, &p.usual, t, quiet.slices(), quiet.second(d, w, 0, 0))
+		k := quiet.second(d, w, 0, 0)
+		p.disp.Add(t, k.stable(quiet.slices()), p.usual.Rate())
+		p.usual.Add(t, k.batch.Stable)
 	}
 	return p
-}
-
-func learn(disp *analysis.Dispersion, usual *analysis.Usual, now float64, n int, k tick) {
-	disp.Add(now, k.stable(n), usual.Rate())
-	usual.Add(now, k.batch.Stable)
 }

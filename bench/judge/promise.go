@@ -34,9 +34,9 @@ func equals() []promised {
 		add("bursts of 10 to 50 s", func(l *law) { l.burst = true })
 		add("beta-binomial, 0.001", func(l *law) { l.icc = 0.001 })
 		add("beta-binomial, 0.01", func(l *law) { l.icc = 0.01 })
-		add("one Envoy, independent", func(l *law) { l.envoys = 1 })
-		add("one Envoy, clumps of 3", func(l *law) { l.envoys, l.clump = 1, 3 })
-		add("one Envoy, clumps of 10", func(l *law) { l.envoys, l.clump = 1, 10 })
+		add("one endpoint, independent", func(l *law) { l.instances = 1 })
+		add("one endpoint, clumps of 3", func(l *law) { l.instances, l.clump = 1, 3 })
+		add("one endpoint, clumps of 10", func(l *law) { l.instances, l.clump = 1, 10 })
 		add("ceiling at 1 %", func(l *law) { l.ceiling = 0.01 })
 		add("ceiling at 1 %, outage", func(l *law) { l.ceiling, l.outage = 0.01, [2]int{1000, 1300} })
 		add("clumps of 10, the day before had none", func(l *law) { l.clump, l.calmBefore = 10, true })
@@ -50,7 +50,7 @@ func promiseTable(w io.Writer, runs int) {
 	for _, length := range []struct {
 		seconds, batch, runs int
 	}{{3600, 1, runs}, {24 * 3600, 10, max(runs/4, 1)}} {
-		fmt.Fprintf(w, "\nEQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, %d h judged every %d s, %d releases a cell\n", length.seconds/3600, length.batch, length.runs)
+		fmt.Fprintf(w, "\nEQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, the judge alone on given weights, %d h judged every %d s, %d releases a cell\n", length.seconds/3600, length.batch, length.runs)
 		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(t, "req/s\tworld\tat 1 %\tat most (99 %)\tat 0.1 %\tat most (99 %)\tplacebos at 20\tm")
 		lib := &library{days: map[pastKey]*past{}}
@@ -99,11 +99,11 @@ func (p promised) count(lib *library, seconds, batch, runs int) counted {
 
 func (p promised) run(lib *library, seconds, batch int, seed uint64) (cuts [2]bool, placebo bool, m float64) {
 	d, wd := newDice(seed), &aftermath{}
-	var rules [2]*canaryd
-	day := d.IntN(pastsKept)
+	var rules [2]*judged
+	on := d.IntN(pastsKept)
 	for k, alpha := range []float64{0.01, 0.001} {
-		rules[k] = newCanaryd(lib, p.law, day, true)
-		rules[k].cfg.Alpha, rules[k].cfg.R0, rules[k].cfg.D0, rules[k].only = alpha, 1, 0, true
+		rules[k] = newJudged(lib, p.law, on, batch)
+		rules[k].cfg.Alpha, rules[k].cfg.R0, rules[k].cfg.D0 = alpha, 1, 0
 	}
 	l := p.law
 	together := l.burst || l.icc > 0 // what goes on for seconds is simulated second by second
@@ -112,7 +112,7 @@ func (p promised) run(lib *library, seconds, batch int, seed uint64) (cuts [2]bo
 	}
 	var fake analysis.Placebo
 	for t := 0; t < seconds; t += batch {
-		w := commonRamp(t * 3600 / seconds)
+		w := commonRamp.at(t * 3600 / seconds)
 		tk := l.second(d, wd, t, w)
 		for s := 1; s < batch && together; s++ {
 			tk.add(l.second(d, wd, t+s, w))

@@ -36,7 +36,7 @@ func ratios(runs, onset int) []ratioRow {
 	var rows []ratioRow
 	cutter := newCutter(&library{days: map[pastKey]*past{}})
 	for _, l := range ratioLaws(onset) {
-		s := wald(l, commonRamp, ratioHorizon)
+		s := wald(l, ratioHorizon)
 		if s < 0 || s > onset+ratioHorizon/3 {
 			continue
 		}
@@ -58,7 +58,7 @@ func ratios(runs, onset int) []ratioRow {
 func ratioTable(w io.Writer, runs int) {
 	for _, onset := range []int{0, 600, 1800} {
 		rows := ratios(runs, onset)
-		fmt.Fprintf(w, "\nTIME TO CUT OVER WALD'S BOUND, onset at %d min, common ramp, %d releases a cell\n", onset/60, runs)
+		fmt.Fprintf(w, "\nTIME TO CUT OVER WALD'S BOUND, onset at %d min, common ramp, the judge alone on given weights, %d releases a cell\n", onset/60, runs)
 		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(t, "req/s\tstable\tcanary\tWald s\tcut\tmean ratio\tmedian ratio")
 		var all, long [2]float64

@@ -34,113 +34,8 @@ func makers() []maker {
 		{"flagger", func(_ law, _ dice, common bool) rule { return newFlagger(common) }},
 		{"argo", func(_ law, _ dice, common bool) rule { return newArgo(common) }},
 		{"kayenta", func(_ law, _ dice, common bool) rule { return newKayenta(common) }},
-	}
-}
-
-// canaryd is the judge that runs in production, with the ramp by budget of `steps: auto`.
-type canaryd struct {
-	cfg     analysis.Config
-	j       analysis.Judge
-	disp    analysis.Dispersion
-	usual   analysis.Usual
-	rate    float64
-	common  bool
-	w       float64
-	since   int
-	pending bool // a weight change takes two seconds; what straddles it is dropped
-	settle  int
-	only    bool // cuts only: what it would promote goes on
-	slices  int
-}
-
-func defaultConfig() analysis.Config {
-	return analysis.Config{Alpha: 0.001, Beta: 0.01, R0: 1.1, D0: 1e-4, R1: 1.5, D1: 5e-4, Budget: 20}
-}
-
-var ladder = []float64{0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5}
-
-const (
-	reaction = 3.0 // seconds: two batches and one
-	dwell    = 60
-)
-
-// newCanaryd begins with a day's knowledge of stable, as a running system has.
-func newCanaryd(lib *library, l law, day int, common bool) *canaryd {
-	c := &canaryd{cfg: defaultConfig(), j: analysis.NewJudge(), rate: l.rate, common: common, slices: l.slices()}
-	c.cfg.Ceiling = l.ceiling
-	c.disp, c.usual = lib.of(l, day)
-	c.w = ladder[0]
-	for _, w := range ladder {
-		if w <= math.Min(c.cfg.Budget/(l.rate*reaction), 0.25) {
-			c.w = w
-		}
-	}
-	return c
-}
-
-func (c *canaryd) learn(now float64, k tick) {
-	learn(&c.disp, &c.usual, now+day, c.slices, k)
-}
-
-// newCutter is canaryd without promotions, to time cuts of what lies between tolerate and promote_within.
-func newCutter(lib *library) maker {
-	return maker{"canaryd", func(l law, d dice, common bool) rule {
-		c := newCanaryd(lib, l, d.IntN(pastsKept), common)
-		c.only = true
-		return c
-	}}
-}
-
-func (c *canaryd) weight() float64 { return c.w }
-
-func (c *canaryd) see(t int, k tick) decision {
-	now := float64(t + 1)
-	if k.drop || t < c.settle {
-		return goOn
-	}
-	base := analysis.Baseline{M: c.disp.Bound(), Usual: c.usual.Rate()}
-	if t-c.since >= 30 {
-		base.Share = c.w / (1 - c.w)
-	}
-	judged := c.j.Observe(&c.cfg, k.batch, base, now)
-	c.learn(float64(t), k)
-	if worse, _ := c.j.Worse(&c.cfg); worse {
-		return cut
-	}
-	if !judged || c.j.Incident(now) || c.j.Suspicious(&c.cfg) || t-c.since < dwell {
-		return goOn
-	}
-	if c.w >= ladder[len(ladder)-1] {
-		if c.j.Proven(&c.cfg) && !c.only {
-			return promote
-		}
-		return goOn
-	}
-	if c.common {
-		return goOn
-	}
-	next := c.w
-	for i := len(ladder) - 1; i >= 0 && ladder[i] > c.w; i-- {
-		next = ladder[i]
-	}
-	if c.j.Exposure.Upper(&c.cfg, math.Max(c.j.M, 1))*c.rate*next*reaction <= c.cfg.Budget {
-		c.moveTo(next, t)
-	}
-	return goOn
-}
-
-func (c *canaryd) moveTo(w float64, t int) {
-	c.w, c.since, c.settle = w, t+1, t+3
-	c.j.Step()
-}
-
-// given follows a weight that was set from outside.
-func (c *canaryd) given(w float64, t int) {
-	if w != c.w {
-		c.w, c.since = w, t
-		if t > 0 {
-			c.j.Step()
-		}
+		{"pipecd", func(_ law, _ dice, common bool) rule { return &pipecd{common: common} }},
+		{"alarm", func(_ law, _ dice, common bool) rule { return &alarm{common: common} }},
 	}
 }
 
@@ -262,13 +157,13 @@ func (k *kayenta) see(t int, tk tick) decision {
 	return promote
 }
 
-// wald is the second at which a test that knew both rates and the onset would expect to be done.
-func wald(l law, weight func(t int) float64, horizon int) int {
+// wald is the second on the common ramp at which a test that knew both rates and the onset would expect to be done.
+func wald(l law, horizon int) int {
 	cfg := defaultConfig()
 	sum := 0.0
 	for t := l.onset; t < horizon; t++ {
 		ps, pc := l.rates(t)
-		w := weight(t)
+		w := commonRamp.at(t)
 		sum += growth(l.rate*w, pc, l.rate*(1-w), ps, cfg)
 		if sum >= math.Log(1/cfg.Alpha) {
 			return t + 1

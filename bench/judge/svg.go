@@ -105,7 +105,7 @@ var regressions = []float64{1.5, 2, 3, 5, 10, 30, 100, 1000}
 
 // pictures writes the three charts of docs/judge.md.
 func pictures(ms []maker, dir string, runs int) error {
-	for name, c := range map[string]chart{"evidence": evidenceChart(ms[0]), "time-to-cut": timeChart(ms, runs), "cost": costChart(ms, runs)} {
+	for name, c := range map[string]chart{"evidence": evidenceChart(), "time-to-cut": timeChart(ms, runs), "cost": costChart(ms, runs)} {
 		if err := os.WriteFile(filepath.Join(dir, name+".svg"), []byte(c.svg()), 0o644); err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func pictures(ms []maker, dir string, runs int) error {
 	return nil
 }
 
-func evidenceChart(m maker) chart {
+func evidenceChart() chart {
 	c := chart{title: "Evidence against two releases (500 requests/s, stable fails 0.1 %, 5 % share)", x: "seconds since the first request", y: "evidence E",
 		minX: 0, maxX: 240, minY: 0.1, maxY: 3000, marks: []mark{{"cut at 1000", 1000}, {"no step up at 20", 20}}}
 	for x := 0.0; x <= 240; x += 60 {
@@ -126,7 +126,7 @@ func evidenceChart(m maker) chart {
 	}{{"clean", 0.001, "#0a7d33"}, {"fails 1 %", 0.01, "#c0392b"}} {
 		l, d := law{rate: 500, stable: 0.001, canary: r.canary, clump: 1}, newDice(4)
 		wd := &aftermath{}
-		rule := m.make(l, d, true).(*canaryd)
+		rule := newJudged(&library{days: map[pastKey]*past{}}, l, d.IntN(pastsKept), 1)
 		ln := line{name: r.name, colour: r.colour}
 		for t := range 240 {
 			rule.given(0.05, t)
@@ -167,7 +167,7 @@ func timeChart(ms []maker, runs int) chart {
 	}
 	ln := line{name: "Wald's bound", colour: colours["Wald"]}
 	for _, x := range regressions {
-		if s := wald(regressed(x), commonRamp, horizon); s > 0 {
+		if s := wald(regressed(x), horizon); s > 0 {
 			ln.points = append(ln.points, [2]float64{x, float64(s)})
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/canaryd/canaryd/internal/analysis"
 )
 
-const envoys = 4 // that stable's counts come from, at most
+const instances = 4 // of each version, that the counts come from, at most
 
 // law is how requests and errors come. Rates are fractions of 1, times seconds.
 type law struct {
@@ -29,7 +29,7 @@ type law struct {
 	icc        float64 // beta-binomial: errors of one second and slice go together
 	calmBefore bool    // the day before had no clumps
 	ceiling    float64 // judge.max_error_rate
-	envoys     int     // that stable's counts come from; 0: four
+	instances  int     // of each version; 0: four
 }
 
 // worse reports whether the canary should be cut.
@@ -56,8 +56,8 @@ func (l law) rates(t int) (stable, canary float64) {
 // tick is what one second brings.
 type tick struct {
 	batch  analysis.Batch
-	slices [envoys]analysis.Counts // stable's
-	drop   bool                    // no usable cell
+	slices [instances]analysis.Counts // stable's
+	drop   bool                       // no usable cell
 }
 
 type dice struct{ *rand.Rand }
@@ -123,10 +123,10 @@ func (d dice) gamma(shape float64) float64 {
 }
 
 func (l law) slices() int {
-	if l.envoys > 0 {
-		return l.envoys
+	if l.instances > 0 {
+		return l.instances
 	}
-	return envoys
+	return instances
 }
 
 // aftermath is what outlasts a second: bursts that go on, and what was not read yet.

@@ -126,29 +126,21 @@ func (q Question) run(r *rand.Rand) fate {
 		return q.seen(r, s, at, batch, since, stable, canary)
 	}
 	p.Versions = []policy.Seed{{Version: "stable", Endpoints: stableAt, Stable: true}}
-	var s rollout.State
-	step := func(e rollout.Event) {
-		if next, _, err := rollout.Step(s, e); err == nil {
-			s = next
-		}
-		for !s.InForce {
-			s, _, _ = rollout.Step(s, rollout.Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1})
-		}
-	}
-	step(rollout.PolicyChanged{At: at, Policy: p, By: "simulation"})
+	var s Release
+	s.Take(at, rollout.PolicyChanged{At: at, Policy: p, By: "simulation"})
 	for ; at.Sub(begin) < q.Past; at = at.Add(pastBatch) {
-		step(seen(s, pastBatch, at.Sub(begin)-q.Past))
+		s.Take(at.Add(pastBatch), seen(s.State, pastBatch, at.Sub(begin)-q.Past))
 	}
 	begin = at
-	step(rollout.Announced{At: at, Version: "release", Endpoints: canaryAt, By: "simulation"})
+	s.Take(at, rollout.Announced{At: at, Version: "release", Endpoints: canaryAt, By: "simulation"})
 	var f fate
 	for at.Sub(begin) < q.Horizon {
 		since := at.Sub(begin)
 		stable, canary := q.rates(since)
 		f.failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * math.Max(0, canary-stable)
-		e := seen(s, q.Batch, since)
+		e := seen(s.State, q.Batch, since)
 		at = e.At
-		step(e)
+		s.Take(at, e)
 		v := s.Version("release")
 		f.first = s.Weight("release") <= p.Ramp.First()
 		if f.half == 0 && s.Weight("release") >= policy.FullWeight/2 {
