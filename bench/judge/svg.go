@@ -99,7 +99,7 @@ func plain(v float64) string {
 	return fmt.Sprintf("%g", math.Round(v*1000)/1000)
 }
 
-var colours = map[string]string{"canaryd": "#0a7d33", "flagger": "#c0392b", "argo": "#d68910", "kayenta": "#7d3c98", "Wald": "#2c3e50"}
+var colours = map[string]string{"canaryd": "#0a7d33", "flagger": "#c0392b", "argo": "#d68910", "kayenta": "#7d3c98", "pipecd": "#2471a3", "alarm": "#7f8c8d", "Wald": "#2c3e50"}
 
 var regressions = []float64{1.5, 2, 3, 5, 10, 30, 100, 1000}
 
