@@ -114,7 +114,7 @@ func explain(v web.Version) string {
 	}
 	if d.Clump >= 1.5 {
 		fmt.Fprintf(&b, "  Errors of stable are taken to arrive in bursts of up to %.0f, so each counts as less evidence, for and against. `judge.clump` in the policy sets another bound.\n", math.Ceil(d.Clump))
-	} else {
+	} else if d.Clump > 0 { // 0: nothing was judged yet
 		fmt.Fprintln(&b, "  Errors of stable arrive one by one, so each counts in full.")
 	}
 	return b.String()

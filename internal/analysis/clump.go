@@ -21,7 +21,7 @@ const (
 // windowWidths are the lengths in seconds over which errors are looked at for clumping.
 var windowWidths = [widths]float64{10, 30, 100, 300}
 
-// Slice is one Envoy's (or one endpoint's) share of the stable version's counts.
+// Slice is one endpoint's share of the stable version's counts, or their sum.
 type Slice struct {
 	Name string `json:"name"`
 	Counts

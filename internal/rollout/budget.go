@@ -19,10 +19,18 @@ func (m *machine) isWithinBudget(v *Version, to int) shut {
 		return shut{}
 	}
 	why := ""
-	if clump >= 2 && x.Upper(&v.Config, 1)*perError <= v.Config.Budget {
-		why = fmt.Sprintf("; errors of %s are taken to arrive in bursts of up to %.0f, so requests count for less (judge.clump)", m.Stable, clump)
+	if x.Upper(&v.Config, 1)*perError <= v.Config.Budget {
+		why = m.inBursts(clump)
 	}
 	return because(analysis.Budget, "as far as the evidence goes, %s could cost up to %.0f failed requests before a cut; the budget is %g%s%s", share(to), cost, v.Config.Budget, why, m.cleanFor(v, v.Config.Budget/perError))
+}
+
+// inBursts says what makes requests count for less, where that is much.
+func (m *machine) inBursts(clump float64) string {
+	if clump < 2 {
+		return ""
+	}
+	return fmt.Sprintf("; errors of %s are taken to arrive in bursts of up to %.0f, so requests count for less (judge.clump)", m.Stable, math.Ceil(clump))
 }
 
 // cleanFor says how long it takes until clean requests have shown that no more than a share of them fails.
