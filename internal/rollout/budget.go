@@ -20,18 +20,27 @@ func (m *machine) isWithinBudget(v *Version, to int) shut {
 	}
 	why := ""
 	if x.Upper(&v.Config, 1)*perError <= v.Config.Budget {
-		why = m.inBursts(clump)
+		why = m.inBursts(v)
 	}
 	return because(analysis.Budget, "as far as the evidence goes, %s could cost up to %.0f failed requests before a cut; the budget is %g%s%s", share(to), cost, v.Config.Budget, why, m.cleanFor(v, v.Config.Budget/perError))
 }
 
 // inBursts says what makes requests count for less, where that is much.
-func (m *machine) inBursts(clump float64) string {
-	if clump < 2 {
+func (m *machine) inBursts(v *Version) string {
+	clump := math.Ceil(v.Judge.M)
+	switch {
+	case v.Judge.M < 2:
 		return ""
+	case v.Config.Clump > 0:
+		return fmt.Sprintf("; by judge.clump errors arrive in bursts of up to %.0f, so requests count for less", clump)
+	case m.Dispersion.Errs < fewErrors:
+		return fmt.Sprintf("; few errors of %s are known, so they are taken to arrive in bursts of up to %.0f, and requests count for less (judge.clump)", m.Stable, clump)
 	}
-	return fmt.Sprintf("; errors of %s are taken to arrive in bursts of up to %.0f, so requests count for less (judge.clump)", m.Stable, math.Ceil(clump))
+	return fmt.Sprintf("; errors of %s are taken to arrive in bursts of up to %.0f, so requests count for less (judge.clump)", m.Stable, clump)
 }
+
+// fewErrors of stable tell little about how errors arrive: what is taken for granted weighs as much.
+const fewErrors = 20
 
 // cleanFor says how long it takes until clean requests have shown that no more than a share of them fails.
 func (m *machine) cleanFor(v *Version, rate float64) string {

@@ -223,7 +223,7 @@ func (m *machine) isProven(v *Version, _ int) shut {
 		return shut{}
 	}
 	w := m.Weight(v.Name)
-	s := because(analysis.Holding, "gathering proof at %s: %.2g of %.0f%s", share(w), v.Judge.Promotion.E, 1/v.Config.Beta, m.inBursts(v.Judge.M))
+	s := because(analysis.Holding, "gathering proof at %s: %.2g of %.0f%s", share(w), v.Judge.Promotion.E, 1/v.Config.Beta, m.inBursts(v))
 	if m.Weight(m.Stable) == 0 {
 		return s
 	}
