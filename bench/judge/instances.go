@@ -55,7 +55,7 @@ func instanceWorlds() []instanceWorld {
 		instanceWorld{name: "noisy neighbours: 30 to 120 s at 20 %, once in 2 h", made: world.Instances{Stable: 20, Canary: 1, Moments: moments(0.5, 30*time.Second, 2*time.Minute, 0.2)}, outside: true},
 	)
 	for _, d := range []time.Duration{100, 300, 500, 1000, 2000} {
-		all = append(all, instanceWorld{name: fmt.Sprintf("one hiccup of %s at 5 %%", d*time.Millisecond), outside: d > 300,
+		all = append(all, instanceWorld{name: fmt.Sprintf("one hiccup of %s at 1 %%", d*time.Millisecond), outside: d > 300,
 			made: world.Instances{Stable: 20, Canary: 1, Hiccup: world.Hiccup{At: 7*time.Minute + 13*time.Millisecond*37, For: d * time.Millisecond}}})
 	}
 	return all
