@@ -182,7 +182,7 @@ func TestANodeSpeaksForItselfAndSeesItsServices(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	counted(t, h, unknownCluster, 1)
-	reportsAs(t, dial("spiffe://prod/edge/edge-2"), "edge-1").send(loadOf("shop/v1", 0, 9)) // not its name
+	reportsAs(t, dial("spiffe://prod/edge/edge-2"), "edge-1", loadOf("shop/v1", 0, 9)) // not its name
 	counted(t, h, notItsNode, 4)
 	reportsAs(t, dial("spiffe://prod/edge/edge-2"), "edge-2").send(loadOf("shop/v1", 0, 9)) // no ADS stream
 	counted(t, h, unknownNode, 1)

@@ -35,13 +35,15 @@ type lrs struct {
 	st loadstats.LoadReportingService_StreamLoadStatsClient
 }
 
-func reportsAs(t *testing.T, c *grpc.ClientConn, node string) lrs {
+// reportsAs opens a stream of load reports. What is counted of one that is refused comes with its first message: there may be no
+// second.
+func reportsAs(t *testing.T, c *grpc.ClientConn, node string, stats ...*endpoint.ClusterStats) lrs {
 	t.Helper()
 	st, err := loadstats.NewLoadReportingServiceClient(c).StreamLoadStats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := st.Send(&loadstats.LoadStatsRequest{Node: &core.Node{Id: node, Cluster: "edge"}}); err != nil {
+	if err := st.Send(&loadstats.LoadStatsRequest{Node: &core.Node{Id: node, Cluster: "edge"}, ClusterStats: stats}); err != nil {
 		t.Fatal(err)
 	}
 	return lrs{t, st}
