@@ -102,13 +102,9 @@ func (d *Dispersion) Add(now float64, more []Slice, usual float64) {
 
 // suffers reports an outage, of which nothing is learnt; the windows that it reaches into are dropped.
 func (d *Dispersion) suffers(now float64, more []Slice, usual float64) bool {
-	var sum Counts
-	for _, s := range more {
-		sum = sum.Add(s.Counts)
-	}
 	tick := min(max(now-d.Seen, 0), windowWidths[0])
 	d.Seen = now
-	d.Outage.watch(now, tick, sum, usual)
+	d.Outage.watch(now, tick, healthier(more), usual)
 	if !d.Outage.Over {
 		return false
 	}

@@ -1,5 +1,10 @@
 package analysis
 
+import (
+	"cmp"
+	"slices"
+)
+
 // outage notices that stable fails as a whole, for longer than one cause is taken to last. How errors come then says nothing
 // about how they usually come: where there is one slice to look at, a minute of it would hold for half an hour.
 type outage struct {
@@ -32,4 +37,17 @@ func (o *outage) watch(now, tick float64, c Counts, usual float64) {
 			*o = outage{}
 		}
 	}
+}
+
+// healthier is the sum of the half of the slices that fails less: where that is well, a few of stable's instances fail and
+// not stable as a whole, and a canary's may do so as well.
+func healthier(all []Slice) (sum Counts) {
+	if len(all) > 1 {
+		all = slices.Clone(all)
+		slices.SortFunc(all, func(a, b Slice) int { return cmp.Compare(a.Errors, b.Errors) })
+	}
+	for _, s := range all[:(len(all)+1)/2] {
+		sum = sum.Add(s.Counts)
+	}
+	return sum
 }

@@ -38,6 +38,39 @@ func TestAnOutageIsNoClump(t *testing.T) {
 	}
 }
 
+// One of two instances, or some of many, that have a bad minute once in two hours are no outage: so errors usually come. All of
+// them together are one.
+func TestAFewInstancesThatFailAreNoOutage(t *testing.T) {
+	for _, test := range []struct {
+		name            string
+		instances, fail int
+		rate            float64
+		learnt          bool
+	}{{"one of two at 20 %", 2, 1, 0.2, true}, {"one of two wholly", 2, 1, 1, true}, {"two of eight wholly", 8, 2, 1, true}, {"both", 2, 2, 0.5, false}, {"all of eight", 8, 8, 0.5, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(7, 2))
+			d, u := Dispersion{}, Usual{}
+			for now := 1.0; now < 6*3600; now++ {
+				var all []Slice
+				var sum Counts
+				for i := range test.instances {
+					n, p := poisson(r, 100), 0.001
+					if i < test.fail && int(now)%7200/60 == 60 {
+						p = test.rate
+					}
+					all = append(all, Slice{string(rune('a' + i)), Counts{n, min(n, poisson(r, n*p))}})
+					sum = sum.Add(all[i].Counts)
+				}
+				d.Add(now, all, u.Rate())
+				u.Add(now, sum)
+			}
+			if m := d.Bound(); m > 20 != test.learnt {
+				t.Errorf("after three bad minutes the clump bound is %.3g", m)
+			}
+		})
+	}
+}
+
 // boundAfter is the largest clump bound in the twenty minutes after an outage.
 func boundAfter(rate, p, bad, seconds, tick, days float64, seed uint64) (most float64) {
 	r := rand.New(rand.NewPCG(seed, 2))
