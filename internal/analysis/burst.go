@@ -16,10 +16,10 @@ const (
 )
 
 // Ends are what was known at the ends of the last batches: what one burst, or one second, may gain is measured from
-// there, not from batch to batch, of which a short interval has many. (STATISTICS-2.md 3.2)
-// Invariant: 0 <= Len <= len(At), and the ends before Len are in order of time.
+// there, not from batch to batch, of which a short interval, or several Envoys that report at different moments, have many.
+// (STATISTICS-2.md 3.2) Invariant: 0 <= Len <= len(At), and the ends before Len are in order of time.
 type Ends struct {
-	At  [16]end
+	At  [32]end
 	Len int
 }
 
@@ -39,21 +39,44 @@ func (x *Ends) before(at float64) end {
 	return end{E: 1, Promotion: 1}
 }
 
+// earlier is the last end before a moment.
+func (x *Ends) earlier(at float64) end { return x.before(at - 2*slack) }
+
 // add takes in the end of a batch. Ends that lie closer together than a twelfth of what is looked back over are as good as one: the
 // earlier one stays, from which less was gained.
 func (x *Ends) add(e end, back float64) {
 	for x.Len > 0 && x.At[x.Len-1].At > e.At {
 		x.Len-- // the clock was set back: this has not been yet
 	}
-	if x.Len > 0 && e.At-x.At[x.Len-1].At < back/12-slack {
-		return
+	if x.Len > 0 {
+		last := &x.At[x.Len-1]
+		if e.At-last.At < slack { // of the same moment
+			*last = e
+			return
+		}
+		if e.At-last.At < back/12-slack {
+			return
+		}
 	}
 	if x.Len == len(x.At) {
-		copy(x.At[:], x.At[1:])
-		x.Len--
+		x.thin(e.At, back)
 	}
 	x.At[x.Len] = e
 	x.Len++
+}
+
+// thin takes an end away: of those that are further away than what is looked back over as a rule, the one that is missed
+// least. So few are enough for minutes, as long batches need.
+func (x *Ends) thin(now, back float64) {
+	least, at := math.Inf(1), 0
+	for i := 1; i+1 < x.Len && now-x.At[0].At < OpenBatchLimit; i++ {
+		gap := (x.At[i+1].At - x.At[i-1].At) / (now - x.At[i-1].At)
+		if now-x.At[i].At > back && gap < least {
+			least, at = gap, i
+		}
+	}
+	copy(x.At[at:], x.At[at+1:x.Len])
+	x.Len--
 }
 
 // stepped forgets what was proven at another weight.
@@ -75,7 +98,8 @@ func (x *Ends) UnmarshalJSON(raw []byte) error {
 	if len(all) > len(x.At) {
 		return fmt.Errorf("%d ends of batches: at most %d are kept", len(all), len(x.At))
 	}
-	*x = Ends{Len: copy(x.At[:], all)}
+	*x = Ends{Len: len(all)}
+	copy(x.At[:], all)
 	return nil
 }
 
@@ -142,20 +166,37 @@ func (f *Failing) several(since float64) bool {
 	return n >= 2
 }
 
-// burst is how long in seconds one cause is taken to fail everything, for a batch that ended now; 0: no longer than the batch.
-func (j *Judge) burst(cfg *Config, batch, now float64) float64 {
-	if batch >= shortBatch || batch <= 0 || j.Failing.several(now-cfg.Burst-2*batch) {
+// fails is for how long in seconds one cause is taken to fail everything, beyond the batch that it falls into.
+func (j *Judge) fails(cfg *Config, s span) float64 {
+	if j.Failing.several(s.to - cfg.Burst - 2*s.tick) {
 		return 0
 	}
 	return cfg.Burst
 }
 
-// capBurst lets the evidence of one burst multiply E by at most what that of one batch may.
-func (j *Judge) capBurst(cfg *Config, from, h float64) {
-	if h <= 0 {
+// base is what the gain of a batch is measured from: what was known before anything that its first cause can have reached.
+// Envoys that report at different moments, or some more often than others, tell the same twice: what was told since the
+// batch began is no base. A long batch need not be longer than a burst besides, unless there are shorter ones beside it.
+func (j *Judge) base(cfg *Config, s span) end {
+	h, last := j.fails(cfg, s), j.Ends.earlier(s.to)
+	again := s.tick > 0 && last.At > s.from+s.tick/4
+	switch {
+	case h == 0:
+		return last
+	case s.tick > 0 && s.tick < shortBatch, again && s.to-last.At < s.tick/2:
+		return j.Ends.before(s.from - h)
+	case again:
+		return j.Ends.before(s.from)
+	}
+	return last
+}
+
+// capBurst lets the evidence of one burst multiply E by at most what that of one batch may; what was known stays.
+func (j *Judge) capBurst(cfg *Config, s span, known float64) {
+	if s.to <= 0 { // the clock was set back to before the first request, and stands still
 		return
 	}
-	limit := min(max(1, j.Ends.before(from-h).E)*math.Pow(cfg.Alpha, -1/minBatches), mostE)
+	limit := max(known, min(max(1, j.base(cfg, s).E)*math.Pow(cfg.Alpha, -1/minBatches), mostE))
 	e, q, n := j.Relative.E, j.Relative.Q, 1.0
 	if cfg.Ceiling > 0 {
 		e, q, n = e+j.Ceiling.E, q+j.Ceiling.Q, 2
@@ -167,4 +208,12 @@ func (j *Judge) capBurst(cfg *Config, from, h float64) {
 			j.Ceiling.scale(f)
 		}
 	}
+}
+
+// secondAgo is what was proven a second ago; where batches are longer, before this one.
+func (x *Ends) secondAgo(to float64) float64 {
+	if last := x.earlier(to); to-last.At >= 0.9 {
+		return last.Promotion
+	}
+	return x.before(to - 1).Promotion
 }

@@ -151,3 +151,24 @@ func TestPromotionIsProvenBySecondsNotByBatches(t *testing.T) {
 		t.Errorf("nothing was proven: %g", whole.Promotion.E)
 	}
 }
+
+// What was known at the ends of batches is what it was after a restart, and reaches back for minutes, however short batches are.
+func TestEndsOfBatchesAreKept(t *testing.T) {
+	var x Ends
+	for i := range 3000 {
+		x.add(end{float64(i+1) / 10, float64(i + 1), 1}, 1)
+	}
+	raw, err := json.Marshal(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Ends
+	if err := json.Unmarshal(raw, &again); err != nil || again != x {
+		t.Errorf("%v is read as %v: %v", x, again, err)
+	}
+	for _, ago := range []float64{0, 0.1, 0.4, 1, 1.4, 5, 20, 60, 120} {
+		if got := 300 - x.before(300-ago).At; got < ago-0.01 || got > 1.6*ago+0.11 {
+			t.Errorf("what was known %g s ago is said to be what was known %g s ago", ago, got)
+		}
+	}
+}

@@ -71,7 +71,9 @@ type Baseline struct {
 	Usual float64 // error rate outside incidents
 	Kind  int     // of the proxies that counted, 0 to Kinds-1
 	Share float64 // canary's weight / stable's weight; 0: do not look for starvation
-	Batch float64 // length in seconds of what is observed at once; 0: not known, a second or more
+	Batch float64 // length in seconds of what is observed at once, the longest; 0: not known, a second or more
+	Begun float64 // seconds since the first of it began; 0: the length
+	Ended float64 // and since the last of it ended
 }
 
 // Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and
@@ -98,13 +100,18 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	if before > 0 { // few requests cannot hide a big clump
 		m = min(max(before, 1), m)
 	}
-	j.update(cfg, o.Batch, m, span{o.Since - base.Batch, now, base.Batch})
+	j.update(cfg, o.Batch, m, now, base.span(o.Since, now))
 	*o = open{}
 	return true
 }
 
 // span is what a batch covers, in seconds: from (exclusive) to to, in ticks of a length; 0: not known.
 type span struct{ from, to, tick float64 }
+
+// span is that of a batch whose first counts came at one moment and its last ones at another.
+func (b *Baseline) span(first, last float64) span {
+	return span{first - max(b.Batch, b.Begun), last - b.Ended, b.Batch}
+}
 
 // Against takes in evidence of one tick that may only speak against the canary: neither the promotion test nor
 // the ramp hears of it.
@@ -115,34 +122,35 @@ func (j *Judge) Against(cfg *Config, b Batch, base Baseline, now float64) {
 		return
 	}
 	j.Recent.Add(now, b)
-	j.bet(cfg, b, base.M, b.Stable.Rate(), span{now - base.Batch, now, base.Batch})
-	j.Ends.add(end{now, j.E(cfg), j.Promotion.E}, max(1, cfg.Burst))
+	j.bet(cfg, b, base.M, b.Stable.Rate(), now, base.span(now, now))
+	j.ended(cfg, base.span(now, now))
 }
 
 // bet puts a batch against the canary, whose stable side failed at a rate lately.
-func (j *Judge) bet(cfg *Config, b Batch, m, lately float64, s span) {
-	j.Relative.Relative(cfg, b, m, s.to, j.Stepped)
+func (j *Judge) bet(cfg *Config, b Batch, m, lately, now float64, s span) {
+	known := j.E(cfg)
+	j.Relative.Relative(cfg, b, m, now, j.Stepped)
 	if cfg.Ceiling > 0 && lately < cfg.Ceiling {
-		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, s.to, j.Stepped)
+		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped)
 	}
-	j.capBurst(cfg, s.from, j.burst(cfg, s.tick, s.to))
+	j.capBurst(cfg, s, known)
 	j.Stepped = false
 }
 
-func (j *Judge) update(cfg *Config, b Batch, m float64, s span) {
-	j.M, j.LastFlush = m, s.to
-	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
-	j.bet(cfg, b, m, j.Recent.Sum(s.to).Stable.Rate(), s)
-	if !j.Incident(s.to) {
-		base := j.Promotion.E
-		if s.tick > 0 && s.tick < 1 {
-			base = j.Ends.before(s.to - 1).Promotion
-		}
-		j.Promotion.Update(cfg, b, m, base)
-	}
-	j.Exposure.Add(b, s.to)
-	j.Interval.Update(b, m)
+func (j *Judge) ended(cfg *Config, s span) {
 	j.Ends.add(end{s.to, j.E(cfg), j.Promotion.E}, max(1, cfg.Burst))
+}
+
+func (j *Judge) update(cfg *Config, b Batch, m, now float64, s span) {
+	j.M, j.LastFlush = m, now
+	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
+	j.bet(cfg, b, m, j.Recent.Sum(now).Stable.Rate(), now, s)
+	if !j.Incident(now) {
+		j.Promotion.Update(cfg, b, m, j.Ends.secondAgo(s.to))
+	}
+	j.Exposure.Add(b, now)
+	j.Interval.Update(b, m)
+	j.ended(cfg, s)
 }
 
 // Alone takes in evidence of a version that has no baseline beside it (at 100 %), against an absolute

@@ -40,7 +40,7 @@ func (p *Promotion) Update(cfg *Config, b Batch, m, ago float64) {
 		p.N[k] *= math.Exp(min(l/m, expLimit))
 		sum += p.N[k]
 	}
-	if limit := min(max(1, ago)*math.Pow(cfg.Beta, -1/minBatchNI), mostE); sum > limit {
+	if limit := max(p.E, min(max(1, ago)*math.Pow(cfg.Beta, -1/minBatchNI), mostE)); sum > limit {
 		for k := range p.N {
 			p.N[k] *= limit / sum
 		}

@@ -18,7 +18,7 @@ func (m *machine) observed(e Observed) {
 	if e.Batch > 0 {
 		m.Batch = e.Batch
 	}
-	m.longest = longestOf(e.Cells)
+	m.covered = coveredBy(e.Cells)
 	m.tally(e.Cells)
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
@@ -196,15 +196,32 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 
 // baseline is what a judgement has to know beyond the batch. Who reports more slowly than the others makes it long.
 func (m *machine) baseline(v *Version, kind Proxy) analysis.Baseline {
-	return analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind), Batch: m.longest[kind].Seconds()}
+	b := analysis.Baseline{M: m.clumpBound(v), Usual: m.Usual.Rate(), Kind: int(kind)}
+	if c := m.covered[kind]; c.longest > 0 {
+		b.Batch, b.Begun, b.Ended = c.longest.Seconds(), m.at.Sub(c.from).Seconds(), m.at.Sub(c.to).Seconds()
+	}
+	return b
 }
 
-// longestOf is how long the longest cell of each kind of proxies is.
-func longestOf(cells []Cell) (longest [proxies]time.Duration) {
+// cover is when the cells of one kind of proxies begin, when the last one of all ends, and how long the longest is.
+type cover struct {
+	from, to time.Time
+	longest  time.Duration
+}
+
+func coveredBy(cells []Cell) (covered [proxies]cover) {
+	var to time.Time
 	for _, c := range cells {
-		longest[c.Proxy] = max(longest[c.Proxy], c.To.Sub(c.From))
+		of := &covered[c.Proxy]
+		if of.longest == 0 || c.From.Before(of.from) {
+			of.from = c.From
+		}
+		to, of.longest = latest(to, c.To), max(of.longest, c.To.Sub(c.From))
 	}
-	return longest
+	for kind := range covered {
+		covered[kind].to = to
+	}
+	return covered
 }
 
 // noteFailing remembers which of a canary's endpoints fail: a hiccup has only one.
