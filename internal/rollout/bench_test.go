@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -34,4 +35,63 @@ func tickOf(b *testing.B, rollouts int) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/tick")
+}
+
+// BenchmarkTickOf1000Envoys is one of a single rollout of which many Envoys know a few of many endpoints each.
+func BenchmarkTickOf1000Envoys(b *testing.B) {
+	s, at := wide()
+	b.ReportAllocs()
+	for b.Loop() {
+		at = at.Add(time.Second)
+		s, _, _ = Step(s, reportOfMany(at, 1000))
+	}
+}
+
+const wideEndpoints = 1000
+
+// wide is a service with a rollout between versions of a thousand endpoints.
+func wide() (State, time.Time) {
+	at := time.Unix(1_700_000_000, 0)
+	docs, _ := policy.Parse("b", []byte("service: wide\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"h:1\"], stable: true}]\nramp: {steps: [5%, 100%], hold: 100h}\n"))
+	var s State
+	for _, e := range []Event{PolicyChanged{At: at, Policy: docs[0].Policy}, Announced{At: at, Version: "v2", Endpoints: []string{"h:2", "h:3"}}} {
+		s, _, _ = Step(s, e)
+	}
+	s, _, _ = Step(s, Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1})
+	return s, at
+}
+
+// reportOfMany is what so many Envoys say, of ten endpoints of each version each.
+func reportOfMany(at time.Time, envoys int) Observed {
+	o := Observed{At: at, Batch: time.Second}
+	for i := range envoys {
+		c := Cell{Slice: fmt.Sprint("edge-", i), From: at.Add(-time.Second), To: at, Counts: map[string]analysis.Counts{"v1": {Requests: 950}, "v2": {Requests: 50}}, Endpoints: map[string][]analysis.Slice{}}
+		for k := range 10 {
+			name := fmt.Sprint("10.0.0.", (10*i+k)%wideEndpoints)
+			c.Endpoints["v1"] = append(c.Endpoints["v1"], analysis.Slice{Name: name, Counts: analysis.Counts{Requests: 95}})
+			c.Endpoints["v2"] = append(c.Endpoints["v2"], analysis.Slice{Name: name, Counts: analysis.Counts{Requests: 5}})
+		}
+		o.Cells = append(o.Cells, c)
+	}
+	return o
+}
+
+// What a tick costs grows with the Envoys, not with the Envoys times the endpoints.
+func TestManyEnvoysOfManyEndpointsCostWhatTheySay(t *testing.T) {
+	cost := func(envoys int) uint64 {
+		s, at := wide()
+		s, _, _ = Step(s, reportOfMany(at.Add(time.Second), 1000)) // all endpoints are known
+		o := reportOfMany(at.Add(2*time.Second), envoys)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := Step(s, o)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if few, many := cost(100), cost(1000); many > 20*few {
+		t.Errorf("a tick of 100 Envoys allocates %d bytes, of ten times as many %d", few, many)
+	}
 }

@@ -64,9 +64,9 @@ func (m *machine) stableEndpoints(cells []Cell, kind Proxy) (all []analysis.Slic
 		if len(c.Endpoints[m.Stable]) == 0 {
 			return nil, false
 		}
-		all = analysis.Join(all, c.Endpoints[m.Stable])
+		all = append(all, c.Endpoints[m.Stable]...)
 	}
-	return all, true
+	return analysis.Join(nil, all), true
 }
 
 // bucketed lays many endpoints into few slices.

@@ -83,11 +83,15 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 		}
 		v.Lately *= math.Exp(-seconds / rateMemory)
 		v.forgetInstances(seconds)
+		var instances []analysis.Slice
 		for _, c := range cells {
 			v.Lately += c.Counts[v.Name].Requests
 			if v.is(counted) && len(v.Endpoints) > 1 {
-				v.Instances = analysis.Join(v.Instances, c.Endpoints[v.Name])
+				instances = append(instances, c.Endpoints[v.Name]...)
 			}
+		}
+		if len(instances) > 0 { // at once: of a thousand Envoys each may know a few of a thousand endpoints
+			v.Instances = analysis.Join(v.Instances, instances)
 		}
 		if v.is(counted) {
 			v.tallyEnvoys(cells)
