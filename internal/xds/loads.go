@@ -25,6 +25,7 @@ type Loads struct {
 	opened      uint64        // streams so far: they are numbered
 	streams     map[*reporter]struct{}
 	paces       map[Identity]*pace
+	hosts       map[string]int // how many Envoys report from an address
 }
 
 // reporter is one stream of reports.
@@ -49,7 +50,7 @@ type pace struct {
 // NewLoads delivers reports to a function that must not block. With an interval of 0 what is under judgement is reported
 // as often as it is worth it, the rest once a second.
 func NewLoads(interval time.Duration, deliver func(Report)) *Loads {
-	l := &Loads{fixed: interval, deliver: deliver, streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}}
+	l := &Loads{fixed: interval, deliver: deliver, streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}, hosts: map[string]int{}}
 	l.judgedEvery = l.every(atRest)
 	return l
 }
@@ -128,13 +129,15 @@ func (l *Loads) open(s *reporter) {
 	s.pace = l.paces[who]
 	s.pace.streams++
 	l.streams[s] = struct{}{}
-	s.wake <- struct{}{}
+	l.joins(s, 1)
+	s.again()
 }
 
 func (l *Loads) close(s *reporter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.streams, s)
+	l.joins(s, -1)
 	if s.judging {
 		l.reckon()
 	}

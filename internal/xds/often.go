@@ -1,6 +1,9 @@
 package xds
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // How often Envoys report is a matter of what it costs canaryd to read: an Envoy is asked ten times a second where few of
 // them have something under judgement, and once a second otherwise. (STATISTICS-2.md 3.4)
@@ -26,6 +29,54 @@ func often(envoys, rows int) time.Duration {
 		}
 	}
 	return atRest
+}
+
+// reportBytes is about what a report of an Envoy weighs, whatever it counts: each has the whole node, with all extensions.
+const reportBytes = 61 << 10
+
+// fits is how often so many Envoys behind one address may report: who sends more than is read of an address is read ever
+// later, what he says of weights too.
+func fits(envoys, perSecond int) time.Duration {
+	need := time.Duration(float64(envoys*reportBytes) / (0.75 * float64(perSecond)) * float64(time.Second)) // the rest is for resources
+	for _, d := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond} {
+		if need <= d {
+			return d
+		}
+	}
+	return (need + time.Second - 1).Truncate(time.Second)
+}
+
+// crowd is how often a stream may report for all that come from its address. With l.mu held.
+func (l *Loads) crowd(s *reporter) time.Duration {
+	if l.fixed > 0 || !s.weighs() {
+		return 0
+	}
+	return fits(l.hosts[s.host()], s.hub.Admission.Limits.BytesPerSecond)
+}
+
+// weighs reports whether what a stream sends is counted of its address, and much.
+func (s *reporter) weighs() bool { return !s.client && s.node.line != nil && !s.node.line.account.free }
+
+func (s *reporter) host() string { return hostOf(s.node.Peer) }
+
+// joins counts one more Envoy of an address, or one less. Where that changes how often they may report, all of it hear so.
+func (l *Loads) joins(s *reporter, more int) {
+	if !s.weighs() {
+		return
+	}
+	host, before := s.host(), l.crowd(s)
+	if l.hosts[host] += more; l.hosts[host] <= 0 {
+		delete(l.hosts, host)
+	}
+	if l.crowd(s) == before {
+		return
+	}
+	for other := range l.streams {
+		if other.host() == host {
+			other.again()
+		}
+	}
+	l.reckon()
 }
 
 // Often is how often what is under judgement is reported at present.
@@ -56,9 +107,9 @@ func (l *Loads) of(s *reporter) list {
 	defer l.mu.Unlock()
 	l.note(s, judged && !s.client, rows) // a gRPC client hears of an interval only once
 	if s.judging {
-		return list{names, l.judgedEvery}
+		return list{names, max(l.judgedEvery, l.crowd(s))}
 	}
-	return list{names, l.every(atRest)}
+	return list{names, max(l.every(atRest), l.crowd(s))}
 }
 
 // note takes in whether a stream has something under judgement. Where that changes how often such streams report, all of
@@ -72,15 +123,15 @@ func (l *Loads) note(s *reporter, judging bool, rows int) {
 }
 
 func (l *Loads) reckon() {
-	n, most := 0, 0
+	n, most, least := 0, 0, time.Duration(math.MaxInt64) // where one reports, there is something to look at
 	for s := range l.streams {
 		if s.judging {
-			n, most = n+1, max(most, s.rows)
+			n, most, least = n+1, max(most, s.rows), min(least, l.crowd(s))
 		}
 	}
 	every := l.every(atRest)
 	if n > 0 {
-		every = l.every(often(n, most))
+		every = l.every(max(often(n, most), least))
 	}
 	if every == l.judgedEvery {
 		return

@@ -75,6 +75,51 @@ func TestWhatIsUnderJudgementIsReportedMoreOften(t *testing.T) {
 	other.told(time.Second) // and nothing before it
 }
 
+// Each report of an Envoy has all of its node, 61 KB. Where many are behind one address they are asked to report so seldom that they
+// are read as fast as they write, and only they.
+func TestEnvoysBehindOneAddressReportNoMoreThanIsRead(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, table(1, nil))
+	loads, as := NewLoads(0, func(Report) {}), newAccounts(h)
+	begin := func(ip string) *reporter {
+		l := as.open(from(ip))
+		s := &reporter{hub: h, node: Node{ID: "edge", Peer: l.RemoteAddr().String(), line: l}, wake: make(chan struct{}, 1)}
+		loads.open(s)
+		loads.of(s)
+		return s
+	}
+	loads.Ask([]Asked{{Cluster: "shop/v1", Judged: true}, {Cluster: "shop/v2", Judged: true}})
+	alone, local := begin("10.0.0.6"), begin("127.0.0.1")
+	var crowd []*reporter
+	for n, want := range map[int]time.Duration{1: 100 * time.Millisecond, 20: 500 * time.Millisecond, 110: 3 * time.Second, 1000: 20 * time.Second} {
+		for len(crowd) < n {
+			crowd = append(crowd, begin("10.0.0.5"))
+		}
+		for ; len(crowd) > n; crowd = crowd[1:] {
+			loads.close(crowd[0])
+		}
+		for _, s := range crowd {
+			select {
+			case <-s.wake:
+			default:
+				t.Fatalf("with %d Envoys one is not told anew", n)
+			}
+			if every := loads.of(s).every; every != want || float64(n*61<<10)/every.Seconds() > float64(h.Admission.Limits.BytesPerSecond) {
+				t.Fatalf("%d Envoys of one address report every %s, want %s", n, every, want)
+			}
+		}
+		least := often(n+2, 0)
+		if a, l := loads.of(alone).every, loads.of(local).every; a != least || l != least || loads.Often() != least {
+			t.Errorf("beside %d others one reports every %s, one of loopback every %s, and evidence is said to come every %s, want %s", n, a, l, loads.Often(), least)
+		}
+	}
+	loads.close(alone)
+	loads.close(local)
+	if every := loads.of(crowd[0]).every; loads.Often() != every {
+		t.Errorf("all report every %s, and evidence is said to come every %s", every, loads.Often())
+	}
+}
+
 // told is what the server says next.
 func (l lrs) told(every time.Duration, clusters ...string) {
 	l.t.Helper()
