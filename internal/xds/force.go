@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -105,8 +106,8 @@ func (f *Force) Want(w Wanted, at time.Time) {
 			continue
 		}
 		maps.DeleteFunc(m.held, func(v string, _ time.Duration) bool { return !slices.Contains(f.rollouts(), v) })
-		if want := f.wanted(m); m.accepted.is(want.Version) {
-			m.accepted = want // a version that was brought along is known now
+		if want := f.wanted(m); m.stream != 0 && m.accepted.is(want.Version) {
+			m.accepted = want // a version that was brought along is known now; who is away may only have been sent it
 		}
 		f.settle(m, at)
 	}
@@ -208,13 +209,14 @@ func (f *Force) Drop(stream uint64) {
 	}
 }
 
-// Leave books the end of a stream: whoever had a route still serves it.
+// Leave books the end of a stream: whoever had a route still serves it, and who was sent its first one may.
 func (f *Force) Leave(stream uint64, at time.Time) {
 	m := f.streams[stream]
 	if m == nil {
 		return
 	}
 	f.charge(m, at)
+	m.accepted.Version = cmp.Or(m.accepted.Version, m.sent)
 	if m.doubted || m.accepted.Version == "" {
 		f.remove(m)
 		return

@@ -56,10 +56,47 @@ func TestALostAnswerIsNoAnswerAfterARestart(t *testing.T) {
 		b = newBook()
 		b.want(2)
 		b.Restore(cs, b.at)
+		b.want(2) // once more
 	}
 	b.join("a", 2)
 	if cs := b.crowds(b.at); len(cs) != 1 || !cs[0].Present {
 		t.Errorf("back: %+v", cs)
+	}
+}
+
+// An Envoy is sent its first route, and its answer is lost with its connection: it may serve that, until it is back as another
+// process, or with something else. Who was sent nothing, or refused it, serves nobody.
+func TestWhoWasSentItsFirstRouteMayServeIt(t *testing.T) {
+	left := func(sent bool) *book {
+		b := newBook()
+		b.want(1)
+		b.join("a", 0)
+		if sent {
+			b.Sent(b.streams["a"], content(1).Version, b.at)
+		}
+		return b
+	}
+	b := left(true)
+	b.leave("a")
+	b.want(2)
+	b.want(1)
+	if cs := b.crowds(b.at); len(cs) != 1 || cs[0].Present || cs[0].Has != nil || len(cs[0].Nodes) != 1 {
+		t.Errorf("it is away: %+v", cs)
+	}
+	b.join("a", 0)
+	if cs := b.crowds(b.at); len(cs) != 0 {
+		t.Errorf("a new process: %+v", cs)
+	}
+	b = left(false)
+	b.leave("a")
+	if b.Forget("a") {
+		t.Error("it was sent nothing, and is remembered")
+	}
+	b = left(true)
+	b.refuse("a", TypeRoute, "shop", content(1).Version)
+	b.leave("a")
+	if b.Forget("a") {
+		t.Error("it refused the route, and is remembered")
 	}
 }
 
