@@ -75,6 +75,8 @@ type member struct {
 	waited   time.Duration
 	lagging  bool
 	heard    time.Time // its last ACK or NACK
+	used     time.Time // its last report of requests at what an older table may name; its first connection is as good
+	silent   bool      // it lags, and neither was for so long that nothing waits for it any more
 	refusals map[Ref]refusal
 	held     map[string]time.Duration // canary: how long it was held up
 	charged  time.Time                // until when that is counted
@@ -141,6 +143,9 @@ func (f *Force) Join(stream uint64, n Node, has Content, at time.Time) {
 	}
 	if !m.accepted.is(has.Version) {
 		m.serves(has, at)
+	}
+	if m.lastSign().IsZero() { // later connections do not count: canaryd ends them itself
+		m.used = at
 	}
 	m.sent = has.Version
 	f.settle(m, at)
@@ -266,6 +271,8 @@ func (f *Force) Tick(at time.Time) (changed bool) {
 			f.lag(m, "neither accepts nor refuses the route: weights wait for it no longer")
 		case standing == Refused && f.exhausted(m):
 			f.lag(m, "has held the rollout up for 10 min by what it refuses: weights wait for it no longer")
+		case m.silent != f.overdue(m, at):
+			m.silent = !m.silent
 		default:
 			continue
 		}

@@ -146,13 +146,19 @@ func (l *Loads) close(s *reporter) {
 	}
 }
 
+// outlivingEvery is how often a stream is looked at for clusters that its Envoy should have no more.
+const outlivingEvery = time.Minute
+
 func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, s *reporter) {
 	var told list
+	outliving := time.NewTicker(outlivingEvery)
+	defer outliving.Stop()
 	for {
 		select {
 		case <-ss.Context().Done():
 			return
 		case <-s.wake:
+		case <-outliving.C:
 		}
 		next := l.of(s)
 		if next.every == told.every && slices.Equal(next.clusters, told.clusters) {

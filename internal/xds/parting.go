@@ -96,22 +96,72 @@ func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	case s == nil: // a gRPC client: what is removed it was told at once
 		return now.Sub(p.since) >= clientsFollow
 	default:
-		return !s.inv.has(service) || now.Sub(p.since) >= h.ForgetAfter
+		waited := now.Sub(p.since) >= h.ForgetAfter && now.Sub(m.lastSign()) >= h.ForgetAfter
+		return waited || len(s.inv.clustersOf(service)) == 0
 	}
 }
 
-// has reports whether a stream has clusters of a service, or is about to.
-func (inv *Inventory) has(service string) bool {
-	k := inv.kinds[TypeCluster]
-	if k == nil {
-		return false
-	}
-	for name, it := range k.items {
-		if strings.HasPrefix(name, service+"/") && it.served() {
-			return true
+// clustersOf are the clusters of a service that a stream has, or is about to have.
+func (inv *Inventory) clustersOf(service string) (names []string) {
+	if k := inv.kinds[TypeCluster]; k != nil {
+		for name, it := range k.items {
+			if strings.HasPrefix(name, service+"/") && it.served() {
+				names = append(names, name)
+			}
 		}
 	}
-	return false
+	return names
+}
+
+// outliving are the clusters that an Envoy has of services that are removed, and of those where it lags: whether it still
+// sends requests to them decides what may be stopped.
+func (h *Hub) outliving(n Node) (clusters []string) {
+	for id := range h.speakersOf(n) {
+		s := h.sessions[id]
+		if s == nil {
+			continue
+		}
+		for name := range s.booked {
+			f, stable := h.bookOf(name)
+			if f == nil {
+				continue
+			}
+			if m := f.streams[id]; m != nil && (stable == "" || m.lagging) {
+				clusters = append(clusters, s.inv.clustersOf(name)...)
+			}
+		}
+	}
+	return clusters
+}
+
+// bookOf is the book of a service, or of one that was removed: stable is empty then.
+func (h *Hub) bookOf(name string) (f *Force, stable string) {
+	if s := h.services[name]; s != nil {
+		return s.force, s.edition.forms.table.Stable
+	}
+	if p := h.parting[name]; p != nil {
+		return p.force, ""
+	}
+	return nil, ""
+}
+
+// used books that an Envoy reports requests at clusters, other than the stable version's.
+func (h *Hub) used(n Node, clusters map[string]ClusterLoad) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	speakers := h.speakersOf(n)
+	for name, load := range clusters {
+		c, _ := ParseCluster(name)
+		f, stable := h.bookOf(c.Service)
+		if f == nil || load.Counts.Requests == 0 || c.Version == stable {
+			continue
+		}
+		for id := range speakers {
+			if m := f.streams[id]; m != nil {
+				m.used = h.now()
+			}
+		}
+	}
 }
 
 // returns books a node that comes back and says which clusters it has.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // waitRemaining waits until these nodes may still send requests to shop.
@@ -69,4 +71,73 @@ func TestWhoComesBackWithoutARemovedServiceHasLetGo(t *testing.T) {
 		connect(t, dial(), "edge-1", 40).send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: has})
 		waitRemaining(t, h)
 	}
+}
+
+// An Envoy never answers the removal of a service, and goes on sending requests: it is asked to report them, and as long as it
+// does it is waited for. Of one that lags the same holds for what was cut.
+func TestWhoReportsRequestsIsWaitedFor(t *testing.T) {
+	for what, takeAway := range map[string]func(h *Hub, e *envoy){
+		"the service is removed": func(h *Hub, e *envoy) {
+			if err := h.Remove("shop"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"v2 is cut": func(h *Hub, e *envoy) {
+			publish(t, h, table(2, nil, "v2"))
+			e.expect(TypeRoute)
+			h.tick(h.now())
+			passes(h, LaggingAfter)
+		},
+	} {
+		h, loads, got, dial := reports(t, nil)
+		publish(t, h, table(1, map[string]int{"v2": 5000}))
+		conn := dial()
+		e := connect(t, conn, "edge-1", 40)
+		e.start("shop", "shop/v1", "shop/v2")
+		inForce(t, h, 1)
+		lrs := reportsAs(t, conn, "edge-1")
+		lrs.told(time.Second)
+		takeAway(h, e)
+		loads.Ask([]Asked{{Cluster: "pay/v1"}})
+		lrs.told(time.Second, "pay/v1", "shop/v1", "shop/v2")
+		for range 3 {
+			passes(h, 50*time.Minute)
+			lrs.send(loadOf("shop/v2", 1, 0))
+			<-got
+			if !waitsFor(h, "edge-1") {
+				t.Fatalf("%s: who reports requests is waited for no longer", what)
+			}
+		}
+		passes(h, 50*time.Minute)
+		lrs.send(loadOf("shop/v2", 0, 0))
+		<-got
+		if !waitsFor(h, "edge-1") {
+			t.Errorf("%s: it reported requests 50 minutes ago", what)
+		}
+		if passes(h, 10*time.Minute); waitsFor(h, "edge-1") {
+			t.Errorf("%s: its last report of requests is an hour old, and it is waited for", what)
+		}
+	}
+}
+
+// passes lets time pass.
+func passes(h *Hub, d time.Duration) {
+	h.mu.Lock()
+	now := h.now().Add(d)
+	h.now = func() time.Time { return now }
+	h.mu.Unlock()
+	h.tick(now)
+}
+
+// waitsFor reports whether something of shop waits for an Envoy.
+func waitsFor(h *Hub, node string) bool {
+	if slices.Contains(h.Remaining("shop"), node) {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.services["shop"]
+	return s != nil && slices.ContainsFunc(s.force.crowds(h.now()), func(c rollout.Crowd) bool {
+		return !c.Present && slices.Contains(c.Nodes, node)
+	})
 }

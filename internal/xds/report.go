@@ -64,6 +64,7 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 		}
 		r.Clusters[cs.GetClusterName()] = load
 	}
+	s.hub.used(s.node, r.Clusters)
 	return r, len(r.Clusters) > 0
 }
 

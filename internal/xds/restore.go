@@ -10,7 +10,8 @@ import (
 
 // crowds are the nodes that serve a table of this service, by what they serve: what has to be remembered
 // over a restart, so that nothing is stopped that one of them still sends users to. An Envoy that lags and
-// has not been heard of for so long that it would be forgotten, were it gone, is left out.
+// has not been heard of for so long that it would be forgotten, were it gone, is left out. What it reports counts as
+// well: requests at the stable version alone do not.
 func (f *Force) crowds(at time.Time) []rollout.Crowd {
 	var cs []rollout.Crowd
 	for m := range f.all() {
@@ -42,7 +43,15 @@ func (f *Force) crowds(at time.Time) []rollout.Crowd {
 
 // overdue reports whether an Envoy has lagged for so long that nothing waits for it any more.
 func (f *Force) overdue(m *member, at time.Time) bool {
-	return f.standing(m) == Lagging && at.Sub(m.heard) >= f.ForgetAfter
+	return f.standing(m) == Lagging && at.Sub(m.lastSign()) >= f.ForgetAfter
+}
+
+// lastSign is when a node was last heard of.
+func (m *member) lastSign() time.Time {
+	if m.used.After(m.heard) {
+		return m.used
+	}
+	return m.heard
 }
 
 // Restore books nodes that served a table before a restart of canaryd: they are gone since then.

@@ -64,6 +64,46 @@ func TestALostAnswerIsNoAnswerAfterARestart(t *testing.T) {
 	}
 }
 
+// An Envoy comes back with an older table after a restart, and answers nothing. It lags soon, and is waited for as long as anybody who
+// lags: for an hour after it was heard of, or after it reported requests at what the stable version does not get.
+func TestWhoComesBackAndLagsIsWaitedFor(t *testing.T) {
+	b := newBook()
+	b.want(2)
+	b.Restore([]rollout.Crowd{{Version: "t1", Has: content(1).Slots, Nodes: []string{"a"}}}, b.at)
+	b.join("a", 1)
+	b.Sent(b.streams["a"], content(2).Version, b.at)
+	waited := func(when string, want bool) {
+		t.Helper()
+		if cs := b.crowds(b.at); (len(cs) == 1) != want {
+			t.Errorf("%s: waited for %v, want %v", when, cs, want)
+		}
+	}
+	b.pass(LaggingAfter)
+	waited("it lags", true)
+	b.pass(59 * time.Minute)
+	waited("59 minutes later", true)
+	b.pass(30 * time.Second)
+	waited("an hour after it came", false)
+	b.leave("a")
+	b.join("a", 1)
+	b.pass(LaggingAfter)
+	waited("it comes once more", false)
+	b.streams["a"] = b.opened
+	b.member("a").used = b.at
+	if !b.Tick(b.at) {
+		t.Error("nobody hears that it is waited for again")
+	}
+	waited("it reports requests", true)
+	b.at = b.at.Add(time.Hour)
+	if !b.Tick(b.at) {
+		t.Error("nobody hears that it is waited for no longer")
+	}
+	waited("an hour later", false)
+}
+
+// member is that of a stream.
+func (b *book) member(stream string) *member { return b.Force.streams[b.streams[stream]] }
+
 // An Envoy is sent its first route, and its answer is lost with its connection: it may serve that, until it is back as another
 // process, or with something else. Who was sent nothing, or refused it, serves nobody.
 func TestWhoWasSentItsFirstRouteMayServeIt(t *testing.T) {

@@ -103,11 +103,17 @@ func (h *Hub) mayHave(n Node, cluster string) bool {
 	return n.sees(id.Service) && (s == nil || n.Cluster == "" || len(s.edition.route.Nodes) == 0 || slices.Contains(s.edition.route.Nodes, n.Cluster))
 }
 
-// asked are those of the clusters that are to be reported which a node may have.
+// asked are those of the clusters that are to be reported which a node may have, and those that it should have no more.
 func (h *Hub) asked(n Node, clusters []string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(clusters), func(c string) bool { return !h.mayHave(n, c) })
+	out := slices.DeleteFunc(slices.Clone(clusters), func(c string) bool { return !h.mayHave(n, c) })
+	if old := h.outliving(n); len(old) > 0 {
+		out = append(out, old...)
+		slices.Sort(out)
+		out = slices.Compact(out)
+	}
+	return out
 }
 
 // has implements speaker. A cluster that came from elsewhere than from here is had by whose route names it.
