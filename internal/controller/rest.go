@@ -28,7 +28,7 @@ func (c *Controller) observeAtRest(ev metrics.Evidence, now time.Time) {
 		if r.cells[cell.Slice] == nil {
 			r.cells[cell.Slice] = &rollout.Cell{}
 		}
-		cell.Has, cell.HasSince = nil, time.Time{} // nothing rises or falls by it
+		cell.Has, cell.HasSince, cell.Unknown = nil, time.Time{}, false // nothing rises or falls by it
 		r.cells[cell.Slice].Join(cell)
 	}
 	if now.Sub(r.since) < restBatch || len(r.cells) == 0 {

@@ -223,7 +223,7 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 		return rollout.Cell{}, false
 	}
 	served := r.Served[t.Service]
-	c := rollout.Cell{Slice: r.Node, Proxy: r.Proxy, From: r.From, To: r.To, Has: served.Slots, HasSince: served.Since,
+	c := rollout.Cell{Slice: r.Node, Proxy: r.Proxy, From: r.From, To: r.To, Has: served.Slots, HasSince: served.Since, Unknown: served.Slots == nil,
 		Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
 	for _, v := range t.Versions {
 		if n, ok := counts[v]; ok {

@@ -91,6 +91,21 @@ func TestACellSaysWhatItsEnvoyServed(t *testing.T) {
 	}
 }
 
+// A report whose Envoy serves nobody knows what says so: it is no source that knows of none.
+func TestACellSaysThatItsEnvoysTableIsUnknown(t *testing.T) {
+	e := NewEnvoy(everySecond, func() []string { return nil })
+	e.Watch([]Target{shop})
+	known, unknown := reported("a", time.Now(), 1), reported("b", time.Now(), 1)
+	known.Served = map[string]Served{"shop": {[]rollout.Run{{Version: "v1", Count: 10000}}, time.Now()}}
+	e.Add(known)
+	e.Add(unknown)
+	for _, c := range cellsOf(e.round(time.Now())) {
+		if c.Unknown != (c.Slice == "b") {
+			t.Errorf("%s: unknown %v", c.Slice, c.Unknown)
+		}
+	}
+}
+
 // An Envoy and a gRPC client of the same name count differently: they are never one cell.
 func TestAClientIsNoEnvoy(t *testing.T) {
 	e := NewEnvoy(everySecond, func() []string { return nil })

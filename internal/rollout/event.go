@@ -59,6 +59,7 @@ type Cell struct {
 	Endpoints map[string][]analysis.Slice `json:"endpoints,omitempty"` // a version's counts by endpoint, where known
 	Has       []Run                       `json:"has,omitempty"`       // what the proxy served at the end; none: not known
 	HasSince  time.Time                   `json:"has_since,omitzero"`  // and since when
+	Unknown   bool                        `json:"unknown,omitempty"`   // what it served is not known, though the source knows it of others: it may be anything
 }
 
 // Proxy is a kind of proxy. Kinds count differently: their counts are never put into one ratio.
@@ -76,7 +77,7 @@ func (c *Cell) Join(later Cell) {
 	if c.Counts == nil {
 		c.Counts, c.From = map[string]analysis.Counts{}, later.From
 	}
-	c.Slice, c.Proxy, c.To, c.Has, c.HasSince = later.Slice, later.Proxy, later.To, later.Has, later.HasSince
+	c.Slice, c.Proxy, c.To, c.Has, c.HasSince, c.Unknown = later.Slice, later.Proxy, later.To, later.Has, later.HasSince, later.Unknown
 	for version, n := range later.Counts {
 		c.Counts[version] = c.Counts[version].Add(n)
 	}

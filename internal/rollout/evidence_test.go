@@ -92,6 +92,23 @@ func TestAnOlderTableRaisesNothing(t *testing.T) {
 	}
 }
 
+// Of an Envoy nobody knows what it serves, though the source knows it of others. What it counts raises nothing; it speaks against a
+// canary, as what it counts of that came from there.
+func TestOfAnUnknownTableNothingRises(t *testing.T) {
+	for failed, want := range map[float64]Phase{0: Canary, 90: Failed} {
+		s, at := tenPercent(t)
+		for range 60 {
+			at = at.Add(time.Second)
+			e := cellOf(at, "edge-1", nil, failed)
+			e.Cells[0].Unknown = true
+			s, _, _ = Step(s, e)
+		}
+		if v := s.Version("v2"); v.Phase != want || s.Weight("v2") > 1000 {
+			t.Errorf("%.0f of 100 fail: v2 is %s at %d: %+v", failed, v.Phase, s.Weight("v2"), v.Verdict)
+		}
+	}
+}
+
 // After a restart nothing rises before the Envoys from before it are back, or half a minute has passed.
 func TestAfterARestartTheEnvoysAreWaitedFor(t *testing.T) {
 	for gone, earliest := range map[int]time.Duration{0: 0, 1: 30 * time.Second} {

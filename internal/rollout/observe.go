@@ -129,18 +129,23 @@ func (s *State) getsNothing(v *Version) bool {
 }
 
 // full reports whether a cell lies wholly within the time in which the present table was in force, and its
-// proxy had it.
+// proxy had it. Where the source knows of no proxy what it serves, that is taken for granted.
 func (m *machine) full(c Cell) bool {
-	if m.Since.IsZero() || c.From.Before(m.Since) || slices.Contains(m.Lagging, c.Slice) {
+	if !m.since(c) || c.Unknown {
 		return false
 	}
 	return c.Has == nil || slices.Equal(c.Has, m.Accepted) && !c.From.Before(c.HasSince)
 }
 
-// has reports whether a cell's proxy had the present table all the time, whatever the others have: for going back that
-// is enough.
+// since reports whether a cell lies within the time in which the present table was in force, and its proxy does not lag.
+func (m *machine) since(c Cell) bool {
+	return !m.Since.IsZero() && !c.From.Before(m.Since) && !slices.Contains(m.Lagging, c.Slice)
+}
+
+// has reports whether a cell's proxy had the present table all the time, whatever the others have, or may have had it: for
+// going back that is enough.
 func (m *machine) has(c Cell) bool {
-	return m.full(c) || c.Has != nil && slices.Equal(c.Has, m.Given) && !c.From.Before(c.HasSince)
+	return m.full(c) || c.Unknown && m.since(c) || c.Has != nil && slices.Equal(c.Has, m.Given) && !c.From.Before(c.HasSince)
 }
 
 // valid sums the cells that count for everything: a step up and a promotion rest on them.
@@ -168,7 +173,8 @@ func (m *machine) countsOf(cells []Cell, which func(Cell) bool) (counts [proxies
 //   - its proxy serves a table that names the canary, whatever the others have (one that lags, or is ahead);
 //   - the canary's start from weight 0: all its requests in a straddling cell came after the start; stable's
 //     part is longer, which is harmless for a rate, and one batch cannot cut;
-//   - a weight that is long on its way, because an Envoy or the disk is slow.
+//   - a weight that is long on its way, because an Envoy or the disk is slow;
+//   - its proxy may have the present table, though nobody knows, and there was no earlier attempt.
 func (m *machine) against(v *Version, c Cell) bool {
 	onItsWay := v.WeightSince.IsZero()
 	switch {
@@ -180,6 +186,8 @@ func (m *machine) against(v *Version, c Cell) bool {
 		return true
 	case onItsWay:
 		return !c.From.Before(m.GivenAt)
+	case c.Unknown && v.Attempt <= 1 && m.since(c):
+		return true
 	}
 	return v.FromZero && c.From.Before(v.WeightSince) && c.To.After(v.WeightSince)
 }
