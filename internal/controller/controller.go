@@ -387,7 +387,7 @@ func (c *Controller) applied() {
 			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
 		}
 		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging,
-			Otherwise: st.Otherwise, Refusing: refusing, Gone: st.Counts.Gone, Crowds: st.Crowds, Restarted: st.Restarted})
+			Otherwise: st.Otherwise, Refusing: refusing, Gone: st.Counts.Gone, Away: st.Away(), Crowds: st.Crowds, Restarted: st.Restarted})
 		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
 			c.decisions.add(now.Sub(u.decidedAt))
 			u.decidedAt = time.Time{}

@@ -121,3 +121,34 @@ func TestTheLineGoesOnWithoutWhatNoEnvoyTakes(t *testing.T) {
 		})
 	}
 }
+
+// The only Envoy that takes v2 is away when what the other one refuses is waited for no longer. When it is back v2 goes its way.
+func TestWhoWasAwayMayTakeWhatNobodyTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		traffic := world.Traffic{Service: "shop", PerSecond: 300, ErrorRate: steady(nil)}
+		picky := traffic
+		picky.Refuse = func(w map[string]uint32) string {
+			if w["shop/v2"] > 0 {
+				return "no v2"
+			}
+			return ""
+		}
+		b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 50%, 100%], hold: 5s}\n", 1, picky)
+		takes := world.NewEnvoy("edge-9", 9, traffic)
+		leave := b.run(takes)
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(9 * time.Minute)
+		leave()
+		time.Sleep(3 * time.Minute)
+		if v := b.version("v2"); v.Phase != rollout.Queued || v.Refused == "" {
+			t.Fatalf("who takes it is away, and v2 is %s: %s", v.Phase, v.Verdict.Reason)
+		}
+		leave = b.run(takes)
+		defer leave()
+		time.Sleep(2 * time.Minute)
+		if v := b.version("v2"); v.FirstWeight.IsZero() || v.Refused != "" {
+			t.Errorf("who takes it is back, and v2 is %s at %v: %s", v.Phase, takes.Weights(), v.Verdict.Reason)
+		}
+	})
+}

@@ -121,6 +121,7 @@ func (f *envoys) status(at time.Time) []Event {
 		}
 		switch {
 		case !e.connected:
+			a.Away = append(a.Away, e.name)
 			continue
 		case e.refused:
 			refused++

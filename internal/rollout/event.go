@@ -100,6 +100,7 @@ type Applied struct {
 	Refusing    []string  `json:"refusing,omitempty"`  // nodes that refuse something present
 	Accepted    []string  `json:"accepted,omitempty"`  // nodes that have it, where known
 	Gone        int       `json:"gone,omitempty"`      // nodes that had a table and are not connected
+	Away        []string  `json:"away,omitempty"`      // who these are, where known
 	Restarted   []string  `json:"restarted,omitempty"` // nodes that are new processes since the last one
 	Crowds      []Crowd   `json:"crowds,omitempty"`    // who serves what, Envoys that are away included
 }

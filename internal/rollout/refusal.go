@@ -139,7 +139,8 @@ func (m *machine) spurned(v *Version) string {
 	return fmt.Sprintf("%s; `canaryd resume %s %s` tries again", v.Refused, m.Policy.Service, v.Name)
 }
 
-// welcome gives what no Envoy takes another try, now that one came that has not refused it.
+// welcome gives what no Envoy takes another try, now that one came that has not refused it: a new one, a new process, or one
+// that could not answer then, and takes what it is given now.
 func (m *machine) welcome(e Applied) {
 	if !slices.ContainsFunc(m.Versions, func(v Version) bool { return v.Refused != "" }) {
 		return
@@ -147,8 +148,13 @@ func (m *machine) welcome(e Applied) {
 	known := func(node string) bool {
 		return slices.ContainsFunc(m.Crowds, func(c Crowd) bool { return slices.Contains(c.Nodes, node) })
 	}
+	takes := func(node string) bool {
+		return !slices.Contains(e.Away, node) && !slices.ContainsFunc(m.Borne, func(b Borne) bool { return b.Node == node })
+	}
 	if len(e.Restarted) > 0 || slices.ContainsFunc(e.Crowds, func(c Crowd) bool {
-		return slices.ContainsFunc(c.Nodes, func(node string) bool { return !known(node) })
+		return slices.ContainsFunc(c.Nodes, func(node string) bool {
+			return !known(node) || c.Present && e.Generation == m.Generation && takes(node)
+		})
 	}) {
 		m.tryAgain()
 	}

@@ -94,6 +94,16 @@ func (n NodeStatus) message() string {
 	return n.Type + " " + n.Resource + ": " + n.Why
 }
 
+// Away are the nodes that are gone.
+func (s Status) Away() (nodes []string) {
+	for _, n := range s.Nodes {
+		if n.Standing == Gone {
+			nodes = append(nodes, n.Node)
+		}
+	}
+	return nodes
+}
+
 // Merge joins what two replicas say of one service. Nodes of the one that has an older table do not have
 // the newer one. A node that one replica has lost and the other one lists is not gone; that it is applied
 // elsewhere no list says, so whoever knows all connections has to Forget it.
