@@ -51,8 +51,11 @@ func (h *Hub) joins(s *session, name string, svc *service) {
 	}
 	var has Content
 	it := s.inv.item(Ref{TypeRoute, name})
-	if it != nil && it.acked != nil {
+	switch {
+	case it != nil && it.acked != nil:
 		has = Content{it.acked.Version, it.acked.slots}
+	case it != nil && it.left != nil: // of the service's earlier life
+		has = Content{it.left.Version, it.left.slots}
 	}
 	s.booked[name] = struct{}{}
 	svc.force.Join(s.id, s.node, has, h.now())

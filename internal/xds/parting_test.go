@@ -141,3 +141,21 @@ func waitsFor(h *Hub, node string) bool {
 		return !c.Present && slices.Contains(c.Nodes, node)
 	})
 }
+
+// An Envoy that took the removal of a route in goes on by it. When the service begins anew it is waited for, until it has another one.
+func TestWhoGoesOnByARemovedRouteIsWaitedFor(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 5000}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	if err := h.Remove("shop"); err != nil {
+		t.Fatal(err)
+	}
+	e.ack(e.expect(TypeRoute))
+	e.expect(TypeCluster) // and no answer to that
+	publish(t, h, table(2, nil))
+	if !waitsFor(h, "edge-1") {
+		t.Errorf("%+v: it may still send users to v2", h.status("shop").Counts)
+	}
+}
