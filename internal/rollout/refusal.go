@@ -123,8 +123,9 @@ func (m *machine) giveUp() {
 			continue
 		}
 		v.Refused = fmt.Sprintf("no Envoy takes %s: %s refuses it: %s", share(m.Weight(v.Name)), m.Borne[i].Node, m.Borne[i].Message)
-		if v.FirstWeight.IsZero() {
+		if had == 0 { // what no Envoy has had nothing can be learnt of: a place is of no use to it
 			m.requeue(v, "%s", v.Refused)
+			m.endSessions(v)
 		} else {
 			m.lower(v, had)
 		}
