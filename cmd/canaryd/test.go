@@ -44,6 +44,9 @@ Exit codes: 0 all cases hold, 3 one does not, or a file has mistakes.`,
 			}
 			results = append(results, more...)
 		}
+		if len(results) == 0 {
+			return fmt.Errorf("no case matches --run %q: nothing was tested", only)
+		}
 		if junit != "" {
 			if err := writeJUnit(junit, results); err != nil {
 				return err

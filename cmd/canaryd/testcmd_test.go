@@ -21,6 +21,14 @@ func TestSampleTestsHold(t *testing.T) {
 	}
 }
 
+// What tests nothing does not hold.
+func TestAPatternThatMatchesNoCase(t *testing.T) {
+	code, out, errOut := runCLI(t, "", "test", "--run", "no such case", "../../config/tests/shop.yml")
+	if code != exitError || !strings.Contains(errOut, "no case matches") {
+		t.Errorf("exit %d\n%s%s", code, out, errOut)
+	}
+}
+
 // Each case that does not hold is shown with its place and with what was so instead; the others run all the same.
 func TestACaseThatFails(t *testing.T) {
 	dir := t.TempDir()
@@ -46,6 +54,8 @@ func TestACaseThatFails(t *testing.T) {
 		"an unknown phase":      {"- name: a\n  story:\n  - {at: 0s, expect: {v2: {phase: fine}}}\n", `there is no phase "fine"`},
 		"a weight":              {"- name: a\n  story:\n  - {at: 0s, expect: {v2: {weight: 5}}}\n", `"5" is not a percentage`},
 		"time runs backwards":   {"- name: a\n  story:\n  - {at: 1m}\n  - {at: 0s}\n", "goes back in time"},
+		"no story":              {"- name: a\n", "nothing happens and nothing is expected"},
+		"a rate":                {"- name: a\n  story:\n  - {at: 0s, rate: -5}\n", "tests.yml:5:20: rate is a number"},
 		"two of one name":       {"- {name: a}\n- {name: a}\n", `"a" is not`},
 		"no cases":              {"", "there are no cases"},
 	} {

@@ -121,8 +121,9 @@ func (t *testFile) check() (fs policy.Findings) {
 			fs = append(fs, t.finding(cmp.Or(path+".name", path), "a case has a name of its own: %q is not", c.Name))
 		}
 		names[c.Name] = true
-		if r := c.rate(); !(r >= 0 && r <= 1e6) {
-			fs = append(fs, t.finding(path+".rate", "rate is a number of requests/s, up to a million"))
+		fs = append(fs, t.checkRate(path, c.Rate)...)
+		if len(c.Story) == 0 {
+			fs = append(fs, t.finding(path, "nothing happens and nothing is expected: write a story"))
 		}
 		if !slices.IsSortedFunc(c.Story, func(a, b scene) int { return cmp.Compare(a.At, b.At) }) {
 			fs = append(fs, t.finding(path+".story", "the story goes back in time: write what happens in order of `at`"))
@@ -134,7 +135,15 @@ func (t *testFile) check() (fs policy.Findings) {
 	return fs
 }
 
+func (t *testFile) checkRate(path string, rate *float64) policy.Findings {
+	if rate == nil || *rate >= 0 && *rate <= 1e6 {
+		return nil
+	}
+	return policy.Findings{t.finding(path+".rate", "rate is a number of requests/s, up to a million")}
+}
+
 func (t *testFile) checkScene(path string, s scene) (fs policy.Findings) {
+	fs = append(fs, t.checkRate(path, s.Rate)...)
 	if n := len(s.commands()); n > 1 || n == 0 && s.Refused != "" {
 		fs = append(fs, t.finding(path, "%d commands: write one at a moment, and as many moments as you like", n))
 	}
