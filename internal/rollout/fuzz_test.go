@@ -132,6 +132,9 @@ func (w *walk) endure() {
 
 // actsOn reports whether a version that holds a place says what a person can do about that.
 func (m *machine) actsOn(v *Version) bool {
+	if v.Phase == Paused { // by a person, whatever else is said of it
+		return true
+	}
 	switch v.Verdict.Code {
 	case analysis.Paused, analysis.Unreachable, analysis.DeadlinePassed, analysis.NoTraffic:
 		return true
