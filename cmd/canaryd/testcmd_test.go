@@ -57,6 +57,8 @@ func TestACaseThatFails(t *testing.T) {
 		"no story":              {"- name: a\n", "nothing happens and nothing is expected"},
 		"a rate":                {"- name: a\n  story:\n  - {at: 0s, rate: -5}\n", "tests.yml:5:20: rate is a number"},
 		"two of one name":       {"- {name: a}\n- {name: a}\n", `"a" is not`},
+		"too long a story":      {"- name: a\n  story:\n  - {at: 100y, announce: v2}\n", "a story takes 30d at most"},
+		"too long a past":       {"- name: a\n  past: 100y\n  story:\n  - {at: 0s, announce: v2}\n", "past is at most 30d"},
 		"no cases":              {"", "there are no cases"},
 	} {
 		t.Run(name, func(t *testing.T) {

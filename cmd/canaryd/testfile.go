@@ -128,6 +128,9 @@ func (t *testFile) check() (fs policy.Findings) {
 		if !slices.IsSortedFunc(c.Story, func(a, b scene) int { return cmp.Compare(a.At, b.At) }) {
 			fs = append(fs, t.finding(path+".story", "the story goes back in time: write what happens in order of `at`"))
 		}
+		if c.past() > longestStory {
+			fs = append(fs, t.finding(path+".past", "past is at most %s", policy.Duration(longestStory)))
+		}
 		for j, s := range c.Story {
 			fs = append(fs, t.checkScene(fmt.Sprintf("%s.story[%d]", path, j), s)...)
 		}
@@ -142,7 +145,13 @@ func (t *testFile) checkRate(path string, rate *float64) policy.Findings {
 	return policy.Findings{t.finding(path+".rate", "rate is a number of requests/s, up to a million")}
 }
 
+// longestStory is as long as a test may be: a day of it takes a second or two.
+const longestStory = 30 * 24 * time.Hour
+
 func (t *testFile) checkScene(path string, s scene) (fs policy.Findings) {
+	if s.At.Std() > longestStory || s.Within.Std() > longestStory {
+		fs = append(fs, t.finding(path, "a story takes %s at most", policy.Duration(longestStory)))
+	}
 	fs = append(fs, t.checkRate(path, s.Rate)...)
 	if n := len(s.commands()); n > 1 || n == 0 && s.Refused != "" {
 		fs = append(fs, t.finding(path, "%d commands: write one at a moment, and as many moments as you like", n))
