@@ -185,7 +185,7 @@ func cutUnder(t *testing.T, trouble func(b *bubble), after func(b *bubble)) {
 // slowDisk is one on which a write is always under way.
 func slowDisk(b *bubble) {
 	b.disk.set(6*time.Second, nil)
-	time.Sleep(13 * time.Second) // a cut falls into one
+	time.Sleep(16 * time.Second) // a cut falls into one
 }
 
 // A write that is under way when a version is cut ends after the cut went out: the version stays out.
