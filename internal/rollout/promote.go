@@ -58,6 +58,7 @@ func (m *machine) keepWarm(old, v *Version, limit float64, by string) {
 	after := m.Policy.AfterPromotion
 	old.Phase, old.Slots, old.Left = Warm, nil, by != System
 	old.PinsUntil = m.at.Add(m.sessionLife())
+	m.verdict(old, analysis.Pass, analysis.Superseded, "%s took its place", v.Name)
 	if after.Watch <= 0 {
 		v.Trusted = true
 		m.drain(old)
@@ -105,6 +106,11 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 	m.Watch = nil
 	m.lower(warm, 0)
 	m.becomeStable(warm)
+	code := analysis.Passed
+	if bad.Verdict.Code == analysis.Aborted {
+		code = analysis.ByHand
+	}
+	m.verdict(warm, analysis.Pass, code, "stable again in the place of %s, which is %s", bad.Name, p)
 	m.end(bad, p)
 	for _, o := range m.in(Warm) { // it was the way back of the bad one
 		m.drain(o)
