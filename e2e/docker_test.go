@@ -132,7 +132,12 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	y.docker("rm", "-f", id)
 	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version(y.service, "v3").Weight == 0 })
 	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version(y.service, "v3").Phase == rollout.Aborted })
-	if h := y.run(0, "history", y.service); !strings.Contains(h, "(by docker labels") || !strings.Contains(h, "what ran it is gone") {
+	var h string
+	told := func() bool { // a disk may take its time
+		h = y.run(0, "history", y.service)
+		return strings.Contains(h, "(by docker labels") && strings.Contains(h, "what ran it is gone")
+	}
+	if err := rig.WaitFor(t.Context(), patience*2*time.Second, "the history", told); err != nil {
 		t.Errorf("the history does not say who found it, or that it left:\n%s", h)
 	}
 }
