@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,7 +73,7 @@ func (s *scene) missed(w *world.Script) string {
 // differs says what is not as it is expected at present.
 func (s *scene) differs(state *rollout.State) string {
 	var all []string
-	for _, name := range sortedKeys(s.Expect) {
+	for _, name := range slices.Sorted(maps.Keys(s.Expect)) {
 		e := s.Expect[name]
 		v := state.Version(name)
 		if v == nil {

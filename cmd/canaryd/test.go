@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -111,15 +110,6 @@ func (t *testFile) runCase(i int) caseResult {
 	r.Simulated = policy.Duration(s.At().Truncate(time.Second))
 	r.Seconds = s.At().Seconds()
 	return r
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // reportTests prints the results, and is an error where a case failed.

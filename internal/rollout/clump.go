@@ -33,25 +33,35 @@ func perInstance(weight int, v *Version) float64 {
 	return float64(weight) / float64(max(len(v.Endpoints), 1))
 }
 
-// causes are stable's counts by endpoint, and its sum where it has one or the source does not say: what happens over
-// time tells clumps as well. Never by Envoy: all of them see the same instance fail.
-func (m *machine) causes(cells []Cell) []analysis.Slice {
+// parts are the slices of stable that should be alike.
+type parts struct {
+	// causes are its endpoints, and its sum where it has one or the source does not say: what happens over time tells
+	// clumps as well. Never the Envoys: all of them see the same instance fail.
+	causes []analysis.Slice
+	// placebos may be judged as if they were canaries: its endpoints, else the Envoys that counted them, or gRPC clients
+	// where there is no Envoy.
+	placebos []analysis.Slice
+}
+
+func (m *machine) partsOfStable(cells []Cell) parts {
 	for kind := range proxies {
-		if endpoints, known := m.stableEndpoints(cells, kind); known && len(endpoints) >= 2 {
-			return bucketed(endpoints)
-		}
 		var sum analysis.Slice
-		seen := false
+		var counters []analysis.Slice
 		for _, c := range cells {
 			if n, ok := c.Counts[m.Stable]; ok && c.Proxy == kind {
-				sum.Counts, seen = sum.Add(n), true
+				sum.Counts, counters = sum.Add(n), append(counters, analysis.Slice{Name: c.Slice, Counts: n})
 			}
 		}
-		if seen {
-			return []analysis.Slice{sum}
+		if len(counters) == 0 {
+			continue
 		}
+		if endpoints, known := m.stableEndpoints(cells, kind); known && len(endpoints) >= 2 {
+			all := bucketed(endpoints)
+			return parts{all, all}
+		}
+		return parts{[]analysis.Slice{sum}, counters}
 	}
-	return nil
+	return parts{}
 }
 
 // stableEndpoints are stable's counts by endpoint; known: every proxy of the kind tells them.
@@ -82,24 +92,4 @@ func bucketed(endpoints []analysis.Slice) []analysis.Slice {
 		all[n].Name, all[n].Counts = string('a'+rune(n)), all[n].Add(e.Counts)
 	}
 	return slices.DeleteFunc(all, func(s analysis.Slice) bool { return s.Name == "" })
-}
-
-// placebos are the slices of stable that may be judged as if they were canaries: its endpoints, else the Envoys that
-// counted them, or gRPC clients where there is no Envoy.
-func (m *machine) placebos(cells []Cell) []analysis.Slice {
-	for kind := range proxies {
-		var all []analysis.Slice
-		for _, c := range cells {
-			if n, ok := c.Counts[m.Stable]; ok && c.Proxy == kind {
-				all = append(all, analysis.Slice{Name: c.Slice, Counts: n})
-			}
-		}
-		if endpoints, known := m.stableEndpoints(cells, kind); known && len(endpoints) >= 2 {
-			return bucketed(endpoints)
-		}
-		if len(all) > 0 {
-			return all
-		}
-	}
-	return nil
 }

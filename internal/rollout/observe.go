@@ -32,8 +32,9 @@ func (m *machine) observed(e Observed) {
 		}
 		m.cutIfWorse(v)
 	}
-	m.watchPlacebos(e.Cells)
-	m.learnStable(e.Cells)
+	stable := m.partsOfStable(e.Cells)
+	m.watchPlacebos(stable.placebos)
+	m.learnStable(e.Cells, stable.causes)
 	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
 		m.watchStable(kind, seen[kind])
@@ -244,7 +245,7 @@ func (m *machine) noteFailing(v *Version, cells []Cell) {
 }
 
 // learnStable remembers how stable's errors usually come.
-func (m *machine) learnStable(cells []Cell) {
+func (m *machine) learnStable(cells []Cell, causes []analysis.Slice) {
 	if len(cells) == 0 || m.Stable == "" {
 		return
 	}
@@ -253,7 +254,7 @@ func (m *machine) learnStable(cells []Cell) {
 	for _, c := range cells {
 		sum = sum.Add(c.Counts[m.Stable])
 	}
-	m.Dispersion.Add(now, m.causes(cells), m.Usual.Rate())
+	m.Dispersion.Add(now, causes, m.Usual.Rate())
 	incident := slices.ContainsFunc(m.Canaries(), func(v *Version) bool { return v.Judge.Incident(v.seconds(m.at)) })
 	if !incident {
 		m.Usual.Add(now, sum)
@@ -261,8 +262,7 @@ func (m *machine) learnStable(cells []Cell) {
 }
 
 // watchPlacebos judges a slice of stable beside every canary, for canaryd's own metrics only.
-func (m *machine) watchPlacebos(cells []Cell) {
-	slices := m.placebos(cells)
+func (m *machine) watchPlacebos(slices []analysis.Slice) {
 	for _, v := range m.Canaries() {
 		if v.Judge == nil || v.FirstWeight.IsZero() {
 			continue

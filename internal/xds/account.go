@@ -137,26 +137,21 @@ func (a *account) leaves() {
 	a.streams--
 }
 
-// asks counts names that a stream asks for besides, or no longer does.
-func (l *line) asks(names int) {
+// asks counts names that a stream asks for besides, or no longer does, and returns how many all streams of the peer ask for.
+func (l *line) asks(names int) (all int) {
 	if l == nil || l.account.free {
-		return
+		return 0
 	}
 	l.account.mu.Lock()
 	defer l.account.mu.Unlock()
 	l.account.names += names
+	return l.account.names
 }
 
 // mayAsk counts so many more names before they are taken in, unless all streams of the peer ask for too many then.
 func (h *Hub) mayAsk(n Node, more int) error {
-	n.line.asks(more)
-	if n.line == nil || more <= 0 {
-		return nil
-	}
-	n.line.account.mu.Lock()
-	names := n.line.account.names
-	n.line.account.mu.Unlock()
-	if names <= h.Admission.Limits.NamesPerPeer {
+	names := n.line.asks(more)
+	if more <= 0 || names <= h.Admission.Limits.NamesPerPeer {
 		return nil
 	}
 	n.line.asks(-more)

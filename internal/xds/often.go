@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -23,12 +24,17 @@ const (
 
 // often is how often so many Envoys with something under judgement may report so many rows each.
 func often(envoys, rows int) time.Duration {
+	return cmp.Or(soonest(func(d time.Duration) bool { return float64(envoys*(reportRows+rows)) <= readable*d.Seconds() }), atRest)
+}
+
+// soonest is the first interval shorter than atRest that will do; 0: none will.
+func soonest(does func(time.Duration) bool) time.Duration {
 	for _, d := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond} {
-		if float64(envoys*(reportRows+rows)) <= readable*d.Seconds() {
+		if does(d) {
 			return d
 		}
 	}
-	return atRest
+	return 0
 }
 
 // reportBytes is about what a report of an Envoy weighs, whatever it counts: each has the whole node, with all extensions.
@@ -38,12 +44,7 @@ const reportBytes = 61 << 10
 // later, what he says of weights too.
 func fits(envoys, perSecond int) time.Duration {
 	need := time.Duration(float64(envoys*reportBytes) / (0.75 * float64(perSecond)) * float64(time.Second)) // the rest is for resources
-	for _, d := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond} {
-		if need <= d {
-			return d
-		}
-	}
-	return (need + time.Second - 1).Truncate(time.Second)
+	return cmp.Or(soonest(func(d time.Duration) bool { return need <= d }), (need + time.Second - 1).Truncate(time.Second))
 }
 
 // crowd is how often a stream may report for all that come from its address. With l.mu held.
@@ -106,10 +107,11 @@ func (l *Loads) of(s *reporter) list {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.note(s, judged && !s.client, rows) // a gRPC client hears of an interval only once
+	every := l.every(atRest)
 	if s.judging {
-		return list{names, max(l.judgedEvery, l.crowd(s))}
+		every = l.judgedEvery
 	}
-	return list{names, max(l.every(atRest), l.crowd(s))}
+	return list{names, max(every, l.crowd(s))}
 }
 
 // note takes in whether a stream has something under judgement. Where that changes how often such streams report, all of

@@ -166,15 +166,16 @@ func (h *Hub) used(n Node, clusters map[string]ClusterLoad) {
 
 // returns books a node that comes back and says which clusters it has.
 func (h *Hub) returns(s *session, brought map[string]string) {
+	if len(h.parting) == 0 || s.node.Diagnostic {
+		return
+	}
+	has := map[string]bool{} // services
+	for name := range brought {
+		c, _ := ParseCluster(name)
+		has[c.Service] = true
+	}
 	for name, p := range h.parting {
-		has := false
-		for cluster := range brought {
-			has = has || strings.HasPrefix(cluster, name+"/")
-		}
-		if s.node.Diagnostic {
-			continue
-		}
-		if has {
+		if has[name] {
 			s.booked[name] = struct{}{}
 			p.force.Join(s.id, s.node, Content{Version: "removed"}, h.now())
 		} else {

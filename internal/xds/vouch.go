@@ -62,6 +62,7 @@ func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	speakers := h.speakersOf(n)
+	streams := slices.Collect(maps.Keys(speakers))
 	v := voucher{map[string]bool{}, map[string]Served{}}
 	for _, cluster := range clusters {
 		id, ok := ParseCluster(cluster)
@@ -71,10 +72,12 @@ func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
 		for _, s := range speakers {
 			v.has[cluster] = v.has[cluster] || s.has(cluster)
 		}
-		if svc := h.services[id.Service]; svc != nil {
-			if served, ok := svc.force.Served(slices.Collect(maps.Keys(speakers))); ok {
-				v.served[id.Service] = served
-			}
+		svc := h.services[id.Service]
+		if _, looked := v.served[id.Service]; looked || svc == nil {
+			continue
+		}
+		if served, ok := svc.force.Served(streams); ok {
+			v.served[id.Service] = served
 		}
 	}
 	return v, len(speakers) > 0
