@@ -40,12 +40,7 @@ func TestFromATagToProduction(t *testing.T) {
 	y.load(300)
 	y.run(10, "deploy", y.service, "--image", "v3", "--wait", "--timeout", "5m")
 	y.until(30*time.Second, "the failed container to be gone", func() bool { return len(y.running("v3")) == 0 })
-	h := y.run(0, "history", y.service)
-	for _, want := range []string{"launched", "runs at", "rolled_back", "stopped", "service v3 begins"} {
-		if !strings.Contains(h, want) {
-			t.Errorf("the history lacks %q:\n%s", want, h)
-		}
-	}
+	y.tells(y.service, "launched", "runs at", "rolled_back", "stopped", "service v3 begins")
 	if code, body := get(t, "http://"+y.front+"/"); code != http.StatusOK || strings.TrimSpace(body) != "v2" {
 		t.Errorf("after all that the service answers %d %q", code, body)
 	}
@@ -101,10 +96,7 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 	if v := y.Version(y.service, "latest"); v.Version != "" {
 		t.Errorf("latest was deployed: %+v", v)
 	}
-	h := y.run(0, "history", y.service)
-	if !strings.Contains(h, "registry "+y.registry) {
-		t.Errorf("the history does not name the registry:\n%s", h)
-	}
+	y.tells(y.service, "registry "+y.registry)
 }
 
 // Only here containers come and go by other hands (canaryd waits 30 s before it takes one for gone): they are found by their
@@ -132,14 +124,7 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	y.docker("rm", "-f", id)
 	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version(y.service, "v3").Weight == 0 })
 	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version(y.service, "v3").Phase == rollout.Aborted })
-	var h string
-	told := func() bool { // a disk may take its time
-		h = y.run(0, "history", y.service)
-		return strings.Contains(h, "(by docker labels") && strings.Contains(h, "what ran it is gone")
-	}
-	if err := rig.WaitFor(t.Context(), patience*2*time.Second, "the history", told); err != nil {
-		t.Errorf("the history does not say who found it, or that it left:\n%s", h)
-	}
+	y.tells(y.service, "(by docker labels", "what ran it is gone")
 }
 
 // Only here containers end, are deaf or cannot be made; each waits for its verdict: images that cannot run are a failed

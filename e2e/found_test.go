@@ -56,7 +56,5 @@ func TestVersionsAreFound(t *testing.T) {
 	if v := s.Version("shop", "v2"); v.Phase != rollout.Canary || len(v.Endpoints) != 2 {
 		t.Errorf("an empty file made v2 %s with %v", v.Phase, v.Endpoints)
 	}
-	if h := s.run(0, "history", "shop"); !strings.Contains(h, "file_sd") || !strings.Contains(h, "http_sd") {
-		t.Errorf("the history does not say who found them:\n%s", h)
-	}
+	s.tells("shop", "file_sd", "http_sd")
 }

@@ -244,7 +244,5 @@ func (s *scene) quietRetires(t *testing.T) {
 		t.Fatalf("reload: %d %s", code, body)
 	}
 	s.phase("v1", 30*time.Second, rollout.Retired)
-	if h := s.run(0, "history", "shop"); !strings.Contains(h, "drain.quiet") {
-		t.Errorf("the history does not say why:\n%s", h)
-	}
+	s.tells("shop", "drain.quiet")
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +185,20 @@ func (s *scene) run(want int, args ...string) string {
 		s.t.Fatalf("canaryd %s: exit %d, want %d: %v\n%s\n%s", strings.Join(args, " "), code, want, err, out, errOut)
 	}
 	return out + errOut
+}
+
+// tells waits until the history of a service says all that: a decision is seen before a slow disk has it, and recorded after.
+func (s *scene) tells(service string, wants ...string) {
+	s.t.Helper()
+	var h string
+	lacks := func(want string) bool { return !strings.Contains(h, want) }
+	said := func() bool {
+		h = s.run(0, "history", service)
+		return !slices.ContainsFunc(wants, lacks)
+	}
+	if err := rig.WaitFor(s.t.Context(), patience*5*time.Second, "the history", said); err != nil {
+		s.t.Errorf("the history lacks %q:\n%s", slices.DeleteFunc(wants, func(want string) bool { return !lacks(want) }), h)
+	}
 }
 
 func (s *scene) deploy(v *rig.Service, more ...string) []string {

@@ -50,10 +50,11 @@ type tally struct {
 	said    map[[2]string][]string // by package and test at the top
 	blamed  map[string]bool        // packages with a failure that was counted
 	shown   map[[2]string]bool     // tests at the top of which all is to be shown
+	broken  map[[2]string]bool     // those of them that failed, or a subtest of which did
 }
 
 func count(in io.Reader, out io.Writer, name, into string, verbose bool) (failed bool, err error) {
-	t := &tally{out: out, verbose: verbose, running: map[[2]string]bool{}, said: map[[2]string][]string{}, blamed: map[string]bool{}, shown: map[[2]string]bool{}}
+	t := &tally{out: out, verbose: verbose, running: map[[2]string]bool{}, said: map[[2]string][]string{}, blamed: map[string]bool{}, shown: map[[2]string]bool{}, broken: map[[2]string]bool{}}
 	lines := bufio.NewReader(in)
 	for {
 		line, err := lines.ReadString('\n')
@@ -127,7 +128,7 @@ func (t *tally) ended(action string, test, root [2]string) {
 	case "fail":
 		t.failed++
 		t.blamed[test[0]] = true
-		t.shown[root] = true
+		t.shown[root], t.broken[root] = true, true
 	}
 	if test == root {
 		t.show(root)
@@ -148,7 +149,21 @@ func (t *tally) show(root [2]string) {
 	if t.verbose || t.shown[root] {
 		fmt.Fprint(t.out, strings.Join(t.said[root], ""))
 	}
+	if t.broken[root] {
+		t.why(root)
+	}
 	delete(t.said, root)
+}
+
+// why says again, in a line each, what a failed test said of its own: what came between may be a long log.
+func (t *tally) why(root [2]string) {
+	var lines []string
+	for _, line := range t.said[root] {
+		if line = strings.TrimSpace(line); strings.Contains(line, "_test.go:") {
+			lines = append(lines, fmt.Sprintf("%s: %.300s\n", root[1], line))
+		}
+	}
+	fmt.Fprint(t.out, strings.Join(lines[max(0, len(lines)-10):], ""))
 }
 
 // end takes what began and never ended for failed.

@@ -23,6 +23,7 @@ func TestWhatIsCounted(t *testing.T) {
 		"a subtest that fails":            {event1("output", "p", "A/b", `bad\n`) + event1("fail", "p", "A/b", "") + event1("fail", "p", "A", "") + event1("fail", "p", "", ""), "x: 0 passed, 2 failed, 0 skipped\n", "bad\n", true},
 		"a package that does not compile": {event1("build-output", "p", "", `syntax error\n`) + event1("fail", "p", "", ""), "x: 0 passed, 1 failed, 0 skipped\n", "syntax error\n", true},
 		"a test that never ends":          {good + event1("run", "p", "B", "") + event1("output", "p", "B", `panic\n`) + event1("fail", "p", "", ""), "x: 1 passed, 1 failed, 0 skipped\n", "panic\n", true},
+		"what it said, again":             {event1("output", "p", "B", `   b_test.go:7: bad\n`) + event1("output", "p", "B", `long log\n`) + event1("fail", "p", "B", ""), "x: 0 passed, 1 failed, 0 skipped\n", "long log\nB: b_test.go:7: bad\n", true},
 		"a line of the go command":        {"no such directory\n" + good, "x: 1 passed, 0 failed, 0 skipped\n", "no such directory\n", false},
 	} {
 		var out strings.Builder
