@@ -342,7 +342,7 @@ func endAndStartWhileFrozen(t *testing.T) {
 	w.disk.freeze()
 	w.startsOnWhatIsStored(t, "sidecar-2")
 	w.until(20*time.Second, "status to say so", func() bool { return w.warned("the disk has not answered for ") })
-	w.disk.thaw()
+	w.waitsForTheDisk(t)
 	w.until(20*time.Second, "the warning to go", func() bool { return !w.warned("disk") })
 	w.stillCut(v2, cut, "at the end")
 	w.usersSawOnly(v2, v3)
@@ -361,6 +361,26 @@ func endWhileFrozen(t *testing.T, w *winter) {
 		t.Logf("canaryd ended %.1f s after SIGTERM, on the frozen disk", time.Since(asked).Seconds())
 	case <-time.After(15 * time.Second):
 		t.Logf("15 s after SIGTERM canaryd has not ended (API gone after %.1f s): %s", closed.Seconds(), threads(w.Daemon()))
+	}
+}
+
+// waitsForTheDisk checks that who announces a release and waits for it is not sent away by a disk that is frozen for now.
+func (w *winter) waitsForTheDisk(t *testing.T) {
+	t.Helper()
+	v4 := w.version("v4")
+	var code int
+	var said string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		code, _, said, _ = w.Run(t.Context(), w.deploy(v4, "--wait", "--timeout", "5m")...)
+	}()
+	time.Sleep(4 * time.Second) // it was answered 503 once, after two
+	w.disk.thaw()
+	w.until(20*time.Second, "v4 to be announced", func() bool { v := w.Version("shop", "v4"); return v.Version != "" && (v.Stored == nil || *v.Stored) })
+	w.run(0, "abort", "shop", "v4")
+	if <-done; code != 12 || !strings.Contains(said, "Announcing it again") {
+		t.Errorf("deploy --wait on a frozen disk ends with %d, want 12: %s", code, said)
 	}
 }
 

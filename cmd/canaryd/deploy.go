@@ -49,7 +49,8 @@ after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a n
 			path += "?again=true"
 		}
 		d := deployment{client: cl, service: args[0], version: args[1], out: *out}
-		if err := d.announce(cmd, path, a); err != nil {
+		since := time.Now()
+		if err := d.announce(cmd, path, a, wait, timeout); err != nil {
 			return err
 		}
 		if v := d.v; v.Phase.Cut() {
@@ -58,7 +59,7 @@ after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a n
 		if !wait {
 			return showVersion(cmd.OutOrStdout(), *out, args[0], d.v)
 		}
-		w := waiter{client: cl, service: args[0], version: args[1], attempt: d.v.Attempt, seen: &d.v, timeout: timeout, out: *out, goal: promoted, pending: "undecided"}
+		w := waiter{client: cl, service: args[0], version: args[1], attempt: d.v.Attempt, seen: &d.v, timeout: left(timeout, since), out: *out, goal: promoted, pending: "undecided"}
 		return w.run(cmd)
 	}
 	return c
@@ -72,8 +73,12 @@ type deployment struct {
 }
 
 // announce says to a person what it began, and what it did not.
-func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcement) error {
+func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcement, wait bool, timeout time.Duration) error {
 	status, err := d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
+	if wait && status == http.StatusServiceUnavailable {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%v\nAnnouncing it again until it is stored\n", err)
+		status, err = d.insist(cmd, path, a, timeout)
+	}
 	switch talk := cmd.ErrOrStderr(); {
 	case err != nil && cmd.Context().Err() != nil:
 		return fmt.Errorf("interrupted: %s may have been announced or not: `canaryd status %s` says it", d.version, d.service)
@@ -85,6 +90,24 @@ func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcemen
 		fmt.Fprintf(talk, "%s is known and %s: its attempt %d goes on\n", d.version, d.v.Phase, d.v.Attempt)
 	}
 	return nil
+}
+
+// insist announces a version until that is stored: canaryd keeps what it decided, and takes it once.
+func (d *deployment) insist(cmd *cobra.Command, path string, a web.Announcement, timeout time.Duration) (status int, err error) {
+	status = http.StatusServiceUnavailable
+	for since := time.Now(); status == http.StatusServiceUnavailable && (timeout == 0 || time.Since(since) < timeout) && cmd.Context().Err() == nil; {
+		time.Sleep(askEvery)
+		status, err = d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
+	}
+	return status, err
+}
+
+// left is what is left of a timeout that began to run: at least a moment, because 0 is none.
+func left(timeout time.Duration, since time.Time) time.Duration {
+	if timeout == 0 {
+		return 0
+	}
+	return max(timeout-time.Since(since), time.Millisecond)
 }
 
 // nothingStarted says how a version ended that was announced once more, and exits as that attempt did.
