@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -75,7 +77,7 @@ type deployment struct {
 // announce says to a person what it began, and what it did not.
 func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcement, wait bool, timeout time.Duration) error {
 	status, err := d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
-	if wait && status == http.StatusServiceUnavailable {
+	if wait && (status == http.StatusServiceUnavailable || unheard(err)) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%v\nAnnouncing it again until it is stored\n", err)
 		status, err = d.insist(cmd, path, a, timeout)
 	}
@@ -94,12 +96,20 @@ func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcemen
 
 // insist announces a version until that is stored: canaryd keeps what it decided, and takes it once.
 func (d *deployment) insist(cmd *cobra.Command, path string, a web.Announcement, timeout time.Duration) (status int, err error) {
-	status = http.StatusServiceUnavailable
-	for since := time.Now(); status == http.StatusServiceUnavailable && (timeout == 0 || time.Since(since) < timeout) && cmd.Context().Err() == nil; {
+	for since := time.Now(); ; {
 		time.Sleep(askEvery)
 		status, err = d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
+		again := status == http.StatusServiceUnavailable || status == 0 // it restarts
+		if !again || timeout > 0 && time.Since(since) > timeout || cmd.Context().Err() != nil {
+			return status, err
+		}
 	}
-	return status, err
+}
+
+// unheard reports whether a request reached a canaryd that ended before it answered.
+func unheard(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) && op.Op != "dial"
 }
 
 // left is what is left of a timeout that began to run: at least a moment, because 0 is none.

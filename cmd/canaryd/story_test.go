@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -240,6 +245,44 @@ func TestCommandsWaitUntilTheyAreInForce(t *testing.T) {
 	w.want("resume shop", exitError, "|service shop has no canary to resume")
 }
 
+// What announced a release loses the answer, is told that it is not stored yet, and finds nobody: with --wait it says it
+// again, and the release begins once.
+func TestAnAnnouncementIsSaidAgain(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, townPolicy)
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: w.web})
+	var puts atomic.Int32
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			switch puts.Add(1) {
+			case 1:
+				behind.ServeHTTP(httptest.NewRecorder(), r)
+				panic(http.ErrAbortHandler) // the connection breaks
+			case 2:
+				http.Error(rw, "not stored yet", http.StatusServiceUnavailable)
+				return
+			}
+		}
+		behind.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(front.Close)
+	var out, errOut bytes.Buffer
+	code := execute(t.Context(), []string{"deploy", "shop", "v2", "--endpoint", "127.0.0.1:2", "--wait", "--timeout", "1m", "--url", front.URL}, strings.NewReader(""), &out, &errOut)
+	if code != exitOK || puts.Load() != 3 || !strings.Contains(out.String(), "shop v2: stable.") || strings.Count(errOut.String(), "Announcing it again") != 1 {
+		t.Errorf("exit %d after %d announcements\n%s\n%s", code, puts.Load(), &out, &errOut)
+	}
+	s := w.service()
+	if v := s.Find("v2"); v.Attempt != 1 {
+		t.Errorf("it began %d attempts", v.Attempt)
+	}
+	puts.Store(0)
+	errOut.Reset()
+	code = execute(t.Context(), []string{"deploy", "shop", "v3", "--endpoint", "127.0.0.1:3", "--url", front.URL}, strings.NewReader(""), &out, &errOut)
+	if code != exitError || !strings.Contains(errOut.String(), "EOF") {
+		t.Errorf("without --wait: exit %d: %s", code, &errOut)
+	}
+}
+
 // Whoever waits or watches does so over a restart of the daemon, and not where there never was one.
 func TestWaitingOutlivesTheDaemon(t *testing.T) {
 	t.Parallel()
@@ -265,7 +308,9 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 	time.Sleep(1200 * time.Millisecond)
 	w.start()
 	w.want("resume shop", exitOK, "v2")
-	if r := <-waits; r.code != exitOK || !strings.Contains(r.out, "shop v2: stable.") || strings.Count(r.errOut, "canaryd does not answer") != 1 {
+	r := <-waits
+	away := strings.Count(r.errOut, "canaryd does not answer") + strings.Count(r.errOut, "Announcing it again") // it ended before it answered the announcement
+	if r.code != exitOK || !strings.Contains(r.out, "shop v2: stable.") || away != 1 {
 		t.Errorf("deploy --wait: exit %d\n%s\n%s", r.code, r.out, r.errOut)
 	}
 	w.until("status -w shows the promotion", func(web.Service) bool { return strings.Contains(shown.String(), "proven at 50%") })
