@@ -69,8 +69,7 @@ type Controller struct {
 	leaving    map[string]*remains // of services that were removed
 	findings   findings
 	targets    targets
-	housed     map[*unit]struct{} // with containers
-	moved      bool               // what is compared, or which containers are wanted, may have changed
+	aims       *aims
 	calls      chan func()
 	evidence   chan []metrics.Evidence
 	probes     chan probed
@@ -127,7 +126,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
 		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
-		leaving: map[string]*remains{}, patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), housed: map[*unit]struct{}{}, writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
+		leaving: map[string]*remains{}, patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), aims: newAims(&o), writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
 	}
 	var err error
 	if c.writer.cursor, err = o.Store.Last(); err != nil {
@@ -203,13 +202,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	go c.prober.run(ctx)
+	go c.aims.run(ctx)
 	var launches <-chan docker.Event
 	if c.Fleet != nil {
 		launches = c.Fleet.Events()
 	}
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- c.Source.Run(ctx, c.deliver(ctx)) }()
-	c.retarget()
 	c.settle(time.Now())
 	for {
 		select {
@@ -325,17 +324,17 @@ func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 
 // note keeps the list of services that cost work, and tells the source and the prober.
 func (c *Controller) note(u *unit) {
-	name := u.state.Policy.Service
+	name, busy := u.state.Policy.Service, u.busy()
 	_, was := c.busy[name]
-	if u.busy() {
+	if busy {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
 	}
-	if was != u.busy() {
+	if was != busy {
 		c.aim(u)
 	}
-	if was || u.busy() {
+	if was || busy {
 		c.prober.set(name, u.looked())
 	}
 }
@@ -429,8 +428,7 @@ func (c *Controller) age(u *unit) {
 	}
 }
 
-// settle starts a write when there is something to store, publishes cuts that the disk holds up, and
-// tells the source what to look at.
+// settle starts a write when there is something to store, and publishes cuts that the disk holds up.
 func (c *Controller) settle(now time.Time) {
 	c.write(now)
 	wait := time.Hour
@@ -443,9 +441,6 @@ func (c *Controller) settle(now time.Time) {
 		}
 	}
 	c.writer.cuts.Reset(wait)
-	if c.moved {
-		c.retarget()
-	}
 }
 
 // publish gives the Hub what may be published of services, where that is not what it has. What the writer has made of

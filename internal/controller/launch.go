@@ -7,25 +7,26 @@ import (
 	"github.com/canaryd/canaryd/internal/probe"
 )
 
-// wantContainers tells the fleet what is to run and what is to be stopped.
-func (c *Controller) wantContainers() {
+// want tells the fleet what is to run of a service, and what is to be stopped.
+func (c *Controller) want(service string) {
 	if c.Fleet != nil {
-		c.Fleet.Want(c.containers())
+		c.Fleet.Want(service, c.containers(service))
 	}
 }
 
-func (c *Controller) containers() (wants []docker.Want) {
-	for u := range c.housed {
+func (c *Controller) containers(service string) []docker.Want {
+	wants := c.leaving[service].wants(service)
+	if u := c.units[service]; u != nil {
 		p := &u.state.Policy
 		for _, w := range u.state.Containers() {
-			want := docker.Want{Service: p.Service, Container: w, Probe: probe.Of(p)}
+			want := docker.Want{Service: service, Container: w, Probe: probe.Of(p)}
 			if p.Docker != nil {
 				want.Spec = *p.Docker
 			}
 			wants = append(wants, want)
 		}
 	}
-	return append(wants, c.departing()...)
+	return wants
 }
 
 // runs reports whether the containers of an attempt are the service's.

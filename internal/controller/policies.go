@@ -46,6 +46,7 @@ type parsed struct {
 // policySet is what all files say, when nothing in them is wrong.
 type policySet struct {
 	docs    []policy.Document
+	place   map[string]int    // in docs, by service
 	origins map[string]origin // by directory
 }
 
@@ -76,7 +77,7 @@ func (p *policies) forget() { p.looks = "" }
 
 // read reads and checks all files; only those whose content is new are parsed.
 func (p *policies) read() (policySet, error) {
-	set := policySet{origins: map[string]origin{}}
+	set := policySet{place: map[string]int{}, origins: map[string]origin{}}
 	files, err := p.files()
 	if err != nil {
 		return set, err
@@ -97,6 +98,9 @@ func (p *policies) read() (policySet, error) {
 	all = append(all, policy.CheckSet(set.docs, p.source)...)
 	if errs := all.Errors(); len(errs) > 0 {
 		return set, errs
+	}
+	for i := range set.docs {
+		set.place[set.docs[i].Policy.Service] = i
 	}
 	for _, f := range files {
 		dir := filepath.Dir(f)

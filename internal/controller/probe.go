@@ -42,22 +42,38 @@ type watched struct {
 	up        bool
 }
 
+// fits reports whether a version is asked as it is to be, and was told as what it is taken for.
+func (w *watched) fits(how *probe.Probe, v *rollout.Version) bool {
+	return w != nil && *w.how == *how && slices.Equal(w.endpoints, v.Endpoints) && (!w.told || w.up == v.Reachable)
+}
+
 func newProber(out chan<- probed) *prober {
 	return &prober{out: out, wake: make(chan struct{}, 1), slots: make(chan struct{}, probeAtOnce), targets: map[string]map[string]*watched{}}
 }
 
 // set says which versions of a service are to be probed.
-func (p *prober) set(service string, s rollout.State) {
+func (p *prober) set(service string, s *rollout.State) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old, next := p.targets[service], map[string]*watched{}
-	how := probe.Of(&s.Policy)
-	for _, v := range s.Versions {
-		if how == nil || !v.Probed() {
+	old, how := p.targets[service], probe.Of(&s.Policy)
+	asked := func(v *rollout.Version) bool { return how != nil && v.Probed() }
+	same, n := true, 0
+	for i := range s.Versions {
+		if v := &s.Versions[i]; asked(v) {
+			same, n = same && old[v.Name].fits(how, v), n+1
+		}
+	}
+	if same && n == len(old) {
+		return
+	}
+	next := make(map[string]*watched, n)
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		if !asked(v) {
 			continue
 		}
 		w := old[v.Name]
-		if w == nil || *w.how != *how || !slices.Equal(w.endpoints, v.Endpoints) || w.told && w.up != v.Reachable {
+		if !w.fits(how, v) {
 			w = &watched{how: how, endpoints: v.Endpoints}
 			select {
 			case p.wake <- struct{}{}:

@@ -3,7 +3,6 @@ package controller
 import (
 	"crypto/rand"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -15,8 +14,8 @@ import (
 
 // document is what the policies say of a service; nil: nothing.
 func (c *Controller) document(service string) *policy.Document {
-	i := slices.IndexFunc(c.set.docs, func(d policy.Document) bool { return d.Policy.Service == service })
-	if i < 0 {
+	i, ok := c.set.place[service]
+	if !ok {
 		return nil
 	}
 	return &c.set.docs[i]
@@ -24,8 +23,11 @@ func (c *Controller) document(service string) *policy.Document {
 
 // rebirth adds to the write that removes a service its beginning anew, where its policy is there.
 func (c *Controller) rebirth(j job) job {
+	if !j.remove {
+		return j
+	}
 	d := c.document(j.write.Service)
-	if !j.remove || d == nil {
+	if d == nil {
 		return j
 	}
 	u := newUnit(j.remains.Successor())
@@ -87,10 +89,10 @@ func (c *Controller) removed(u *unit, r *remains) {
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
 		delete(set, u)
 	}
-	delete(c.housed, u)
 	c.targets.remove(name)
-	c.moved = true
-	c.prober.set(name, rollout.State{})
+	delete(c.targets.aimed, name)
+	c.aims.put(name, nil)
+	c.prober.set(name, &rollout.State{})
 	if c.document(name) == nil {
 		if err := c.Hub.Remove(name); err != nil {
 			c.Log.WithError(err).WithField("service", name).Error("the service cannot be taken from the Envoys")

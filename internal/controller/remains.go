@@ -46,6 +46,7 @@ func (c *Controller) loadRemains() error {
 			continue
 		}
 		c.leaving[service] = r
+		c.want(service)
 		if c.units[service] == nil {
 			c.Hub.Remained(service, r.Crowds)
 		}
@@ -63,7 +64,8 @@ func (c *Controller) depart() {
 		}
 		for _, k := range r.Containers {
 			if !r.free[k] && len(waits) == 0 && (u == nil || u.state.Released(k.Version)) {
-				r.free[k], c.moved = true, true
+				r.free[k] = true
+				c.want(service)
 			}
 		}
 		if len(r.Containers) == 0 && len(waits) == 0 {
@@ -78,15 +80,16 @@ func (c *Controller) left(service string) {
 	c.writer.left = append(c.writer.left, service)
 }
 
-// departing is what is wanted of the containers of removed services.
-func (c *Controller) departing() (wants []docker.Want) {
-	for service, r := range c.leaving {
-		for _, k := range r.Containers {
-			if !r.free[k] {
-				k.Goal = rollout.Leave
-			}
-			wants = append(wants, docker.Want{Service: service, Container: k})
+// wants is what is wanted of the containers of a removed service.
+func (r *remains) wants(service string) (wants []docker.Want) {
+	if r == nil {
+		return nil
+	}
+	for _, k := range r.Containers {
+		if !r.free[k] {
+			k.Goal = rollout.Leave
 		}
+		wants = append(wants, docker.Want{Service: service, Container: k})
 	}
 	return wants
 }
@@ -98,12 +101,13 @@ func (c *Controller) departed(e docker.Event) {
 		return
 	}
 	r.Containers = slices.DeleteFunc(r.Containers, func(k rollout.Container) bool { return k.Version == e.Version && k.Attempt == e.Attempt })
-	c.moved = true
+	c.want(e.Service)
 }
 
 // dismiss begins to wait for the Envoys of a service that was removed.
 func (c *Controller) dismiss(service string, r *remains) {
 	c.leaving[service] = r
+	c.want(service)
 	if len(r.Containers) == 0 {
 		return
 	}

@@ -51,8 +51,8 @@ func (b *patient) docker(e rollout.Launched) {
 func (b *patient) goal(version string, attempt int) (g rollout.Goal) {
 	b.t.Helper()
 	err := b.daemon.do(b.t.Context(), func() {
-		for _, w := range b.daemon.containers() {
-			if w.Service == "shop" && w.Version == version && w.Attempt == attempt {
+		for _, w := range b.daemon.containers("shop") {
+			if w.Version == version && w.Attempt == attempt {
 				g = w.Goal
 			}
 		}

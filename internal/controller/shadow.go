@@ -116,16 +116,16 @@ func (c *Controller) rewrite(u *unit, s *shadow) {
 func (u *unit) busy() bool { return len(u.shadows) > 0 || u.state.Busy() }
 
 // looked is the state whose versions are asked whether they answer: the one that the Envoys have.
-func (u *unit) looked() rollout.State {
+func (u *unit) looked() *rollout.State {
 	if len(u.shadows) > 0 {
-		return u.shadows[0].state
+		return &u.shadows[0].state
 	}
-	return u.state
+	return &u.state
 }
 
 // reported are the versions whose requests and errors are to be counted.
 func (u *unit) reported() (names []string) {
-	for _, s := range []rollout.State{u.state, u.looked()} {
+	for _, s := range []*rollout.State{&u.state, u.looked()} {
 		for i := range s.Versions {
 			if v := &s.Versions[i]; v.Reported() && !slices.Contains(names, v.Name) {
 				names = append(names, v.Name)

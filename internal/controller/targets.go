@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -24,11 +23,11 @@ type targets struct {
 	resting  map[string]struct{} // services that are looked at though they are at rest
 	first    int                 // the first of them in services
 	turnedAt time.Time
-	aimed    map[string]metrics.Target
+	aimed    map[string]*aim
 }
 
 func newTargets() targets {
-	return targets{resting: map[string]struct{}{}, aimed: map[string]metrics.Target{}}
+	return targets{resting: map[string]struct{}{}, aimed: map[string]*aim{}}
 }
 
 // add takes a service in. It is looked at while there is room.
@@ -48,7 +47,6 @@ func (t *targets) remove(service string) {
 		t.services = slices.Delete(t.services, i, i+1)
 	}
 	delete(t.resting, service)
-	delete(t.aimed, service)
 }
 
 // turn chooses the next services, where they are many and it is time.
@@ -86,49 +84,35 @@ func (c *Controller) look() {
 // aim brings the target and the containers of a service up to date.
 func (c *Controller) aim(u *unit) {
 	name := u.state.Policy.Service
-	c.moved = true
 	c.targets.add(name)
-	delete(c.targets.aimed, name)
-	if t, ok := c.target(u); ok {
-		c.targets.aimed[name] = t
-	}
-	delete(c.housed, u)
-	if len(u.state.Containers()) > 0 {
-		c.housed[u] = struct{}{}
-	}
-}
-
-// target is what is compared of a service.
-func (c *Controller) target(u *unit) (t metrics.Target, ok bool) {
-	s := &u.state
-	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !u.busy() {
-		return t, false
-	}
-	looked := u.looked()
-	t = metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !u.busy(), Judged: looked.Judging(), Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit, Versions: u.reported()}
-	return t, t.Stable != "" && len(t.Versions) > 0
-}
-
-// retarget tells the source, and the Envoys, which versions are being compared, and Docker which containers are
-// wanted.
-func (c *Controller) retarget() {
-	c.moved = false
-	c.wantContainers()
-	list := slices.SortedFunc(maps.Values(c.targets.aimed), func(a, b metrics.Target) int { return cmp.Compare(a.Service, b.Service) })
-	c.Source.Watch(list)
-	if c.Ask == nil {
+	c.want(name)
+	next, was := c.target(u), c.targets.aimed[name]
+	if next.same(was) {
 		return
 	}
-	var clusters []xds.Asked
-	for _, t := range list {
-		s := &c.units[t.Service].state
-		for _, name := range t.Versions {
-			a := xds.Asked{Cluster: xds.ClusterID{Service: t.Service, Version: name}.String(), Judged: t.Judged}
-			if v := s.Version(name); v != nil {
-				a.Endpoints = len(v.Endpoints)
-			}
-			clusters = append(clusters, a)
-		}
+	if c.targets.aimed[name] = next; next == nil {
+		delete(c.targets.aimed, name)
 	}
-	c.Ask(clusters)
+	c.aims.put(name, next)
+}
+
+// target is what is compared of a service; nil: nothing.
+func (c *Controller) target(u *unit) *aim {
+	s, busy := &u.state, u.busy()
+	if _, chosen := c.targets.resting[s.Policy.Service]; !chosen && !busy {
+		return nil
+	}
+	a := &aim{Target: metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !busy, Judged: u.looked().Judging(),
+		Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit, Versions: u.reported()}}
+	if a.Stable == "" || len(a.Versions) == 0 {
+		return nil
+	}
+	for _, name := range a.Versions {
+		asked := xds.Asked{Cluster: xds.ClusterID{Service: a.Service, Version: name}.String(), Judged: a.Judged}
+		if v := s.Version(name); v != nil {
+			asked.Endpoints = len(v.Endpoints)
+		}
+		a.clusters = append(a.clusters, asked)
+	}
+	return a
 }

@@ -49,7 +49,7 @@ type Fleet struct {
 	events chan Event
 
 	mu    sync.Mutex
-	wants map[key]Want
+	wants map[string][]Want // by service
 	work  map[key]*worker
 	wake  chan struct{}
 }
@@ -85,23 +85,27 @@ func New(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker.host %s: %w", o.Host, err)
 	}
-	return &Fleet{log: o.Log, cli: cli, events: make(chan Event, 64), wants: map[key]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
+	return &Fleet{log: o.Log, cli: cli, events: make(chan Event, 64), wants: map[string][]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Events tell what became of what is wanted.
 func (f *Fleet) Events() <-chan Event { return f.events }
 
-// Want replaces all that is wanted. It does not wait for the daemon.
-func (f *Fleet) Want(wants []Want) {
+// Want replaces all that is wanted of a service. It does not wait for the daemon.
+func (f *Fleet) Want(service string, wants []Want) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.wants
-	f.wants = make(map[key]Want, len(wants))
-	for _, w := range wants {
-		f.wants[key{w.Service, w.Version, w.Attempt}] = w
+	old := f.wants[service]
+	if len(old)+len(wants) == 0 {
+		return
 	}
-	for k, w := range f.work {
-		if old[k].Goal == f.wants[k].Goal {
+	if f.wants[service] = wants; len(wants) == 0 {
+		delete(f.wants, service)
+	}
+	for _, o := range slices.Concat(old, wants) {
+		k := o.key()
+		w := f.work[k]
+		if was, is := find(old, k), find(wants, k); w == nil || was.Goal == is.Goal {
 			continue // what failed is not tried again before its time
 		}
 		w.drop()
@@ -116,17 +120,29 @@ func (f *Fleet) Want(wants []Want) {
 	}
 }
 
+func (want Want) key() key { return key{want.Service, want.Version, want.Attempt} }
+
+// find is what is wanted of an attempt, or nothing.
+func find(wants []Want, k key) Want {
+	if i := slices.IndexFunc(wants, func(w Want) bool { return w.key() == k }); i >= 0 {
+		return wants[i]
+	}
+	return Want{}
+}
+
 // Run works until ctx ends. Containers go on running then.
 func (f *Fleet) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
 		f.mu.Lock()
-		for k := range f.wants {
-			if f.work[k] == nil {
-				w := &worker{poke: make(chan struct{}, 1), drop: func() {}}
-				f.work[k] = w
-				wg.Go(func() { f.lookAfter(ctx, k, w) })
+		for _, wants := range f.wants {
+			for _, want := range wants {
+				if k := want.key(); f.work[k] == nil {
+					w := &worker{poke: make(chan struct{}, 1), drop: func() {}}
+					f.work[k] = w
+					wg.Go(func() { f.lookAfter(ctx, k, w) })
+				}
 			}
 		}
 		f.mu.Unlock()
@@ -143,12 +159,13 @@ func (f *Fleet) Run(ctx context.Context) error {
 func (f *Fleet) wanted(ctx context.Context, k key, w *worker) (context.Context, Want, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	want, ok := f.wants[k]
-	if !ok {
+	want := find(f.wants[k.service], k)
+	wanted := want.Service != ""
+	if !wanted {
 		delete(f.work, k)
 	}
 	ctx, w.drop = context.WithCancel(ctx)
-	return ctx, want, ok
+	return ctx, want, wanted
 }
 
 // lookAfter works on one attempt until nobody wants anything of it.

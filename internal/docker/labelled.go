@@ -76,8 +76,10 @@ func (f *Fleet) tellStrays(running []container.Summary, seen map[string]int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known := map[[2]string]bool{}
-	for k := range f.wants {
-		known[[2]string{k.service, k.version}] = true
+	for _, wants := range f.wants {
+		for _, w := range wants {
+			known[[2]string{w.Service, w.Version}] = true
+		}
 	}
 	for _, c := range running {
 		if c.Labels[LabelManaged] != "true" || known[[2]string{c.Labels[LabelService], c.Labels[LabelVersion]}] {

@@ -186,9 +186,12 @@ func (s *State) Weights() map[string]int {
 
 // Busy reports whether time or evidence can change anything: quiet services cost nothing.
 func (s *State) Busy() bool {
-	return s.Watch != nil || slices.ContainsFunc(s.Versions, func(v Version) bool {
-		return v.is(timed) || v.mayIdle()
-	})
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.is(timed) || v.mayIdle() {
+			return true
+		}
+	}
+	return s.Watch != nil
 }
 
 func (s State) clone() State {
