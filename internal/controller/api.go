@@ -250,22 +250,27 @@ func (c *Controller) honest(u *unit, err error) error {
 // decide runs a function in the loop that decides something about a service, and waits for two seconds at
 // most until that is on disk.
 func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (stored bool, err error) {
-	var durable <-chan struct{}
-	var u *unit
+	var r *receipt
 	doErr := c.do(ctx, func() {
+		var u *unit
 		if u, err = f(); err == nil {
-			durable = u.whenStored()
+			r = receiptFor(u)
 		}
 	})
 	if err = cmp.Or(doErr, err); err != nil {
 		return false, err
 	}
+	return c.await(ctx, r), nil
+}
+
+// await waits for two seconds at most until what was decided is on disk.
+func (c *Controller) await(ctx context.Context, r *receipt) (stored bool) {
 	select {
-	case <-durable:
-		return true, nil
+	case <-r.stored:
+		return true
 	case <-time.After(writeHangs):
-		_ = c.do(ctx, func() { u.forget(durable) }) // a loop that has ended keeps nothing
-		return false, nil
+		_ = c.do(ctx, r.drop) // a loop that has ended keeps nothing
+		return false
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -63,18 +64,22 @@ type Controller struct {
 	unreadable map[string]error // services whose stored state cannot be read: they are left as they are
 	busy       map[string]*unit
 	unsaved    map[*unit]struct{}  // with decisions to be stored
+	stale      map[*unit]struct{}  // changed since they were stored last
 	aged       map[*unit]struct{}  // with evidence to be stored
-	cutting    map[*unit]struct{}  // with a cut that is neither stored nor published
+	together   map[*unit]struct{}  // unsaved, and published at once: one leaves a listener that another one joins
+	cutting    map[*unit]time.Time // with a cut that is neither stored nor published, and when that is to be looked at
 	hidden     map[*unit]struct{}  // with a table that could not be published
 	leaving    map[string]*remains // of services that were removed
 	findings   findings
 	targets    targets
 	aims       *aims
+	backlog    backlog
 	calls      chan func()
 	evidence   chan []metrics.Evidence
 	probes     chan probed
 	prober     *prober
 	writer     writer
+	atOnce     int // decisions that are stored in one transaction
 	events     *events
 	policies   *policies
 
@@ -95,7 +100,6 @@ type unit struct {
 	text   string // of the policy
 	origin origin
 	outbox outbox
-	stale  bool // changed since it was stored last
 
 	records   []*pending // made by decisions that are not stored, oldest first
 	dropped   int        // records that found no room in there
@@ -124,8 +128,8 @@ func newUnit(s rollout.State) *unit {
 // of them keeps the other services from being served.
 func New(o Options) (*Controller, error) {
 	c := &Controller{
-		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, aged: map[*unit]struct{}{},
-		cutting: map[*unit]struct{}{}, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
+		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, stale: map[*unit]struct{}{}, aged: map[*unit]struct{}{}, together: map[*unit]struct{}{},
+		cutting: map[*unit]time.Time{}, backlog: newBacklog(), atOnce: math.MaxInt, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
 		leaving: map[string]*remains{}, patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), aims: newAims(&o), writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
 	}
 	var err error
@@ -209,6 +213,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- c.Source.Run(ctx, c.deliver(ctx)) }()
+	c.atOnce = storedAtOnce
 	c.settle(time.Now())
 	for {
 		select {
@@ -221,10 +226,11 @@ func (c *Controller) Run(ctx context.Context) error {
 			}
 		case call := <-c.calls:
 			call()
-		case evs := <-c.evidence:
-			c.observe(evs)
-		case <-c.Hub.Changes():
-			c.applied()
+		case evs := <-when(c.evidence, len(c.backlog.evidence) == 0):
+			c.backlog.evidence = evs
+			c.observeSome(time.Now())
+		case <-when(c.Hub.Changes(), len(c.backlog.statuses) == 0):
+			c.changes()
 		case e := <-c.probes:
 			c.probed(e)
 		case e := <-launches:
@@ -238,9 +244,19 @@ func (c *Controller) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			c.tick(now)
 		case <-c.writer.cuts.C: // a cut has waited long enough for the disk; settle sends it out
+		case <-c.backlog.more():
+			c.work(time.Now())
 		}
 		c.settle(time.Now())
 	}
+}
+
+// when is a channel that is read under a condition.
+func when[T any](ch <-chan T, open bool) <-chan T {
+	if open {
+		return ch
+	}
+	return nil
 }
 
 func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
@@ -264,7 +280,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
 	before, shadows := u.state, len(u.shadows)
-	u.state, u.stale = next, true
+	u.state = next
+	c.stale[u] = struct{}{}
 	if decided {
 		c.decided(u, records)
 	}
@@ -317,7 +334,7 @@ func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 	now := time.Now()
 	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
-		c.cutting[u] = struct{}{}
+		c.cutting[u] = now
 	}
 	return u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 }
@@ -339,25 +356,23 @@ func (c *Controller) note(u *unit) {
 	}
 }
 
-func (c *Controller) observe(evs []metrics.Evidence) {
-	now := time.Now()
-	for _, ev := range evs {
-		u := c.busy[ev.Service]
-		if u == nil {
-			c.observeAtRest(ev, now)
-			continue
+// observed takes in what is known of a service's requests.
+func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
+	u := c.busy[ev.Service]
+	if u == nil {
+		c.observeAtRest(ev, now)
+		return
+	}
+	u.rest, u.doubts = restEvidence{}, ev.Warnings
+	generation := u.state.Generation
+	c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
+	for i := range u.state.Versions {
+		if v := &u.state.Versions[i]; v.Verdict.At.Equal(now) {
+			u.verdicts[string(v.Verdict.Outcome)]++
 		}
-		u.rest, u.doubts = restEvidence{}, ev.Warnings
-		generation := u.state.Generation
-		c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
-		for _, v := range u.state.Versions {
-			if v.Verdict.At.Equal(now) {
-				u.verdicts[string(v.Verdict.Outcome)]++
-			}
-		}
-		if u.state.Generation != generation {
-			u.decidedAt = now
-		}
+	}
+	if u.state.Generation != generation {
+		u.decidedAt = now
 	}
 }
 
@@ -368,63 +383,65 @@ func (c *Controller) must(u *unit, e rollout.Event) {
 	}
 }
 
-func (c *Controller) applied() {
-	now := time.Now()
+// changes takes in what the Hub has to say.
+func (c *Controller) changes() {
 	for _, st := range c.Hub.TakeChanges() {
-		u := c.units[st.Service]
-		if u == nil {
-			continue
+		if u := c.units[st.Service]; u != nil {
+			c.backlog.statuses = append(c.backlog.statuses, status{u, st})
 		}
-		c.lossy(&st)
-		u.fleet = st
-		for _, a := range st.Recalled {
-			c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number, ID: a.ID})
-		}
-		var refusing []string
-		for _, r := range st.Refusals {
-			refusing = append(refusing, r.Node)
-			c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
-		}
-		c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging,
-			Otherwise: st.Otherwise, Refusing: refusing, Gone: st.Counts.Gone, Away: st.Away(), Crowds: st.Crowds, Restarted: st.Restarted})
-		if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
-			c.decisions.add(now.Sub(u.decidedAt))
-			u.decidedAt = time.Time{}
-		}
-		if c.Fleet != nil { // what is in force decides which containers may be stopped
-			c.aim(u)
-		}
+	}
+	c.applySome(time.Now())
+}
+
+// applied takes in who has a service's table.
+func (c *Controller) applied(u *unit, st *xds.Status, now time.Time) {
+	c.lossy(st)
+	u.fleet = *st
+	for _, a := range st.Recalled {
+		c.must(u, rollout.Recalled{At: now, Version: a.Version, Attempt: a.Number, ID: a.ID})
+	}
+	var refusing []string
+	for _, r := range st.Refusals {
+		refusing = append(refusing, r.Node)
+		c.must(u, rollout.Rejected{At: now, Generation: st.Generation, Node: r.Node, Message: r.Message})
+	}
+	c.must(u, rollout.Applied{At: now, Generation: st.Generation, InForce: st.InForce, Subscribers: st.Subscribers, Lagging: st.Lagging,
+		Otherwise: st.Otherwise, Refusing: refusing, Gone: st.Counts.Gone, Away: st.Away(), Crowds: st.Crowds, Restarted: st.Restarted})
+	if st.InForce && st.Generation == u.state.Generation && !u.decidedAt.IsZero() {
+		c.decisions.add(now.Sub(u.decidedAt))
+		u.decidedAt = time.Time{}
+	}
+	if c.Fleet != nil { // what is in force decides which containers may be stopped
+		c.aim(u)
 	}
 }
 
 func (c *Controller) tick(now time.Time) {
-	for _, u := range c.busy {
-		c.must(u, rollout.Tick{At: now})
+	if len(c.backlog.ticks) == 0 { // else it is busy enough
+		c.backlog.ticks = slices.Collect(maps.Values(c.busy))
+		c.tickSome(now)
 	}
-	if now.Sub(c.checkedAt) >= checkpoint {
+	if rested := now.Sub(c.restedAt) >= restSaved; rested || now.Sub(c.checkedAt) >= checkpoint {
 		c.checkedAt = now
-		for _, u := range c.busy {
-			c.age(u)
+		if rested {
+			c.restedAt = now
 		}
+		c.age(rested)
 	}
 	c.lookAgain(now)
 	if c.targets.turn(now) {
 		c.look()
 	}
-	if now.Sub(c.restedAt) >= restSaved {
-		c.restedAt = now
-		for _, u := range c.units {
-			c.age(u)
-		}
-	}
 	c.depart()
 	c.publish(now, slices.Collect(maps.Keys(c.hidden))...)
 }
 
-// age has the evidence of a service stored that changed since it was stored last.
-func (c *Controller) age(u *unit) {
-	if u.stale {
-		c.aged[u] = struct{}{}
+// age has evidence stored that changed since it was stored last: of what is under judgement, or all.
+func (c *Controller) age(all bool) {
+	for u := range c.stale {
+		if all || c.busy[u.state.Policy.Service] == u {
+			c.aged[u] = struct{}{}
+		}
 	}
 }
 
@@ -432,12 +449,23 @@ func (c *Controller) age(u *unit) {
 func (c *Controller) settle(now time.Time) {
 	c.write(now)
 	wait := time.Hour
-	for u := range c.cutting {
-		c.publish(now, u)
-		if due := u.outbox.Due(now); due.IsZero() {
+	var due []*unit
+	for u, at := range c.cutting {
+		switch {
+		case at.After(now):
+			wait = min(wait, at.Sub(now))
+		case len(due) < pieceMost:
+			due = append(due, u)
+		default:
+			wait = 0
+		}
+	}
+	c.publish(now, due...)
+	for _, u := range due {
+		if c.cutting[u] = u.outbox.Due(now); c.cutting[u].IsZero() {
 			delete(c.cutting, u)
 		} else {
-			wait = min(wait, due.Sub(now))
+			wait = min(wait, c.cutting[u].Sub(now))
 		}
 	}
 	c.writer.cuts.Reset(wait)

@@ -101,37 +101,51 @@ func (c *Controller) admitDropped(u *unit, now time.Time) {
 		Before: u.state.Weights(), After: u.state.Weights()}})
 }
 
-// waiter is a command that answers when its decision is stored.
+// waiter waits until what was decided of a service is stored.
 type waiter struct {
 	decision uint64
-	stored   chan struct{}
+	receipt  *receipt
 }
 
-// whenStored returns a channel that is closed when the decisions taken so far are stored.
-func (u *unit) whenStored() <-chan struct{} {
-	w := waiter{u.outbox.decided, make(chan struct{})}
-	u.waiting = append(u.waiting, w)
-	if !u.outbox.Unstored() {
-		u.answer(w.decision)
+// receipt is what a command, or a reload, waits for: that what was decided of some services is stored.
+type receipt struct {
+	of     []*unit
+	left   int           // of these
+	stored chan struct{} // closed when none is
+}
+
+// receiptFor is one for the decisions taken so far.
+func receiptFor(us ...*unit) *receipt {
+	r := &receipt{stored: make(chan struct{})}
+	for _, u := range us {
+		if u.outbox.Unstored() {
+			r.of, r.left = append(r.of, u), r.left+1
+			u.waiting = append(u.waiting, waiter{u.outbox.decided, r})
+		}
 	}
-	return w.stored
+	if r.left == 0 {
+		close(r.stored)
+	}
+	return r
 }
 
 func (u *unit) answer(decision uint64) {
-	var rest []waiter
-	for _, w := range u.waiting {
-		if w.decision <= decision {
-			close(w.stored)
-		} else {
-			rest = append(rest, w)
+	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool {
+		if w.decision > decision {
+			return false
 		}
-	}
-	u.waiting = rest
+		if w.receipt.left--; w.receipt.left == 0 {
+			close(w.receipt.stored)
+		}
+		return true
+	})
 }
 
-// forget lets a command go that waits no longer.
-func (u *unit) forget(stored <-chan struct{}) {
-	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool { return w.stored == stored })
+// drop lets a command go that waits no longer.
+func (r *receipt) drop() {
+	for _, u := range r.of {
+		u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool { return w.receipt == r })
+	}
 }
 
 // History returns the newest entries of a service, oldest first.

@@ -141,28 +141,31 @@ func (c *Controller) lookAgain(now time.Time) {
 	c.leave(now)
 }
 
-// reconcile brings findings and state together, in one order whatever came first: the first version of a
+// reconcile has findings and state brought together, in one order whatever came first: the first version of a
 // service becomes stable.
 func (c *Controller) reconcile(fs []*finding) {
 	slices.SortFunc(fs, func(a, b *finding) int {
 		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.version, b.version), cmp.Compare(a.origin, b.origin))
 	})
-	for _, f := range fs {
-		u := c.units[f.service]
-		if u == nil || u.removing {
-			f.known, f.generation, f.conflict = nil, 0, false
-			c.unusable(f, "found a version of a service that has no policy", nil)
-			continue
-		}
-		if err := c.use(u, f); err != nil {
-			var r *rollout.Refusal
-			f.generation, f.conflict = u.state.Generation, errors.As(err, &r) && r.Conflict
-			c.unusable(f, "a version that was found was not announced", err)
-			continue
-		}
-		f.known = u
-		c.findings.settled(f)
+	c.backlog.findings = append(c.backlog.findings, fs...)
+	c.useSome()
+}
+
+func (c *Controller) reconcileOne(f *finding) {
+	u := c.units[f.service]
+	if u == nil || u.removing {
+		f.known, f.generation, f.conflict = nil, 0, false
+		c.unusable(f, "found a version of a service that has no policy", nil)
+		return
 	}
+	if err := c.use(u, f); err != nil {
+		var r *rollout.Refusal
+		f.generation, f.conflict = u.state.Generation, errors.As(err, &r) && r.Conflict
+		c.unusable(f, "a version that was found was not announced", err)
+		return
+	}
+	f.known = u
+	c.findings.settled(f)
 }
 
 // use announces a finding when it says anything new. A version that has ended is never started anew by

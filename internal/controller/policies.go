@@ -50,6 +50,9 @@ type policySet struct {
 	origins map[string]origin // by directory
 }
 
+// origin says where a document came from.
+func (s *policySet) origin(d *policy.Document) origin { return s.origins[filepath.Dir(d.File)] }
+
 // origin is where a policy text came from.
 type origin struct {
 	commit string

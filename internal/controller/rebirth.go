@@ -2,7 +2,6 @@ package controller
 
 import (
 	"crypto/rand"
-	"path/filepath"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -31,7 +30,7 @@ func (c *Controller) rebirth(j job) job {
 		return j
 	}
 	u := newUnit(j.remains.Successor())
-	u.origin, u.text, u.adopted = c.set.origins[filepath.Dir(d.File)], d.Text, true
+	u.origin, u.text, u.adopted = c.set.origin(d), d.Text, true
 	next, records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
 	if err != nil {
 		c.Log.WithError(err).WithField("service", d.Policy.Service).Error("a service that was removed does not begin anew")
@@ -55,7 +54,7 @@ func (c *Controller) afresh(u *unit) {
 	case d == nil:
 		c.must(u, rollout.Orphaned{At: time.Now()})
 	case d.Hash != u.state.PolicyHash:
-		c.adopt(*d, c.set.origins[filepath.Dir(d.File)], "an edit")
+		c.adopt(d, "an edit")
 	}
 }
 
@@ -86,9 +85,10 @@ func (c *Controller) removed(u *unit, r *remains) {
 	name := u.state.Policy.Service
 	delete(c.units, name)
 	delete(c.busy, name)
-	for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.cutting, c.hidden} {
+	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.together, c.hidden} {
 		delete(set, u)
 	}
+	delete(c.cutting, u)
 	c.targets.remove(name)
 	delete(c.targets.aimed, name)
 	c.aims.put(name, nil)

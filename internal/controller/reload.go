@@ -6,8 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -20,50 +21,31 @@ const firstReadWithin = 5 * time.Second
 // Reload reads the policies again, and returns when what it changed is stored. When anything is wrong nothing
 // changes, and the error says what.
 func (c *Controller) Reload(ctx context.Context, by string) error {
-	stored, err := c.reload(ctx, by)
+	if err := c.policies.take(ctx); err != nil {
+		return err
+	}
+	set, err := c.policies.read()
+	if err == nil {
+		err = c.besideOrphans(ctx, set)
+	}
+	var a *adoption
+	if doErr := c.do(ctx, func() { a, err = c.reloaded(set, err, by) }); doErr != nil {
+		c.policies.forget() // nobody took the reading in: the next look is to find the files changed
+		c.policies.release()
+		return doErr
+	}
 	if err != nil {
 		return err
 	}
-	late := time.After(writeHangs)
-	for _, s := range stored {
-		select {
-		case <-s:
-		case <-late:
-			_ = c.do(ctx, func() { // a loop that has ended keeps nothing
-				for _, u := range c.units {
-					for _, s := range stored {
-						u.forget(s)
-					}
-				}
-			})
-			return &NotStoredError{What: "the reload", Why: c.whyNotStored(ctx)}
-		}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return fmt.Errorf("the policies are still being taken in: %w", ctx.Err())
+	}
+	if !c.await(ctx, a.receipt) {
+		return &NotStoredError{What: "the reload", Why: c.whyNotStored(ctx)}
 	}
 	return nil
-}
-
-// reload returns a channel for each service of which something is not stored, by this reload or from before: it is
-// closed when that is.
-func (c *Controller) reload(ctx context.Context, by string) (stored []<-chan struct{}, err error) {
-	if err := c.policies.take(ctx); err != nil {
-		return nil, err
-	}
-	defer c.policies.release()
-	set, err := c.policies.read()
-	doErr := c.do(ctx, func() {
-		if err = c.reloaded(set, err, by); err != nil {
-			return
-		}
-		for _, u := range c.units {
-			if u.outbox.Unstored() {
-				stored = append(stored, u.whenStored())
-			}
-		}
-	})
-	if doErr != nil {
-		c.policies.forget() // nobody took the reading in: the next look is to find the files changed
-	}
-	return stored, cmp.Or(doErr, err)
 }
 
 // firstReload takes the policies in before anything is served. What is wrong with them keeps nobody from
@@ -79,7 +61,12 @@ func (c *Controller) firstReload() {
 	var err error
 	select {
 	case r := <-done:
-		err = c.firstRead(r)
+		for err = c.firstRead(r); c.backlog.reading != nil; {
+			c.adoptSome()
+		}
+		for len(c.backlog.findings) > 0 {
+			c.useSome()
+		}
 	case <-time.After(firstReadWithin):
 		c.lateReading = done
 		err = fmt.Errorf("the policy files have not been read within %s: does their file system answer?", firstReadWithin)
@@ -92,8 +79,11 @@ func (c *Controller) firstReload() {
 
 // firstRead takes the first reading in.
 func (c *Controller) firstRead(r reading) error {
-	defer c.policies.release()
-	return c.reloaded(r.set, r.err, "start")
+	if r.err == nil {
+		r.err = beside(r.set, c.kept(r.set))
+	}
+	_, err := c.reloaded(r.set, r.err, "start")
+	return err
 }
 
 // reading is how a reading of the policy files ended.
@@ -102,46 +92,151 @@ type reading struct {
 	err error
 }
 
-// reloaded takes in what a reading of the files brought. Services whose document is the same hear nothing.
-func (c *Controller) reloaded(set policySet, err error, by string) error {
-	if err == nil {
-		err = c.besideOrphans(set)
-	}
+// adoption is a reading of the policy files that is being taken in, some services at a time.
+type adoption struct {
+	by       string
+	docs     queue[*policy.Document] // that say something else than their services have
+	orphans  queue[*unit]            // that no document names any more
+	together []*policy.Document      // these are taken in at once: one leaves a listener that another one joins
+	done     chan struct{}           // closed when all is taken in
+	receipt  *receipt                // that it is stored, as what was decided before; made when it is done
+}
+
+// reloaded begins to take in what a reading of the files brought, or refuses it. Services whose document is the same hear
+// nothing. The turn to read is the adoption's until it is done.
+func (c *Controller) reloaded(set policySet, err error, by string) (*adoption, error) {
 	c.reloadErr = err
 	if err != nil {
-		return fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
-	}
-	c.reloadedAt = time.Now()
-	here := map[string]bool{}
-	for _, d := range set.docs {
-		here[d.Policy.Service] = true
-		c.adopt(d, set.origins[filepath.Dir(d.File)], by)
-	}
-	for name, u := range c.units {
-		if !here[name] && !u.state.Orphaned {
-			c.must(u, rollout.Orphaned{At: c.reloadedAt})
-		}
+		c.policies.release()
+		return nil, fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
 	}
 	if len(set.docs) == 0 {
 		c.Log.WithField("policies", c.policies.globs).Warn("0 services: no file with a policy is named in `policies`; paths are relative to canaryd.yml")
 	}
-	c.set = set
-	c.reconcileAll()
-	return nil
-}
-
-// besideOrphans finds policies that would take requests from services that have none any more.
-func (c *Controller) besideOrphans(set policySet) error {
-	here := map[string]bool{}
-	for _, d := range set.docs {
-		here[d.Policy.Service] = true
-	}
-	var kept []*policy.Policy
-	for name, u := range c.units {
-		if !here[name] {
-			kept = append(kept, &u.state.Policy)
+	a := &adoption{by: by, done: make(chan struct{})}
+	c.reloadedAt, c.set, c.backlog.reading = time.Now(), set, a
+	for i := range set.docs {
+		if d := &set.docs[i]; !c.has(d, set.origin(d)) {
+			a.docs = append(a.docs, d)
 		}
 	}
+	for name, u := range c.units {
+		if _, here := set.place[name]; !here && !u.state.Orphaned {
+			a.orphans = append(a.orphans, u)
+		}
+	}
+	c.groupMoves(a)
+	c.adoptSome()
+	return a, nil
+}
+
+// has reports whether a service has its policy already, wherever the file may be now.
+func (c *Controller) has(d *policy.Document, o origin) bool {
+	u := c.units[d.Policy.Service]
+	if u == nil {
+		return false
+	}
+	u.origin = o
+	return u.adopted && !u.removing && !u.state.Orphaned && u.state.PolicyHash == d.Hash
+}
+
+// groupMoves finds the services that leave a listener or a host which another one joins, and these.
+func (c *Controller) groupMoves(a *adoption) {
+	left, joined := map[string]bool{}, map[string]bool{}
+	moves := func(d *policy.Document, leaves, joins func(place string)) {
+		var was []string
+		if u := c.units[d.Policy.Service]; u != nil {
+			was = u.state.Policy.Route.Places()
+		}
+		is := d.Policy.Route.Places()
+		if slices.Equal(was, is) {
+			return
+		}
+		for _, p := range was {
+			if !slices.Contains(is, p) {
+				leaves(p)
+			}
+		}
+		for _, p := range is {
+			if !slices.Contains(was, p) {
+				joins(p)
+			}
+		}
+	}
+	for _, d := range a.docs {
+		moves(d, func(p string) { left[p] = true }, func(p string) { joined[p] = true })
+	}
+	if len(left) == 0 {
+		return
+	}
+	a.docs = slices.DeleteFunc(a.docs, func(d *policy.Document) bool {
+		shared := false
+		meets := func(p string) { shared = shared || left[p] && joined[p] }
+		if moves(d, meets, meets); shared {
+			a.together = append(a.together, d)
+		}
+		return shared
+	})
+}
+
+// adoptSome takes in a piece of the policies.
+func (c *Controller) adoptSome() {
+	a := c.backlog.reading
+	for _, d := range a.together {
+		if u := c.adopt(d, a.by); u != nil && u.outbox.Unstored() {
+			c.together[u] = struct{}{}
+		}
+	}
+	a.together = nil
+	if len(a.docs) > 0 {
+		a.docs.some(func(d *policy.Document) { c.adopt(d, a.by) })
+	} else {
+		a.orphans.some(func(u *unit) {
+			if c.units[u.state.Policy.Service] == u {
+				c.must(u, rollout.Orphaned{At: c.reloadedAt})
+			}
+		})
+	}
+	if len(a.docs)+len(a.orphans) == 0 {
+		c.adoptionDone(a)
+	}
+}
+
+func (c *Controller) adoptionDone(a *adoption) {
+	c.backlog.reading = nil
+	c.reconcileAll()
+	a.receipt = receiptFor(c.unsettled()...)
+	c.policies.release()
+	close(a.done)
+}
+
+// unsettled are the services with something that is decided and not stored.
+func (c *Controller) unsettled() []*unit {
+	return slices.AppendSeq(slices.Clone(c.writer.under), maps.Keys(c.unsaved))
+}
+
+// besideOrphans finds policies that would take requests from services that have none any more. It is done outside of the
+// loop: while a reading has its turn no service loses its policy.
+func (c *Controller) besideOrphans(ctx context.Context, set policySet) (err error) {
+	var kept []*policy.Policy
+	if err := c.do(ctx, func() { kept = c.kept(set) }); err != nil {
+		return err
+	}
+	return beside(set, kept)
+}
+
+// kept are the policies of services that no document names.
+func (c *Controller) kept(set policySet) (kept []*policy.Policy) {
+	for name, u := range c.units {
+		if _, here := set.place[name]; !here {
+			p := u.state.Policy
+			kept = append(kept, &p)
+		}
+	}
+	return kept
+}
+
+func beside(set policySet, kept []*policy.Policy) error {
 	if len(kept) == 0 {
 		return nil
 	}
@@ -153,10 +248,10 @@ func (c *Controller) besideOrphans(set policySet) error {
 
 // adopt gives a service its policy, when that is another one than it has. One that is new is held until it is
 // stored: an Envoy may have it from an earlier life.
-func (c *Controller) adopt(d policy.Document, o origin, by string) {
+func (c *Controller) adopt(d *policy.Document, by string) *unit {
 	name := d.Policy.Service
 	if c.unreadable[name] != nil {
-		return // to begin anew would send everybody to what the policy's `versions` says
+		return nil // to begin anew would send everybody to what the policy's `versions` says
 	}
 	u := c.units[name]
 	if u == nil {
@@ -164,16 +259,16 @@ func (c *Controller) adopt(d policy.Document, o origin, by string) {
 		c.units[name] = u
 		c.Hub.Hold(name)
 	}
-	u.origin = o
+	u.origin = c.set.origin(d)
 	same := d.Hash == u.state.PolicyHash && !u.state.Orphaned
 	if same && !u.adopted { // the release of canaryd that stored it may have read the text otherwise
 		same = reflect.DeepEqual(d.Policy, u.state.Policy)
 	}
 	if u.removing {
-		return
+		return u
 	}
 	if u.adopted = true; same {
-		return
+		return u
 	}
 	u.text = d.Text
 	c.must(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: by})
@@ -181,6 +276,7 @@ func (c *Controller) adopt(d policy.Document, o origin, by string) {
 		delete(c.units, name)
 		c.unreadable[name] = cmp.Or(u.panicked, errors.New("its policy could not be taken in"))
 	}
+	return u
 }
 
 // WatchFiles reloads when the policy files change.

@@ -71,7 +71,8 @@ func (c *Controller) withdraw(u *unit) {
 		promoted = append(promoted, o.version)
 	}
 	u.shadows = nil
-	u.state, u.stale = rollout.Withdraw(s.state, decided, promoted), true
+	u.state = rollout.Withdraw(s.state, decided, promoted)
+	c.stale[u] = struct{}{}
 	c.rewrite(u, s)
 	log.WithField("versions", promoted).Warn("what was promoted and is not stored is withdrawn")
 }

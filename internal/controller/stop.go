@@ -9,9 +9,11 @@ import (
 // while. A disk that does not answer is waited for: a cut that is not stored may be forgotten, and where the write under
 // way cannot be interrupted the process could not end anyway. A second signal ends it at once.
 func (c *Controller) stop() {
-	for _, u := range c.units {
-		c.age(u)
+	for c.backlog.reading != nil {
+		c.adoptSome()
 	}
+	c.allDurable()
+	c.age(true)
 	c.writer.retryAt = time.Time{}
 	var failing time.Time // since when
 	late := time.After(stopPatience)
@@ -44,6 +46,7 @@ func (c *Controller) awaitWrite(late <-chan time.Time) {
 	select {
 	case r := <-c.writer.done:
 		c.written(r)
+		c.allDurable()
 	case <-late:
 		c.Log.WithField("services", c.unstored()).Error("the disk does not answer: waiting for it, so that what was decided is not forgotten; a second signal ends canaryd at once")
 	case <-again:

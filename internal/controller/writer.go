@@ -16,6 +16,7 @@ const (
 	writeHangs   = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
 	stopPatience = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
+	storedAtOnce = 512              // services whose decisions are
 )
 
 // writer stores what was decided, one transaction at a time, outside the loop.
@@ -26,6 +27,7 @@ type writer struct {
 	since   time.Time   // of the write under way; zero: there is none
 	err     error       // of the last write
 	retryAt time.Time   // after an error
+	under   []*unit     // in that write
 	left    []string    // removed services of which nothing is left
 	doubted []job       // what the write that failed held: a disk may have it all the same
 	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
@@ -53,6 +55,7 @@ type job struct {
 	u        *unit
 	decision uint64 // everything up to this one
 	remove   bool
+	together bool     // it is published with all others that are
 	remains  *remains // with remove
 	reborn   *unit    // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
@@ -77,7 +80,7 @@ type saved struct {
 // write begins the next transaction, when none is under way: decisions first, then evidence.
 func (c *Controller) write(now time.Time) {
 	w := &c.writer
-	if !w.since.IsZero() || now.Before(w.retryAt) {
+	if !w.since.IsZero() || now.Before(w.retryAt) || len(c.backlog.stored) > 0 {
 		return
 	}
 	if len(w.doubted) > 0 {
@@ -89,23 +92,42 @@ func (c *Controller) write(now time.Time) {
 	if len(jobs) == 0 && len(left) == 0 {
 		return
 	}
-	w.since, w.left = now, nil
+	w.since, w.left, w.under = now, nil, make([]*unit, len(jobs))
+	for i := range jobs {
+		w.under[i] = jobs[i].u
+	}
 	go func() { w.done <- save(w.store, c.Hub, jobs, left) }()
 }
 
-// jobs are what is to be stored next.
+// jobs are what is to be stored next: what belongs together, then cuts, then other decisions, then evidence.
 func (c *Controller) jobs() (jobs []job) {
+	take := func(u *unit) {
+		j := c.rebirth(c.leaves(u.job()))
+		_, j.together = c.together[u]
+		jobs = append(jobs, j)
+		for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.stale, c.together} {
+			delete(set, u)
+		}
+	}
+	for u := range c.together {
+		take(u)
+	}
+	for u := range c.cutting {
+		if _, due := c.unsaved[u]; due && len(jobs) < c.atOnce {
+			take(u)
+		}
+	}
 	for u := range c.unsaved {
-		jobs = append(jobs, c.rebirth(c.leaves(u.job())))
-		delete(c.unsaved, u)
-		delete(c.aged, u)
+		if len(jobs) >= c.atOnce {
+			break
+		}
+		take(u)
 	}
 	for u := range c.aged {
 		if len(jobs) >= agedAtOnce {
 			break
 		}
-		jobs = append(jobs, c.rebirth(c.leaves(u.job())))
-		delete(c.aged, u)
+		take(u)
 	}
 	return jobs
 }
@@ -113,7 +135,6 @@ func (c *Controller) jobs() (jobs []job) {
 // job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
 // one that it returned.
 func (u *unit) job() job {
-	u.stale = false
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
 	u.records = slices.DeleteFunc(u.records, (*pending).void)
@@ -215,7 +236,15 @@ func (c *Controller) written(r saved) {
 		c.Log.Info("the state is being stored again")
 	}
 	w.err, w.retryAt = nil, time.Time{}
-	c.durable(r.jobs, now)
+	n := 0
+	for n < len(r.jobs) && r.jobs[n].together {
+		n++
+	}
+	if n > 0 {
+		c.backlog.stored = append(c.backlog.stored, r.jobs[:n])
+	}
+	c.backlog.stored = slices.AppendSeq(c.backlog.stored, slices.Chunk(r.jobs[n:], pieceMost))
+	c.durable(now)
 }
 
 func (c *Controller) notWritten(r saved, now time.Time) {
@@ -230,11 +259,24 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 	for _, j := range r.jobs {
 		j.u.outbox.Failed(now)
 		c.unsaved[j.u] = struct{}{}
+		if j.together {
+			c.together[j.u] = struct{}{}
+		}
+		if _, cuts := c.cutting[j.u]; cuts {
+			c.cutting[j.u] = now
+		}
 	}
 }
 
-// durable takes in what is stored: it may be published, told and answered.
-func (c *Controller) durable(jobs []job, now time.Time) {
+// durable takes in a piece of what is stored: it may be published, told and answered.
+func (c *Controller) durable(now time.Time) {
+	if len(c.backlog.stored) == 0 {
+		return
+	}
+	jobs := c.backlog.stored[0]
+	if c.backlog.stored = c.backlog.stored[1:]; len(c.backlog.stored) == 0 {
+		c.backlog.stored, c.writer.under = nil, nil
+	}
 	var stored []*unit
 	for _, j := range jobs {
 		if j.err != nil {
@@ -254,6 +296,13 @@ func (c *Controller) durable(jobs []job, now time.Time) {
 	c.publish(now, stored...)
 	for _, u := range stored {
 		c.admitDropped(u, now)
+	}
+}
+
+// allDurable takes in all that is stored.
+func (c *Controller) allDurable() {
+	for len(c.backlog.stored) > 0 {
+		c.durable(time.Now())
 	}
 }
 
@@ -278,7 +327,8 @@ func (c *Controller) unwritable(j job, now time.Time) {
 	if j.u.encodes == nil {
 		c.Log.WithError(j.err).WithField("service", j.write.Service).Error("a defect in canaryd: the state cannot be encoded, so its decisions are not stored; cuts still go out")
 	}
-	j.u.encodes, j.u.stale = j.err, true
+	j.u.encodes = j.err
+	c.stale[j.u] = struct{}{}
 	j.u.outbox.Failed(now)
 }
 
@@ -290,6 +340,7 @@ func (c *Controller) firstWrite() {
 	select {
 	case r := <-c.writer.done:
 		c.written(r)
+		c.allDurable()
 	case <-time.After(writeHangs):
 		c.Log.Warn("the disk does not answer: serving what is stored")
 	}

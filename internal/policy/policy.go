@@ -42,6 +42,25 @@ type Route struct {
 // GRPC reports whether the service speaks gRPC.
 func (r *Route) GRPC() bool { return r.Protocol == ProtocolGRPC }
 
+// Places are the listeners and hosts that the service has on canaryd's listeners, on each kind of nodes.
+func (r *Route) Places() []string {
+	if r.Listener == "" {
+		return nil
+	}
+	nodes := r.Nodes
+	if len(nodes) == 0 {
+		nodes = []string{""}
+	}
+	var out []string
+	for _, n := range nodes {
+		out = append(out, n+" "+r.Listener)
+		for _, h := range r.Domains {
+			out = append(out, n+" "+strings.ToLower(h))
+		}
+	}
+	return out
+}
+
 // Testers name the header or the cookie by which testers choose a version, whatever its weight. Its
 // value is the version's name, behind Key and a colon where there is a key.
 type Testers struct {

@@ -1,0 +1,113 @@
+package controller
+
+import (
+	"time"
+
+	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/xds"
+)
+
+// pieceMost is how many services the loop works on before it looks what else there is to do.
+const pieceMost = 64
+
+// backlog is work that concerns many services. It is done a piece at a time, each kind in its order and the kinds in turns:
+// a command, a cut that is due and a write that has ended wait for a piece, whatever came before them.
+type backlog struct {
+	turn     int
+	ready    chan struct{} // closed
+	ticks    queue[*unit]
+	evidence queue[metrics.Evidence]
+	statuses queue[status]
+	findings queue[*finding]
+	stored   queue[[]job] // what is published at once
+	reading  *adoption    // the policies that are being taken in; nil: none are
+}
+
+// status is news of who has a service's table.
+type status struct {
+	u *unit
+	xds.Status
+}
+
+func newBacklog() backlog {
+	b := backlog{ready: make(chan struct{})}
+	close(b.ready)
+	return b
+}
+
+// queue is work of one kind.
+type queue[T any] []T
+
+// some does a piece of it.
+func (q *queue[T]) some(f func(T)) {
+	piece := (*q)[:min(len(*q), pieceMost)]
+	for _, x := range piece {
+		f(x)
+	}
+	if *q = (*q)[len(piece):]; len(*q) == 0 {
+		*q = nil
+	}
+}
+
+// more is a channel that can be read while there is work.
+func (b *backlog) more() <-chan struct{} {
+	if len(b.ticks)+len(b.evidence)+len(b.statuses)+len(b.findings)+len(b.stored) > 0 || b.reading != nil {
+		return b.ready
+	}
+	return nil
+}
+
+// work does a piece of the kind whose turn it is.
+func (c *Controller) work(now time.Time) {
+	for {
+		c.backlog.turn++
+		switch b := &c.backlog; {
+		case b.turn%6 == 0 && len(b.ticks) > 0:
+			c.tickSome(now)
+		case b.turn%6 == 1 && len(b.evidence) > 0:
+			c.observeSome(now)
+		case b.turn%6 == 2 && len(b.statuses) > 0:
+			c.applySome(now)
+		case b.turn%6 == 3 && len(b.findings) > 0:
+			c.useSome()
+		case b.turn%6 == 4 && len(b.stored) > 0:
+			c.durable(now)
+		case b.turn%6 == 5 && b.reading != nil:
+			c.adoptSome()
+		default:
+			continue
+		}
+		return
+	}
+}
+
+// tickSome lets time pass for services with something under judgement.
+func (c *Controller) tickSome(now time.Time) {
+	c.backlog.ticks.some(func(u *unit) {
+		if c.busy[u.state.Policy.Service] == u {
+			c.must(u, rollout.Tick{At: now})
+		}
+	})
+}
+
+func (c *Controller) observeSome(now time.Time) {
+	c.backlog.evidence.some(func(ev metrics.Evidence) { c.observed(ev, now) })
+}
+
+func (c *Controller) applySome(now time.Time) {
+	c.backlog.statuses.some(func(st status) {
+		if c.units[st.Service] == st.u {
+			c.applied(st.u, &st.Status, now)
+		}
+	})
+}
+
+// useSome brings what is named and the state together.
+func (c *Controller) useSome() {
+	c.backlog.findings.some(func(f *finding) {
+		if c.findings.byOrigin[f.origin][f.serviceVersion] == f {
+			c.reconcileOne(f)
+		}
+	})
+}

@@ -1,0 +1,140 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/world"
+)
+
+// However much evidence waits to be looked at, a cut that the disk holds up goes out between two pieces of it.
+func TestACutGoesOutBetweenPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(5 * time.Second)
+		if b.fleet[0].Weights()["v2"] == 0 {
+			t.Fatal("v2 has no weight that could be cut")
+		}
+		defer b.freeze()()
+		time.Sleep(checkpoint + 2*cutPatience) // a write hangs
+		c, begin := b.daemon, time.Now()
+		evs := make([]metrics.Evidence, 1000*pieceMost)
+		for i := range evs {
+			evs[i].Service = "shop"
+		}
+		c.evidence <- evs
+		go func() {
+			_, _, _ = c.Command(t.Context(), "shop", rollout.Commanded{Verb: "abort", Version: "v2", By: "ann"})
+		}()
+		left, out := len(evs), false
+		for !out && left > 0 {
+			if err := c.do(t.Context(), func() { left, out = len(c.backlog.evidence), c.units["shop"].outbox.Early() }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !out || left == 0 || time.Since(begin) > 0 {
+			t.Errorf("out: %v, with %d of %d pieces left, after %s", out, left/pieceMost, len(evs)/pieceMost, time.Since(begin))
+		}
+		time.Sleep(time.Second)
+		if w := b.fleet[0].Weights(); len(w) != 1 || w["v1"] != 10000 {
+			t.Errorf("the Envoy serves %v", w)
+		}
+	})
+}
+
+// A reload of many services is taken in in pieces, and is done when all of it is stored; where one document is wrong
+// nothing is taken in.
+func TestAReloadOfManyIsAllOrNothing(t *testing.T) {
+	const n = 5 * pieceMost
+	many := func(hold, last string) string {
+		var s strings.Builder
+		for i := range n {
+			fmt.Fprintf(&s, "---\nservice: s%d\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\nramp: {hold: %s}\n", i, hold)
+		}
+		return s.String() + last
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, many("1m", ""), 0, world.Traffic{})
+		holds := func() (list []string) {
+			if err := b.daemon.do(t.Context(), func() {
+				for _, u := range b.daemon.units {
+					if h := fmt.Sprintf("%s unstored=%v orphaned=%v", u.state.Policy.Ramp.Hold, u.outbox.Unstored(), u.state.Orphaned); !slices.Contains(list, h) {
+						list = append(list, h)
+					}
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return list
+		}
+		b.write(many("2m", "---\nservice: shop\nramp: {hold: soon}\n"))
+		if err := b.daemon.Reload(t.Context(), "ann"); err == nil {
+			t.Error("a wrong document was reloaded")
+		}
+		if got := holds(); !slices.Equal(got, []string{"1m unstored=false orphaned=false"}) {
+			t.Errorf("after a reload that failed: %v", got)
+		}
+		b.write(many("3m", ""))
+		if err := b.daemon.Reload(t.Context(), "ann"); err != nil {
+			t.Error(err)
+		}
+		if got := holds(); !slices.Equal(got, []string{"3m unstored=false orphaned=false"}) {
+			t.Errorf("after a reload: %v", got)
+		}
+		b.write("service: shop\n")
+		if err := b.daemon.Reload(t.Context(), "ann"); err != nil {
+			t.Error(err)
+		}
+		if got := holds(); len(got) != 2 || !slices.Contains(got, "3m unstored=false orphaned=true") {
+			t.Errorf("after their policies are gone: %v", got)
+		}
+	})
+}
+
+// A service that leaves a listener or a host, and the one that has it from then on, are taken in at once; nobody else is.
+func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
+	read := func(route ...string) (docs queue[*policy.Document]) {
+		for i, r := range route {
+			ds, fs := policy.Parse("all.yml", fmt.Appendf(nil, "service: s%d\nroute: {%s}\n", i, r))
+			if len(fs) > 0 {
+				t.Fatal(fs)
+			}
+			docs = append(docs, &ds[0])
+		}
+		return docs
+	}
+	c := &Controller{units: map[string]*unit{}}
+	for _, d := range read(`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`, `listener: "0.0.0.0:81", domains: [c]`, `domains: [d]`, `listener: "0.0.0.0:80", domains: [e], nodes: [x]`) {
+		c.units[d.Policy.Service] = newUnit(rollout.State{Policy: d.Policy})
+	}
+	for _, x := range []struct {
+		why      string
+		routes   []string
+		together []string
+	}{
+		{"nothing moves", []string{`listener: "0.0.0.0:80", domains: [a], timeout: 3s`, `listener: "0.0.0.0:80", domains: [b], timeout: 3s`}, nil},
+		{"a host moves", []string{`listener: "0.0.0.0:80", domains: [A1]`, `listener: "0.0.0.0:80", domains: [b, A]`, `listener: "0.0.0.0:81", domains: [c], timeout: 3s`}, []string{"s0", "s1"}},
+		{"a listener moves to a new service", []string{`listener: "0.0.0.0:80", domains: [a], timeout: 3s`, `listener: "0.0.0.0:80", domains: [b]`, `domains: [c]`, `domains: [d]`, `domains: [e]`, `listener: "0.0.0.0:81", domains: [f]`}, []string{"s2", "s5"}},
+		{"a listener is left, and nobody joins it", []string{`listener: "0.0.0.0:80", domains: [a]`, `domains: [b]`}, nil},
+		{"another service has it on those nodes", []string{`listener: "0.0.0.0:80", domains: [a], nodes: [x]`, `listener: "0.0.0.0:80", domains: [b]`, `domains: [c]`, `domains: [d]`, `listener: "0.0.0.0:80", domains: [e], nodes: [y]`}, []string{"s0", "s4"}},
+	} {
+		a := &adoption{docs: read(x.routes...)}
+		c.groupMoves(a)
+		var got []string
+		for _, d := range a.together {
+			got = append(got, d.Policy.Service)
+		}
+		if !slices.Equal(got, x.together) || len(got)+len(a.docs) != len(x.routes) {
+			t.Errorf("%s: %v are taken in at once, %d others: want %v", x.why, got, len(a.docs), x.together)
+		}
+	}
+}
