@@ -112,6 +112,8 @@ const (
 	ageGrace = time.Second
 	// idleAfter is how long a connection may take for its handshake, or be without a stream.
 	idleAfter = 30 * time.Second
+	// readBytes has room for what an Envoy says as a rule. What is longer is read past it.
+	readBytes = 4 << 10
 )
 
 // NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
@@ -126,6 +128,7 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.StreamInterceptor(entrance{h}.stream),
 		grpc.MaxRecvMsgSize(limits.RequestBytes),
+		grpc.ReadBufferSize(readBytes), // of each connection, for as long as it lasts
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second,
 			MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: ageGrace, MaxConnectionIdle: idleAfter}),
