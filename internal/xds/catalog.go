@@ -21,7 +21,7 @@ func newCatalog() *Catalog {
 }
 
 // visible is the resource as far as a node may have it.
-func (c *Catalog) visible(r Ref, n Node) *Resource {
+func (c *Catalog) visible(r Ref, n *Node) *Resource {
 	res := c.resources[r]
 	if res == nil || !res.visible(n.Cluster) || !n.sees(res.services...) {
 		return nil

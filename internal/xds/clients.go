@@ -43,14 +43,12 @@ type clients struct {
 
 // client is one client's stream.
 type client struct {
-	ctx    context.Context // of its stream: who it is
-	id     uint64
-	node   Node
+	*stream
+	ctx    context.Context               // of its stream: who it is
 	heard  bool                          // its first request
 	routes map[string]struct{}           // asked for
 	asked  map[string]int                // names, by type
 	sent   map[string]map[string]Content // nonce, service: unanswered
-	booked map[string]struct{}           // services whose book may know the stream
 }
 
 func newClients(h *Hub) *clients {
@@ -187,10 +185,10 @@ func (c *clients) serve(ss grpc.ServerStream) error {
 
 // OnStreamOpen implements the server's callbacks.
 func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
-	cl := &client{ctx: ctx, node: Node{Peer: peerOf(ctx), Client: true}, routes: map[string]struct{}{}, asked: map[string]int{},
-		sent: map[string]map[string]Content{}, booked: map[string]struct{}{}}
+	cl := &client{ctx: ctx, routes: map[string]struct{}{}, asked: map[string]int{},
+		sent: map[string]map[string]Content{}}
 	c.hub.mu.Lock()
-	cl.id = c.hub.connect(cl.node)
+	cl.stream = c.hub.connect(Node{Peer: peerOf(ctx), Client: true})
 	c.hub.mu.Unlock()
 	c.mu.Lock()
 	c.streams[id] = cl
@@ -207,9 +205,9 @@ func (c *clients) OnStreamClosed(id int64, _ *core.Node) {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
 	for _, names := range cl.asked {
-		cl.node.line.asks(-names)
+		cl.line.asks(-names)
 	}
-	c.hub.disconnect(cl.id, cl.node, cl.booked)
+	c.hub.disconnect(cl.stream)
 }
 
 func (c *clients) stream(id int64) *client {
@@ -246,16 +244,16 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 // refuses says why a request ends its stream.
 func (c *clients) refuses(cl *client, req *discovery.DiscoveryRequest) error {
 	if c.caches[req.GetTypeUrl()] == nil {
-		c.hub.refuseType(cl.node, req.GetTypeUrl())
+		c.hub.refuseType(cl.Node, req.GetTypeUrl())
 		return status.Errorf(codes.InvalidArgument, "type %q is not served", bounded(req.GetTypeUrl(), nameBytes))
 	}
-	return c.hub.tooLong(cl.node, req.GetResourceNames(), nil)
+	return c.hub.tooLong(cl.Node, req.GetResourceNames(), nil)
 }
 
 // counts the names that a client asks for now.
 func (cl *client) counts(h *Hub, req *discovery.DiscoveryRequest) error {
 	more := len(req.GetResourceNames()) - cl.asked[req.GetTypeUrl()]
-	if err := h.mayAsk(cl.node, more); err != nil {
+	if err := h.mayAsk(cl.Node, more); err != nil {
 		return err
 	}
 	cl.asked[req.GetTypeUrl()] += more
@@ -264,10 +262,9 @@ func (cl *client) counts(h *Hub, req *discovery.DiscoveryRequest) error {
 
 // hears takes in who a client is.
 func (c *clients) hears(cl *client, said *core.Node) {
-	cl.heard, cl.node = true, admitted(cl.ctx, said)
-	cl.node.Client = true
-	c.hub.peers[cl.id] = peering{cl.node, c.hub.peers[cl.id].since}
-	c.hub.speaks(cl.id, cl.node, clientSpeaker{c.hub, cl})
+	cl.heard, cl.Node = true, admitted(cl.ctx, said)
+	cl.Client = true
+	c.hub.speaks(cl.stream, clientSpeaker{c.hub, cl})
 }
 
 // admits leaves out of a request what its client may not see.
@@ -277,7 +274,7 @@ func (cl *client) admits(req *discovery.DiscoveryRequest) {
 		if !ok {
 			id.Service = name
 		}
-		return !cl.node.sees(id.Service)
+		return !cl.sees(id.Service)
 	})
 }
 
@@ -292,7 +289,7 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 	d, why := req.GetErrorDetail(), ""
 	if d != nil {
 		h.nacks[shortType(TypeRoute)]++
-		why = h.refusal(cl.node, d.GetMessage())
+		why = h.refusal(cl.Node, d.GetMessage())
 	}
 	for name, content := range sent {
 		s := h.services[name]
@@ -302,10 +299,10 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 		r, present := Ref{TypeRoute, name}, s.edition.view != nil && s.edition.view.version == content.Version
 		switch {
 		case d == nil:
-			s.force.Accept(cl.id, content, present, h.now())
-			s.force.Took(cl.id, r, content.Version, h.now())
+			s.force.Accept(cl.stream, content, present, h.now())
+			s.force.Took(cl.stream, r, content.Version, h.now())
 		case present:
-			s.force.Refuse(cl.id, cl.node, r, content.Version, why, h.now())
+			s.force.Refuse(cl.stream, r, content.Version, why, h.now())
 		}
 		h.changes(name)
 	}
@@ -319,7 +316,7 @@ func (c *clients) asks(cl *client, names []string) {
 		}
 		delete(cl.routes, name)
 		if s := c.hub.services[name]; s != nil {
-			s.force.Drop(cl.id)
+			s.force.Drop(cl.stream)
 			c.hub.changes(name)
 		}
 	}
@@ -335,8 +332,7 @@ func (c *clients) asks(cl *client, names []string) {
 }
 
 func (c *clients) joins(cl *client, name string, s *service) {
-	cl.booked[name] = struct{}{}
-	s.force.Join(cl.id, cl.node, Content{}, c.hub.now())
+	s.force.Join(cl.stream, Content{}, c.hub.now())
 	c.hub.changes(name)
 }
 
@@ -365,7 +361,7 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 		for name := range cl.routes {
 			if s := h.services[name]; s != nil && s.edition.view != nil && s.edition.view.version == version {
 				sent[name] = s.wanted().Clients
-				s.force.Sent(cl.id, version, h.now())
+				s.force.Sent(cl.stream, version, h.now())
 			}
 		}
 	}

@@ -13,26 +13,25 @@ import (
 // What happens on streams, booked in the services' books; and what the books say.
 
 // connect numbers a new stream.
-func (h *Hub) connect(n Node) uint64 {
+func (h *Hub) connect(n Node) *stream {
 	h.opened++
-	h.peers[h.opened] = peering{n, h.now()}
-	return h.opened
+	s := &stream{Node: n, id: h.opened, since: h.now()}
+	h.peers[s.id] = s
+	return s
 }
 
 // disconnect books the end of a stream in the books that may know it.
-func (h *Hub) disconnect(id uint64, n Node, booked map[string]struct{}) {
-	delete(h.peers, id)
-	h.falls(id, n)
-	for name := range booked {
-		if s := h.services[name]; s != nil {
-			s.force.Leave(id, h.now())
-			h.changes(name)
-		}
-		if p := h.parting[name]; p != nil {
-			p.force.Leave(id, h.now())
-		}
+func (h *Hub) disconnect(s *stream) {
+	now := h.now()
+	delete(h.peers, s.id)
+	h.falls(s)
+	books := s.books
+	s.books = nil // who is gone is in the books, and need not know them
+	for _, f := range books {
+		f.Leave(s, now)
+		h.changes(f.service)
 	}
-	h.left[n.ID] = h.now()
+	h.left[s.ID] = now
 }
 
 // join books everybody who asked for a route before there was one, or before they were admitted.
@@ -46,7 +45,7 @@ func (h *Hub) join(name string, svc *service) {
 
 // joins books that a stream asks for a service's route, and what it has of it.
 func (h *Hub) joins(s *session, name string, svc *service) {
-	if !s.node.sees(name) {
+	if !s.sees(name) {
 		return
 	}
 	var has Content
@@ -57,10 +56,9 @@ func (h *Hub) joins(s *session, name string, svc *service) {
 	case it != nil && it.left != nil: // of the service's earlier life
 		has = Content{it.left.Version, it.left.slots}
 	}
-	s.booked[name] = struct{}{}
-	svc.force.Join(s.id, s.node, has, h.now())
+	svc.force.Join(s.stream, has, h.now())
 	if it != nil && it.sent != nil {
-		svc.force.Sent(s.id, it.sent.Version, h.now())
+		svc.force.Sent(s.stream, it.sent.Version, h.now())
 	}
 	h.changes(name)
 }
@@ -68,16 +66,17 @@ func (h *Hub) joins(s *session, name string, svc *service) {
 // dropped books that a stream wants a route no longer.
 func (h *Hub) dropped(s *session, name string) {
 	if svc := h.services[name]; svc != nil {
-		svc.force.Drop(s.id)
+		svc.force.Drop(s.stream)
 		h.changes(name)
 	}
 }
 
 // sent books what goes out.
 func (h *Hub) sent(s *session, r reply) {
+	at := h.now()
 	for _, p := range r.parcels {
 		if svc := h.services[p.ref.Name]; r.typ == TypeRoute && svc != nil && p.res != nil {
-			svc.force.Sent(s.id, p.res.Version, h.now())
+			svc.force.Sent(s.stream, p.res.Version, at)
 		}
 	}
 	for ref, why := range r.unfit {
@@ -86,17 +85,17 @@ func (h *Hub) sent(s *session, r reply) {
 }
 
 // accepted books an ACK.
-func (h *Hub) accepted(s *session, p parcel) {
+func (h *Hub) accepted(s *session, p parcel, at time.Time) {
 	if p.res == nil {
 		h.remaining(serviceOf(p.ref)) // before its connection may end
 		return
 	}
 	if f := h.cat.routes[p.ref.Name]; p.ref.Type == TypeRoute && f != nil {
-		h.services[p.ref.Name].force.Accept(s.id, Content{p.res.Version, p.res.slots}, f.present(p.res.Version), h.now())
+		h.services[p.ref.Name].force.Accept(s.stream, Content{p.res.Version, p.res.slots}, f.present(p.res.Version), at)
 	}
 	for _, name := range p.res.services {
 		if svc := h.services[name]; svc != nil {
-			svc.force.Took(s.id, p.ref, p.res.Version, h.now())
+			svc.force.Took(s.stream, p.ref, p.res.Version, at)
 			h.changes(name)
 		}
 	}
@@ -111,9 +110,8 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 		return
 	}
 	for _, name := range res.services {
-		if svc := h.services[name]; svc != nil && s.node.sees(name) {
-			s.booked[name] = struct{}{}
-			svc.force.Refuse(s.id, s.node, p.ref, res.Version, why, h.now())
+		if svc := h.services[name]; svc != nil && s.sees(name) {
+			svc.force.Refuse(s.stream, p.ref, res.Version, why, h.now())
 			h.changes(name)
 		}
 	}
@@ -149,7 +147,7 @@ func (h *Hub) restarted(node string) {
 	}
 	delete(h.left, node)
 	for name, s := range h.services {
-		if len(s.force.nodes[node]) > 0 {
+		if len(s.force.of(node)) > 0 {
 			s.force.Restarted(node)
 			s.restarted = append(s.restarted, node)
 			h.changes(name)
@@ -208,21 +206,21 @@ func (h *Hub) Envoys() []Envoy {
 		return found[key]
 	}
 	for _, p := range h.peers {
-		if !p.node.Diagnostic && p.node.ID != "" {
-			of(p.node, true, p.since)
+		if !p.Diagnostic && p.ID != "" {
+			of(p.Node, true, p.since)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.services)) {
 		f := h.services[name].force
-		for m := range f.all() {
-			if !m.doubted {
-				of(m.node, m.stream != 0, m.since).add(name, f.nodeStatus(m))
+		for _, m := range f.members {
+			if !m.isDoubted() {
+				of(m.who.Node, !m.isGone(), m.since()).add(name, f.nodeStatus(m))
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.parting)) {
-		for m := range h.parting[name].force.all() {
-			of(m.node, m.stream != 0, m.since).add(name, h.parting[name].force.nodeStatus(m))
+		for _, m := range h.parting[name].force.members {
+			of(m.who.Node, !m.isGone(), m.since()).add(name, h.parting[name].force.nodeStatus(m))
 		}
 	}
 	var out []Envoy
@@ -266,8 +264,7 @@ func (h *Hub) Figures() Figures {
 	f := Figures{Streams: len(h.peers), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}}
 	f.Refused, f.Mismatch = h.refusals.figures()
 	for name, s := range h.services {
-		st := s.force.Status(name)
-		f.Unapplied[name] = len(st.Nodes) - st.Counts.Gone
+		f.Unapplied[name] = s.force.unapplied()
 	}
 	return f
 }

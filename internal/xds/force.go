@@ -2,9 +2,9 @@ package xds
 
 import (
 	"cmp"
-	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -52,31 +52,55 @@ type Wanted struct {
 // Force is the book of one service: which node has which table, and which refuses what. It is kept by
 // node, not by stream, so an Envoy that loses its connection is not forgotten. Moments come in; nothing
 // here knows a clock, a mutex or a connection.
+//
+// Ten thousand Envoys may be in the books of a thousand services each. So one that is at rest costs a few words, and
+// neither a tick nor a question about who is not at rest looks at it.
 type Force struct {
+	service     string
 	ForgetAfter time.Duration // until a node that is gone is forgotten
 
-	want    Wanted
-	nodes   map[string][]*member // by node.id; more than one where Envoys share it
-	streams map[uint64]*member   // by the live streams
-	notes   []Note
+	want            Wanted
+	envoys, clients *Content  // of want
+	members         []*member // by node.id; more than one where Envoys share it, in the order of their coming
+	restless        map[*member]struct{}
+	notes           []Note
+}
+
+// stream is one ADS stream, as the books know it.
+type stream struct {
+	Node
+	id    uint64 // they are numbered as they come
+	since time.Time
+	last  *moments // that were made of it: most of its members share them
+	books []*Force // that know it
 }
 
 // member is one Envoy of the book.
 type member struct {
-	node     Node
-	stream   uint64    // 0: gone
-	since    time.Time // beginning of that stream, or the end of the last one
+	who      *stream  // the last one, where it is gone
+	accepted *Content // what it serves
+	when     *moments // never changed: it may be shared
+	*unrest           // nil: it is at rest. It was sent and serves what is wanted, and nothing else is known of it
+}
+
+// moments are of what was heard of a member.
+type moments struct {
+	served time.Time // since when it serves these slots
+	heard  time.Time // its last ACK or NACK
+	used   time.Time // its last report of requests at what an older table may name; its first connection is as good. Zero: before heard
+}
+
+// unrest is what there is to be known of a member that is not at rest.
+type unrest struct {
+	gone     bool
+	left     time.Time // when it went
 	doubted  bool      // the older stream of a node that came back (see seat.go): counts for nothing
-	accepted Content   // what it serves
-	served   time.Time // since when it serves these slots
-	asked    bool      // for the route, on that stream
+	asked    bool      // for the route, on its stream
 	sent     string    // version of the route last sent and not refused
 	behind   time.Time // since when it is waited for; zero: it is not
 	waited   time.Duration
 	lagging  bool
-	heard    time.Time // its last ACK or NACK
-	used     time.Time // its last report of requests at what an older table may name; its first connection is as good
-	silent   bool      // it lags, and neither was for so long that nothing waits for it any more
+	silent   bool // it lags, and neither was heard of for so long that nothing waits for it any more
 	refusals map[Ref]refusal
 	held     map[string]time.Duration // canary: how long it was held up
 	charged  time.Time                // until when that is counted
@@ -92,23 +116,29 @@ type refusal struct {
 type Note struct{ Node, Text string }
 
 // NewForce makes an empty book.
-func NewForce(forgetAfter time.Duration) *Force {
-	return &Force{ForgetAfter: forgetAfter, nodes: map[string][]*member{}, streams: map[uint64]*member{}}
+func NewForce(service string, forgetAfter time.Duration) *Force {
+	return &Force{service: service, ForgetAfter: forgetAfter, envoys: &Content{}, clients: &Content{}, restless: map[*member]struct{}{}}
 }
 
 // Want replaces the table that everybody is to have.
 func (f *Force) Want(w Wanted, at time.Time) {
-	for m := range f.all() {
+	for m := range f.restless {
 		f.charge(m, at)
 	}
-	f.want = w
-	for m := range f.all() {
-		if !f.admits(m.node) && !m.restored() {
+	envoys, clients := f.share(w.Envoys), f.share(w.Clients)
+	if f.envoys != envoys || f.clients != clients || !slices.Equal(f.want.Nodes, w.Nodes) {
+		for _, m := range f.members {
+			f.stir(m)
+		}
+	}
+	f.want, f.envoys, f.clients = w, envoys, clients
+	for m := range maps.Clone(f.restless) {
+		if !f.admits(m.who.Node) && !m.restored() {
 			f.remove(m)
 			continue
 		}
 		maps.DeleteFunc(m.held, func(v string, _ time.Duration) bool { return !slices.Contains(f.rollouts(), v) })
-		if want := f.wanted(m); m.stream != 0 && m.accepted.is(want.Version) {
+		if want := f.wanted(m); !m.gone && m.accepted.is(want.Version) {
 			m.accepted = want // a version that was brought along is known now; who is away may only have been sent it
 		}
 		f.settle(m, at)
@@ -118,7 +148,7 @@ func (f *Force) Want(w Wanted, at time.Time) {
 // Changed says that another content of a resource is wanted, or that somebody asks for another try: nobody
 // has refused that yet.
 func (f *Force) Changed(r Ref, at time.Time) {
-	for m := range f.all() {
+	for m := range f.restless {
 		if _, refused := m.refusals[r]; refused {
 			f.charge(m, at)
 			delete(m.refusals, r)
@@ -128,55 +158,60 @@ func (f *Force) Changed(r Ref, at time.Time) {
 }
 
 // Join books a stream that asks for the route. has is what it brought along; none: it is a new process.
-func (f *Force) Join(stream uint64, n Node, has Content, at time.Time) {
-	if !f.admits(n) {
+func (f *Force) Join(s *stream, has Content, at time.Time) {
+	if !f.admits(s.Node) {
 		return
 	}
-	m := f.attach(stream, n, at)
+	m := f.attach(s, at)
 	if m.asked {
+		f.rest(m)
 		return
 	}
 	m.asked = true
 	if has.Version == "" {
-		maps.DeleteFunc(m.refusals, func(_ Ref, r refusal) bool { return r.since.Before(m.since) })
+		maps.DeleteFunc(m.refusals, func(_ Ref, r refusal) bool { return r.since.Before(s.since) })
 		m.lagging, m.waited = false, 0
 	}
 	if !m.accepted.is(has.Version) {
-		m.serves(has, at)
+		f.serves(m, has, at)
 	}
 	if m.lastSign().IsZero() { // later connections do not count: canaryd ends them itself
-		m.used = at
+		m.at(func(t *moments) { t.used = at })
 	}
 	m.sent = has.Version
 	f.settle(m, at)
 }
 
 // Sent books a route that is on its way.
-func (f *Force) Sent(stream uint64, version string, at time.Time) {
-	if m := f.streams[stream]; m != nil {
-		m.sent = version
+func (f *Force) Sent(s *stream, version string, at time.Time) {
+	if m := f.find(s); m != nil {
+		f.stir(m).sent = version
 		f.settle(m, at)
 	}
 }
 
 // Accept books that a route is in force on a stream's node; present says that it is a form of the present
 // table.
-func (f *Force) Accept(stream uint64, c Content, present bool, at time.Time) {
-	m := f.heard(stream, at)
+func (f *Force) Accept(s *stream, c Content, present bool, at time.Time) {
+	m := f.heard(s, at)
 	if m == nil {
 		return
 	}
 	f.charge(m, at)
-	m.serves(c, at)
+	f.serves(m, c, at)
 	m.behind, m.waited = time.Time{}, 0
 	m.lagging = m.lagging && !present
 	f.settle(m, at)
 }
 
 // Took books that a content was accepted which the stream's node may have refused before.
-func (f *Force) Took(stream uint64, r Ref, version string, at time.Time) {
-	m := f.heard(stream, at)
-	if m == nil || len(m.refusals) == 0 {
+func (f *Force) Took(s *stream, r Ref, version string, at time.Time) {
+	m := f.heard(s, at)
+	if m == nil {
+		return
+	}
+	if len(m.refusals) == 0 {
+		f.rest(m)
 		return
 	}
 	f.charge(m, at)
@@ -189,16 +224,19 @@ func (f *Force) Took(stream uint64, r Ref, version string, at time.Time) {
 
 // Refuse books a NACK of something present. Who refuses the listener never asks for the route, so the
 // stream may be new to the book.
-func (f *Force) Refuse(stream uint64, n Node, r Ref, version, why string, at time.Time) {
-	if !f.admits(n) {
+func (f *Force) Refuse(s *stream, r Ref, version, why string, at time.Time) {
+	if !f.admits(s.Node) {
 		return
 	}
-	f.attach(stream, n, at)
-	m := f.heard(stream, at)
+	f.attach(s, at)
+	m := f.heard(s, at)
 	f.charge(m, at)
 	since := at
 	if old, ok := m.refusals[r]; ok && sameVersion(old.version, version) {
 		since = old.since
+	}
+	if m.refusals == nil {
+		m.refusals = map[Ref]refusal{}
 	}
 	m.refusals[r] = refusal{version, why, since}
 	if r.Type == TypeRoute {
@@ -207,21 +245,29 @@ func (f *Force) Refuse(stream uint64, n Node, r Ref, version, why string, at tim
 	f.settle(m, at)
 }
 
+// Used books that a node reports requests at what an older table may name.
+func (f *Force) Used(s *stream, at time.Time) {
+	if m := f.find(s); m != nil {
+		m.at(func(t *moments) { t.used = at })
+	}
+}
+
 // Drop books that a stream wants the route no longer.
-func (f *Force) Drop(stream uint64) {
-	if m := f.streams[stream]; m != nil {
+func (f *Force) Drop(s *stream) {
+	if m := f.find(s); m != nil {
 		f.remove(m)
 	}
 }
 
 // Leave books the end of a stream: whoever had a route still serves it, and who was sent its first one may.
-func (f *Force) Leave(stream uint64, at time.Time) {
-	m := f.streams[stream]
+func (f *Force) Leave(s *stream, at time.Time) {
+	m := f.find(s)
 	if m == nil {
 		return
 	}
+	f.stir(m)
 	f.charge(m, at)
-	m.accepted.Version = cmp.Or(m.accepted.Version, m.sent)
+	m.mayServe()
 	if m.doubted || m.accepted.Version == "" {
 		f.remove(m)
 		return
@@ -229,14 +275,20 @@ func (f *Force) Leave(stream uint64, at time.Time) {
 	if !m.behind.IsZero() {
 		m.waited, m.behind = m.waited+at.Sub(m.behind), time.Time{}
 	}
-	delete(f.streams, stream)
-	m.stream, m.since = 0, at
+	m.gone, m.left = true, at
+}
+
+// mayServe takes who was sent its first route to serve it.
+func (m *member) mayServe() {
+	if m.accepted.Version == "" && m.sent != "" {
+		m.accepted = &Content{m.sent, m.accepted.Slots}
+	}
 }
 
 // Restarted books that a node's process is a new one: what it had before it was gone, nobody serves.
 func (f *Force) Restarted(id string) {
-	for _, m := range slices.Clone(f.nodes[id]) {
-		if m.stream == 0 {
+	for _, m := range slices.Clone(f.of(id)) {
+		if m.isGone() {
 			f.remove(m)
 		}
 	}
@@ -245,14 +297,14 @@ func (f *Force) Restarted(id string) {
 // Forget ends all waiting for a node: one that is gone is forgotten, one that is connected and does not have
 // the present table counts as new until it accepts something. It reports whether the node was known.
 func (f *Force) Forget(id string) bool {
-	known := len(f.nodes[id]) > 0
+	known := len(f.of(id)) > 0
 	f.Restarted(id)
-	for _, m := range f.nodes[id] {
+	for _, m := range f.of(id) {
 		if f.standing(m) == Applied {
 			continue
 		}
-		m.accepted, m.lagging, m.behind, m.waited = Content{}, false, time.Time{}, 0
-		m.refusals, m.held = map[Ref]refusal{}, map[string]time.Duration{}
+		m.accepted, m.lagging, m.behind, m.waited = &Content{}, false, time.Time{}, 0
+		m.refusals, m.held = nil, nil
 	}
 	return known
 }
@@ -260,12 +312,12 @@ func (f *Force) Forget(id string) bool {
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {
-	for m := range f.all() {
+	for m := range f.restless {
 		f.charge(m, at)
 		switch standing := f.standing(m); {
 		case m.doubted:
 			f.believe(m, at)
-		case standing == Gone && at.Sub(m.since) >= f.ForgetAfter:
+		case standing == Gone && at.Sub(m.left) >= f.ForgetAfter:
 			f.remove(m)
 		case standing == Behind && m.waited+at.Sub(m.behind) >= LaggingAfter:
 			f.lag(m, "neither accepts nor refuses the route: weights wait for it no longer")
@@ -289,18 +341,18 @@ func (f *Force) TakeNotes() []Note {
 }
 
 // Served is what whoever has some streams serves. It is not ok where they differ, or where nothing is known.
-func (f *Force) Served(streams []uint64) (served Served, ok bool) {
-	for _, id := range streams {
-		m := f.streams[id]
-		if m == nil || m.doubted && len(streams) > 1 {
+func (f *Force) Served(streams []*stream) (served Served, ok bool) {
+	for _, s := range streams {
+		m := f.find(s)
+		if m == nil || m.isDoubted() && len(streams) > 1 {
 			continue
 		}
 		if ok && !slices.Equal(served.Slots, m.accepted.Slots) {
 			return Served{}, false
 		}
 		served.Slots, ok = m.accepted.Slots, true
-		if m.served.After(served.Since) {
-			served.Since = m.served
+		if m.when.served.After(served.Since) {
+			served.Since = m.when.served
 		}
 	}
 	return served, ok && len(served.Slots) > 0
@@ -309,36 +361,60 @@ func (f *Force) Served(streams []uint64) (served Served, ok bool) {
 // used are the versions of routes that somebody serves, or is about to.
 func (f *Force) used() map[string]struct{} {
 	out := map[string]struct{}{}
-	for m := range f.all() {
-		out[m.accepted.Version], out[m.sent] = struct{}{}, struct{}{}
+	for _, m := range f.members {
+		out[m.accepted.Version] = struct{}{}
+		if m.unrest != nil {
+			out[m.sent] = struct{}{}
+		}
 	}
 	return out
 }
 
 // remembers reports whether a node refused a content on an earlier connection of the same process.
 func (f *Force) remembers(n Node, r Ref, version string) bool {
-	return slices.ContainsFunc(f.nodes[n.ID], func(m *member) bool {
+	return slices.ContainsFunc(f.of(n.ID), func(m *member) bool {
+		if m.unrest == nil {
+			return false
+		}
 		old, ok := m.refusals[r]
-		return ok && m.node.Build == n.Build && sameVersion(old.version, version)
+		return ok && m.who.Build == n.Build && sameVersion(old.version, version)
 	})
 }
 
 // refusing are the streams that refuse something, by what it is.
 func (f *Force) refusing() map[Ref][]uint64 {
 	out := map[Ref][]uint64{}
-	for m := range f.all() {
+	for m := range f.restless {
 		for r := range m.refusals {
-			if m.stream != 0 {
-				out[r] = append(out[r], m.stream)
+			if !m.gone {
+				out[r] = append(out[r], m.who.id)
 			}
 		}
 	}
 	return out
 }
 
+// unapplied counts who is connected and does not have the table, or refuses something.
+func (f *Force) unapplied() (n int) {
+	for m := range f.restless {
+		if !m.doubted && f.shows(m) && !m.gone {
+			n++
+		}
+	}
+	return n
+}
+
+// shows reports whether a member is worth a line of the status.
+func (f *Force) shows(m *member) bool {
+	standing := f.standing(m)
+	return standing != Applied && standing != Joining || m.unrest != nil && len(m.refusals) > 0
+}
+
 func (f *Force) standing(m *member) Standing {
 	switch {
-	case m.stream == 0:
+	case m.unrest == nil:
+		return Applied
+	case m.gone:
 		return Gone
 	case m.accepted.Version == "":
 		return Joining
@@ -358,29 +434,47 @@ func (f *Force) settled(m *member) bool {
 	return m.accepted.is(want) && sameVersion(m.sent, want)
 }
 
-func (f *Force) wanted(m *member) Content {
-	if m.node.Client {
-		return f.want.Clients
+func (f *Force) wanted(m *member) *Content {
+	if m.who.Client {
+		return f.clients
 	}
-	return f.want.Envoys
+	return f.envoys
 }
 
 // settle begins or ends to wait for a member.
 func (f *Force) settle(m *member, at time.Time) {
 	switch {
-	case m.stream == 0:
+	case m.gone:
 	case len(m.refusals) > 0 || m.accepted.Version == "":
 		m.behind, m.waited = time.Time{}, 0
 	case f.settled(m):
 		m.behind, m.waited, m.lagging = time.Time{}, 0, false
+		f.rest(m)
 	case m.behind.IsZero():
 		m.behind = at
 	}
 }
 
+// rest lets a member rest where there is nothing more to be known of it.
+func (f *Force) rest(m *member) {
+	if m.asked && !m.gone && !m.doubted && !m.lagging && !m.silent && m.behind.IsZero() && len(m.refusals)+len(m.held) == 0 && m.accepted == f.wanted(m) && f.settled(m) {
+		m.unrest = nil
+		delete(f.restless, m)
+	}
+}
+
+// stir ends the rest of a member: something is about to happen to it.
+func (f *Force) stir(m *member) *member {
+	if m.unrest == nil {
+		m.unrest = &unrest{asked: true, sent: m.accepted.Version}
+		f.restless[m] = struct{}{}
+	}
+	return m
+}
+
 func (f *Force) lag(m *member, why string) {
 	m.lagging, m.behind, m.waited = true, time.Time{}, 0
-	f.notes = append(f.notes, Note{m.node.ID, "Envoy " + m.node.ID + " " + why})
+	f.notes = append(f.notes, Note{m.who.ID, "Envoy " + m.who.ID + " " + why})
 }
 
 // rollouts are what a refusal may hold up: the canaries, or with none of them whatever is changed next.
@@ -394,6 +488,9 @@ func (f *Force) rollouts() []string {
 // charge counts the time since it was last called against the rollouts that a member's refusals held up.
 func (f *Force) charge(m *member, at time.Time) {
 	if f.standing(m) == Refused && !m.doubted {
+		if m.held == nil {
+			m.held = map[string]time.Duration{}
+		}
 		for _, v := range f.rollouts() {
 			m.held[v] += at.Sub(m.charged)
 		}
@@ -410,46 +507,100 @@ func (f *Force) admits(n Node) bool {
 }
 
 // heard notes that a stream speaks.
-func (f *Force) heard(stream uint64, at time.Time) *member {
-	m := f.streams[stream]
-	if m != nil {
-		m.heard = at
-		f.believe(m, at)
+func (f *Force) heard(s *stream, at time.Time) *member {
+	m := f.find(s)
+	if m == nil {
+		return nil
 	}
+	m.at(func(t *moments) { t.heard = at })
+	f.believe(f.stir(m), at)
+	return f.stir(m)
+}
+
+// at notes another moment. A stream that accepts a hundred routes at once has one of all.
+func (m *member) at(note func(*moments)) {
+	now := *m.when
+	if note(&now); !now.used.After(now.heard) {
+		now.used = time.Time{}
+	}
+	if m.who.last == nil || *m.who.last != now {
+		m.who.last = &now
+	}
+	m.when = m.who.last
+}
+
+// isGone reports whether a member has no stream.
+func (m *member) isGone() bool { return m.unrest != nil && m.gone }
+
+// isDoubted reports whether it counts for nothing.
+func (m *member) isDoubted() bool { return m.unrest != nil && m.doubted }
+
+// since is the beginning of its stream, or the end of the last one.
+func (m *member) since() time.Time {
+	if m.isGone() {
+		return m.left
+	}
+	return m.who.since
+}
+
+// of are the members with a node.id.
+func (f *Force) of(id string) []*member {
+	first, _ := slices.BinarySearchFunc(f.members, id, func(m *member, id string) int { return strings.Compare(m.who.ID, id) })
+	end := first
+	for end < len(f.members) && f.members[end].who.ID == id {
+		end++
+	}
+	return f.members[first:end:end]
+}
+
+// find is the member that speaks on a stream; nil: nobody does.
+func (f *Force) find(s *stream) *member {
+	for _, m := range f.of(s.ID) {
+		if m.who == s && !m.isGone() {
+			return m
+		}
+	}
+	return nil
+}
+
+// add books another member, behind those with the same node.id.
+func (f *Force) add(m *member) *member {
+	after, _ := slices.BinarySearchFunc(f.members, m.who.ID, func(o *member, id string) int { return cmp.Or(strings.Compare(o.who.ID, id), -1) })
+	f.members = slices.Insert(f.members, after, m)
+	f.restless[m] = struct{}{}
 	return m
 }
 
-// all are the members, each of which may be removed meanwhile.
-func (f *Force) all() iter.Seq[*member] {
-	return func(yield func(*member) bool) {
-		for _, ms := range f.nodes {
-			for _, m := range slices.Clone(ms) {
-				if !yield(m) {
-					return
-				}
-			}
-		}
-	}
-}
-
 func (f *Force) remove(m *member) {
-	delete(f.streams, m.stream)
-	left := slices.DeleteFunc(f.nodes[m.node.ID], func(o *member) bool { return o == m })
-	if f.nodes[m.node.ID] = left; len(left) == 0 {
-		delete(f.nodes, m.node.ID)
+	delete(f.restless, m)
+	if i := slices.Index(f.members, m); i >= 0 {
+		f.members = slices.Delete(f.members, i, i+1)
+	}
+	if i := slices.Index(m.who.books, f); i >= 0 && !m.isGone() {
+		m.who.books = slices.Delete(m.who.books, i, i+1)
 	}
 }
 
 // serves notes another content. Only other slots begin a new time: a changed timeout counts no request
 // differently.
-func (m *member) serves(c Content, at time.Time) {
+func (f *Force) serves(m *member, c Content, at time.Time) {
 	if c.Slots == nil || !slices.Equal(c.Slots, m.accepted.Slots) {
-		m.served = at
+		m.at(func(t *moments) { t.served = at })
 	}
-	m.accepted = c
+	m.accepted = f.share(c)
 }
 
-func (c Content) is(version string) bool {
+// share finds a content among those that many have.
+func (f *Force) share(c Content) *Content {
+	for _, known := range []*Content{f.envoys, f.clients} {
+		if known.Version == c.Version && (known.Slots == nil) == (c.Slots == nil) && slices.Equal(known.Slots, c.Slots) {
+			return known
+		}
+	}
+	return &c
+}
+
+func (c *Content) is(version string) bool {
 	return c.Version != "" && sameVersion(c.Version, version)
 }
 

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -14,12 +15,12 @@ import (
 type book struct {
 	*Force
 	at      time.Time
-	streams map[string]uint64 // by name: "a", or "a/2" for another stream of a
+	streams map[string]*stream // by name: "a", or "a/2" for another stream of a
 	opened  uint64
 }
 
 func newBook() *book {
-	return &book{Force: NewForce(time.Hour), at: time.Unix(1e9, 0), streams: map[string]uint64{}}
+	return &book{Force: NewForce("shop", time.Hour), at: time.Unix(1e9, 0), streams: map[string]*stream{}}
 }
 
 func content(v int) Content {
@@ -32,15 +33,21 @@ func (b *book) node(stream string) Node {
 }
 
 func (b *book) join(stream string, has int) {
-	if b.streams[stream] == 0 {
-		b.opened++
-		b.streams[stream] = b.opened
-	}
+	b.open(stream)
 	c := Content{}
 	if has > 0 {
 		c = content(has)
 	}
-	b.Join(b.streams[stream], b.node(stream), c, b.at)
+	b.Join(b.streams[stream], c, b.at)
+}
+
+// open begins a stream, unless it has begun.
+func (b *book) open(name string) *stream {
+	if b.streams[name] == nil {
+		b.opened++
+		b.streams[name] = &stream{Node: b.node(name), id: b.opened, since: b.at}
+	}
+	return b.streams[name]
 }
 
 func (b *book) leave(stream string) {
@@ -50,10 +57,10 @@ func (b *book) leave(stream string) {
 
 // served is what whoever has some streams serves.
 func (b *book) served(streams ...string) (Served, bool) {
-	var ids []uint64
+	var ids []*stream
 	for _, s := range streams {
-		if id := b.streams[s]; id != 0 {
-			ids = append(ids, id)
+		if st := b.streams[s]; st != nil {
+			ids = append(ids, st)
 		}
 	}
 	return b.Served(ids)
@@ -71,7 +78,7 @@ func (b *book) accept(stream string, v int) {
 }
 
 func (b *book) refuse(stream, typ, name, version string) {
-	b.Refuse(b.streams[stream], b.node(stream), Ref{typ, name}, version, "no", b.at)
+	b.Refuse(b.open(stream), Ref{typ, name}, version, "no", b.at)
 }
 
 func (b *book) pass(d time.Duration) {
@@ -198,9 +205,8 @@ func TestStandings(t *testing.T) {
 			b.accept("a", 1)
 			b.refuse("a", TypeCluster, cluster, "c")
 			b.leave("a")
-			n := b.node("a")
-			n.Build = "envoy 1.41.0"
-			b.Join(99, n, content(1), b.at)
+			b.open("a").Build = "envoy 1.41.0"
+			b.join("a", 1)
 		}, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
 		{"a new process may accept it", func(b *book) {
 			b.join("a", 0)
@@ -261,9 +267,9 @@ func TestStandings(t *testing.T) {
 			b.accept("a", 1)
 			b.Want(Wanted{Envoys: content(2), Nodes: []string{"sidecar"}}, b.at)
 		}, "joining 0 applied 0 behind 0 lagging 0 refused 0 gone 0"},
-		{"C-18: a diagnostic", func(b *book) { b.Join(9, Node{ID: "me", Cluster: "edge", Diagnostic: true}, Content{}, b.at) },
+		{"C-18: a diagnostic", func(b *book) { b.open("me").Diagnostic = true; b.join("me", 0) },
 			"joining 0 applied 0 behind 0 lagging 0 refused 0 gone 0"},
-		{"B6: a refused listener, from a node that never asks for the route", func(b *book) { b.streams["a"] = 9; b.refuse("a", TypeListener, "web", "l") },
+		{"B6: a refused listener, from a node that never asks for the route", func(b *book) { b.refuse("a", TypeListener, "web", "l") },
 			"joining 1 applied 0 behind 0 lagging 0 refused 0 gone 0"},
 		{"R6: a half-open stream of a node that came back", func(b *book) {
 			b.join("a", 0)
@@ -277,9 +283,8 @@ func TestStandings(t *testing.T) {
 		{"it refuses a listener late", func(b *book) {
 			b.join("a", 0)
 			b.accept("a", 1)
-			b.streams["a/2"], b.opened = 9, 9
+			b.open("a/1.5") // before the next one, and not heard of here until later
 			b.join("a/2", 1)
-			b.streams["a/1.5"] = 5 // opened before that one, and not heard of here until now
 			b.refuse("a/1.5", TypeListener, "web", "l")
 		}, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
 		{"it ends", func(b *book) { b.join("a", 0); b.accept("a", 1); b.join("a/2", 1); b.leave("a") },
@@ -339,7 +344,7 @@ func TestStatusSaysWhoAndWhy(t *testing.T) {
 	b.want(2)
 	begun := b.at
 	b.pass(time.Second)
-	b.Refuse(b.streams["a"], b.node("a"), Ref{TypeCluster, "shop/v2"}, "x", "bad endpoint", b.at)
+	b.Refuse(b.streams["a"], Ref{TypeCluster, "shop/v2"}, "x", "bad endpoint", b.at)
 	b.accept("c", 2)
 	s := b.Status("shop")
 	if len(s.Nodes) != 2 {
@@ -405,4 +410,71 @@ func TestServedSaysSinceWhen(t *testing.T) {
 	b.want(2)
 	b.accept("a/2", 2)
 	check("other weights", 2, b.at)
+}
+
+// Whether a member rests shows in nothing: of two books that hear the same, one has all its members stirred before
+// everything that it hears.
+func TestRestShowsInNothing(t *testing.T) {
+	resting := 0
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		calm, stirred := newBook(), newBook()
+		streams := []string{"a", "a/2", "b", "b/2", "c"}
+		var told []string
+		for range 60 {
+			kind, stream, v, d := r.IntN(10), streams[r.IntN(len(streams))], 1+r.IntN(3), time.Duration(r.IntN(40))*time.Second
+			var said []string
+			for _, b := range []*book{calm, stirred} {
+				if b == stirred {
+					for _, m := range b.members {
+						b.stir(m)
+					}
+				}
+				said = append(said, b.hear(kind, stream, v, d))
+			}
+			if told = append(told, said[0]); said[0] != said[1] {
+				t.Fatalf("seed %d: %s\nstirred: %s", seed, strings.Join(told, "\n"), said[1])
+			}
+		}
+		for m := range calm.restless {
+			if m.unrest == nil {
+				t.Fatal("who rests is among the restless")
+			}
+		}
+		resting += len(calm.members) - len(calm.restless)
+	}
+	if resting < 100 {
+		t.Errorf("%d members rest in the end", resting)
+	}
+}
+
+// hear has one thing happen, and tells what, and all that shows.
+func (b *book) hear(kind int, stream string, v int, d time.Duration) string {
+	b.at = b.at.Add(d / 10)
+	open := b.streams[stream] != nil
+	switch {
+	case kind < 2:
+		b.join(stream, v%3)
+	case kind == 2 && open:
+		b.leave(stream)
+	case kind == 3:
+		b.want(v)
+	case kind == 4:
+		b.pass(d)
+	case kind == 5:
+		b.refuse(stream, TypeCluster, "shop/v2", "c")
+	case kind == 6 && open:
+		b.Took(b.streams[stream], Ref{TypeCluster, "shop/v2"}, "c", b.at)
+	case kind == 7 && open:
+		b.Used(b.streams[stream], b.at)
+	case kind == 8 && open && v == 3:
+		b.Changed(Ref{TypeCluster, "shop/v2"}, b.at)
+		b.Forget(b.node(stream).ID)
+	case open:
+		b.accept(stream, v)
+	}
+	served, ok := b.served(stream)
+	notes := b.TakeNotes()
+	slices.SortFunc(notes, func(x, y Note) int { return strings.Compare(x.Text, y.Text) })
+	return fmt.Sprint(kind, stream, v, d, " ", b.says(), b.Status("shop").Nodes, b.crowds(b.at), b.unapplied(), served, ok, notes)
 }

@@ -785,8 +785,8 @@ func (p *play) check() {
 		if e.s == nil || e.secret || !e.sub[Ref{TypeRoute, "shop"}] {
 			continue
 		}
-		m := svc.force.streams[e.s.id]
-		if m == nil || m.doubted {
+		m := svc.force.find(e.s.stream)
+		if m == nil || m.isDoubted() {
 			p.fail("%s is not in the book", e.id)
 		}
 		has := ""
@@ -796,7 +796,7 @@ func (p *play) check() {
 		if m.accepted.Version != has {
 			p.fail("the book says that %s has %q, it has %q", e.id, m.accepted.Version, has)
 		}
-		if served, ok := svc.force.Served([]uint64{e.s.id}); ok && !slices.Equal(served.Slots, e.route.slots) {
+		if served, ok := svc.force.Served([]*stream{e.s.stream}); ok && !slices.Equal(served.Slots, e.route.slots) {
 			p.fail("the book says that %s serves %v, it serves %v", e.id, served.Slots, e.route.slots)
 		}
 	}

@@ -16,7 +16,7 @@ const (
 type gate struct {
 	inv  *Inventory
 	cat  *Catalog
-	node Node
+	node *Node
 	at   time.Time
 }
 

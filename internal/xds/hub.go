@@ -39,7 +39,7 @@ type Hub struct {
 	subs      map[Ref]map[*session]struct{}    // who asked for it by name
 	wild      map[string]map[*session]struct{} // type: who wants all
 	opened    uint64                           // streams so far: they are numbered
-	peers     map[uint64]peering               // all streams, those of gRPC clients too
+	peers     map[uint64]*stream               // all streams, those of gRPC clients too
 	speakers  map[Identity]map[uint64]speaker  // by who they are
 	refusals  *refusals
 	penalties *penalties
@@ -61,12 +61,6 @@ type service struct {
 	told      Status
 	recalled  []rollout.Attempt // Envoys remember that these were cut; in order
 	restarted []string          // nodes that came back as new processes, since the loop was told last
-}
-
-// peering is one stream.
-type peering struct {
-	node  Node
-	since time.Time
 }
 
 // edition is one table, built.
@@ -91,7 +85,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
-		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]peering{},
+		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
 		parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts

@@ -51,8 +51,9 @@ func TestBootstrapsKnowTheirEnvoy(t *testing.T) {
 
 // Who is connected and loses load reports stands in the book, whatever else it has; who mended that does not.
 func TestTheBookKnowsWhoLosesReports(t *testing.T) {
-	f, epoch := NewForce(ForgetAfter), time.Unix(1e9, 0)
+	f, epoch := NewForce("shop", ForgetAfter), time.Unix(1e9, 0)
 	f.Want(Wanted{Generation: 1, Envoys: Content{Version: "t1"}}, epoch)
+	var streams []*stream
 	for i, n := range []Node{
 		{ID: "old", Build: "envoy 1.36.4", Version: [2]uint32{1, 36}},
 		{ID: "mended", Build: "envoy 1.36.4", Version: [2]uint32{1, 36}, Mended: true},
@@ -61,9 +62,10 @@ func TestTheBookKnowsWhoLosesReports(t *testing.T) {
 		{ID: "new", Build: "envoy 1.39.0", Version: [2]uint32{1, 39}},
 		{ID: "grpc", Build: "gRPC Go 1.85.0", Client: true},
 	} {
-		f.Join(uint64(i+1), n, Content{Version: "t1"}, epoch)
+		streams = append(streams, &stream{Node: n, id: uint64(i + 1), since: epoch})
+		f.Join(streams[i], Content{Version: "t1"}, epoch)
 	}
-	f.Leave(4, epoch)
+	f.Leave(streams[3], epoch)
 	var said []string
 	for _, l := range f.Status("shop").Lossy {
 		said = append(said, l.Warning())

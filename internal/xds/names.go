@@ -51,7 +51,7 @@ func (s *session) tooMany(typ string, names []string, brought map[string]string)
 	if n <= s.hub.Admission.Limits.NamesPerType {
 		return nil
 	}
-	return s.hub.refuseNames(s.node, "%d names of type %s", n, shortType(typ))
+	return s.hub.refuseNames(s.Node, "%d names of type %s", n, shortType(typ))
 }
 
 func (h *Hub) refuseNames(n Node, format string, args ...any) error {

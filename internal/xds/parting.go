@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +17,8 @@ type parting struct {
 
 // part keeps the book of a service that is removed. Whoever was sent a route may have it.
 func (h *Hub) part(name string, f *Force) {
-	for m := range f.all() {
-		m.accepted.Version = cmp.Or(m.accepted.Version, m.sent)
+	for m := range f.restless {
+		m.mayServe()
 	}
 	h.parting[name] = &parting{f, h.now()}
 	h.remaining(name)
@@ -30,11 +29,11 @@ func (h *Hub) part(name string, f *Force) {
 func (h *Hub) resume(name string) *Force {
 	p := h.parting[name]
 	if p == nil {
-		return NewForce(h.ForgetAfter)
+		return NewForce(name, h.ForgetAfter)
 	}
 	delete(h.parting, name)
-	for m := range p.force.all() {
-		if m.stream != 0 {
+	for _, m := range slices.Clone(p.force.members) {
+		if !m.isGone() {
 			p.force.remove(m)
 		}
 	}
@@ -45,7 +44,7 @@ func (h *Hub) resume(name string) *Force {
 func (h *Hub) Remained(name string, cs []rollout.Crowd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := NewForce(h.ForgetAfter)
+	f := NewForce(name, h.ForgetAfter)
 	f.Restore(cs, h.now())
 	h.part(name, f)
 }
@@ -62,23 +61,22 @@ func (h *Hub) remaining(name string) (nodes []string) {
 	if p == nil {
 		return nil
 	}
-	for m := range p.force.all() {
+	for _, m := range slices.Clone(p.force.members) {
 		if h.letGo(p, name, m) {
 			p.force.remove(m)
 		} else {
-			nodes = append(nodes, m.node.ID)
+			nodes = append(nodes, m.who.ID)
 		}
 	}
 	if len(nodes) == 0 && h.now().Sub(p.since) >= h.ForgetAfter { // until then somebody may come back of whom nobody knew
 		delete(h.parting, name)
 	}
-	slices.Sort(nodes)
 	return slices.Compact(nodes)
 }
 
 // forget ends waiting for a node.
 func (p *parting) forget(id string) (known bool) {
-	for _, m := range slices.Clone(p.force.nodes[id]) {
+	for _, m := range slices.Clone(p.force.of(id)) {
 		p.force.remove(m)
 		known = true
 	}
@@ -88,11 +86,11 @@ func (p *parting) forget(id string) (known bool) {
 // letGo reports whether an Envoy cannot send requests to a service's clusters any more, or is waited for no longer.
 func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	now := h.now()
-	switch s := h.sessions[m.stream]; {
+	switch s := h.sessions[m.who.id]; {
 	case m.accepted.Version == "":
 		return true
-	case m.stream == 0:
-		return now.Sub(m.since) >= h.ForgetAfter
+	case m.isGone():
+		return now.Sub(m.left) >= h.ForgetAfter
 	case s == nil: // a gRPC client: what is removed it was told at once
 		return now.Sub(p.since) >= clientsFollow
 	default:
@@ -121,13 +119,10 @@ func (h *Hub) outliving(n Node) (clusters []string) {
 		if s == nil {
 			continue
 		}
-		for name := range s.booked {
-			f, stable := h.bookOf(name)
-			if f == nil {
-				continue
-			}
-			if m := f.streams[id]; m != nil && (stable == "" || m.lagging) {
-				clusters = append(clusters, s.inv.clustersOf(name)...)
+		for _, f := range s.books {
+			now, stable := h.bookOf(f.service)
+			if m := f.find(s.stream); now == f && m != nil && (stable == "" || m.unrest != nil && m.lagging) {
+				clusters = append(clusters, s.inv.clustersOf(f.service)...)
 			}
 		}
 	}
@@ -157,16 +152,14 @@ func (h *Hub) used(n Node, clusters map[string]ClusterLoad) {
 			continue
 		}
 		for id := range speakers {
-			if m := f.streams[id]; m != nil {
-				m.used = h.now()
-			}
+			f.Used(h.peers[id], h.now())
 		}
 	}
 }
 
 // returns books a node that comes back and says which clusters it has.
 func (h *Hub) returns(s *session, brought map[string]string) {
-	if len(h.parting) == 0 || s.node.Diagnostic {
+	if len(h.parting) == 0 || s.Diagnostic {
 		return
 	}
 	has := map[string]bool{} // services
@@ -176,10 +169,9 @@ func (h *Hub) returns(s *session, brought map[string]string) {
 	}
 	for name, p := range h.parting {
 		if has[name] {
-			s.booked[name] = struct{}{}
-			p.force.Join(s.id, s.node, Content{Version: "removed"}, h.now())
+			p.force.Join(s.stream, Content{Version: "removed"}, h.now())
 		} else {
-			p.force.Restarted(s.node.ID) // it has let go since, or is a new process
+			p.force.Restarted(s.ID) // it has let go since, or is a new process
 		}
 	}
 }

@@ -14,13 +14,13 @@ import (
 // well: requests at the stable version alone do not.
 func (f *Force) crowds(at time.Time) []rollout.Crowd {
 	var cs []rollout.Crowd
-	for m := range f.all() {
-		if m.doubted || m.accepted.Version == "" || f.overdue(m, at) {
+	for _, m := range f.members {
+		if m.isDoubted() || m.accepted.Version == "" || f.overdue(m, at) {
 			continue
 		}
-		unknown := m.stream == 0 && m.accepted.Slots == nil // restored: a table was sent to it, and its answer was lost
+		unknown := m.isGone() && m.accepted.Slots == nil // restored: a table was sent to it, and its answer was lost
 		c := rollout.Crowd{Version: m.accepted.Version, Has: m.accepted.Slots, Present: m.accepted.is(f.wanted(m).Version) && !unknown}
-		if m.stream == 0 && m.sent != "" && !sameVersion(m.sent, m.accepted.Version) { // its answer was lost with its connection
+		if m.isGone() && m.sent != "" && !sameVersion(m.sent, m.accepted.Version) { // its answer was lost with its connection
 			c = rollout.Crowd{Version: m.sent}
 		}
 		i := slices.IndexFunc(cs, func(o rollout.Crowd) bool { return o.Version == c.Version && (o.Has == nil) == (c.Has == nil) })
@@ -28,12 +28,9 @@ func (f *Force) crowds(at time.Time) []rollout.Crowd {
 			i = len(cs)
 			cs = append(cs, c)
 		}
-		if !slices.Contains(cs[i].Nodes, m.node.ID) {
-			cs[i].Nodes = append(cs[i].Nodes, m.node.ID)
+		if n := len(cs[i].Nodes); n == 0 || cs[i].Nodes[n-1] != m.who.ID { // they come in order
+			cs[i].Nodes = append(cs[i].Nodes, m.who.ID)
 		}
-	}
-	for _, c := range cs {
-		slices.Sort(c.Nodes)
 	}
 	slices.SortFunc(cs, func(a, b rollout.Crowd) int {
 		return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(len(a.Has), len(b.Has)))
@@ -48,25 +45,24 @@ func (f *Force) overdue(m *member, at time.Time) bool {
 
 // lastSign is when a node was last heard of.
 func (m *member) lastSign() time.Time {
-	if m.used.After(m.heard) {
-		return m.used
+	if m.when.used.After(m.when.heard) {
+		return m.when.used
 	}
-	return m.heard
+	return m.when.heard
 }
 
 // Restore books nodes that served a table before a restart of canaryd: they are gone since then.
 func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
 	for _, c := range cs {
 		for _, id := range c.Nodes {
-			m := &member{node: Node{ID: id}, since: at, charged: at, accepted: Content{c.Version, c.Has}, refusals: map[Ref]refusal{}, held: map[string]time.Duration{}}
-			f.nodes[id] = append(f.nodes[id], m)
+			f.add(&member{who: &stream{Node: Node{ID: id}}, when: &moments{}, accepted: &Content{c.Version, c.Has}, unrest: &unrest{gone: true, left: at, charged: at}})
 		}
 	}
 }
 
 // restored reports whether a node has not come back since a restart: whether it is still admitted nobody knows
 // until it does, for of its group nothing is stored.
-func (m *member) restored() bool { return m.stream == 0 && m.node.Cluster == "" }
+func (m *member) restored() bool { return m.isGone() && m.who.Cluster == "" }
 
 // Restore books what is stored of a service's nodes, before the first of them is answered.
 func (h *Hub) Restore(service string, cs []rollout.Crowd) {

@@ -88,8 +88,7 @@ func TestWhoComesBackAndLagsIsWaitedFor(t *testing.T) {
 	b.join("a", 1)
 	b.pass(LaggingAfter)
 	waited("it comes once more", false)
-	b.streams["a"] = b.opened
-	b.member("a").used = b.at
+	b.Used(b.streams["a"], b.at)
 	if !b.Tick(b.at) {
 		t.Error("nobody hears that it is waited for again")
 	}
@@ -100,9 +99,6 @@ func TestWhoComesBackAndLagsIsWaitedFor(t *testing.T) {
 	}
 	waited("an hour later", false)
 }
-
-// member is that of a stream.
-func (b *book) member(stream string) *member { return b.Force.streams[b.streams[stream]] }
 
 // An Envoy is sent its first route, and its answer is lost with its connection: it may serve that, until it is back as another
 // process, or with something else. Who was sent nothing, or refused it, serves nobody.

@@ -16,39 +16,38 @@ const (
 )
 
 // attach makes a stream the one that speaks for its node.
-func (f *Force) attach(stream uint64, n Node, at time.Time) *member {
-	if m := f.streams[stream]; m != nil {
-		return m
+func (f *Force) attach(s *stream, at time.Time) *member {
+	if m := f.find(s); m != nil {
+		return f.stir(m)
 	}
-	m := f.seat(n.ID)
-	if m != nil && m.stream < stream {
-		if m.stream != 0 {
+	m := f.seat(s.ID)
+	if m != nil && (m.isGone() || m.who.id < s.id) {
+		if f.stir(m); !m.gone {
 			f.doubt(*m)
 		}
 	} else { // a new node, or a stream that is older than the one which speaks
-		m = &member{refusals: map[Ref]refusal{}, held: map[string]time.Duration{}, doubted: m != nil}
-		f.nodes[n.ID] = append(f.nodes[n.ID], m)
+		m = f.add(&member{who: s, accepted: &Content{}, when: &moments{}, unrest: &unrest{doubted: m != nil}})
 	}
-	if m.node.Build != n.Build { // another build may accept what this one refused
+	if m.who.Build != s.Build { // another build may accept what this one refused
 		clear(m.refusals)
 	}
-	m.node, m.stream, m.since, m.charged, m.asked = n, stream, at, at, false
-	f.streams[stream] = m
+	m.who, m.gone, m.charged, m.asked = s, false, at, false
+	s.books = append(s.books, f)
 	return m
 }
 
 // seat finds whom a new stream of a node continues: one that is gone, else the newest.
 func (f *Force) seat(id string) *member {
-	if i := slices.IndexFunc(f.nodes[id], func(m *member) bool { return m.stream == 0 }); i >= 0 {
-		return f.nodes[id][i]
+	all := f.of(id)
+	if i := slices.IndexFunc(all, (*member).isGone); i >= 0 {
+		return all[i]
 	}
-	return f.newest(id)
+	return newest(all)
 }
 
-func (f *Force) newest(id string) *member {
-	var newest *member
-	for _, m := range f.nodes[id] {
-		if !m.doubted && m.stream != 0 && (newest == nil || m.stream > newest.stream) {
+func newest(of []*member) (newest *member) {
+	for _, m := range of {
+		if !m.isDoubted() && !m.isGone() && (newest == nil || m.who.id > newest.who.id) {
 			newest = m
 		}
 	}
@@ -57,10 +56,10 @@ func (f *Force) newest(id string) *member {
 
 // doubt keeps the older stream in the book, uncounted.
 func (f *Force) doubt(old member) {
-	old.doubted = true
-	old.refusals, old.held = maps.Clone(old.refusals), maps.Clone(old.held)
-	f.nodes[old.node.ID] = append(f.nodes[old.node.ID], &old)
-	f.streams[old.stream] = &old
+	own := *old.unrest
+	own.doubted, own.refusals, own.held = true, maps.Clone(own.refusals), maps.Clone(own.held)
+	old.unrest = &own
+	f.add(&old)
 }
 
 // believe counts an older stream after all, once it has shown that it lives.
@@ -68,14 +67,14 @@ func (f *Force) believe(m *member, at time.Time) {
 	if !m.doubted {
 		return
 	}
-	rival := f.newest(m.node.ID)
-	if rival != nil && m.heard.Sub(rival.since) < lastWords && at.Sub(rival.since) < halfOpen {
+	rival := newest(f.of(m.who.ID))
+	if rival != nil && m.when.heard.Sub(rival.since()) < lastWords && at.Sub(rival.since()) < halfOpen {
 		return
 	}
 	m.doubted = false
 	if rival != nil {
-		f.notes = append(f.notes, Note{m.node.ID, fmt.Sprintf("two Envoys have the node.id %s, at %s and %s: give each its own; they are booked apart",
-			m.node.ID, m.node.Peer, rival.node.Peer)})
+		f.notes = append(f.notes, Note{m.who.ID, fmt.Sprintf("two Envoys have the node.id %s, at %s and %s: give each its own; they are booked apart",
+			m.who.ID, m.who.Peer, rival.who.Peer)})
 	}
 	f.settle(m, at)
 }

@@ -16,13 +16,11 @@ import (
 // inventory, what goes out next is decided by the gate, and who has what is booked in the services' Force.
 // Guarded by the hub's mutex, but for wake.
 type session struct {
+	*stream
 	hub    *Hub
-	id     uint64
-	node   Node
 	inv    *Inventory
 	nonce  uint64
 	sent   map[string]response // by nonce, unanswered
-	booked map[string]struct{} // services whose book may know the stream
 	wake   chan struct{}
 	taking bool // a request is being taken in: nothing goes out before that is done
 	asked  int  // names that count for its peer: those that it asks for, and what it brought along under a wildcard
@@ -37,20 +35,19 @@ type response struct {
 func (h *Hub) open(n Node) *session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &session{hub: h, id: h.connect(n), node: n, inv: newInventory(), sent: map[string]response{},
-		booked: map[string]struct{}{}, wake: make(chan struct{}, 1)}
+	s := &session{stream: h.connect(n), hub: h, inv: newInventory(), sent: map[string]response{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
-	h.speaks(s.id, n, s)
+	h.speaks(s.stream, s)
 	return s
 }
 
 // close books its end.
 func (s *session) close() {
 	h := s.hub
-	defer s.node.line.alone(s.asked)()
+	defer s.line.alone(s.asked)()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	defer s.node.line.asks(-s.asked) // as it is now
+	defer s.line.asks(-s.asked) // as it is now
 	delete(h.sessions, s.id)
 	s.taking = true // nothing goes out any more
 	for typ, k := range s.inv.kinds {
@@ -59,7 +56,7 @@ func (s *session) close() {
 			h.unsubscribe(s, Ref{typ, name})
 		}
 	}
-	h.disconnect(s.id, s.node, s.booked)
+	h.disconnect(s.stream)
 }
 
 // served are the types that there are. Others are not answered: nothing of them is remembered either.
@@ -69,21 +66,21 @@ func served(typ string) bool { return slices.Contains(sendOrder(), typ) }
 func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 	typ := req.GetTypeUrl()
 	if !served(typ) {
-		s.hub.refuseType(s.node, typ)
+		s.hub.refuseType(s.Node, typ)
 		return nil
 	}
-	if err := s.hub.tooLong(s.node, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
+	if err := s.hub.tooLong(s.Node, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
 		return err
 	}
 	more := len(req.GetResourceNamesSubscribe()) + len(req.GetInitialResourceVersions())
-	if err := s.hub.mayAsk(s.node, more); err != nil {
+	if err := s.hub.mayAsk(s.Node, more); err != nil {
 		return err
 	}
-	defer s.node.line.alone(more)()
+	defer s.line.alone(more)()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	was := s.asked
-	defer func() { s.node.line.asks(s.asked - was - more) }()
+	defer func() { s.line.asks(s.asked - was - more) }()
 	if err := s.tooMany(typ, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
 		return err
 	}
@@ -115,14 +112,15 @@ func (s *session) answer(typ string, req *discovery.DeltaDiscoveryRequest) {
 	delete(s.sent, req.GetResponseNonce())
 	d := req.GetErrorDetail()
 	if d == nil {
+		at := s.hub.now()
 		for _, p := range s.inv.accept(typ, r.parcels) {
-			s.hub.accepted(s, p)
+			s.hub.accepted(s, p, at)
 		}
 		return
 	}
-	why := s.hub.refusal(s.node, d.GetMessage())
+	why := s.hub.refusal(s.Node, d.GetMessage())
 	s.hub.nacks[shortType(typ)]++
-	s.hub.log.WithFields(logrus.Fields{"node": s.node.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + why)
+	s.hub.log.WithFields(logrus.Fields{"node": s.ID, "type": shortType(typ), "resources": len(r.parcels)}).Warn("Envoy refused an update: " + why)
 	if p := s.inv.refuse(typ, r.parcels, s.hub.cat, s.hub.now()); p != nil {
 		s.hub.refused(s, *p, why)
 	}
@@ -132,8 +130,8 @@ func (s *session) answer(typ string, req *discovery.DeltaDiscoveryRequest) {
 // new process. discovery.proto: initial_resource_versions "will not be populated in the very first stream of a
 // session, since the client will not yet have any resources".
 func (s *session) begin(typ string, brought map[string]string) {
-	if typ == TypeCluster && len(brought) == 0 && !s.node.Diagnostic {
-		s.hub.restarted(s.node.ID)
+	if typ == TypeCluster && len(brought) == 0 && !s.Diagnostic {
+		s.hub.restarted(s.ID)
 	}
 	if typ == TypeCluster {
 		s.hub.returns(s, brought)
@@ -203,8 +201,8 @@ func (s *session) remember(typ string) {
 	k, _ := s.inv.kind(typ)
 	for name := range breathing(s.hub, slices.Values(slices.Collect(maps.Keys(k.dirty)))) {
 		r := Ref{typ, name}
-		if res := s.hub.cat.visible(r, s.node); res != nil {
-			if v := s.hub.remembers(s.node, res); v != "" {
+		if res := s.hub.cat.visible(r, &s.Node); res != nil {
+			if v := s.hub.remembers(s.Node, res); v != "" {
 				s.inv.remember(r, v, s.hub.now())
 			}
 		}
@@ -234,7 +232,7 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 	}
 }
 
-func (s *session) gate() gate { return gate{s.inv, s.hub.cat, s.node, s.hub.now()} }
+func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now()} }
 
 func (s *session) poke() {
 	select {

@@ -49,16 +49,16 @@ type Refusal struct{ Node, Message string }
 // Status is the present one.
 func (f *Force) Status(service string) Status {
 	s := Status{Service: service, Generation: f.want.Generation}
-	for m := range f.all() {
-		if m.doubted {
+	for _, m := range f.members {
+		if m.isDoubted() {
 			continue
 		}
 		standing := f.standing(m)
 		s.Counts.add(standing)
 		if standing != Gone {
-			s.addLossy(m.node)
+			s.addLossy(m.who.Node)
 		}
-		if standing != Applied && standing != Joining || len(m.refusals) > 0 {
+		if f.shows(m) {
 			s.Nodes = append(s.Nodes, f.nodeStatus(m))
 		}
 	}
@@ -66,8 +66,11 @@ func (f *Force) Status(service string) Status {
 }
 
 func (f *Force) nodeStatus(m *member) NodeStatus {
-	n := NodeStatus{Node: m.node.ID, Cluster: m.node.Cluster, Build: m.node.Build, Peer: m.node.Peer, Standing: f.standing(m),
-		Since: m.since, Heard: m.heard, Version: m.accepted.Version, Weights: m.accepted.Slots}
+	n := NodeStatus{Node: m.who.ID, Cluster: m.who.Cluster, Build: m.who.Build, Peer: m.who.Peer, Standing: f.standing(m),
+		Since: m.since(), Heard: m.when.heard, Version: m.accepted.Version, Weights: m.accepted.Slots}
+	if m.unrest == nil {
+		return n
+	}
 	if !m.behind.IsZero() {
 		n.Since = m.behind
 	}

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -18,21 +17,21 @@ type speaker interface {
 }
 
 // speaks books a stream under the identity of its node.
-func (h *Hub) speaks(id uint64, n Node, s speaker) {
-	if n.Diagnostic {
+func (h *Hub) speaks(st *stream, s speaker) {
+	if st.Diagnostic {
 		return
 	}
-	who := n.identity()
+	who := st.identity()
 	if h.speakers[who] == nil {
 		h.speakers[who] = map[uint64]speaker{}
 	}
-	h.speakers[who][id] = s
+	h.speakers[who][st.id] = s
 }
 
 // falls ends that.
-func (h *Hub) falls(id uint64, n Node) {
-	who := n.identity()
-	delete(h.speakers[who], id)
+func (h *Hub) falls(st *stream) {
+	who := st.identity()
+	delete(h.speakers[who], st.id)
 	if len(h.speakers[who]) == 0 {
 		delete(h.speakers, who)
 	}
@@ -62,7 +61,10 @@ func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	speakers := h.speakersOf(n)
-	streams := slices.Collect(maps.Keys(speakers))
+	var streams []*stream
+	for id := range speakers {
+		streams = append(streams, h.peers[id])
+	}
 	v := voucher{map[string]bool{}, map[string]Served{}}
 	for _, cluster := range clusters {
 		id, ok := ParseCluster(cluster)
@@ -88,7 +90,7 @@ func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
 func (h *Hub) speakersOf(n Node) map[uint64]speaker {
 	all, own := h.speakers[n.identity()], map[uint64]speaker{}
 	for id, s := range all {
-		if h.peers[id].node.line == n.line {
+		if h.peers[id].line == n.line {
 			own[id] = s
 		}
 	}
@@ -142,7 +144,7 @@ func (c clientSpeaker) has(cluster string) bool {
 	if s == nil {
 		return false
 	}
-	m := s.force.streams[c.cl.id]
+	m := s.force.find(c.cl.stream)
 	_, there := s.edition.versions[id.Version]
 	return there && m != nil && m.accepted.Version != ""
 }
