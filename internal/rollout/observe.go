@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -52,7 +53,8 @@ func (m *machine) tally(cells []Cell) {
 	longest, sum := 0.0, 0.0
 	for _, c := range cells {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
-		for name, n := range c.Counts {
+		for _, name := range slices.Sorted(maps.Keys(c.Counts)) { // the sum of fractions depends on their order
+			n := c.Counts[name]
 			sum += n.Requests
 			v := m.Version(name)
 			if v == nil || v.FirstWeight.IsZero() && m.Weight(name) == 0 {

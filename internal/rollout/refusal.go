@@ -70,7 +70,7 @@ func (m *machine) rejected(e Rejected) {
 		m.record(nil, KindNack, e.Node, "Envoy %s refuses the table as well: %s; weights do not wait for it", e.Node, e.Message)
 		return
 	}
-	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, e.At})
+	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, m.at})
 	if !first {
 		return
 	}

@@ -9,7 +9,7 @@ import (
 // time in which nobody looked is no silence of the canary's. Where the clock was set back meanwhile, all
 // that the state remembers moves back with it: a judge whose beginning lies ahead would be blind.
 func Resume(s State, at time.Time) State {
-	s = s.clone()
+	s, at = s.clone(), plain(at)
 	if ahead := s.At.Sub(at); ahead > 0 {
 		s.shift(-ahead)
 	}
@@ -87,6 +87,14 @@ func (s *State) eachMoment(f func(moment)) {
 		f(moment{&v.Until, true})
 		f(moment{&v.PinsUntil, true})
 	}
+}
+
+// Moved is the state when the clock was set by so much: what it remembers moves with the clock, so that nothing has
+// taken longer, or ended, because of that.
+func (s State) Moved(by time.Duration) State {
+	s = s.clone()
+	s.shift(by)
+	return s
 }
 
 // shift moves every time in the state. The judges' own clocks count from their first weight, and move

@@ -28,9 +28,10 @@ type machine struct {
 	covered [proxies]cover // by the cells of each kind of proxies
 }
 
-// Step takes one event in. On a Refusal the state is returned unchanged.
+// Step takes one event in. On a Refusal the state is returned unchanged. What it makes of a state and an event as they are written
+// (EncodeState, EncodeEvent) is the same, to the last digit: so what is journalled can be replayed.
 func Step(old State, e Event) (State, []Record, error) {
-	s := old.clone()
+	s, e := old.clone(), Plain(e)
 	m := &machine{State: &s, at: e.when(), before: old.Weights()}
 	if err := m.take(e); err != nil {
 		return old, nil, err
