@@ -24,17 +24,18 @@ var mayImport = map[string][]string{
 	"metrics":    {"policy", "analysis", "rollout"},
 	"store":      {},
 	"xds":        {"policy", "analysis", "rollout"},
-	"controller": {"policy", "analysis", "rollout", "metrics", "store", "xds", "docker", "registry", "probe"},
+	"journal":    {"policy", "analysis", "rollout"},
+	"controller": {"policy", "analysis", "rollout", "journal", "metrics", "store", "xds", "docker", "registry", "probe"},
 	"notify":     {"policy", "rollout"},
 	"docker":     {"policy", "rollout", "probe"},
 	"probe":      {"policy"},
 	"registry":   {},
-	"web":        {"policy", "analysis", "rollout", "metrics", "controller"},
+	"web":        {"policy", "analysis", "rollout", "journal", "metrics", "controller"},
 	"world":      {"policy", "analysis", "rollout"},
 	"rig":        {"web", "xds"},
 }
 
-var pure = []string{"policy", "analysis", "rollout"}
+var pure = []string{"policy", "analysis", "rollout", "journal"}
 
 // What a pure package must not touch, and why.
 var impure = map[string]string{

@@ -93,7 +93,7 @@ func DecodeEvent(raw []byte) (Event, error) {
 	}
 	e, err := decode(d.Event)
 	if err == nil {
-		err = soundEvent(e)
+		err = SoundEvent(e)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the event %s cannot be read: %w", d.Type, err)

@@ -47,6 +47,7 @@ type Observed struct {
 	Batch   time.Duration `json:"batch,omitempty"` // how long a batch is
 	Missing *Missing      `json:"missing,omitempty"`
 	Stuck   bool          `json:"stuck,omitempty"` // nothing is being stored: a promotion would end the judgement, and reach no Envoy
+	Lent    bool          `json:"lent,omitempty"`  // counted while other weights were in force than this state's: who got how much says nothing
 }
 
 // Cell is what one proxy counted over one interval, for all versions.
@@ -227,6 +228,24 @@ type Record struct {
 	Before  map[string]int    `json:"weights_before"` // parts of 10 000
 	After   map[string]int    `json:"weights_after"`
 	Verdict *analysis.Verdict `json:"verdict,omitempty"`
+	Receipt *Receipt          `json:"receipt,omitempty"` // where a test ended
+}
+
+// Receipt is what the test of a release cost.
+type Receipt struct {
+	Since    time.Time       `json:"since"` // its first weight
+	Requests float64         `json:"requests"`
+	Errors   float64         `json:"errors"`
+	Beside   analysis.Counts `json:"stable"` // in the same intervals, of the same proxies
+	Beyond   float64         `json:"beyond"` // errors more than at stable's rate, 0 at least
+}
+
+// Receipt is what the test of the version has cost so far; nil: it never had a weight, or the test is long over.
+func (v *Version) Receipt() *Receipt {
+	if v.FirstWeight.IsZero() || !v.TookOver.IsZero() {
+		return nil
+	}
+	return &Receipt{v.FirstWeight, v.Counts.Requests, v.Counts.Errors, v.Beside, max(0, v.Counts.Errors-v.Counts.Requests*v.Beside.Rate())}
 }
 
 // Kind of a record.

@@ -15,7 +15,7 @@ import (
 // observed takes a tick of evidence in: first what everybody learns from it, then one decision per
 // canary, cuts before anything else.
 func (m *machine) observed(e Observed) {
-	m.Missing, m.stuck = e.Missing, e.Stuck
+	m.Missing, m.stuck, m.lent = e.Missing, e.Stuck, e.Lent
 	if e.Batch > 0 {
 		m.Batch = e.Batch
 	}
@@ -61,6 +61,9 @@ func (m *machine) tally(cells []Cell) {
 				continue
 			}
 			v.Counts = v.Counts.Add(n)
+			if v.Phase.Waiting() {
+				v.Beside = v.Beside.Add(c.Counts[m.Stable])
+			}
 			if n.Requests > 0 && c.To.After(v.RequestAt) {
 				v.RequestAt = c.To
 			}
@@ -294,7 +297,7 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 		return false
 	}
 	base := m.baseline(v, kind)
-	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && m.at.Sub(v.WeightSince) >= 30*time.Second {
+	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && !m.lent && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
 	return v.Judge.Observe(&v.Config, analysis.Batch{Canary: counts[v.Name], Stable: counts[m.Stable]}, base, v.seconds(m.at))

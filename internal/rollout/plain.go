@@ -74,3 +74,6 @@ func plainCells(cells []Cell, at time.Time) []Cell {
 	}
 	return out
 }
+
+// At is the moment of an event.
+func At(e Event) time.Time { return e.when() }

@@ -83,6 +83,9 @@ func (r *salvager) counts(v *Version, d storedVersion) {
 	if !r.read("the counts of "+v.Name, d.Counts, &v.Counts, func() error { return v.Counts.Sound() }) {
 		v.Counts = analysis.Counts{}
 	}
+	if v.Beside.Sound() != nil {
+		v.Beside = analysis.Counts{}
+	}
 	if !r.read("the latest requests of "+v.Name, d.Lately, &v.Lately, func() error { return analysis.Counts{Requests: v.Lately}.Sound() }) {
 		v.Lately = 0
 	}

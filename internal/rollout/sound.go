@@ -115,8 +115,8 @@ func soundMoment(t time.Time) error {
 	return nil
 }
 
-// soundEvent refuses what no edge reports and Step cannot bear.
-func soundEvent(e Event) error {
+// SoundEvent refuses what no edge reports and Step cannot bear.
+func SoundEvent(e Event) error {
 	err := soundMoment(e.when())
 	switch e := e.(type) {
 	case Observed:

@@ -70,6 +70,7 @@ type Trial struct {
 	Judge      *analysis.Judge `json:"judge,omitempty"`
 	EvidenceAt time.Time       `json:"evidence_at,omitzero"` // last judgement
 	Counts     analysis.Counts `json:"counts"`               // since its first weight
+	Beside     analysis.Counts `json:"beside,omitzero"`      // stable's meanwhile, as long as it was under test
 }
 
 // Sessions are the users that a version keeps by a cookie.

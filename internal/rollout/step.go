@@ -25,6 +25,7 @@ type machine struct {
 	anew    string         // a version that the Envoys have begins a new attempt in this step
 	retry   bool           // what is given is to be sent again, though it is the same
 	stuck   bool           // nothing is being stored: no promotion is decided
+	lent    bool           // the evidence was counted while other weights were in force
 	covered [proxies]cover // by the cells of each kind of proxies
 }
 
@@ -95,6 +96,9 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 		if v.Verdict.Code != "" {
 			verdict := v.Verdict
 			r.Verdict = &verdict
+		}
+		if k == KindPromoted || k == KindRolledBack || k == KindAborted || k == KindSuperseded {
+			r.Receipt = v.Receipt()
 		}
 	}
 	m.records = append(m.records, r)

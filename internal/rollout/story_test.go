@@ -24,6 +24,29 @@ type story struct {
 	at    time.Time
 	fleet bool            // the Envoys accept every table at once
 	up    map[string]bool // whether an announced version answers when it is asked; of the others `probe` tells
+	told  Told
+}
+
+// Told hears of each event that is taken.
+type Told func(before State, e Event, records []Record)
+
+// Stories tells all of them, to tests of others too, and returns how each one ends.
+func Stories(t *testing.T, told Told) map[string]State {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d stories found (%v)", len(files), err)
+	}
+	ends := map[string]State{}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := &story{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), fleet: true, up: map[string]bool{}, told: told}
+		st.tell(t, string(data))
+		ends[filepath.Base(f)] = st.s
+	}
+	return ends
 }
 
 func TestStories(t *testing.T) {
@@ -60,7 +83,10 @@ func firstDifference(want, got string) string {
 }
 
 func runStory(t *testing.T, text string) string {
-	st := &story{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), fleet: true, up: map[string]bool{}}
+	return (&story{at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), fleet: true, up: map[string]bool{}}).tell(t, text)
+}
+
+func (st *story) tell(t *testing.T, text string) string {
 	var out strings.Builder
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); {
@@ -189,6 +215,9 @@ func (st *story) take(out *strings.Builder, e Event) {
 	if errors.As(err, &r) {
 		fmt.Fprintf(out, "refused: %s\n", r.Message)
 		return
+	}
+	if st.told != nil {
+		st.told(st.s, e, records)
 	}
 	st.s = next
 	for _, r := range records {
