@@ -26,6 +26,7 @@ type Write struct {
 	Delete     bool
 	Remains    []byte   // of a service that is removed; nil: as they are, empty: none
 	Records    [][]byte // appended to the history, and to the events
+	Parts      []Part   // of the journal
 	PolicyHash string   // names PolicyText, which is kept once
 	PolicyText string
 }
@@ -125,7 +126,7 @@ func (b *Bolt) Close() error { return b.db.Close() }
 // consecutive cursors in their order, from first on.
 func (b *Bolt) Save(ws []Write) (first uint64, err error) {
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{states, history, policies, events, keys, remains} {
+		for _, name := range []bucket{states, history, policies, events, keys, remains, journal, ages, ripe, sizes} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
@@ -163,6 +164,9 @@ func (w Write) put(tx *bbolt.Tx) error {
 			return err
 		}
 	}
+	if err := w.putParts(tx); err != nil {
+		return fmt.Errorf("the journal: %w", err)
+	}
 	if len(w.Records) == 0 {
 		return nil
 	}
@@ -170,7 +174,9 @@ func (w Write) put(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	grown := 0
 	for _, r := range w.Records {
+		grown += len(r)
 		n, err := h.NextSequence()
 		if err != nil {
 			return err
@@ -187,7 +193,7 @@ func (w Write) put(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return resize(tx, historySize, grown)
 }
 
 func (w Write) putRemains(b *bbolt.Bucket) error {
