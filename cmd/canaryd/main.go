@@ -85,7 +85,7 @@ func newRoot() *cobra.Command {
 	for group, cmds := range map[string][]*cobra.Command{
 		"daemon":  {serveCommand(), healthcheckCommand(), demoCommand()},
 		"release": append([]*cobra.Command{statusCommand(), envoysCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand(), removeCommand()}, personCommands()...),
-		"policy":  {checkCommand(), testCommand(), simulateCommand(), schemaCommand()},
+		"policy":  {checkCommand(), testCommand(), simulateCommand(), replayCommand(), schemaCommand()},
 		"envoy":   {bootstrapCommand(), xdsCommand()},
 	} {
 		for _, c := range cmds {

@@ -129,7 +129,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	if d.src, d.loads, err = newSource(d.cfg); err != nil {
 		return err
 	}
-	o := controller.Options{Log: d.log, Store: db, Hub: d.hub, Source: d.src, Policies: d.cfg.Policies}
+	o := controller.Options{Log: d.log, Store: db, Hub: d.hub, Source: d.src, Policies: d.cfg.Policies, Limits: d.cfg.limits()}
 	if d.cfg.Metrics.Source == policy.SourceEnvoy {
 		o.Ask = d.loads.Ask
 	}

@@ -12,15 +12,18 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/prometheus/common/config"
 	"github.com/sirupsen/logrus"
 	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/web"
 )
 
@@ -34,8 +37,10 @@ type serverConfig struct {
 	} `yaml:"web"`
 	Policies []string `yaml:"policies"`
 	Storage  struct {
-		Path string `yaml:"path"`
-		Etcd struct {
+		Path      string          `yaml:"path"`
+		Retention policy.Duration `yaml:"retention"` // of the history and the journal
+		MaxBytes  byteSize        `yaml:"max_bytes"`
+		Etcd      struct {
 			Endpoints []string  `yaml:"endpoints"`
 			Prefix    string    `yaml:"prefix"`
 			TLS       tlsConfig `yaml:"tls"`
@@ -116,10 +121,34 @@ func defaultServerConfig() serverConfig {
 	var c serverConfig
 	c.XDS, c.Web.Listen = defaultXDSConfig(), "127.0.0.1:8080"
 	c.Policies = []string{"policies/*.yml"}
-	c.Storage.Path = "data"
+	c.Storage.Path, c.Storage.Retention, c.Storage.MaxBytes = "data", policy.Duration(30*24*time.Hour), 2<<30
 	c.Metrics.Source = policy.SourceEnvoy
 	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTP: config.DefaultHTTPClientConfig}
 	return c
+}
+
+// byteSize is a number of bytes.
+type byteSize int64
+
+// UnmarshalYAML reads 2GiB, 500MiB, or a number of bytes.
+func (b *byteSize) UnmarshalYAML(n *yaml.Node) error {
+	v, err := units.RAMInBytes(n.Value)
+	if err != nil || n.Kind != yaml.ScalarNode {
+		return fmt.Errorf("%q is not a size: write it as 2GiB or 500MiB", n.Value)
+	}
+	*b = byteSize(v)
+	return nil
+}
+
+// What is kept at least: less would not hold one release.
+const (
+	leastRetention = time.Hour
+	leastBytes     = 16 << 20
+)
+
+// limits are how much of the history and the journal is kept.
+func (c *serverConfig) limits() store.Limits {
+	return store.Limits{Retention: c.Storage.Retention.Std(), MaxBytes: int64(c.Storage.MaxBytes), Pack: journal.Pack}
 }
 
 // loadServerConfig reads canaryd.yml; no file name means the defaults, relative to the working directory.
@@ -177,6 +206,12 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	}
 	if t := c.Docker.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.CertFile != "" && t.CAFile == "" {
 		say("docker.tls", "ca_file, cert_file and key_file belong together")
+	}
+	if c.Storage.Retention.Std() < leastRetention {
+		say("storage.retention", "history and journal are kept for %s at least: write 30d, say", policy.Duration(leastRetention))
+	}
+	if c.Storage.MaxBytes < leastBytes {
+		say("storage.max_bytes", "history and journal need 16MiB at least: write 2GiB, say")
 	}
 	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
 		say("storage.etcd.endpoints", "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/canaryd/canaryd/internal/docker"
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -40,6 +41,8 @@ type Store interface {
 	History(service string, limit int) ([][]byte, error)
 	Events(after uint64, limit int) ([]store.Event, error)
 	Last() (cursor uint64, err error)
+	Chunk(service string, after uint64, around bool) (c store.Chunk, found bool, err error)
+	Tidy(now time.Time, l store.Limits) (more bool, err error)
 }
 
 // Options are what the loop works with.
@@ -52,6 +55,8 @@ type Options struct {
 	Ask func(clusters []xds.Asked)
 	// Fleet runs versions as containers; nil where there is no Docker.
 	Fleet *docker.Fleet
+	// Limits are how much of the history and the journal is kept; without Pack all of it is, as it was written.
+	Limits store.Limits
 	// Policies are the globs of policy files.
 	Policies []string
 }
@@ -83,6 +88,7 @@ type Controller struct {
 	events     *events
 	policies   *policies
 
+	clock       clock
 	checkedAt   time.Time
 	restedAt    time.Time
 	set         policySet    // the policies as they were read last
@@ -111,6 +117,7 @@ type unit struct {
 	encodes   error         // why its state could not be stored
 	panicked  error         // what its state machine stumbled over last
 	shadows   []*shadow     // of promotions that are not stored, oldest first
+	scribe    scribe        // of the journal
 
 	fleet     xds.Status // who has the table
 	rest      restEvidence
@@ -177,7 +184,7 @@ func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
 	if u.text, err = c.Store.Policy(s.PolicyHash); err != nil {
 		return fmt.Errorf("its policy: %w", err)
 	}
-	u.outbox.durable = u.state.Table()
+	u.outbox.durable, u.scribe.why = u.state.Table(), journal.Resumed
 	made := c.Hub.Prepare(u.outbox.durable)
 	u.made = &made
 	c.units[name] = u
@@ -271,6 +278,8 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 // step feeds one event to a service's state machine. A cut that it decides goes out when it is stored, or
 // cutPatience later; everything else only when it is stored.
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
+	c.keepTime(time.Now())
+	e = rollout.Plain(e)
 	next, records, err := stepped(u, e)
 	if err != nil {
 		return nil, err
@@ -282,6 +291,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	before, shadows := u.state, len(u.shadows)
 	u.state = next
 	c.stale[u] = struct{}{}
+	c.journalled(u, before, e, records)
 	if decided {
 		c.decided(u, records)
 	}

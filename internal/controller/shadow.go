@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -71,6 +72,7 @@ func (c *Controller) withdraw(u *unit) {
 		promoted = append(promoted, o.version)
 	}
 	u.shadows = nil
+	u.scribe.restart(journal.Withdrawn)
 	u.state = rollout.Withdraw(s.state, decided, promoted)
 	c.stale[u] = struct{}{}
 	c.rewrite(u, s)

@@ -14,7 +14,7 @@ func (c *Controller) stop() {
 	}
 	c.allDurable()
 	c.age(true)
-	c.writer.retryAt = time.Time{}
+	c.writer.retryAt, c.writer.tidyAt = time.Time{}, time.Now().Add(time.Hour)
 	var failing time.Time // since when
 	late := time.After(stopPatience)
 	for {

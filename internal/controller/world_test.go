@@ -21,6 +21,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/docker"
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
@@ -115,7 +116,8 @@ func (b *bubble) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	c, err := New(Options{Log: log, Store: b.disk, Hub: hub, Source: src, Ask: loads.Ask, Fleet: houses, Policies: []string{filepath.Join(b.dir, "*.yml")}})
+	c, err := New(Options{Log: log, Store: b.disk, Hub: hub, Source: src, Ask: loads.Ask, Fleet: houses, Policies: []string{filepath.Join(b.dir, "*.yml")},
+		Limits: store.Limits{Retention: 30 * 24 * time.Hour, MaxBytes: 1 << 30, Pack: journal.Pack}})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -31,10 +32,12 @@ type writer struct {
 	left    []string    // removed services of which nothing is left
 	doubted []job       // what the write that failed held: a disk may have it all the same
 	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
+	tidyAt  time.Time   // what is kept is looked through then
+	untidy  bool        // that failed
 }
 
 func newWriter(s Store) writer {
-	return writer{store: s, done: make(chan saved, 1), cuts: time.NewTimer(time.Hour)}
+	return writer{store: s, done: make(chan saved, 1), cuts: time.NewTimer(time.Hour), tidyAt: time.Now().Add(checkpoint)}
 }
 
 // slow reports whether a cut has nothing to gain from waiting for the disk.
@@ -60,6 +63,7 @@ type job struct {
 	reborn   *unit    // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
 	records  []*pending
+	parts    []*journal.Part
 	write    store.Write
 
 	table rollout.Table // of state, filled in by the writer
@@ -75,6 +79,7 @@ type saved struct {
 	err   error
 
 	asked, there bool // it is the one that failed; the store was asked about it, and has it
+	tidied, more bool // it stored nothing: what is kept was looked through, and there is more to be done
 }
 
 // write begins the next transaction, when none is under way: decisions first, then evidence.
@@ -90,6 +95,7 @@ func (c *Controller) write(now time.Time) {
 	}
 	jobs, left := c.jobs(), w.left
 	if len(jobs) == 0 && len(left) == 0 {
+		c.tidy(now)
 		return
 	}
 	w.since, w.left, w.under = now, nil, make([]*unit, len(jobs))
@@ -136,6 +142,7 @@ func (c *Controller) jobs() (jobs []job) {
 // one that it returned.
 func (u *unit) job() job {
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
+	j.parts = u.scribe.take(&u.state)
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
 	u.records = slices.DeleteFunc(u.records, (*pending).void)
 	for _, r := range u.records {
@@ -203,6 +210,9 @@ func (j *job) encode() (err error) {
 		}
 		j.write.Records = append(j.write.Records, r.line)
 	}
+	if j.write.Parts, err = storedParts(j.parts); err != nil {
+		return err
+	}
 	if j.remove {
 		if j.write.Remains, err = json.Marshal(j.remains.Remains); err != nil {
 			return err
@@ -221,6 +231,13 @@ func (c *Controller) written(r saved) {
 	now := time.Now()
 	w := &c.writer
 	w.since = time.Time{}
+	if r.tidied {
+		c.tidied(r, now)
+		return
+	}
+	for _, j := range r.jobs {
+		j.u.scribe.landed(r.err == nil && !r.asked && j.err == nil)
+	}
 	if r.err != nil {
 		c.notWritten(r, now)
 		return

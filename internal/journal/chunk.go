@@ -77,14 +77,32 @@ type piece struct {
 	delta []byte // the moment of event
 }
 
-// Lose says that what was written before the chunk is lost.
+// Packed reports whether a part stands for a whole chunk.
+func Packed(part []byte) bool { return len(part) > 0 && part[0] == packedFormat }
+
+// Lose says that what was written before the chunk is lost. Copies of the part are left as they are.
 func (p *Part) Lose(since time.Time) {
-	if p.header == nil {
-		return
+	if p.header != nil {
+		h := *p.header
+		h.lose(since)
+		p.header = &h
 	}
-	h := *p.header
-	h.Why, h.Lost = Gap, since
-	p.header = &h
+}
+
+// Since is from when on something is missing where the part is let go.
+func (p *Part) Since() time.Time { return p.header.since(p.At) }
+
+func (h *Header) since(at time.Time) time.Time {
+	if h != nil && !h.Lost.IsZero() {
+		return h.Lost
+	}
+	return at
+}
+
+func (h *Header) lose(since time.Time) {
+	if h != nil && (h.Why != Gap || h.Lost.IsZero() || since.Before(h.Lost)) {
+		h.Why, h.Lost = Gap, since
+	}
 }
 
 // Encode writes a part.

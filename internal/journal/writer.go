@@ -43,6 +43,18 @@ func (w *Writer) Took(e rollout.Event, records []rollout.Record) {
 	w.grow(max(0, len(w.events.buf)-was) + size + recordSize*len(records))
 }
 
+// Pending is about how many bytes the next part takes.
+func (w *Writer) Pending() int { return w.more }
+
+// Name is the chunk's.
+func (w *Writer) Name() uint64 { return w.begin }
+
+// Since is from when on something is missing where the next part is let go.
+func (w *Writer) Since() time.Time { return w.header.since(w.at) }
+
+// Lose says that what was written before the chunk is lost; nothing where a part of it was cut already.
+func (w *Writer) Lose(since time.Time) { w.header.lose(since) }
+
 const recordSize = 1000 // bytes, about
 
 func (w *Writer) grow(n int) { w.more, w.Size = w.more+n, w.Size+n }

@@ -57,11 +57,12 @@ type Options struct {
 type api struct {
 	Options
 	listeners chan struct{} // a place for each client of the events
+	readers   chan struct{} // and of the journal
 }
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{Options: o, listeners: make(chan struct{}, maxListeners)}
+	a := &api{Options: o, listeners: make(chan struct{}, maxListeners), readers: make(chan struct{}, maxReaders)}
 	mux := http.NewServeMux()
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }
 	mux.HandleFunc("GET /-/healthy", ok)
@@ -80,6 +81,8 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("POST /api/v1/services/{service}/versions/{version}/{verb}", a.command)
 	mux.HandleFunc("POST /api/v1/services/{service}/{verb}", a.command)
 	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
+	mux.HandleFunc("GET /api/v1/services/{service}/versions/{version}/evidence", a.evidence)
+	mux.HandleFunc("GET /api/v1/services/{service}/journal", a.journal)
 	mux.HandleFunc("GET /api/v1/events", a.events)
 	mux.HandleFunc("GET /api/v1/envoys", a.envoys)
 	mux.HandleFunc("DELETE /api/v1/envoys/{node}", a.forgetEnvoy)

@@ -1,0 +1,97 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/journal"
+	"github.com/canaryd/canaryd/internal/store"
+)
+
+// Journal calls take with each chunk of a service's journal that begins between two moments, or before the first and may reach
+// into it, in their order; a zero moment is no limit. What is not stored yet is there, but for the last seconds.
+func (c *Controller) Journal(ctx context.Context, service string, from, to time.Time, take func(parts [][]byte) error) error {
+	var waiting []journal.Part
+	known := false
+	if err := c.do(ctx, func() {
+		if u := c.units[service]; u != nil {
+			known = true
+			for _, p := range u.scribe.parts { // copies: a part that waits may yet lose what is before it
+				waiting = append(waiting, *p)
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	var ps []*journal.Part
+	for i := range waiting {
+		ps = append(ps, &waiting[i])
+	}
+	unstored, err := storedParts(ps)
+	if err != nil {
+		return err
+	}
+	after, around := uint64(max(0, from.UnixNano())), true
+	if from.IsZero() {
+		after, around = 0, false
+	}
+	for ctx.Err() == nil {
+		chunk, found, err := c.Store.Chunk(service, after, around)
+		if err != nil {
+			return fmt.Errorf("the journal of %s: %w", service, err)
+		}
+		if !found {
+			break
+		}
+		known, after, around = true, chunk.Begin, false
+		if !to.IsZero() && chunk.Begin > uint64(max(0, to.UnixNano())) {
+			return nil
+		}
+		var whole [][]byte
+		whole, unstored = joined(chunk, unstored)
+		if err := take(whole); err != nil {
+			return err
+		}
+	}
+	if !known {
+		return c.unknownService(service)
+	}
+	for len(unstored) > 0 && ctx.Err() == nil {
+		var whole [][]byte
+		whole, unstored = joined(store.Chunk{Begin: unstored[0].Begin}, unstored)
+		if err := take(whole); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// joined are the parts of a chunk, with those that are not stored, and what is left of these.
+func joined(c store.Chunk, unstored []store.Part) (whole [][]byte, rest []store.Part) {
+	last := -1
+	for _, p := range c.Parts {
+		whole, last = append(whole, p.Data), int(p.Number)
+	}
+	for _, p := range unstored {
+		switch {
+		case p.Begin != c.Begin:
+			rest = append(rest, p)
+		case int(p.Number) > last && (len(whole) == 0 || !journal.Packed(whole[0])):
+			whole = append(whole, p.Data)
+		}
+	}
+	return whole, rest
+}
+
+// Evidence reads what a plot is made of.
+func (c *Controller) Evidence(ctx context.Context, p *journal.Plot) error {
+	rd, err := journal.NewReader()
+	if err != nil {
+		return err
+	}
+	return c.Journal(ctx, p.Service, p.From, p.To, func(parts [][]byte) error {
+		chunk, broken := rd.Beside(parts)
+		return p.Take(&chunk, broken)
+	})
+}

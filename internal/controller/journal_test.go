@@ -1,0 +1,304 @@
+package controller
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/journal"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/world"
+)
+
+// replayed takes the journal of the service again.
+func (b *bubble) replayed() *journal.Replay {
+	b.t.Helper()
+	rd, err := journal.NewReader()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	re := &journal.Replay{}
+	if err := b.daemon.Journal(b.t.Context(), "shop", time.Time{}, time.Time{}, func(parts [][]byte) error {
+		c, broken := rd.Read(parts)
+		re.Take(&c, broken)
+		return nil
+	}); err != nil {
+		b.t.Fatal(err)
+	}
+	re.Finish()
+	return re
+}
+
+// decided are the decisions of the history since the service was quiet last.
+func (b *bubble) decided() (all []string) {
+	b.t.Helper()
+	lines, err := b.db.History("shop", 1000)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, l := range lines {
+		var e Entry
+		if err := json.Unmarshal(l, &e); err != nil {
+			b.t.Fatal(err)
+		}
+		raw, err := json.Marshal(e.Record)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		all = append(all, string(raw))
+	}
+	return all
+}
+
+// A release is promoted over restarts, and another one is cut: every decision of the history comes out of the journal, byte
+// for byte, and so do the states between.
+func TestWhatWasDecidedComesOutOfTheJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubblePolicy+"ramp: {steps: [10%, 50%, 100%], hold: 20s}\njudge: {clump: 1, promote_within: {ratio: 2, margin: 1%}}\nafter_promotion: {watch: 30s}\n", 2,
+			world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: steady(map[string]float64{"v1": 0.001, "v2": 0.001, "v3": 0.012})})
+		time.Sleep(3 * time.Second)
+		for _, version := range []string{"v2", "v3"} {
+			b.announce(version)
+			for range 2 {
+				time.Sleep(7 * time.Second)
+				b.stop()
+				time.Sleep(2 * time.Second)
+				b.start()
+			}
+			if version == "v3" {
+				b.until(version, rollout.Failed, 10*time.Minute)
+				break
+			}
+			b.until(version, rollout.Stable, 10*time.Minute)
+			b.until("v1", rollout.Retired, 10*time.Minute)
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(10 * time.Second)
+		re := b.replayed()
+		if len(re.Otherwise) > 0 || re.Same != re.Decisions || len(re.Gaps) > 0 || re.Chunks < 4 {
+			t.Errorf("%d of %d decisions in %d chunks came out, gaps %v, otherwise %+v", re.Same, re.Decisions, re.Chunks, re.Gaps, re.Otherwise)
+		}
+		var ends []string
+		for _, rel := range re.Releases {
+			ends = append(ends, fmt.Sprint(rel.Version, " ", rel.Then.Decided, " ", rel.Whole))
+		}
+		if want := []string{"v2 promoted true", "v3 rolled_back true"}; !slices.Equal(ends, want) {
+			t.Errorf("%q", ends)
+		}
+		// The history begins with the policy, when nothing is under way.
+		history := b.decided()
+		if n := len(history) - re.Decisions; n < 0 || n > 2 {
+			t.Errorf("%d decisions in the history, %d in the journal", len(history), re.Decisions)
+		}
+		kept := b.journalled()
+		if missing := slices.DeleteFunc(slices.Clone(history), func(line string) bool { return slices.Contains(kept, line) }); len(missing) > 2 {
+			t.Errorf("not in the journal: %q", missing)
+		}
+		if b.version("v3").Verdict.Code != analysis.Worse {
+			t.Errorf("%+v", b.version("v3").Verdict)
+		}
+		b.plots(t)
+	})
+}
+
+func (b *bubble) journalled() (records []string) {
+	rd, err := journal.NewReader()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.daemon.Journal(b.t.Context(), "shop", time.Time{}, time.Time{}, func(parts [][]byte) error {
+		c, err := rd.Read(parts)
+		for _, r := range c.Records {
+			records = append(records, string(r))
+		}
+		return err
+	}); err != nil {
+		b.t.Fatal(err)
+	}
+	return records
+}
+
+// plots checks what is drawn of v2, which was promoted, and v3, which was cut.
+func (b *bubble) plots(t *testing.T) {
+	for _, version := range []string{"v2", "v3"} {
+		v := b.version(version)
+		p := &journal.Plot{Service: "shop", Version: version, From: v.AnnouncedAt}
+		if err := b.daemon.Evidence(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		e, err := p.Buckets(0)
+		if err != nil || len(e.Buckets) < 3 || len(e.Gaps) > 0 {
+			t.Fatalf("%s: %d buckets, %v (%v)", version, len(e.Buckets), e.Gaps, err)
+		}
+		decisions, requests, errors, most := 0, 0.0, 0.0, 0.0
+		for _, k := range e.Buckets {
+			decisions += len(k.Decisions)
+			requests, errors, most = requests+k.Requests, errors+k.Errors, max(most, k.Evidence)
+		}
+		if decisions < 3 || requests > v.Counts.Requests || requests < 0.9*v.Counts.Requests-50 || errors > v.Counts.Errors {
+			t.Errorf("%s: %d decisions, %.0f of %.0f requests, %.0f of %.0f errors", version, decisions, requests, v.Counts.Requests, errors, v.Counts.Errors)
+		}
+		if last := e.Buckets[len(e.Buckets)-1]; version == "v3" && (most < last.Threshold || most < 100 || last.Weight != 0) {
+			t.Errorf("v3 was cut at evidence %.3g: %+v", most, last)
+		}
+	}
+}
+
+// The disk hangs, v2 is promoted and cut meanwhile: what was withdrawn is neither in the history nor in the journal.
+func TestWhatIsWithdrawnIsNotJournalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := newBubble(t, tenPercent, 2, failing(&bad))
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(8 * time.Second)
+		thaw := b.freeze()
+		_, _, err := b.daemon.Command(t.Context(), "shop", rollout.Commanded{Verb: "promote", Version: "v2", By: "ann"})
+		b.unstored(err)
+		bad.Store("v2", true)
+		b.until("v2", rollout.Failed, 10*time.Second)
+		thaw()
+		time.Sleep(30 * time.Second)
+		re := b.replayed()
+		if len(re.Otherwise) > 0 || re.Same != re.Decisions {
+			t.Errorf("%d of %d decisions came out: %+v", re.Same, re.Decisions, re.Otherwise)
+		}
+		history := b.decided()
+		for _, line := range b.journalled() {
+			if !slices.Contains(history, line) {
+				t.Errorf("in the journal, and not in the history: %s", line)
+			}
+		}
+	})
+}
+
+// A chunk that the disk has changed costs what is in it: canaryd starts, and the rest is read.
+func TestABrokenChunkCostsItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(20 * time.Second)
+		b.stop()
+		spoil(t, b.dir)
+		b.start()
+		time.Sleep(20 * time.Second)
+		re := b.replayed()
+		if len(re.Otherwise) > 0 || len(re.Gaps) == 0 || re.Events < 20 {
+			t.Errorf("gaps %v, %d events, otherwise %+v", re.Gaps, re.Events, re.Otherwise)
+		}
+		p := &journal.Plot{Service: "shop", Version: "v2"}
+		if err := b.daemon.Evidence(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := p.Buckets(0); err != nil || len(e.Gaps) == 0 || len(e.Buckets) < 3 {
+			t.Errorf("%+v %v", e, err)
+		}
+	})
+}
+
+// spoil changes a byte in each part but the first of what is journalled.
+func spoil(t *testing.T, dir string) {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(dir, "canaryd.db"), os.FileMode(0o600), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Update(func(tx *bbolt.Tx) error {
+		j := tx.Bucket([]byte("journal"))
+		n := 0
+		return j.ForEach(func(k, v []byte) error {
+			if n++; n == 1 {
+				return nil
+			}
+			v = slices.Clone(v)
+			v[len(v)/2] ^= 4
+			return j.Put(k, v)
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// However long the disk hangs, what waits for it is bounded; the oldest goes, and the journal says so.
+func TestWhatWaitsForTheDiskIsBounded(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	u := newUnit(rollout.State{})
+	c := &Controller{busy: map[string]*unit{"shop": u}}
+	tell := func(e rollout.Event) {
+		next, records, err := rollout.Step(u.state, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := u.state
+		u.state = next
+		c.journalled(u, before, e, records)
+	}
+	d := readPolicy(t, tenPercent)
+	tell(rollout.PolicyChanged{At: at, Policy: d.Policy, Hash: d.Hash})
+	tell(rollout.Announced{At: at, Version: "v2", Endpoints: []string{"10.0.0.2:80"}})
+	flight, most := []*journal.Part(nil), 0
+	for i := range 400 {
+		at = at.Add(time.Second)
+		e := rollout.Observed{At: at, Batch: time.Second}
+		for n := range 1000 {
+			e.Cells = append(e.Cells, rollout.Cell{Slice: fmt.Sprint("edge-", n), From: at.Add(-time.Second - time.Duration(n)), To: at, Counts: map[string]analysis.Counts{"v1": {Requests: float64(i * n)}}})
+		}
+		tell(e)
+		if i == 10 { // a write begins, and does not end
+			flight = u.scribe.take(&u.state)
+		}
+		most = max(most, u.scribe.held())
+	}
+	if most > unwrittenOfOne+chunkMost || most < unwrittenOfOne/2 {
+		t.Errorf("up to %d bytes waited", most)
+	}
+	if len(flight) != 1 || !slices.Equal(u.scribe.parts[:1], flight) {
+		t.Error("what is being written was let go")
+	}
+	u.scribe.landed(true)
+	re := &journal.Replay{}
+	rd, err := journal.NewReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunks := map[uint64][][]byte{}
+	var order []uint64
+	for _, p := range append(flight, u.scribe.take(&u.state)...) {
+		raw, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chunks[p.Begin] == nil {
+			order = append(order, p.Begin)
+		}
+		chunks[p.Begin] = append(chunks[p.Begin], raw)
+	}
+	for _, name := range order {
+		chunk, err := rd.Read(chunks[name])
+		re.Take(&chunk, err)
+	}
+	if len(re.Gaps) != 1 || re.Gaps[0].Why != string(journal.Gap) || re.Gaps[0].To.Sub(re.Gaps[0].From) < 100*time.Second || len(re.Otherwise) > 0 || re.Events < 20 {
+		t.Errorf("gaps %+v, %d events, otherwise %+v", re.Gaps, re.Events, re.Otherwise)
+	}
+}
+
+func readPolicy(t *testing.T, text string) policy.Document {
+	t.Helper()
+	docs, fs := policy.Parse("test.yml", []byte(text))
+	if len(fs.Errors()) > 0 {
+		t.Fatal(fs)
+	}
+	return docs[0]
+}

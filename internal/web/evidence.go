@@ -1,0 +1,131 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/canaryd/canaryd/internal/journal"
+)
+
+const (
+	maxReaders   = 4 // of the journal at once
+	chunkWithin  = 30 * time.Second
+	readersQueue = 10 * time.Second
+)
+
+// reads has a client wait for its turn to read the journal.
+func (a *api) reads(w http.ResponseWriter, r *http.Request, read func() error) {
+	turn := time.NewTimer(readersQueue)
+	defer turn.Stop()
+	select {
+	case a.readers <- struct{}{}:
+		defer func() { <-a.readers }()
+		if err := read(); err != nil {
+			a.fail(w, err)
+		}
+	case <-r.Context().Done():
+	case <-turn.C:
+		w.Header().Set("Retry-After", "10")
+		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients read the journal, which is the most at once: try again", maxReaders)))
+	}
+}
+
+// evidence answers with what was counted of a version, in intervals.
+func (a *api) evidence(w http.ResponseWriter, r *http.Request) {
+	a.reads(w, r, func() error {
+		p := &journal.Plot{Service: r.PathValue("service"), Version: r.PathValue("version")}
+		var step time.Duration
+		var err error
+		if p.From, p.To, err = between(r); err != nil {
+			return err
+		}
+		if text := r.URL.Query().Get("step"); text != "" {
+			d, err := model.ParseDuration(text)
+			if step = time.Duration(d); err != nil || step < time.Second {
+				return problem(http.StatusUnprocessableEntity, fmt.Sprintf("step=%q must be a duration of 1s and more, such as 30s or 5m", text))
+			}
+		}
+		s, err := a.Controller.Service(r.Context(), p.Service)
+		if err != nil {
+			return err
+		}
+		v := s.State.Version(p.Version)
+		if p.From.IsZero() && v != nil {
+			p.From = v.AnnouncedAt
+			if !p.To.IsZero() && !p.From.Before(p.To) {
+				p.From = time.Time{}
+			}
+		}
+		if err := a.Controller.Evidence(r.Context(), p); err != nil {
+			return unprocessable(err, journal.ErrTooLong)
+		}
+		e, err := p.Buckets(step)
+		if err != nil {
+			return problem(http.StatusUnprocessableEntity, err.Error())
+		}
+		if len(e.Buckets) == 0 && v == nil {
+			return problem(http.StatusNotFound, fmt.Sprintf("nothing is in the journal of a version %s of %s: it was never under test, or that is older than storage.retention", p.Version, p.Service))
+		}
+		a.answer(w, http.StatusOK, e)
+		return nil
+	})
+}
+
+func unprocessable(err, which error) error {
+	if errors.Is(err, which) {
+		return problem(http.StatusUnprocessableEntity, err.Error())
+	}
+	return err
+}
+
+// between reads `from` and `to`; zero: not given.
+func between(r *http.Request) (from, to time.Time, err error) {
+	for name, at := range map[string]*time.Time{"from": &from, "to": &to} {
+		text := r.URL.Query().Get(name)
+		if text == "" {
+			continue
+		}
+		if *at, err = time.Parse(time.RFC3339, text); err != nil || at.Year() < 1970 || at.Year() > 2200 {
+			return from, to, problem(http.StatusUnprocessableEntity, fmt.Sprintf("%s=%q must be a time as RFC 3339 has it, such as 2026-11-28T12:00:00Z (a + is written as %%2B)", name, text))
+		}
+	}
+	if !to.IsZero() && !from.Before(to) && !from.IsZero() {
+		return from, to, problem(http.StatusUnprocessableEntity, "from must be before to")
+	}
+	return from, to, nil
+}
+
+// journal sends the journal of a service as it is stored, for a replay. It holds the values of session cookies.
+func (a *api) journal(w http.ResponseWriter, r *http.Request) {
+	a.reads(w, r, func() error {
+		from, to, err := between(r)
+		if err != nil {
+			return err
+		}
+		begun := false
+		rc := http.NewResponseController(w)
+		send := func(parts [][]byte) error {
+			if !begun {
+				begun = true
+				w.Header().Set("Content-Type", "application/vnd.canaryd.journal")
+				w.Header().Set("Cache-Control", "no-store")
+			}
+			_ = rc.SetWriteDeadline(time.Now().Add(chunkWithin)) // a test's recorder has none
+			_, err := w.Write(journal.AppendFrame(nil, parts))
+			return err
+		}
+		err = a.Controller.Journal(r.Context(), r.PathValue("service"), from, to, send)
+		if err == nil {
+			err = send(nil)
+		}
+		if err != nil && begun { // the client sees that the end is missing
+			a.Log.WithError(err).Debug("the journal was not sent to its end")
+			return nil
+		}
+		return err
+	})
+}
