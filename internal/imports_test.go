@@ -30,7 +30,8 @@ var mayImport = map[string][]string{
 	"docker":     {"policy", "rollout", "probe"},
 	"probe":      {"policy"},
 	"registry":   {},
-	"web":        {"policy", "analysis", "rollout", "journal", "metrics", "controller"},
+	"access":     {"policy"},
+	"web":        {"policy", "analysis", "rollout", "journal", "metrics", "controller", "access"},
 	"world":      {"policy", "analysis", "rollout"},
 	"rig":        {"web", "xds"},
 }

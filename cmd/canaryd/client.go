@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,16 +22,21 @@ import (
 )
 
 // client talks to the daemon.
-type client struct{ base, token string }
+type client struct {
+	base, token, caFile string
+	job                 *jobIdentity // of a CI job, in the place of a token; nil: none
+	http                *http.Client // made with the first request
+}
 
 // remote gives a command the flags that find the daemon.
 func remote(c *cobra.Command) *client {
-	cl := &client{token: os.Getenv("CANARYD_TOKEN")}
+	cl := &client{token: os.Getenv("CANARYD_TOKEN"), job: jobIdentityOf(os.Getenv)}
 	def := os.Getenv("CANARYD_URL")
 	if def == "" {
 		def = "http://127.0.0.1:8080"
 	}
 	c.Flags().StringVar(&cl.base, "url", def, "where the daemon is (CANARYD_URL); CANARYD_TOKEN: bearer token, or user:password")
+	c.Flags().StringVar(&cl.caFile, "ca-file", os.Getenv("CANARYD_CA_FILE"), "certificates of the authority that signed the daemon's, beside the system's (CANARYD_CA_FILE)")
 	return cl
 }
 
@@ -69,8 +76,11 @@ func refusal(method, path string, resp *http.Response, raw []byte) error {
 		return &p
 	}
 	try := ""
-	if resp.StatusCode == http.StatusUnauthorized {
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
 		try = "\nTry: set CANARYD_TOKEN to user:password, or to a bearer token"
+	case bytes.Contains(raw, []byte("HTTP request to an HTTPS server")):
+		try = "\nTry: write https:// in --url or CANARYD_URL: the daemon speaks TLS there"
 	}
 	return fmt.Errorf("%s %s: the daemon answered %s%s", method, path, resp.Status, try)
 }
@@ -90,16 +100,74 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 	if u, err := user.Current(); err == nil {
 		req.Header.Set("X-Canaryd-By", u.Username)
 	}
-	if name, password, ok := strings.Cut(c.token, ":"); ok {
-		req.SetBasicAuth(name, password)
-	} else if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if err := c.identify(ctx, req); err != nil {
+		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	if c.http == nil {
+		if c.http, err = trusting(c.caFile); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("no canaryd answers at %s: %w\nTry: start it with `canaryd serve`, or set --url or CANARYD_URL", c.base, errors.Unwrap(err))
+		return nil, c.unreached(err)
 	}
 	return resp, nil
+}
+
+// identify says who asks.
+func (c *client) identify(ctx context.Context, req *http.Request) error {
+	token := c.token
+	if token == "" && c.job != nil {
+		var err error
+		if token, err = c.job.token(ctx); err != nil {
+			return err
+		}
+	}
+	if name, password, ok := strings.Cut(token, ":"); ok {
+		req.SetBasicAuth(name, password)
+	} else if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return nil
+}
+
+// trusting is a client that also trusts the authorities in a file.
+func trusting(caFile string) (*http.Client, error) {
+	if caFile == "" {
+		return http.DefaultClient, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("--ca-file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--ca-file %s: no certificate in PEM format is in it", caFile)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return &http.Client{Transport: t}, nil
+}
+
+// unreached says why nobody answered, and what to try.
+func (c *client) unreached(err error) error {
+	why := errors.Unwrap(err)
+	try := "start it with `canaryd serve`, or set --url or CANARYD_URL"
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	switch {
+	case errors.As(err, &authority):
+		try = "set --ca-file or CANARYD_CA_FILE to the certificate of the authority that signed the daemon's"
+	case errors.As(err, &name):
+		try = "write in --url or CANARYD_URL a name that the daemon's certificate has"
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		try = "write http:// in --url or CANARYD_URL: there is no TLS there"
+	}
+	return fmt.Errorf("no canaryd answers at %s: %w\nTry: %s", c.base, why, try)
 }
 
 func servicePath(service string, more ...string) string {

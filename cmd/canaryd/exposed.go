@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-
-	yaml "go.yaml.in/yaml/v4"
 )
 
 // Whoever reaches the xDS listener or the API decides rollouts. Beyond loopback both serve only those who prove
@@ -22,8 +19,8 @@ func (c *serverConfig) exposed(webConfig string) error {
 	if why == "" {
 		return nil
 	}
-	users, err := webUsers(webConfig)
-	if err == nil && !users {
+	w, err := readWebConfig(webConfig)
+	if err == nil && !asksWho(w) {
 		err = errors.New(why)
 	}
 	return err
@@ -38,11 +35,11 @@ func (c *serverConfig) exposedXDS() string {
 }
 
 func (c *serverConfig) exposedWeb() string {
-	if onLoopback(c.Web.Listen) || c.Web.Insecure {
+	if onLoopback(c.Web.Listen) || c.Web.Insecure || len(c.Web.Access) > 0 {
 		return ""
 	}
 	return fmt.Sprintf("web.listen %s is reached from other machines, without users: whoever connects may promote and abort. "+
-		"List basic_auth_users in --web.config.file, or listen on 127.0.0.1; where only people you trust reach it, write `insecure: true` under web (or --insecure)", c.Web.Listen)
+		"List basic_auth_users in --web.config.file, or who may do what in web.access, or listen on 127.0.0.1; where only people you trust reach it, write `insecure: true` under web (or --insecure)", c.Web.Listen)
 }
 
 // onLoopback reports whether only this machine reaches an address. A name is taken for one of another network:
@@ -54,25 +51,4 @@ func onLoopback(listen string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
-}
-
-// webUsers reports whether a web-config file of Prometheus' format asks who is there.
-func webUsers(file string) (bool, error) {
-	if file == "" {
-		return false, nil
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return false, fmt.Errorf("--web.config.file: %w", err)
-	}
-	var c struct {
-		Users map[string]any `yaml:"basic_auth_users"`
-		TLS   struct {
-			ClientAuth string `yaml:"client_auth_type"`
-		} `yaml:"tls_server_config"`
-	}
-	if err := yaml.Unmarshal(data, &c); err != nil {
-		return false, fmt.Errorf("--web.config.file %s: %w", file, err)
-	}
-	return len(c.Users) > 0 || c.TLS.ClientAuth == "RequireAndVerifyClientCert", nil
 }

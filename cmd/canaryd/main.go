@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "release", Title: "Releases:"},
 		&cobra.Group{ID: "policy", Title: "Policies:"}, &cobra.Group{ID: "envoy", Title: "Envoy:"})
 	for group, cmds := range map[string][]*cobra.Command{
-		"daemon":  {serveCommand(), healthcheckCommand(), demoCommand()},
+		"daemon":  {serveCommand(), healthcheckCommand(), tokenCommand(), demoCommand()},
 		"release": append([]*cobra.Command{statusCommand(), envoysCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand(), removeCommand()}, personCommands()...),
 		"policy":  {checkCommand(), testCommand(), simulateCommand(), replayCommand(), schemaCommand()},
 		"envoy":   {bootstrapCommand(), xdsCommand()},

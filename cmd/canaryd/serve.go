@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -17,11 +16,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	collectorversion "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/config"
-	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/sirupsen/logrus"
-	slogrus "github.com/sirupsen/logrus/hooks/slog"
 	"github.com/spf13/cobra"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/docker"
@@ -51,7 +49,7 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.storage, "storage.path", "", "directory of the database; overrides storage.path")
 	fl.StringVar(&f.level, "log.level", "info", "debug, info, warning or error")
 	fl.StringVar(&f.format, "log.format", "", "text or json; default: text on a terminal, json elsewhere")
-	fl.StringVar(&f.webConfig, "web.config.file", "", "TLS and users of the API, in Prometheus' web-config format")
+	fl.StringVar(&f.webConfig, "web.config.file", "", "TLS, and passwords of users, of the API, in Prometheus' web-config format")
 	fl.BoolVar(&f.insecure, "insecure", false, "listen beyond loopback without TLS (xds) or users (web): only your Envoys, and people you trust, reach those ports")
 	return c
 }
@@ -97,7 +95,11 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer db.Close()
-	d := daemon{cfg: cfg, log: log, webConfig: f.webConfig, hub: xds.NewHub(log)}
+	may, err := cfg.accessConfig(f.webConfig)
+	if err != nil {
+		return err
+	}
+	d := daemon{cfg: cfg, log: log, file: f.file, webConfig: f.webConfig, access: access.NewKeeper(may, nil), hub: xds.NewHub(log)}
 	d.hub.ForgetAfter, d.hub.Admission = cfg.XDS.ForgetAfter.Std(), cfg.XDS.admission()
 	if err := d.decide(ctx, db); err != nil {
 		return err
@@ -116,7 +118,9 @@ func serve(ctx context.Context, f serveFlags) error {
 type daemon struct {
 	cfg       serverConfig
 	log       *logrus.Logger
+	file      string // canaryd.yml
 	webConfig string
+	access    *access.Keeper
 	hub       *xds.Hub
 	src       metrics.Source
 	loads     *xds.Loads
@@ -171,7 +175,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return d.ctl.WatchFiles(ctx, 5*time.Second) })
-	background(ctx, &d.run, func(ctx context.Context) error { return hangups(ctx, d.ctl, d.log) })
+	background(ctx, &d.run, func(ctx context.Context) error { return d.hangups(ctx) })
 	return nil
 }
 
@@ -196,9 +200,9 @@ func (d *daemon) listen() error {
 	d.run.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
 	handler := canarydweb.NewHandler(canarydweb.Options{
 		Log: d.log, Controller: d.ctl, Registry: own, HookToken: string(d.cfg.Docker.HookToken),
-		Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
+		Access: d.access, Reload: d.reload, Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
 	})
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerBytes}
 	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })
 	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr().String(), "web": webListener.Addr().String(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")
 	return nil
@@ -259,7 +263,7 @@ func background(parent context.Context, g *run.Group, f func(context.Context) er
 	g.Add(func() error { return f(ctx) }, func(error) { cancel() })
 }
 
-func hangups(ctx context.Context, ctl *controller.Controller, log logrus.FieldLogger) error {
+func (d *daemon) hangups(ctx context.Context) error {
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGHUP)
 	defer signal.Stop(ch)
@@ -268,14 +272,9 @@ func hangups(ctx context.Context, ctl *controller.Controller, log logrus.FieldLo
 		case <-ctx.Done():
 			return nil
 		case <-ch:
-			if err := ctl.Reload(ctx, "SIGHUP"); err != nil {
-				log.WithError(err).Error("reload failed")
+			if err := d.reload(ctx, "SIGHUP"); err != nil {
+				d.log.WithError(err).Error("reload failed")
 			}
 		}
 	}
-}
-
-func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
-	flags := &web.FlagConfig{WebListenAddresses: &[]string{l.Addr().String()}, WebSystemdSocket: new(bool), WebConfigFile: &webConfig}
-	return web.Serve(l, s, flags, slog.New(slogrus.NewHandler(log, nil)))
 }

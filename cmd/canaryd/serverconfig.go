@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
@@ -34,6 +35,10 @@ type serverConfig struct {
 		Listen   string   `yaml:"listen"`
 		Insecure bool     `yaml:"insecure"` // listens beyond loopback without users, and that is meant
 		Hosts    []string `yaml:"hosts"`    // names that the API is asked under
+
+		Access     []access.Rule `yaml:"access"`      // who may do what; none: users may everything, and where there are none, anybody
+		TokensFile string        `yaml:"tokens_file"` // bearer tokens, hashed
+		Anonymous  anonymous     `yaml:"anonymous"`   // what a caller without credentials may do
 	} `yaml:"web"`
 	Policies []string `yaml:"policies"`
 	Storage  struct {
@@ -222,6 +227,7 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
 		say("metrics.prometheus", "%v", err)
 	}
+	c.validateAccess(say)
 	c.validateLists(say)
 }
 
@@ -345,7 +351,7 @@ func (c *serverConfig) relativeTo(dir string) {
 	for i := range c.Policies {
 		c.Policies[i] = abs(c.Policies[i])
 	}
-	c.Storage.Path = abs(c.Storage.Path)
+	c.Storage.Path, c.Web.TokensFile = abs(c.Storage.Path), abs(c.Web.TokensFile)
 	t := &c.XDS.TLS
 	t.CertFile, t.KeyFile, t.ClientCA = abs(t.CertFile), abs(t.KeyFile), abs(t.ClientCA)
 	d := &c.Docker.TLS

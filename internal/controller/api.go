@@ -199,7 +199,7 @@ func (c *Controller) Command(ctx context.Context, service string, e rollout.Comm
 
 // command carries a command out, and reports whether it is a return to a version that the Envoys have.
 func (c *Controller) command(u *unit, e rollout.Commanded) (returns bool, err error) {
-	if e.Verb == "abort" {
+	if e.Verb == "abort" && !e.Tested {
 		if taken, err := c.takeAway(u, e.Version, e.By); taken || err != nil {
 			return false, err
 		}

@@ -108,6 +108,9 @@ func (m *machine) announcedAgain(v *Version, e Announced) error {
 		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says %s; %s says %s: name it in one place only", v.Name, strings.Join(v.Endpoints, ", "),
 			cmp.Or(v.Origin, "who announced it"), e.Origin, strings.Join(e.Endpoints, ", "))}
 	}
+	if e.Tested && !v.is(open) && len(e.Endpoints) > 0 && !slices.Equal(v.Endpoints, e.Endpoints) {
+		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s: other endpoints would get its users without any test, which takes the role operate; deploy them under another name", v.Name, v.Phase)}
+	}
 	if e.Origin == "" && len(e.Endpoints) > 0 {
 		v.Origin = ""
 	}

@@ -11,6 +11,9 @@ func (m *machine) commanded(e Commanded) error {
 	if v == nil {
 		return unknown(m.State, e.Version)
 	}
+	if e.Tested && !v.is(open) {
+		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s, and not under test: %s of it takes the role operate", v.Name, v.Phase, e.Verb)}
+	}
 	switch e.Verb {
 	case "promote":
 		return m.promoteByHand(v, e)

@@ -25,6 +25,7 @@ type Announced struct {
 	Digest    string    `json:"digest,omitempty"` // of the image's manifest, where it is said
 	Image     string    `json:"image,omitempty"`  // to be started as a container; Endpoints come when it runs
 	Paused    bool      `json:"paused,omitempty"` // stays at weight 0 until `resume`: for a look by testers
+	Tested    bool      `json:"tested,omitempty"` // may not move a version that serves: who said it may touch versions under test only
 	Secret    string    `json:"secret,omitempty"`
 	Origin    string    `json:"origin,omitempty"` // what found it; empty: somebody announced it, and may always announce other endpoints
 	By        string    `json:"by,omitempty"`
@@ -37,6 +38,7 @@ type Commanded struct {
 	Version   string    `json:"version"`
 	Reachable bool      `json:"reachable,omitempty"` // for promote: an endpoint answered just now
 	Knowing   bool      `json:"knowing,omitempty"`   // for promote: of a version that has failed or was aborted, too
+	Tested    bool      `json:"tested,omitempty"`    // only of a version under test: who said it may touch no other
 	By        string    `json:"by,omitempty"`
 }
 
@@ -308,6 +310,7 @@ func (k Kind) Ends() bool { return k.Final() || k == KindSuperseded || k == Kind
 type Refusal struct {
 	Unknown  bool // no such version
 	Conflict bool // it is there already, and is another one
+	Tested   bool // who said it may touch versions under test only, and this is none
 	Message  string
 }
 

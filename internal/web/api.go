@@ -10,14 +10,16 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -49,6 +51,9 @@ type Options struct {
 	Registry   *prometheus.Registry
 	HookToken  string // what a registry's notifications carry; empty: they are refused
 
+	Access *access.Keeper                             // nil: anybody may do everything
+	Reload func(ctx context.Context, by string) error // nil: of the policies alone
+
 	Listener net.Addr // where it listens: on loopback only its own names are answered to
 	Listen   string   // the same as it was configured, perhaps by name
 	Hosts    []string // further names, such as that of a proxy in front; elsewhere than on loopback no others, if there are any
@@ -58,41 +63,28 @@ type api struct {
 	Options
 	listeners chan struct{} // a place for each client of the events
 	readers   chan struct{} // and of the journal
+	refused   *rate.Limiter // of lines in the log
 }
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{Options: o, listeners: make(chan struct{}, maxListeners), readers: make(chan struct{}, maxReaders)}
+	a := &api{Options: o, listeners: make(chan struct{}, maxListeners), readers: make(chan struct{}, maxReaders), refused: rate.NewLimiter(1, 10)}
+	if a.Access == nil {
+		a.Access = access.NewKeeper(access.Config{}, nil)
+	}
+	if a.Reload == nil {
+		a.Reload = a.Controller.Reload
+	}
 	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }
-	mux.HandleFunc("GET /-/healthy", ok)
-	mux.HandleFunc("GET /-/ready", a.ready)
-	mux.HandleFunc("POST /-/reload", a.reload)
-	mux.HandleFunc("PUT /-/reload", a.reload)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
-	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(openapi) // a client that hangs up is no error of ours
-	})
-	mux.HandleFunc("GET /api/v1/services", a.services)
-	mux.HandleFunc("GET /api/v1/services/{service}", a.service)
-	mux.HandleFunc("DELETE /api/v1/services/{service}", a.remove)
-	mux.HandleFunc("PUT /api/v1/services/{service}/versions/{version}", a.announce)
-	mux.HandleFunc("POST /api/v1/services/{service}/versions/{version}/{verb}", a.command)
-	mux.HandleFunc("POST /api/v1/services/{service}/{verb}", a.command)
-	mux.HandleFunc("GET /api/v1/services/{service}/history", a.history)
-	mux.HandleFunc("GET /api/v1/services/{service}/versions/{version}/evidence", a.evidence)
-	mux.HandleFunc("GET /api/v1/services/{service}/journal", a.journal)
-	mux.HandleFunc("GET /api/v1/events", a.events)
-	mux.HandleFunc("GET /api/v1/envoys", a.envoys)
-	mux.HandleFunc("DELETE /api/v1/envoys/{node}", a.forgetEnvoy)
-	mux.HandleFunc("POST /api/v1/hooks/registry", a.pushed)
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for _, c := range a.calls() {
+		mux.HandleFunc(c.pattern, a.kept(c))
+	}
 	return a.guard(a.unmatched(mux))
+}
+
+func (a *api) document(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(openapi) // a client that hangs up is no error of ours
 }
 
 // ready: the stored state is loaded and published; both happen before the listener opens, so what
@@ -106,7 +98,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
-	if err := a.Controller.Reload(r.Context(), by(r)); err != nil {
+	if err := a.Reload(r.Context(), by(r)); err != nil {
 		a.fail(w, err)
 		return
 	}
@@ -150,10 +142,10 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s, known, err := a.Controller.Announce(r.Context(), r.PathValue("service"),
-		rollout.Announced{Version: name, Endpoints: body.Endpoints, Image: body.Image, Again: again, Paused: body.Paused, By: by(r)})
+		rollout.Announced{Version: name, Endpoints: body.Endpoints, Image: body.Image, Again: again, Paused: body.Paused, Tested: testedOnly(r), By: by(r)})
 	if err != nil {
 		var refusal *rollout.Refusal
-		if errors.As(err, &refusal) && !refusal.Unknown && !refusal.Conflict {
+		if errors.As(err, &refusal) && !refusal.Unknown && !refusal.Conflict && !refusal.Tested {
 			err = problem(http.StatusUnprocessableEntity, refusal.Message)
 		}
 		a.fail(w, err)
@@ -204,12 +196,19 @@ func resolvable(ctx context.Context, endpoints []string) error {
 	return nil
 }
 
+// verbs are the commands, and which role each takes; abort and pause take more where a version is not under test.
+var verbs = map[string]access.Role{"promote": access.Operate, "abort": access.Deploy, "pause": access.Deploy, "resume": access.Operate}
+
+// testedOnly reports whether the caller may touch versions under test only.
+func testedOnly(r *http.Request) bool {
+	who := callerOf(r)
+	return !who.May(access.Operate, r.PathValue("service"))
+}
+
 func (a *api) command(w http.ResponseWriter, r *http.Request) {
 	verb := r.PathValue("verb")
-	switch verb {
-	case "promote", "abort", "pause", "resume":
-	default:
-		a.fail(w, problem(http.StatusNotFound, fmt.Sprintf("no command %q: promote, abort, pause or resume", verb)))
+	if _, there := verbs[verb]; !there {
+		a.fail(w, problem(http.StatusNotFound, fmt.Sprintf("no command %.64q: promote, abort, pause or resume", verb)))
 		return
 	}
 	knowing, err := boolOf(r.URL.Query(), "even_failed")
@@ -217,7 +216,7 @@ func (a *api) command(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"), rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: knowing, By: by(r)})
+	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"), rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: knowing, Tested: testedOnly(r), By: by(r)})
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -256,17 +255,35 @@ func limitOf(r *http.Request, usual int) (int, error) {
 	return n, nil
 }
 
-// by says who calls: the user of basic auth, what the client says of itself, or its address.
+// by says who calls: who was authenticated, else the peer's address. What a client says of itself stands in brackets.
 func by(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
+	who := callerOf(r).Name
+	if who == "" {
+		var err error
+		if who, _, err = net.SplitHostPort(r.RemoteAddr); err != nil {
+			who = r.RemoteAddr
+		}
 	}
-	if u, _, ok := r.BasicAuth(); ok && u != "" {
-		return u + " from " + host
+	claimed := r.Header.Get("X-Canaryd-By")
+	if u, _, ok := r.BasicAuth(); ok && claimed == "" && u != callerOf(r).Name {
+		claimed = u
 	}
-	if who := r.Header.Get("X-Canaryd-By"); who != "" {
-		return who + " from " + host
+	if claimed = plainName(claimed); claimed != "" {
+		who += " (" + claimed + ")"
 	}
-	return host
+	return who
+}
+
+// plainName leaves of a name that a client chose what cannot be taken for something else.
+func plainName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == '(' || r == ')' || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	if rs := []rune(s); len(rs) > 64 {
+		s = string(rs[:64])
+	}
+	return strings.TrimSpace(s)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -65,7 +66,12 @@ func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	service := q.Get("service")
+	who := callerOf(r)
 	if service != "" {
+		if err := mayInNamed(r, service); err != nil {
+			a.refuse(w, r, err)
+			return
+		}
 		if _, err := a.Controller.Service(r.Context(), service); err != nil {
 			a.fail(w, err)
 			return
@@ -73,6 +79,9 @@ func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 	}
 	out := Nodes{Nodes: []Node{}}
 	for _, e := range a.Controller.Envoys() {
+		if !seen(&e, &who) {
+			continue
+		}
 		n, of := viewNode(e, service)
 		if !of || n.key() <= q.Get("after") {
 			continue
@@ -84,6 +93,23 @@ func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 		out.Nodes = append(out.Nodes, n)
 	}
 	a.answer(w, http.StatusOK, out)
+}
+
+// mayInNamed says why the caller may not see a service that the query names.
+func mayInNamed(r *http.Request, service string) error {
+	if who := callerOf(r); who.May(access.View, service) {
+		return nil
+	}
+	return forbidden(r, fmt.Sprintf("to see the Envoys of %.64s takes the role %s there", service, access.View))
+}
+
+// seen leaves of a node what the caller may see; an Envoy without any of it is not the caller's to see.
+func seen(e *controller.Envoy, who *access.Caller) bool {
+	if who.MayAll(access.View) {
+		return true
+	}
+	e.Services = slices.DeleteFunc(slices.Clone(e.Services), func(s controller.EnvoyService) bool { return !who.May(access.View, s.Service) })
+	return len(e.Services) > 0
 }
 
 // key orders nodes: two Envoys may share a name.

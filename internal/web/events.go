@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
 )
 
@@ -39,6 +40,7 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 	w.Header().Set("Cache-Control", "no-store")
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	who := callerOf(r)
 	var frame []byte // at first nothing but the headers
 	for {
 		if err := send(w, frame); err != nil {
@@ -53,6 +55,10 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 		case e, ok := <-entries:
 			if !ok {
 				return
+			}
+			if !who.May(access.View, e.Service) {
+				frame = nil
+				continue
 			}
 			var err error
 			if frame, err = eventFrame(e); err != nil {

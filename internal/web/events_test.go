@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -115,7 +116,7 @@ func stopReading(t *testing.T, name string, protocols *http.Protocols) {
 	l := newPipe()
 	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
-		a.follow(w, r, entries)
+		a.follow(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, access.Anyone())), entries)
 	})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()

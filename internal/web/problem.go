@@ -43,6 +43,8 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusNotFound, unknown.Message)
 	case errors.As(err, &refusal) && refusal.Unknown:
 		return problem(http.StatusNotFound, refusal.Message)
+	case errors.As(err, &refusal) && refusal.Tested:
+		return problem(http.StatusForbidden, refusal.Message)
 	case errors.As(err, &refusal):
 		return problem(http.StatusConflict, refusal.Message)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
 )
 
@@ -75,6 +76,8 @@ func (a *api) services(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
+	who := callerOf(r)
+	list = slices.DeleteFunc(list, func(c controller.Service) bool { return !who.May(access.View, c.Name) })
 	s, err := selectionOf(r, len(list))
 	if err != nil {
 		a.fail(w, err)

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/sirupsen/logrus"
+	slogrus "github.com/sirupsen/logrus/hooks/slog"
+	yaml "go.yaml.in/yaml/v4"
+	pace "golang.org/x/time/rate"
+
+	"github.com/canaryd/canaryd/internal/access"
+)
+
+// The file of --web.config.file has Prometheus' format and is checked by its library. Its users are asked for by
+// package access, and not by that library: it would let nobody in with a bearer token instead.
+
+// headerBytes are more than any client of ours sends, identity tokens included.
+const headerBytes = 64 << 10
+
+// readWebConfig reads the file; without one there are neither users nor TLS.
+func readWebConfig(file string) (*web.Config, error) {
+	c := &web.Config{TLSConfig: web.TLSConfig{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13}, HTTPConfig: web.HTTPConfig{HTTP2: true}}
+	if file == "" {
+		return c, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--web.config.file: %w", err)
+	}
+	if err := yaml.Unmarshal(data, c); err != nil {
+		return nil, fmt.Errorf("--web.config.file %s: %w", file, err)
+	}
+	c.TLSConfig.SetDirectory(filepath.Dir(file))
+	return c, nil
+}
+
+// asksWho reports whether a web-config file lets in only those who prove who they are.
+func asksWho(c *web.Config) bool {
+	return len(c.Users) > 0 || c.TLSConfig.ClientAuth == "RequireAndVerifyClientCert"
+}
+
+// accessConfig is who may do what, as canaryd.yml and the files that it names say now.
+func (c *serverConfig) accessConfig(webConfig string) (access.Config, error) {
+	out := access.Config{Rules: c.Web.Access, Anonymous: c.Web.Anonymous.role(), Users: map[string]string{}}
+	if err := web.Validate(webConfig); err != nil {
+		return out, fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	}
+	w, err := readWebConfig(webConfig)
+	if err != nil {
+		return out, err
+	}
+	for user, hash := range w.Users {
+		out.Users[user] = string(hash)
+	}
+	if c.Web.TokensFile != "" {
+		data, err := os.ReadFile(c.Web.TokensFile)
+		if err != nil {
+			return out, fmt.Errorf("web.tokens_file: %w", err)
+		}
+		if out.Tokens, err = access.ReadTokens(c.Web.TokensFile, data); err != nil {
+			return out, fmt.Errorf("web.tokens_file: %w", err)
+		}
+	}
+	return out, out.Check()
+}
+
+// reload reads again who may do what, and the policies. What is wrong with one keeps the other from nothing.
+func (d *daemon) reload(ctx context.Context, by string) error {
+	return errors.Join(d.reloadAccess(by), d.ctl.Reload(ctx, by))
+}
+
+// reloadAccess: of canaryd.yml only web.access, anonymous and tokens_file are read again.
+func (d *daemon) reloadAccess(by string) error {
+	cfg, err := loadServerConfig(d.file)
+	var now access.Config
+	if err == nil {
+		now, err = cfg.accessConfig(d.webConfig)
+	}
+	if err != nil {
+		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
+	}
+	listening := d.cfg
+	listening.Web.Access = cfg.Web.Access
+	if err := listening.exposed(d.webConfig); err != nil {
+		return err
+	}
+	d.access.Set(now)
+	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
+	return nil
+}
+
+// serveWeb serves until the server is closed, with TLS where the file says so; its certificates and client CAs
+// are read anew while it runs.
+func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
+	if err := web.Validate(webConfig); err != nil {
+		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	}
+	c, err := readWebConfig(webConfig)
+	if err != nil {
+		return err
+	}
+	s.ErrorLog = slog.NewLogLogger(slogrus.NewHandler(log, nil), slog.LevelDebug) // handshakes that fail, and the like
+	s.Handler = configured(s.Handler, c)
+	if !c.TLSConfig.IsEnabled() {
+		return s.Serve(l)
+	}
+	if s.TLSConfig, err = web.ConfigToTLSConfig(&c.TLSConfig); err != nil {
+		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	}
+	protocols := []string{"h2", "http/1.1"}
+	if !c.HTTPConfig.HTTP2 {
+		protocols, s.TLSNextProto = protocols[1:], map[string]func(*http.Server, *tls.Conn, http.Handler){}
+	}
+	s.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := readWebConfig(webConfig)
+		if err != nil {
+			return nil, err
+		}
+		t, err := web.ConfigToTLSConfig(&c.TLSConfig)
+		if err == nil {
+			t.NextProtos = protocols
+		}
+		return t, err
+	}
+	return s.ServeTLS(l, "", "")
+}
+
+// configured adds the file's headers, and keeps its rate limit.
+func configured(next http.Handler, c *web.Config) http.Handler {
+	var limit *pace.Limiter
+	if r := c.RateLimiterConfig; r.Interval != 0 {
+		limit = pace.NewLimiter(pace.Every(r.Interval), r.Burst)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if limit != nil && !limit.Allow() {
+			http.Error(w, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
+			return
+		}
+		for k, v := range c.HTTPConfig.Header {
+			w.Header().Set(k, v)
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,126 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+const (
+	issuerWithin = 5 * time.Second  // an issuer answers by then
+	issuerAgain  = 10 * time.Second // one that does not is asked again after so long
+)
+
+// issuers know the keys of those who issue identity tokens. They are asked when the first token comes: canaryd starts
+// without them.
+type issuers struct {
+	client *http.Client
+
+	mu    sync.Mutex
+	known map[string]*oidc.Provider
+	tried map[string]failure
+}
+
+type failure struct {
+	at  time.Time
+	err error
+}
+
+// issuerOf is who a token says that it is from: nothing is verified yet. Empty: it is no identity token.
+func issuerOf(token string) string {
+	if strings.Count(token, ".") != 2 {
+		return ""
+	}
+	var claims jwt.Claims
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA})
+	if err != nil || parsed.UnsafeClaimsWithoutVerification(&claims) != nil {
+		return ""
+	}
+	return claims.Issuer
+}
+
+// provider asks an issuer for its addresses and keys, once.
+func (is *issuers) provider(issuer string) (*oidc.Provider, error) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	if p := is.known[issuer]; p != nil {
+		return p, nil
+	}
+	if f := is.tried[issuer]; f.err != nil && time.Since(f.at) < issuerAgain {
+		return nil, f.err
+	}
+	// The provider keeps the context for as long as it lives: its keys are fetched again when they change.
+	p, err := oidc.NewProvider(oidc.ClientContext(context.Background(), is.client), issuer)
+	if err != nil {
+		err = fmt.Errorf("the issuer %s does not say how its tokens are verified: %w", issuer, err)
+		is.tried[issuer] = failure{time.Now(), err}
+		return nil, err
+	}
+	is.known[issuer] = p
+	return p, nil
+}
+
+// verify checks a token's signature and dates, and returns its subject, audiences and claims.
+func (is *issuers) verify(ctx context.Context, issuer, token string) (*oidc.IDToken, map[string]any, error) {
+	p, err := is.provider(issuer)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := p.Verifier(&oidc.Config{SkipClientIDCheck: true}).Verify(ctx, token) // audiences differ by rule
+	var expired *oidc.TokenExpiredError
+	if errors.As(err, &expired) {
+		return nil, nil, fmt.Errorf("the identity token expired at %s: the job has to ask for a new one", expired.Expiry.UTC().Format(time.RFC3339))
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("the identity token is not valid: %w", err)
+	}
+	claims := map[string]any{}
+	if err := id.Claims(&claims); err != nil {
+		return nil, nil, fmt.Errorf("the identity token's claims cannot be read: %w", err)
+	}
+	return id, claims, nil
+}
+
+// fits reports whether a verified token is one that the rule means.
+func (r *Rule) fits(id *oidc.IDToken, claims map[string]any) bool {
+	if r.OIDC != id.Issuer || !slices.Contains(id.Audience, r.Audience) {
+		return false
+	}
+	for name, glob := range r.Claims {
+		if !claimFits(claims[name], glob) {
+			return false
+		}
+	}
+	return true
+}
+
+func claimFits(v any, glob string) bool {
+	if list, ok := v.([]any); ok {
+		return slices.ContainsFunc(list, func(v any) bool { return claimFits(v, glob) })
+	}
+	if v == nil {
+		return false
+	}
+	fits, err := path.Match(glob, fmt.Sprint(v))
+	return err == nil && fits
+}
+
+// subject names a job in the history: issuers have subjects of their own.
+func subject(id *oidc.IDToken) string {
+	at := id.Issuer
+	if u, err := url.Parse(id.Issuer); err == nil {
+		at = u.Host
+	}
+	return id.Subject + " at " + at
+}

@@ -1,0 +1,112 @@
+package access
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+)
+
+// UnknownError says why a caller is not let in: no credentials, or wrong ones. What it says gives nothing away.
+type UnknownError struct{ Message string }
+
+func (e *UnknownError) Error() string { return e.Message }
+
+func unknown(format string, args ...any) error { return &UnknownError{fmt.Sprintf(format, args...)} }
+
+// Keeper finds out who a request is from. What it goes by may be replaced while it is asked.
+type Keeper struct {
+	config    atomic.Pointer[Config]
+	passwords passwords
+	issuers   issuers
+}
+
+// NewKeeper makes a keeper. The client reaches the issuers of identity tokens; nil: a usual one.
+func NewKeeper(c Config, client *http.Client) *Keeper {
+	client = cmp.Or(client, &http.Client{Timeout: issuerWithin})
+	k := &Keeper{issuers: issuers{client: client, known: map[string]*oidc.Provider{}, tried: map[string]failure{}}}
+	k.Set(c)
+	return k
+}
+
+// Set replaces what the keeper goes by.
+func (k *Keeper) Set(c Config) { k.config.Store(&c) }
+
+// Identify says who a request is from, by its Authorization header. Where nobody is asked who they are, anybody may
+// do everything.
+func (k *Keeper) Identify(r *http.Request) (Caller, error) {
+	c := k.config.Load()
+	if !c.guards() {
+		who := Anyone()
+		who.Name = certified(r)
+		return who, nil
+	}
+	if user, password, ok := r.BasicAuth(); ok {
+		return k.user(c, user, password)
+	}
+	header := r.Header.Get("Authorization")
+	scheme, token, _ := strings.Cut(header, " ")
+	switch {
+	case header != "" && strings.EqualFold(scheme, "Bearer"):
+		return k.bearer(r.Context(), c, strings.TrimSpace(token))
+	case header != "":
+		return Caller{}, unknown("the Authorization header is neither Basic nor Bearer: send a user and a password, or a bearer token")
+	case c.Anonymous > None:
+		return Caller{grants: []grant{{role: c.Anonymous}}}, nil
+	}
+	return Caller{}, unknown("canaryd wants to know who you are: send a user and a password, or a bearer token (the command line: CANARYD_TOKEN)")
+}
+
+// user: without any rule users may do everything, as they could before there were rules.
+func (k *Keeper) user(c *Config, user, password string) (Caller, error) {
+	if !k.passwords.check(c.Users, user, password) {
+		return Caller{}, unknown("the user or the password is wrong")
+	}
+	if len(c.Rules) == 0 {
+		return Caller{user, []grant{{role: Admin}}}, nil
+	}
+	return Caller{user, c.of(func(r *Rule) bool { return r.User == user })}, nil
+}
+
+func (k *Keeper) bearer(ctx context.Context, c *Config, token string) (Caller, error) {
+	if name, ok := c.Tokens.find(token); ok {
+		return Caller{name, c.of(func(r *Rule) bool { return r.Token == name })}, nil
+	}
+	issuer := issuerOf(token)
+	ours := c.of(func(r *Rule) bool { return issuer != "" && r.OIDC == issuer })
+	switch {
+	case issuer == "":
+		return Caller{}, unknown("the bearer token is not known here: it is wrong, or was taken out of web.tokens_file")
+	case len(ours) == 0:
+		return Caller{}, unknown("the identity token is of an issuer that no rule of web.access names (%.100q)", issuer)
+	}
+	id, claims, err := k.issuers.verify(ctx, issuer, token)
+	if err != nil {
+		return Caller{}, &UnknownError{err.Error()}
+	}
+	if !slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.OIDC == issuer && slices.Contains(id.Audience, r.Audience) }) {
+		return Caller{}, unknown("the identity token is for the audience %.100q: the job has to ask for one with the audience that web.access names", strings.Join(id.Audience, ", "))
+	}
+	return Caller{subject(id), c.of(func(r *Rule) bool { return r.fits(id, claims) })}, nil
+}
+
+// certified is the name in the client certificate that TLS has verified.
+func certified(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+		return ""
+	}
+	return nameIn(r.TLS.VerifiedChains[0][0])
+}
+
+func nameIn(c *x509.Certificate) string {
+	if len(c.URIs) > 0 {
+		return c.URIs[0].String()
+	}
+	return cmp.Or(strings.Join(c.EmailAddresses, ","), strings.Join(c.DNSNames, ","), c.Subject.CommonName)
+}

@@ -1,0 +1,80 @@
+package access
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+
+	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// Tokens are the names of tokens, by hash. A token has 130 random bits, so a fast hash keeps it secret.
+type Tokens map[[sha256.Size]byte]string
+
+const hashPrefix = "sha256:"
+
+var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// NewToken makes a token, and the line of the tokens file that lets it in.
+func NewToken(name string) (token, line string, err error) {
+	if !tokenName.MatchString(name) {
+		return "", "", fmt.Errorf("%q is not a name for a token: write letters, digits, dots, dashes and underscores, as in ci-shop", name)
+	}
+	token = "canaryd_" + rand.Text()
+	sum := sha256.Sum256([]byte(token))
+	return token, name + ": " + hashPrefix + hex.EncodeToString(sum[:]), nil
+}
+
+// hashes is one hash or, while a token is being replaced, several.
+type hashes [][sha256.Size]byte
+
+// UnmarshalYAML reads a hash or a list of them.
+func (h *hashes) UnmarshalYAML(n *yaml.Node) error {
+	nodes := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		nodes = n.Content
+	}
+	for _, n := range nodes {
+		raw, err := hex.DecodeString(strings.TrimPrefix(n.Value, hashPrefix))
+		if err != nil || len(raw) != sha256.Size || !strings.HasPrefix(n.Value, hashPrefix) { // never the value: it may be a token
+			return fmt.Errorf("this is not the hash of a token: `canaryd token NAME` prints the line")
+		}
+		*h = append(*h, [sha256.Size]byte(raw))
+	}
+	return nil
+}
+
+// ReadTokens reads the tokens file.
+func ReadTokens(file string, data []byte) (Tokens, error) {
+	root, fs := policy.LoadOne(file, data)
+	var byName map[string]hashes
+	if root != nil {
+		fs = append(fs, policy.Decode(file, root, &byName)...)
+	}
+	if len(fs) > 0 {
+		return nil, fs
+	}
+	out := Tokens{}
+	for name, hs := range byName {
+		if !tokenName.MatchString(name) {
+			return nil, fmt.Errorf("%s: %q is not a name for a token", file, name)
+		}
+		for _, h := range hs {
+			if other, twice := out[h]; twice {
+				return nil, fmt.Errorf("%s: %s and %s are one token: who did it would not be known", file, other, name)
+			}
+			out[h] = name
+		}
+	}
+	return out, nil
+}
+
+func (t Tokens) find(token string) (name string, ok bool) {
+	name, ok = t[sha256.Sum256([]byte(token))]
+	return name, ok
+}
