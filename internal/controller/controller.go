@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -91,8 +94,8 @@ type Controller struct {
 	clock       clock
 	checkedAt   time.Time
 	restedAt    time.Time
-	set         policySet    // the policies as they were read last
-	lateReading chan reading // of the policy files at start, when it took too long to wait for
+	set         policySet      // the policies as they were read last
+	lateReading <-chan reading // of the policy files at start, when it took too long to wait for
 	reloadErr   error
 	reloadedAt  time.Time
 	decisions   durations
@@ -146,13 +149,35 @@ func New(o Options) (*Controller, error) {
 	o.Hub.Key = o.Store.Key()
 	c.policies = newPolicies(o.Policies, c.sourceName())
 	c.prober = newProber(c.probes)
-	states, err := o.Store.States()
-	if err != nil {
-		return nil, fmt.Errorf("load the stored state: %w", err)
-	}
+	policies := c.beginReading() // while the states are
 	now := time.Now()
-	for name, raw := range states {
-		if err := c.load(name, raw, now); err != nil {
+	if err := c.load(now); err != nil {
+		return nil, err
+	}
+	c.serveStored(now)
+	if err := c.loadRemains(); err != nil {
+		return nil, err
+	}
+	c.firstReload(policies)
+	c.settle(now)
+	c.firstWrite()
+	return c, nil
+}
+
+// load takes the stored states in, and makes what is to be published of them.
+func (c *Controller) load(now time.Time) error {
+	states, err := c.Store.States()
+	if err != nil {
+		return fmt.Errorf("load the stored state: %w", err)
+	}
+	names := slices.Sorted(maps.Keys(states))
+	units, errs := make([]*unit, len(names)), make([]error, len(names))
+	sideBySide(len(names), func(i int) { units[i], errs[i] = c.restored(names[i], states[names[i]], now) })
+	for i, name := range names {
+		if errs[i] == nil {
+			errs[i] = c.admit(units[i])
+		}
+		if err := errs[i]; err != nil {
 			c.unreadable[name] = err
 			delete(c.units, name)
 			delete(c.busy, name)
@@ -160,34 +185,47 @@ func New(o Options) (*Controller, error) {
 			c.Log.WithError(err).WithField("service", name).Error("the stored state cannot be read: the service is left as the Envoys have it, and nothing of it is judged")
 		}
 	}
-	c.serveStored(now)
-	if err := c.loadRemains(); err != nil {
-		return nil, err
-	}
-	c.firstReload()
-	c.settle(now)
-	c.firstWrite()
-	return c, nil
+	return nil
 }
 
-// load takes one stored state in, and makes what is to be published of it.
-func (c *Controller) load(name string, raw []byte, now time.Time) (err error) {
+// sideBySide calls a function for each of n, on all processors.
+func sideBySide(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// restored is a service as it is stored.
+func (c *Controller) restored(name string, raw []byte, now time.Time) (u *unit, err error) {
 	defer recovered(&err)
 	s, dropped, err := rollout.DecodeState(raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(dropped) > 0 {
 		c.Log.WithFields(logrus.Fields{"service": name, "parts": dropped}).Warn("parts of the stored state cannot be read: the evidence in them is lost, the weights are not")
 	}
-	u := newUnit(rollout.Resume(s, now))
+	u = newUnit(rollout.Resume(s, now))
 	if u.text, err = c.Store.Policy(s.PolicyHash); err != nil {
-		return fmt.Errorf("its policy: %w", err)
+		return nil, fmt.Errorf("its policy: %w", err)
 	}
 	u.outbox.durable, u.scribe.why = u.state.Table(), journal.Resumed
 	made := c.Hub.Prepare(u.outbox.durable)
 	u.made = &made
-	c.units[name] = u
+	return u, nil
+}
+
+// admit takes a service into the loop.
+func (c *Controller) admit(u *unit) (err error) {
+	defer recovered(&err)
+	c.units[u.state.Policy.Service] = u
 	c.note(u)
 	c.aim(u)
 	return nil

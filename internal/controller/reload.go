@@ -48,19 +48,24 @@ func (c *Controller) Reload(ctx context.Context, by string) error {
 	return nil
 }
 
-// firstReload takes the policies in before anything is served. What is wrong with them keeps nobody from
-// being served as before. A reading that comes late keeps its turn until the loop has taken it in: it must not
-// undo a newer one.
-func (c *Controller) firstReload() {
+// beginReading reads the policy files for the first time. A reading that comes late keeps its turn until the loop has
+// taken it in: it must not undo a newer one.
+func (c *Controller) beginReading() <-chan reading {
 	c.policies.turn <- struct{}{} // nobody else has it yet
 	done := make(chan reading, 1)
 	go func() {
 		set, err := c.policies.read()
 		done <- reading{set, err}
 	}()
+	return done
+}
+
+// firstReload takes the policies in before anything is served. What is wrong with them keeps nobody from
+// being served as before.
+func (c *Controller) firstReload(policies <-chan reading) {
 	var err error
 	select {
-	case r := <-done:
+	case r := <-policies:
 		for err = c.firstRead(r); c.backlog.reading != nil; {
 			c.adoptSome()
 		}
@@ -68,7 +73,7 @@ func (c *Controller) firstReload() {
 			c.useSome()
 		}
 	case <-time.After(firstReadWithin):
-		c.lateReading = done
+		c.lateReading = policies
 		err = fmt.Errorf("the policy files have not been read within %s: does their file system answer?", firstReadWithin)
 		c.reloadErr = err
 	}

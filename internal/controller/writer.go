@@ -159,9 +159,9 @@ func save(s Store, h *xds.Hub, jobs []job, left []string) saved {
 	for _, service := range left {
 		ws = append(ws, store.Write{Service: service, Remains: []byte{}})
 	}
+	sideBySide(len(jobs), func(i int) { jobs[i].err = jobs[i].encode() })
 	for i := range jobs {
-		j := &jobs[i]
-		if j.err = j.encode(); j.err == nil {
+		if j := &jobs[i]; j.err == nil {
 			ws = append(ws, j.write)
 		}
 	}
@@ -178,12 +178,12 @@ func save(s Store, h *xds.Hub, jobs []job, left []string) saved {
 
 // prepare makes what is published when the jobs are stored. Only decisions change what is.
 func prepare(h *xds.Hub, jobs []job) {
-	for i := range jobs {
+	sideBySide(len(jobs), func(i int) {
 		if j := &jobs[i]; j.err == nil && j.table.Policy != nil && (len(j.records) > 0 || j.reborn != nil) {
 			p := h.Prepare(j.table)
 			j.made = &p
 		}
-	}
+	})
 }
 
 // recall asks the store whether it has what a write that failed held, as after an error of the last sync: its records

@@ -304,6 +304,14 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		CheckSet(docs, SourceEnvoy) // whatever is wrong with them
+		read, _ := documents("f", data)
+		for i := range docs {
+			for _, path := range []string{"service", "versions[0].endpoints[1]", "docker.env.TEXT", "ramp"} {
+				if now, was := docs[i].place(path), read[i].place(path); now != was {
+					t.Fatalf("%s of document %d stood at %s, and is found at %s again: %q", path, i, was, now, docs[i].Text)
+				}
+			}
+		}
 		if len(fs.Errors()) > 0 {
 			return
 		}

@@ -11,11 +11,12 @@ import (
 // evidence cannot count. With an empty source, one that is not known, the last is not judged.
 func CheckSet(docs []Document, source string) Findings {
 	var fs Findings
-	services := map[string]Document{}
-	hosts := map[string]Document{}
-	perListener := map[string][]Document{}
-	for _, d := range docs {
-		c := &check{d: &d}
+	services := map[string]*Document{}
+	hosts := map[string]*Document{}
+	perListener := map[string][]*Document{}
+	for i := range docs {
+		d := &docs[i]
+		c := &check{d: d}
 		c.source(source)
 		if first, ok := services[d.Policy.Service]; ok && d.Policy.Service != "" {
 			c.fail("service", "service %s already has a policy at %s: keep one", d.Policy.Service, first.place("service"))
@@ -32,7 +33,7 @@ func CheckSet(docs []Document, source string) Findings {
 	for l, ds := range perListener {
 		for _, d := range ds {
 			if len(ds) > 1 && slices.Contains(d.Policy.Route.Domains, "*") {
-				c := &check{d: &d}
+				c := &check{d: d}
 				c.fail("route.domains", "listener %s is shared with %s: \"*\" would take its requests; name the hosts", l, otherService(ds, d))
 				fs = append(fs, c.fs...)
 			}
@@ -46,8 +47,8 @@ func CheckSet(docs []Document, source string) Findings {
 // last one.
 func CheckBeside(docs []Document, kept []*Policy) Findings {
 	var fs Findings
-	for _, d := range docs {
-		c := &check{d: &d}
+	for i := range docs {
+		c := &check{d: &docs[i]}
 		for _, k := range kept {
 			c.beside(k)
 		}
@@ -74,18 +75,18 @@ func (c *check) beside(k *Policy) {
 	}
 }
 
-func (c *check) hosts(taken map[string]Document) {
+func (c *check) hosts(taken map[string]*Document) {
 	for i, h := range c.d.Policy.Route.Domains {
 		key := strings.ToLower(h) // scopes of all listeners of an Envoy are one set
 		if first, ok := taken[key]; ok && h != "*" {
 			c.fail(fmt.Sprintf("route.domains[%d]", i), "host %s belongs to service %s already (%s)", h, first.Policy.Service, first.place("route.domains"))
 			continue
 		}
-		taken[key] = *c.d
+		taken[key] = c.d
 	}
 }
 
-func otherService(ds []Document, d Document) string {
+func otherService(ds []*Document, d *Document) string {
 	for _, o := range ds {
 		if o.Policy.Service != d.Policy.Service {
 			return o.Policy.Service

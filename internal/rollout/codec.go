@@ -25,21 +25,9 @@ func EncodeState(s State) ([]byte, error) {
 // safe to step. Evidence that cannot be read is left out, and lost says which: that costs sensitivity,
 // never validity.
 func DecodeState(raw []byte) (s State, lost []string, err error) {
-	var head struct {
-		Format int `json:"format"`
-		Policy struct {
-			Service string `json:"service"`
-		} `json:"policy"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return State{}, nil, fmt.Errorf("this is not a state that canaryd wrote: %w", err)
-	}
-	if head.Format > stateFormat || head.Format < 0 {
-		return State{}, nil, fmt.Errorf("the state of %s has format %d, this canaryd reads formats up to %d: run the newer canaryd that wrote it, or restore the storage from before", head.Policy.Service, head.Format, stateFormat)
-	}
 	var d storedState
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return State{}, nil, fmt.Errorf("the state of %s cannot be read: %w", head.Policy.Service, err)
+	if err := json.Unmarshal(raw, &d); err != nil || d.Format > stateFormat || d.Format < 0 {
+		return State{}, nil, unreadable(raw, err)
 	}
 	s, lost = d.salvage()
 	s.says = says(&s.Policy)
@@ -55,9 +43,26 @@ func DecodeState(raw []byte) (s State, lost []string, err error) {
 		s.fromFormat1()
 	}
 	if err := s.sound(); err != nil {
-		return State{}, nil, fmt.Errorf("the state of %s contradicts itself: %w: restore the storage from before, or delete the service and announce it anew", head.Policy.Service, err)
+		return State{}, nil, fmt.Errorf("the state of %s contradicts itself: %w: restore the storage from before, or delete the service and announce it anew", d.Policy.Service, err)
 	}
 	return s, lost, nil
+}
+
+// unreadable says why a state cannot be read, which may be of a format that nobody knows.
+func unreadable(raw []byte, why error) error {
+	var head struct {
+		Format int `json:"format"`
+		Policy struct {
+			Service string `json:"service"`
+		} `json:"policy"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return fmt.Errorf("this is not a state that canaryd wrote: %w", err)
+	}
+	if head.Format > stateFormat || head.Format < 0 {
+		return fmt.Errorf("the state of %s has format %d, this canaryd reads formats up to %d: run the newer canaryd that wrote it, or restore the storage from before", head.Policy.Service, head.Format, stateFormat)
+	}
+	return fmt.Errorf("the state of %s cannot be read: %w", head.Policy.Service, why)
 }
 
 // eventFormat is the format of the events that this build writes.

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,7 +130,7 @@ func exactly(raw json.RawMessage, into any) error {
 		return err
 	}
 	again, err := json.Marshal(into)
-	if err != nil {
+	if err != nil || bytes.Equal(again, raw) {
 		return err
 	}
 	var was, is any
