@@ -117,12 +117,11 @@ func (l *looped) announce(ctx context.Context, n int) error {
 	}
 	deadline := time.Now().Add(3 * time.Minute)
 	for {
-		all, err := l.ctl.Services(ctx)
-		if err != nil {
-			return err
-		}
 		live := 0
-		for _, s := range all {
+		for s, err := range l.ctl.Services(ctx, "", nil) {
+			if err != nil {
+				return err
+			}
 			if v := s.State.Version("v2"); v != nil && v.Phase == rollout.Canary && s.State.InForce {
 				live++
 			}

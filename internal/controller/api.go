@@ -6,10 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -50,23 +52,61 @@ type Service struct {
 	Conflict   string     // between those who say where a version runs
 	Doubts     []string   // about the evidence, while there is something to judge
 
-	Dropped []metrics.Dropped // by circuit breakers
+	Dropped  []metrics.Dropped // by circuit breakers
+	Verdicts Verdicts          // since canaryd began
 }
 
-// Services returns snapshots of all services, by name.
-func (c *Controller) Services(ctx context.Context) ([]Service, error) {
-	var out []Service
-	err := c.do(ctx, func() {
-		for _, name := range slices.Sorted(maps.Keys(c.units)) {
-			out = append(out, c.snapshot(c.units[name]))
+// Services are snapshots of the services whose names come after one and that are wanted (nil: all), in order. Whether one is
+// wanted is asked in the loop, of its present state; of one that cannot be read only the name is known. The loop is asked for
+// some at a time, so they are of different moments; an error is the last that there is.
+func (c *Controller) Services(ctx context.Context, after string, wanted func(*rollout.State) bool) iter.Seq2[Service, error] {
+	return func(yield func(Service, error) bool) {
+		for last, more := after, true; more; {
+			var piece []Service
+			if err := c.do(ctx, func() { piece, last, more = c.some(last, wanted) }); err != nil {
+				yield(Service{}, err)
+				return
+			}
+			for _, s := range piece {
+				if !yield(s, nil) {
+					return
+				}
+			}
 		}
-		for _, name := range slices.Sorted(maps.Keys(c.unreadable)) {
+	}
+}
+
+// looksMost is how many services are looked at for those that are wanted in one piece.
+const looksMost = 16 * pieceMost
+
+// some are the snapshots of the next services that are wanted, the name of the last one that was looked at, and whether
+// there are more.
+func (c *Controller) some(after string, wanted func(*rollout.State) bool) (out []Service, last string, more bool) {
+	names := c.targets.after(after)
+	if more = len(names) > looksMost; more {
+		names = names[:looksMost]
+	}
+	for _, name := range names {
+		if len(out) == pieceMost {
+			more = true
+			break
+		}
+		if u := c.units[name]; wanted == nil || wanted(&u.state) {
+			out = append(out, c.snapshot(u))
+		}
+		last = name
+	}
+	for name := range c.unreadable {
+		if name > after && (name < last || !more) && (wanted == nil || wanted(&rollout.State{Policy: policy.Policy{Service: name}})) {
 			out = append(out, c.unread(name))
 		}
-	})
-	slices.SortStableFunc(out, func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
-	return out, err
+	}
+	slices.SortFunc(out, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
+	return out, last, more
 }
+
+// Ready returns when the loop answers.
+func (c *Controller) Ready(ctx context.Context) error { return c.do(ctx, func() {}) }
 
 // Service returns a snapshot of one service.
 func (c *Controller) Service(ctx context.Context, name string) (Service, error) {
@@ -90,11 +130,25 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
 	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
-		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service)}
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service), Verdicts: u.verdicts}
 	if u.state.Busy() {
 		s.Doubts = u.doubts
 	}
 	return s
+}
+
+// Verdicts are numbers of judgements by outcome.
+type Verdicts struct{ Pass, Fail, Wait int }
+
+func (v *Verdicts) add(o analysis.Outcome) {
+	switch o {
+	case analysis.Pass:
+		v.Pass++
+	case analysis.Fail:
+		v.Fail++
+	case analysis.Wait:
+		v.Wait++
+	}
 }
 
 func (c *Controller) unread(name string) Service {
@@ -315,11 +369,9 @@ func (c *Controller) remove(u *unit, by string) error {
 	return err
 }
 
-// Figures are for the metrics.
+// Figures are for the metrics, beside those of each service.
 type Figures struct {
-	Services   []Service
-	Verdicts   map[string]map[string]int // service, outcome
-	Decisions  []time.Duration           // since the last call
+	Decisions  []time.Duration // since the last call
 	ReloadOK   bool
 	ReloadedAt time.Time
 	StoreError error
@@ -328,12 +380,8 @@ type Figures struct {
 
 // Figures returns the present ones.
 func (c *Controller) Figures(ctx context.Context) (Figures, error) {
-	f := Figures{Verdicts: map[string]map[string]int{}, Hub: c.Hub.Figures()}
+	f := Figures{Hub: c.Hub.Figures()}
 	err := c.do(ctx, func() {
-		for name, u := range c.units {
-			f.Services = append(f.Services, c.snapshot(u))
-			f.Verdicts[name] = maps.Clone(u.verdicts)
-		}
 		f.Decisions = c.decisions.take()
 		f.ReloadOK, f.ReloadedAt, f.StoreError = c.reloadErr == nil, c.reloadedAt, c.writer.trouble(time.Now())
 	})

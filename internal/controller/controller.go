@@ -126,11 +126,11 @@ type unit struct {
 	rest      restEvidence
 	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
-	verdicts  map[string]int
+	verdicts  Verdicts
 }
 
 func newUnit(s rollout.State) *unit {
-	return &unit{state: s, verdicts: map[string]int{}}
+	return &unit{state: s}
 }
 
 // New loads the stored state and publishes it, so that the first Envoy already gets the right table. A
@@ -416,7 +416,7 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 	c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
 	for i := range u.state.Versions {
 		if v := &u.state.Versions[i]; v.Verdict.At.Equal(now) {
-			u.verdicts[string(v.Verdict.Outcome)]++
+			u.verdicts.add(v.Verdict.Outcome)
 		}
 	}
 	if u.state.Generation != generation {

@@ -49,6 +49,15 @@ func (t *targets) remove(service string) {
 	delete(t.resting, service)
 }
 
+// after are the services whose names come after one.
+func (t *targets) after(name string) []string {
+	i, there := slices.BinarySearch(t.services, name)
+	if there {
+		i++
+	}
+	return t.services[i:]
+}
+
 // turn chooses the next services, where they are many and it is time.
 func (t *targets) turn(now time.Time) bool {
 	if now.Sub(t.turnedAt) < restTurn || len(t.services) <= restAtOnce && len(t.resting) == len(t.services) {

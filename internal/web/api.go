@@ -90,7 +90,7 @@ func (a *api) document(w http.ResponseWriter, _ *http.Request) {
 // ready: the stored state is loaded and published; both happen before the listener opens, so what
 // remains to be seen is that the loop answers.
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
-	if _, err := a.Controller.Services(r.Context()); err != nil {
+	if err := a.Controller.Ready(r.Context()); err != nil {
 		a.fail(w, problem(http.StatusServiceUnavailable, err.Error()))
 		return
 	}

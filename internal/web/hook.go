@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -60,7 +61,7 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, problem(http.StatusUnprocessableEntity, "the body is no registry notification: "+err.Error()))
 		return
 	}
-	services, err := a.Controller.Services(r.Context())
+	tagged, err := a.tagged(r.Context())
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -68,8 +69,7 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 	out := Pushed{Deployed: []Deployed{}}
 	for _, e := range body.Events {
 		found := false
-		for i := range services {
-			p := &services[i].State.Policy
+		for _, p := range tagged {
 			if e.Action != "push" || !wants(p.Docker, e.Target.Repository, e.Target.Tag) {
 				continue
 			}
@@ -86,6 +86,17 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	a.answer(w, http.StatusOK, out)
+}
+
+// tagged are the policies of services that deploy what is pushed.
+func (a *api) tagged(ctx context.Context) (ps []*policy.Policy, err error) {
+	for s, err := range a.Controller.Services(ctx, "", func(s *rollout.State) bool { return s.Policy.Docker != nil && s.Policy.Docker.Tags != "" }) {
+		if err != nil {
+			return nil, err
+		}
+		ps = append(ps, &s.State.Policy)
+	}
+	return ps, nil
 }
 
 func (a *api) mayHook(r *http.Request) error {

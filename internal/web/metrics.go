@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
@@ -48,10 +49,18 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
-	for _, s := range f.Services {
+	for s, err := range c.Controller.Services(ctx, "", nil) {
+		if err != nil {
+			return
+		}
+		if s.Unreadable != nil {
+			continue
+		}
 		collectVersions(&s.State, gauge, counter)
-		for outcome, n := range f.Verdicts[s.State.Policy.Service] {
-			counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.State.Policy.Service, outcome)
+		for outcome, n := range map[analysis.Outcome]int{analysis.Pass: s.Verdicts.Pass, analysis.Fail: s.Verdicts.Fail, analysis.Wait: s.Verdicts.Wait} {
+			if n > 0 {
+				counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.State.Policy.Service, string(outcome))
+			}
 		}
 		counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.State.Policy.Service)
 		counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.State.Policy.Service)

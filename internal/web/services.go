@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/access"
-	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // mostServices are in one answer, unless a limit is named.
@@ -27,13 +27,9 @@ type selection struct {
 	live         bool // only those of which anything is to be seen
 }
 
-// selectionOf reads a query about so many services.
-func selectionOf(r *http.Request, services int) (selection, error) {
-	usual := mostServices
-	if services <= mostServices {
-		usual = max(1, services)
-	}
-	limit, err := limitOf(r, usual)
+// selectionOf reads a query about services.
+func selectionOf(r *http.Request) (selection, error) {
+	limit, err := limitOf(r, mostServices)
 	if err != nil {
 		return selection{}, err
 	}
@@ -59,10 +55,8 @@ func boolOf(q url.Values, name string) (bool, error) {
 }
 
 // named reports whether a service's name is one of those wanted.
-func (s *selection) named(name string) bool {
-	if name <= s.after {
-		return false
-	}
+func (s *selection) named(state *rollout.State) bool {
+	name := state.Policy.Service
 	if strings.ContainsAny(s.match, `*?[\`) {
 		fits, err := path.Match(s.match, name)
 		return err == nil && fits
@@ -71,27 +65,18 @@ func (s *selection) named(name string) bool {
 }
 
 func (a *api) services(w http.ResponseWriter, r *http.Request) {
-	list, err := a.Controller.Services(r.Context())
+	s, err := selectionOf(r)
 	if err != nil {
 		a.fail(w, err)
 		return
 	}
 	who := callerOf(r)
-	list = slices.DeleteFunc(list, func(c controller.Service) bool { return !who.May(access.View, c.Name) })
-	s, err := selectionOf(r, len(list))
-	if err != nil {
-		a.fail(w, err)
-		return
-	}
-	a.answer(w, http.StatusOK, s.page(list))
-}
-
-// page are the first services of those wanted, and whether there are more.
-func (s *selection) page(list []controller.Service) Services {
+	wanted := func(st *rollout.State) bool { return s.named(st) && who.May(access.View, st.Policy.Service) }
 	out := Services{Services: []Service{}}
-	for _, c := range list {
-		if !s.named(c.Name) {
-			continue
+	for c, err := range a.Controller.Services(r.Context(), s.after, wanted) {
+		if err != nil {
+			a.fail(w, err)
+			return
 		}
 		v := viewService(c)
 		if s.live && !v.live() {
@@ -103,7 +88,7 @@ func (s *selection) page(list []controller.Service) Services {
 		}
 		out.Services = append(out.Services, v)
 	}
-	return out
+	a.answer(w, http.StatusOK, out)
 }
 
 // live reports whether a service has more than a version that serves, and ones that have ended.
