@@ -17,7 +17,7 @@ import (
 
 func historyCommand() *cobra.Command {
 	var limit int
-	c := &cobra.Command{Use: "history SERVICE", Short: "What was decided, when, why, by whom", Args: cobra.ExactArgs(1)}
+	c := &cobra.Command{Use: "history SERVICE", Short: "What was decided, when, why, by whom, and what each release cost", Args: cobra.ExactArgs(1)}
 	cl, out := remote(c), output(c)
 	c.Flags().IntVarP(&limit, "limit", "n", 1000, "newest records to show")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -33,9 +33,13 @@ func historyCommand() *cobra.Command {
 		if *out == "json" {
 			return printJSON(cmd.OutOrStdout(), h)
 		}
+		var rs receipts
 		for _, e := range h.History {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s  %-12s %-12s %s -> %s  %s  (by %s, policy %s)\n", e.At.Local().Format(time.DateTime),
 				e.Version, e.Kind, weights(e.Before), weights(e.After), e.Reason, e.By, e.PolicyHash)
+			if r := rs.of(e); r != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%21s%s\n", "", r)
+			}
 		}
 		return nil
 	}

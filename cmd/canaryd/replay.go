@@ -164,7 +164,7 @@ type replayed struct {
 func (r *replay) show(re *journal.Replay, w, talk io.Writer) error {
 	if *r.out == "json" {
 		j := replayed{Service: r.service, Policy: r.file, Chunks: re.Chunks, Events: re.Events, Decisions: re.Decisions, Same: re.Same, Alike: re.Alike,
-			Otherwise: slices.Concat([]journal.Difference{}, re.Otherwise), Gaps: slices.Concat([]journal.GapSpan{}, re.Gaps), Releases: slices.Concat([]*journal.Release{}, re.Releases)}
+			Otherwise: append([]journal.Difference{}, re.Otherwise...), Gaps: append([]journal.GapSpan{}, re.Gaps...), Releases: append([]*journal.Release{}, re.Releases...)}
 		if r.file != "" {
 			j.Note = told
 		}

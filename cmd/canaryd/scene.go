@@ -63,7 +63,7 @@ func (s *scene) missed(w *world.Script) string {
 	until := w.At() + s.Within.Std()
 	for {
 		why := s.differs(&w.State)
-		if why == "" || w.At() >= until {
+		if why == "" || w.At() >= until || w.Ended() != nil {
 			return why
 		}
 		w.Until(min(until, w.At()+time.Second))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ Exit codes: 0 all cases hold, 3 one does not, or a file has mistakes.`,
 		}
 		var results []caseResult
 		for _, file := range args {
-			more, err := runTests(file, which)
+			more, err := runTests(cmd.Context(), file, which)
 			if err != nil {
 				return err
 			}
@@ -66,7 +67,7 @@ type caseResult struct {
 }
 
 // runTests runs the cases of a file. Mistakes in it are findings, as those of a case.
-func runTests(file string, which *regexp.Regexp) ([]caseResult, error) {
+func runTests(ctx context.Context, file string, which *regexp.Regexp) ([]caseResult, error) {
 	t, err := readTests(file)
 	var fs policy.Findings
 	if errors.As(err, &fs) {
@@ -78,14 +79,17 @@ func runTests(file string, which *regexp.Regexp) ([]caseResult, error) {
 	var results []caseResult
 	for i := range t.Cases {
 		if which.MatchString(t.Cases[i].Name) {
-			results = append(results, t.runCase(i))
+			results = append(results, t.runCase(ctx, i))
+		}
+		if ctx.Err() != nil {
+			return nil, errors.New("interrupted: the other cases were not run")
 		}
 	}
 	return results, nil
 }
 
 // runCase tells a story, and looks at what is expected.
-func (t *testFile) runCase(i int) caseResult {
+func (t *testFile) runCase(ctx context.Context, i int) caseResult {
 	c := &t.Cases[i]
 	r := caseResult{File: t.file, Name: c.Name}
 	fail := func(path, format string, args ...any) {
@@ -96,7 +100,11 @@ func (t *testFile) runCase(i int) caseResult {
 		fail(fmt.Sprintf("cases[%d]", i), "%v", err)
 		return r
 	}
+	s.Ended = ctx.Err
 	for j := range c.Story {
+		if ctx.Err() != nil {
+			break
+		}
 		sc := &c.Story[j]
 		path := fmt.Sprintf("cases[%d].story[%d]", i, j)
 		s.Until(sc.At.Std())

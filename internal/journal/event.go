@@ -65,7 +65,7 @@ func (o *eventsOut) event(e rollout.Event) bool {
 }
 
 func (o *eventsOut) observed(e rollout.Observed) {
-	flags := flag(isMissing, e.Missing != nil) | flag(isStuck, e.Stuck) | flag(newBatch, e.Batch != o.batch) | flag(noCells, e.Cells == nil)
+	flags := bit(isMissing, e.Missing != nil) | bit(isStuck, e.Stuck) | bit(newBatch, e.Batch != o.batch) | bit(noCells, e.Cells == nil)
 	o.kind(flags)
 	o.moment(e.At)
 	if o.batch != e.Batch {
@@ -82,7 +82,7 @@ func (o *eventsOut) observed(e rollout.Observed) {
 	}
 }
 
-func flag(f byte, on bool) byte {
+func bit(f byte, on bool) byte {
 	if on {
 		return f
 	}
@@ -92,7 +92,7 @@ func flag(f byte, on bool) byte {
 func (o *eventsOut) cell(c *rollout.Cell) {
 	was, known := o.before[c.Slice]
 	same := known && (c.Has == nil) == (was.has == nil) && slices.Equal(c.Has, was.has) && c.HasSince.Equal(was.since)
-	flags := flag(endToEnd, known && c.From.Equal(was.to)) | flag(sameServed, same) | flag(hasUnknown, c.Unknown) | flag(hasNone, c.Has == nil) | flag(hasEndpoints, c.Endpoints != nil)
+	flags := bit(endToEnd, known && c.From.Equal(was.to)) | bit(sameServed, same) | bit(hasUnknown, c.Unknown) | bit(hasNone, c.Has == nil) | bit(hasEndpoints, c.Endpoints != nil)
 	o.text(c.Slice)
 	o.kind(flags)
 	o.uint(uint64(c.Proxy))

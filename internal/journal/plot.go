@@ -119,7 +119,7 @@ type Evidence struct {
 // Buckets are the plot in intervals of a length; 0: as many as are usual.
 func (p *Plot) Buckets(step time.Duration) (Evidence, error) {
 	slices.SortStableFunc(p.points, func(a, b plotted) int { return a.at.Compare(b.at) })
-	e := Evidence{Service: p.Service, Version: p.Version, From: p.From, To: p.To, Buckets: []Bucket{}, Gaps: slices.Concat([]GapSpan{}, p.gaps)}
+	e := Evidence{Service: p.Service, Version: p.Version, From: p.From, To: p.To, Buckets: []Bucket{}, Gaps: append([]GapSpan{}, p.gaps...)}
 	if e.From.IsZero() {
 		p.latest()
 	}

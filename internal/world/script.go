@@ -21,6 +21,7 @@ type Script struct {
 	Errors  map[string]float64 // of each version, as a fraction; others have none
 	Silent  bool               // no evidence comes
 	Refuses string             // why the Envoy takes no other table; empty: it takes all
+	Ended   func() error       // why the story ends early; nil: it goes on
 
 	at, begin time.Time // begin: of the story
 	down      map[string]bool
@@ -32,7 +33,7 @@ const scriptBatch = time.Second
 
 // NewScript begins with the versions of the policy, or with a stable one of that name, and some time in which it was alone.
 func NewScript(p policy.Policy, past time.Duration, rate float64, errors map[string]float64) (*Script, error) {
-	s := &Script{Rate: rate, Errors: maps.Clone(errors), at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), down: map[string]bool{}, owed: map[string]analysis.Counts{}}
+	s := &Script{Rate: rate, Errors: maps.Clone(errors), at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), down: map[string]bool{}, owed: map[string]analysis.Counts{}, Ended: func() error { return nil }}
 	if len(p.Versions) == 0 {
 		p.Versions = []policy.Seed{{Version: "stable", Endpoints: []string{"10.0.0.1:80"}, Stable: true}}
 	}
@@ -49,9 +50,9 @@ func NewScript(p policy.Policy, past time.Duration, rate float64, errors map[str
 // At is how long the story has gone on for.
 func (s *Script) At() time.Duration { return s.at.Sub(s.begin) }
 
-// Until lets time go by until so long after the beginning.
+// Until lets time go by until so long after the beginning, or until somebody has enough of it.
 func (s *Script) Until(at time.Duration) {
-	for s.At() < at {
+	for s.At() < at && s.Ended() == nil {
 		s.serve(min(scriptBatch, at-s.At()))
 	}
 }
