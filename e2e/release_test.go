@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -48,8 +51,31 @@ func TestACleanReleaseTakesOverAndAFailingOneIsCut(t *testing.T) {
 			}
 			t.Logf("%s; v3 failed %d requests in %.2f s", sent, cut.Failed, cut.Last.Sub(cut.Onset).Seconds())
 			s.historyExplains(t)
+			s.replays(t)
 		})
 	}
+}
+
+// replays checks that what was decided comes out of the journal, byte for byte, and what another policy had made of it.
+func (s *scene) replays(t *testing.T) {
+	t.Helper()
+	out := s.run(0, "replay", "shop")
+	for _, want := range []string{`v2 .*promoted `, `v3 .*rolled back `, `all [0-9]+ decisions came out as they were, byte for byte`} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("without %q:\n%s", want, out)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "strict.yml")
+	if err := os.WriteFile(file, []byte("service: shop\nramp: {steps: [1%, 5%, 25%, 50%, 100%], hold: 1h}\njudge: {clump: 1, false_rollback: 5%}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out = s.run(0, "replay", "--policy", file, "shop")
+	for _, want := range []string{`v2 .*promoted .*undecided`, `v3 .*rolled back .*rolled back `} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("without %q:\n%s", want, out)
+		}
+	}
+	t.Logf("\n%s", out)
 }
 
 func (s *scene) historyExplains(t *testing.T) {

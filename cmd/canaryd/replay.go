@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -191,7 +192,7 @@ func (r *replay) table(re *journal.Replay, w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	head := "VERSION\tANNOUNCED\tDECIDED THEN\tAFTER\tFAILED"
 	if r.file != "" {
-		head += "\tWITH " + r.file + "\tAFTER\tFAILED"
+		head += "\tWITH " + filepath.Base(r.file) + "\tAFTER\tFAILED"
 	}
 	fmt.Fprintln(t, head)
 	for _, rel := range re.Releases {
