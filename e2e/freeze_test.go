@@ -221,7 +221,7 @@ func fullAfterTheThaw(t *testing.T) {
 	w.abortOfWhatWasNeverStored(t)
 	w.Daemon().Kill()
 	w.startsOnWhatIsStored(t, "sidecar-2")
-	w.tooLong(t, http.MethodPut, "pay/versions/v3", `{"endpoints": ["127.0.0.1:1"]}`)
+	w.tooLong(t, "pay.yml", "service: pay\nroute: {probe: \"off\"}\n# again\n")
 	again := v2.Count()
 	t.Logf("the cut could not be stored before kill -9: afterwards v2 is %s, %d requests reached it", w.Version("shop", "v2").Phase, again.Requests-cut.Requests)
 	w.Daemon().Kill()
@@ -247,26 +247,21 @@ func fullAfterTheThaw(t *testing.T) {
 func (w *winter) fillUp(t *testing.T) {
 	t.Helper()
 	fill(t, w.disk.dir)
-	w.tooLong(t, http.MethodPost, "shop/versions/v2/pause", "")
-	w.tooLong(t, http.MethodPost, "shop/versions/v2/resume", "")
+	text, err := os.ReadFile(filepath.Join(w.Dir, "policies", "shop.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tooLong(t, "shop.yml", string(text)+"drain: {at_most: 23h}\n")
 }
 
-// tooLong asks for something on behalf of somebody whose name is so long that the record finds no room on a full disk,
-// whatever pages the database still has of its own.
-func (w *winter) tooLong(t *testing.T, method, path, body string) {
+// tooLong writes a policy whose text finds no room on a full disk, whatever pages the database still has of its own.
+func (w *winter) tooLong(t *testing.T, name, text string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+w.Web+"/api/v1/services/"+path, strings.NewReader(body))
-	if err != nil {
+	if err := w.WritePolicy(name, text+"\n# "+strings.Repeat("long", 100_000)+"\n"); err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-Canaryd-By", strings.Repeat("long", 100_000))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Fatalf("%s %s on a full disk is answered %s", method, path, resp.Status)
+	if code, body := post(t, "http://"+w.Web+"/-/reload"); code != http.StatusServiceUnavailable {
+		t.Fatalf("reload on a full disk is answered %d: %s", code, body)
 	}
 	w.until(20*time.Second, "status to say that the disk is full", func() bool { return w.warned("no space left on device") })
 }
@@ -274,12 +269,7 @@ func (w *winter) tooLong(t *testing.T, method, path, body string) {
 // abortOfWhatWasNeverStored: a service of which nothing is stored, and that takes commands all the same.
 func (w *winter) abortOfWhatWasNeverStored(t *testing.T) {
 	t.Helper()
-	if err := w.WritePolicy("pay.yml", "service: pay\nroute: {probe: \"off\"}\n"); err != nil {
-		t.Fatal(err)
-	}
-	if code, body := post(t, "http://"+w.Web+"/-/reload"); code != http.StatusServiceUnavailable {
-		t.Fatalf("reload on a full disk is answered %d: %s", code, body)
-	}
+	w.tooLong(t, "pay.yml", "service: pay\nroute: {probe: \"off\"}\n")
 	for _, v := range []string{"v1", "v2"} {
 		if out := w.run(1, "deploy", "pay", v, "--endpoint", "127.0.0.1:1"); !strings.Contains(out, "not stored yet") {
 			t.Errorf("deploy says: %s", out)

@@ -26,11 +26,16 @@ type client struct {
 	base, token, caFile string
 	job                 *jobIdentity // of a CI job, in the place of a token; nil: none
 	http                *http.Client // made with the first request
+	raw                 func() bool  // what is printed is JSON, which shows nothing of its own accord
 }
 
 // remote gives a command the flags that find the daemon.
 func remote(c *cobra.Command) *client {
 	cl := &client{token: os.Getenv("CANARYD_TOKEN"), job: jobIdentityOf(os.Getenv)}
+	cl.raw = func() bool {
+		o := c.Flags().Lookup("output")
+		return o != nil && o.Value.String() == "json"
+	}
 	def := os.Getenv("CANARYD_URL")
 	if def == "" {
 		def = "http://127.0.0.1:8080"
@@ -63,6 +68,11 @@ func (c *client) ask(ctx context.Context, method, path string, body, into any) (
 	if into == nil || len(raw) == 0 {
 		return resp.StatusCode, nil
 	}
+	if c.raw == nil || !c.raw() {
+		if raw, err = plainJSON(raw); err != nil {
+			return resp.StatusCode, fmt.Errorf("%s %s: the answer is not what a canaryd sends: %w", method, path, err)
+		}
+	}
 	if err := json.Unmarshal(raw, into); err != nil {
 		return resp.StatusCode, fmt.Errorf("%s %s: the answer is not what a canaryd sends: %w", method, path, err)
 	}
@@ -73,6 +83,7 @@ func (c *client) ask(ctx context.Context, method, path string, body, into any) (
 func refusal(method, path string, resp *http.Response, raw []byte) error {
 	var p web.Problem
 	if json.Unmarshal(raw, &p) == nil && p.Detail != "" {
+		p.Detail = plain(p.Detail)
 		return &p
 	}
 	try := ""

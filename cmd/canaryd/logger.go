@@ -31,9 +31,18 @@ func (f serveFlags) logger() (log *logrus.Logger, flush func(), err error) {
 	case f.format != "" && f.format != "text":
 		return nil, nil, usage("--log.format: %q: write text or json", f.format)
 	default:
-		log.SetFormatter(&logrus.TextFormatter{ForceColors: terminal})
+		log.SetFormatter(plainText{&logrus.TextFormatter{ForceColors: terminal}})
 	}
 	return log, patient(log, os.Stderr).flush, nil
+}
+
+// plainText keeps what others say from being a command to a terminal; JSON does so by itself.
+type plainText struct{ *logrus.TextFormatter }
+
+func (p plainText) Format(e *logrus.Entry) ([]byte, error) {
+	shown := *e
+	shown.Message = plain(e.Message)
+	return p.TextFormatter.Format(&shown)
 }
 
 // lines hands the log to what takes it, which may hang: a file on a frozen disk, a pipe that nobody reads, a

@@ -26,6 +26,7 @@ import (
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/secret"
 	"github.com/canaryd/canaryd/internal/store"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -198,8 +199,12 @@ func (d *daemon) listen() error {
 		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(d.ctl, d.src))
 	grpcServer := xds.NewServer(d.hub, d.loads, tlsConf)
 	d.run.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
+	hookToken, err := secret.Read(d.cfg.Docker.HookToken)
+	if err != nil {
+		return fmt.Errorf("docker.hook_token: %w", err)
+	}
 	handler := canarydweb.NewHandler(canarydweb.Options{
-		Log: d.log, Controller: d.ctl, Registry: own, HookToken: string(d.cfg.Docker.HookToken),
+		Log: d.log, Controller: d.ctl, Registry: own, HookToken: hookToken,
 		Access: d.access, Reload: d.reload, Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
 	})
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerBytes}

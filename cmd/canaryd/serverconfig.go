@@ -24,6 +24,7 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/registry"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/secret"
 	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/web"
 )
@@ -59,7 +60,7 @@ type serverConfig struct {
 			CertFile string `yaml:"cert_file"`
 			KeyFile  string `yaml:"key_file"`
 		} `yaml:"tls"`
-		HookToken config.Secret `yaml:"hook_token"` // for a registry's notifications
+		HookToken policy.Secret `yaml:"hook_token"` // for a registry's notifications
 	} `yaml:"docker"`
 	Notify []notifyConfig `yaml:"notify"`
 	FileSD []fileSDConfig `yaml:"file_sd_configs"`
@@ -79,7 +80,7 @@ type httpSDConfig struct {
 }
 
 type notifyConfig struct {
-	URL    string                  `yaml:"url"`
+	URL    policy.Secret           `yaml:"url"` // its path is often a password
 	Events []rollout.Kind          `yaml:"events"`
 	Format string                  `yaml:"format"`
 	HTTP   config.HTTPClientConfig `yaml:",inline"` // auth and TLS, as of metrics.prometheus
@@ -295,7 +296,10 @@ func isWebAddress(s string) bool {
 }
 
 func (n *notifyConfig) check() error {
-	if !isWebAddress(n.URL) {
+	if n.URL.Value == "" && n.URL.String() != "" {
+		return n.HTTP.Validate()
+	}
+	if !isWebAddress(n.URL.Value) {
 		return errors.New("url must be an address such as https://hooks.example.com/x")
 	}
 	for _, e := range n.Events {
@@ -332,7 +336,14 @@ func (c *serverConfig) notifier(log logrus.FieldLogger) (*notify.Notifier, error
 		if err != nil {
 			return nil, fmt.Errorf("notify[%d]: %w", i, err)
 		}
-		targets = append(targets, notify.Target{URL: n.URL, Events: n.Events, Format: n.Format, Client: client})
+		address, err := secret.Read(n.URL)
+		if err == nil && !isWebAddress(address) {
+			err = errors.New("url is no address such as https://hooks.example.com/x")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("notify[%d]: %w", i, err)
+		}
+		targets = append(targets, notify.Target{URL: address, Events: n.Events, Format: n.Format, Client: client})
 	}
 	if len(targets) == 0 {
 		return nil, nil
@@ -357,7 +368,9 @@ func (c *serverConfig) relativeTo(dir string) {
 	d := &c.Docker.TLS
 	d.CAFile, d.CertFile, d.KeyFile = abs(d.CAFile), abs(d.CertFile), abs(d.KeyFile)
 	c.Metrics.Prometheus.HTTP.SetDirectory(dir)
+	c.Docker.HookToken.RelativeTo(dir)
 	for i := range c.Notify {
+		c.Notify[i].URL.RelativeTo(dir)
 		c.Notify[i].HTTP.SetDirectory(dir)
 	}
 	for i := range c.FileSD {

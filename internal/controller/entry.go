@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -169,9 +170,11 @@ func (c *Controller) History(ctx context.Context, service string, limit int) ([]
 			return nil, fmt.Errorf("history of %s: %w", service, err)
 		}
 		if _, ok := texts[e.PolicyHash]; !ok {
-			if texts[e.PolicyHash], err = c.Store.Policy(e.PolicyHash); err != nil {
+			text, err := c.Store.Policy(e.PolicyHash)
+			if err != nil {
 				return nil, fmt.Errorf("history of %s: %w", service, err)
 			}
+			texts[e.PolicyHash] = policy.Redacted(text) // earlier releases stored it as it was written
 		}
 		e.Policy = texts[e.PolicyHash]
 	}

@@ -43,7 +43,11 @@ const (
 func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
-	_, err := f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: configOf(want), HostConfig: hostConfigOf(want.Spec)})
+	env, err := want.environment()
+	if err != nil {
+		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
+	}
+	_, err = f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: configOf(want, env), HostConfig: hostConfigOf(want.Spec)})
 	switch {
 	case errdefs.IsConflict(err):
 		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
@@ -64,18 +68,13 @@ func (f *Fleet) startOne(ctx context.Context, name string) error {
 	return nil
 }
 
-func configOf(want Want) *container.Config {
+func configOf(want Want, env []string) *container.Config {
 	labels := maps.Clone(want.Spec.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
 	labels[LabelManaged], labels[LabelService], labels[LabelVersion] = "true", want.Service, want.Version
 	labels[LabelAttempt], labels[LabelImage] = strconv.Itoa(want.Attempt), want.Image
-	var env []string
-	for k, v := range want.Spec.Env {
-		env = append(env, k+"="+v)
-	}
-	slices.Sort(env)
 	c := &container.Config{Image: want.Image, Cmd: want.Spec.Command, Env: env, Labels: labels, Healthcheck: healthcheckOf(want.Spec.Healthcheck)}
 	if want.Spec.Publish != "" {
 		c.ExposedPorts = network.PortSet{portOf(want.Spec): {}}

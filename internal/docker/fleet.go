@@ -191,6 +191,7 @@ func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 			}
 			e = w.blame(want, err)
 		}
+		e.Note, e.Logs = want.hiding(e.Note), want.hiding(e.Logs)
 		f.tell(ctx, w, e)
 		if e.Done >= rollout.Stop || e.Failed {
 			pause = time.Minute // until something else is wanted

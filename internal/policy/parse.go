@@ -35,6 +35,7 @@ func (d *Document) decode() Findings {
 	d.Policy = toDecode()
 	fs := Decode(d.File, d.root, &d.Policy)
 	d.Policy.complete()
+	d.placed()
 	mapping := d.root.Kind == yaml.MappingNode
 	if !mapping && len(fs) == 0 {
 		fs = append(fs, d.Finding("", "this does not fit here: expected a mapping of keys, as in `service: NAME`"))

@@ -185,7 +185,7 @@ type Docker struct {
 	Image         string            `yaml:"image" json:"image"`
 	Port          int               `yaml:"port" json:"port"`
 	Command       []string          `yaml:"command" json:"command,omitempty"` // in the place of the image's own
-	Env           map[string]string `yaml:"env" json:"env,omitempty"`
+	Env           map[string]Secret `yaml:"env" json:"env,omitempty"`
 	Volumes       []string          `yaml:"volumes" json:"volumes,omitempty"` // as in `docker run -v`
 	Labels        map[string]string `yaml:"labels" json:"labels,omitempty"`
 	Network       string            `yaml:"network" json:"network,omitempty"` // default: Docker's bridge
