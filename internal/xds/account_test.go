@@ -291,8 +291,8 @@ func TestNothingIsUrgentOfWhatIsOnlyAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := s.inv.kinds[TypeRoute]
-	if len(k.dirty) != 5001 || len(k.had) != 0 {
-		t.Errorf("%d are looked at, %d of them as urgent", len(k.dirty), len(k.had))
+	if len(k.dirty.m) != 5001 || len(k.had.m) != 0 {
+		t.Errorf("%d are looked at, %d of them as urgent", len(k.dirty.m), len(k.had.m))
 	}
 	for {
 		if _, _, ok := s.next(); !ok {
@@ -300,10 +300,10 @@ func TestNothingIsUrgentOfWhatIsOnlyAskedFor(t *testing.T) {
 		}
 	}
 	publish(t, h, table(2, map[string]int{"v2": 0}, "v2"))
-	if _, marked := k.had["shop"]; !marked || len(k.had) != 1 {
-		t.Errorf("%v are looked at as urgent", k.had)
+	if _, marked := k.had.m["shop"]; !marked || len(k.had.m) != 1 {
+		t.Errorf("%v are looked at as urgent", k.had.m)
 	}
-	clear(k.had)
+	clear(k.had.m)
 	if _, found := s.gate().gather(TypeRoute, true); found {
 		t.Error("it was looked for among all that is asked for")
 	}

@@ -112,7 +112,7 @@ func (f *forms) succeed(old *forms, used map[string]struct{}) {
 	for version, r := range all {
 		if _, ok := used[version]; ok {
 			past := *r
-			past.encoded = nil
+			past.encoded, past.still = nil, [4]*item{}
 			f.older[version] = &past
 		}
 	}

@@ -36,8 +36,7 @@ func (h *Hub) disconnect(s *stream) {
 
 // join books everybody who asked for a route before there was one, or before they were admitted.
 func (h *Hub) join(name string, svc *service) {
-	older := func(a, b *session) int { return cmp.Compare(a.id, b.id) }
-	for _, s := range slices.SortedFunc(maps.Keys(h.subs[Ref{TypeRoute, name}]), older) {
+	for _, s := range h.subs[Ref{TypeRoute, name}] {
 		h.joins(s, name, svc)
 	}
 	h.clients.join(name, svc)

@@ -774,8 +774,33 @@ func (e *modelled) leaves(r Ref, answers bool) {
 	}
 }
 
+// keepsStill looks at what rests: it is in order, nowhere twice, and as it was made.
+func (p *play) keepsStill() {
+	for _, s := range p.hub.sessions {
+		for typ, k := range s.inv.kinds {
+			for i, it := range k.still {
+				name := it.acked.Name
+				switch is := *it; {
+				case k.items.m[name] != nil || i > 0 && k.still[i-1].acked.Name >= name:
+					p.fail("%s has %s %s twice, or out of order", s.ID, shortType(typ), name)
+				case !it.rests() || it.turn != 0 || it != it.acked.resting(is.subscribed, is.presented):
+					p.fail("%s has %s %s, which does not rest: %+v", s.ID, shortType(typ), name, is)
+				}
+			}
+		}
+	}
+	for _, svc := range p.hub.services {
+		for _, m := range svc.force.members {
+			if _, restless := svc.force.restless[m]; restless != (m.unrest != nil) || m.unrest == nil && m.accepted != svc.force.wanted(m) {
+				p.fail("%s is taken to rest: %v, and serves %s", m.who.ID, !restless, m.accepted.Version)
+			}
+		}
+	}
+}
+
 // check holds the book against the Envoys.
 func (p *play) check() {
+	p.keepsStill()
 	svc := p.hub.services["shop"]
 	if svc == nil {
 		p.parts()

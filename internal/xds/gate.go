@@ -73,13 +73,13 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 		return r, false
 	}
 	r = reply{typ: typ, unfit: map[Ref]string{}}
-	marked := k.dirty
+	marked := k.dirty.m
 	if urgent {
-		marked = k.had // of what somebody only asks for nothing is urgent, however many names that are
+		marked = k.had.m // of what somebody only asks for nothing is urgent, however many names that are
 	}
 	for name := range marked {
-		_, alone := k.alone[name]
-		if alone && len(r.parcels) > 0 || urgent && !k.items[name].served() {
+		_, alone := k.alone.m[name]
+		if alone && len(r.parcels) > 0 || urgent && !k.item(name).served() {
 			continue
 		}
 		m := g.decide(Ref{typ, name})
@@ -108,7 +108,8 @@ func (g gate) take(r *reply, k *kind, name string, m move) {
 	}
 	switch {
 	case m.unfit != "":
-		k.has(name).refused = append(k.has(name).refused, g.cat.resources[ref].Version)
+		it := k.has(name)
+		it.refused = append(it.refused, g.cat.resources[ref].Version)
 		r.unfit[ref] = m.unfit
 	case m.send != nil:
 		r.parcels = append(r.parcels, parcel{ref: ref, res: m.send, item: k.has(name)})
@@ -116,7 +117,8 @@ func (g gate) take(r *reply, k *kind, name string, m move) {
 	case m.remove:
 		r.parcels = append(r.parcels, parcel{ref: ref, item: k.has(name)})
 	case !m.wait:
-		delete(k.alone, name)
+		k.alone.drop(name)
+		k.rest([]parcel{{ref: ref}})
 	}
 }
 
@@ -128,9 +130,9 @@ func (g gate) warmsAnew(r Ref) {
 	if it := g.inv.item(r); r.Type != TypeCluster || it == nil || it.acked == nil {
 		return
 	}
-	if it := g.inv.item(eds); it != nil && g.cat.visible(eds, g.node) != nil {
-		it.again = true
+	if g.inv.item(eds) != nil && g.cat.visible(eds, g.node) != nil {
 		k, _ := g.inv.kind(TypeEndpoint)
+		k.has(r.Name).again = true
 		k.mark(r.Name)
 	}
 }
@@ -363,7 +365,7 @@ func (g gate) listenersLeave() bool {
 		if k == nil {
 			continue
 		}
-		for name, it := range k.items {
+		for name, it := range k.all() {
 			r := Ref{typ, name}
 			if it.serves(func(*Resource) bool { return true }) && g.cat.visible(r, g.node) == nil && !g.cat.holds(r) {
 				return true

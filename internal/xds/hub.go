@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"reflect"
@@ -36,7 +37,7 @@ type Hub struct {
 	listeners listeners
 	services  map[string]*service
 	sessions  map[uint64]*session
-	subs      map[Ref]map[*session]struct{}    // who asked for it by name
+	subs      map[Ref][]*session               // who asked for it by name, the oldest first
 	wild      map[string]map[*session]struct{} // type: who wants all
 	opened    uint64                           // streams so far: they are numbered
 	peers     map[uint64]*stream               // all streams, those of gRPC clients too
@@ -85,7 +86,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
-		subs: map[Ref]map[*session]struct{}{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
+		subs: map[Ref][]*session{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
 		parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -153,7 +154,7 @@ func (h *Hub) putRoute(name string, s *service, old *edition) {
 	f := s.edition.forms
 	f.succeed(old.routes(), s.force.used())
 	h.cat.routes[name] = f
-	for st := range h.subs[f.whole.ref()] {
+	for _, st := range h.subs[f.whole.ref()] {
 		if it := st.inv.item(f.whole.ref()); it != nil {
 			it.learn(f)
 		}
@@ -274,23 +275,22 @@ func (h *Hub) drop(r Ref) {
 }
 
 func (h *Hub) mark(r Ref) {
-	for _, sessions := range []map[*session]struct{}{h.subs[r], h.wild[r.Type]} {
-		for s := range sessions {
-			s.inv.renew(r)
-			s.poke()
-		}
+	for _, s := range h.subs[r] {
+		s.inv.renew(r)
+		s.poke()
+	}
+	for s := range h.wild[r.Type] {
+		s.inv.renew(r)
+		s.poke()
 	}
 }
 
 // subscribe notes who asked for a resource.
 func (h *Hub) subscribe(s *session, r Ref) {
-	if h.subs[r] == nil {
-		h.subs[r] = map[*session]struct{}{}
-	}
-	if _, had := h.subs[r][s]; !had {
+	if at, had := h.asker(r, s); !had {
 		s.asked++
+		h.subs[r] = slices.Insert(h.subs[r], at, s)
 	}
-	h.subs[r][s] = struct{}{}
 	if svc := h.services[r.Name]; svc != nil && r.Type == TypeRoute {
 		h.joins(s, r.Name, svc)
 	}
@@ -304,13 +304,19 @@ func (h *Hub) subscribeAll(s *session, typ string) {
 }
 
 func (h *Hub) unsubscribe(s *session, r Ref) {
-	if _, had := h.subs[r][s]; had {
-		s.asked--
+	at, had := h.asker(r, s)
+	if !had {
+		return
 	}
-	delete(h.subs[r], s)
-	if len(h.subs[r]) == 0 {
+	s.asked--
+	if h.subs[r] = slices.Delete(h.subs[r], at, at+1); len(h.subs[r]) == 0 {
 		delete(h.subs, r)
 	}
+}
+
+// asker finds where a stream is, or would be, among those that asked for a resource.
+func (h *Hub) asker(r Ref, s *session) (at int, had bool) {
+	return slices.BinarySearchFunc(h.subs[r], s.id, func(o *session, id uint64) int { return cmp.Compare(o.id, id) })
 }
 
 // Run lets time pass in the books until ctx ends.

@@ -19,8 +19,8 @@ const (
 // decided in gate.go.
 type Inventory struct {
 	kinds  map[string]*kind
-	parked map[string]map[Ref]struct{} // by service: what waits until something else of the service happens
-	failed map[Ref]struct{}            // what is sent again when its time has come
+	parked lean[string, map[Ref]struct{}] // by service: what waits until something else of the service happens
+	failed lean[Ref, struct{}]            // what is sent again when its time has come
 }
 
 // kind is one type.
@@ -28,11 +28,12 @@ type kind struct {
 	wildcard bool
 	answered bool // an Envoy waits for the first answer to a wildcard, even an empty one
 	heard    bool // and it has taken that in
-	items    map[string]*item
-	dirty    map[string]struct{} // to be looked at
-	had      map[string]struct{} // those of them of which the Envoy has something: what is urgent is among them
-	alone    map[string]struct{} // to be sent one per response, to find what is refused
-	inflight int                 // responses
+	items    lean[string, *item]
+	still    []*item                // by name, in order: what is not among the items because nothing happens to it (see still.go)
+	dirty    lean[string, struct{}] // to be looked at
+	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them
+	alone    lean[string, struct{}] // to be sent one per response, to find what is refused
+	inflight int                    // responses
 }
 
 // item is one resource.
@@ -61,7 +62,7 @@ type parcel struct {
 }
 
 func newInventory() *Inventory {
-	return &Inventory{kinds: map[string]*kind{}, parked: map[string]map[Ref]struct{}{}, failed: map[Ref]struct{}{}}
+	return &Inventory{kinds: map[string]*kind{}}
 }
 
 // kind is what the stream has of a type; first reports that it never asked for it before.
@@ -70,46 +71,39 @@ func (inv *Inventory) kind(typ string) (k *kind, first bool) {
 	if k != nil {
 		return k, false
 	}
-	k = &kind{items: map[string]*item{}, dirty: map[string]struct{}{}, had: map[string]struct{}{}, alone: map[string]struct{}{}}
+	k = &kind{}
 	inv.kinds[typ] = k
 	return k, true
 }
 
-// item finds what the stream has of a resource; nil: nothing.
+// item finds what the stream has of a resource, to be read; nil: nothing.
 func (inv *Inventory) item(r Ref) *item {
 	if k := inv.kinds[r.Type]; k != nil {
-		return k.items[r.Name]
+		return k.item(r.Name)
 	}
 	return nil
 }
 
-// has makes the item of a resource.
-func (k *kind) has(name string) *item {
-	it := k.items[name]
-	if it == nil {
-		it = &item{}
-		k.items[name] = it
-	}
-	return it
-}
-
 // mark has a resource looked at.
 func (k *kind) mark(name string) {
-	k.dirty[name] = struct{}{}
-	if k.items[name].served() {
-		k.had[name] = struct{}{}
+	k.dirty.put(name, struct{}{})
+	if k.item(name).served() {
+		k.had.put(name, struct{}{})
 	}
 }
 
 func (k *kind) looked(name string) {
-	delete(k.dirty, name)
-	delete(k.had, name)
+	k.dirty.drop(name)
+	k.had.drop(name)
 }
 
 // wants reports whether the stream asked for a resource.
 func (k *kind) wants(name string) bool {
-	it := k.items[name]
-	return k.wildcard || it != nil && it.subscribed
+	if k.wildcard {
+		return true
+	}
+	it := k.item(name)
+	return it != nil && it.subscribed
 }
 
 // mayWildcard are the types whose first request may ask for everything. xds_protocol.rst: "For Listener and
@@ -151,7 +145,8 @@ func (inv *Inventory) subscribe(r Ref, presented bool) {
 // those resources individually": it is told what there is of the name, and goes on hearing of it.
 func (inv *Inventory) unsubscribe(r Ref) {
 	k, _ := inv.kind(r.Type)
-	if it := k.items[r.Name]; it != nil && k.wildcard {
+	if k.wildcard && k.item(r.Name) != nil {
+		it := k.has(r.Name)
 		it.again, it.subscribed = it.again || it.subscribed, false
 		k.mark(r.Name)
 		return
@@ -170,14 +165,14 @@ func (inv *Inventory) keep(r Ref) {
 // for again before it arrives.
 func (inv *Inventory) forget(r Ref) {
 	k, _ := inv.kind(r.Type)
-	if it := k.items[r.Name]; it != nil && len(it.flying) > 0 {
+	if it := k.item(r.Name); it != nil && len(it.flying) > 0 {
 		*it = item{flying: it.flying, turn: it.turn}
 	} else {
-		delete(k.items, r.Name)
+		k.drop(r.Name)
 	}
 	k.looked(r.Name)
-	delete(k.alone, r.Name)
-	delete(inv.failed, r)
+	k.alone.drop(r.Name)
+	inv.failed.drop(r)
 	inv.stir(serviceOf(r))
 }
 
@@ -185,9 +180,9 @@ func (inv *Inventory) forget(r Ref) {
 // refused yet.
 func (inv *Inventory) renew(r Ref) {
 	k, _ := inv.kind(r.Type)
-	if it := k.items[r.Name]; it != nil {
+	if it := k.items.m[r.Name]; it != nil {
 		it.refused, it.retry, it.backoff = nil, time.Time{}, 0
-		delete(inv.failed, r)
+		inv.failed.drop(r)
 	}
 	k.mark(r.Name)
 	inv.stir(serviceOf(r))
@@ -198,31 +193,31 @@ func (inv *Inventory) park(r Ref) {
 	k, _ := inv.kind(r.Type)
 	k.looked(r.Name)
 	service := serviceOf(r)
-	if inv.parked[service] == nil {
-		inv.parked[service] = map[Ref]struct{}{}
+	if inv.parked.m[service] == nil {
+		inv.parked.put(service, map[Ref]struct{}{})
 	}
-	inv.parked[service][r] = struct{}{}
+	inv.parked.m[service][r] = struct{}{}
 }
 
 // stir looks again at what is parked of a service.
 func (inv *Inventory) stir(service string) {
-	for r := range inv.parked[service] {
+	for r := range inv.parked.m[service] {
 		if k, _ := inv.kind(r.Type); k.wants(r.Name) {
 			k.mark(r.Name)
 		}
 	}
-	delete(inv.parked, service)
+	inv.parked.drop(service)
 }
 
 func (inv *Inventory) stirAll() {
-	for _, service := range slices.Collect(maps.Keys(inv.parked)) {
+	for _, service := range slices.Collect(maps.Keys(inv.parked.m)) {
 		inv.stir(service)
 	}
 }
 
 // due is when something that was refused is sent again; false: nothing is.
 func (inv *Inventory) due() (at time.Time, ok bool) {
-	for r := range inv.failed {
+	for r := range inv.failed.m {
 		if it := inv.item(r); it != nil && (!ok || it.retry.Before(at)) {
 			at, ok = it.retry, true
 		}
@@ -232,9 +227,9 @@ func (inv *Inventory) due() (at time.Time, ok bool) {
 
 // wake marks what is to be sent again by now.
 func (inv *Inventory) wake(at time.Time) {
-	for r := range inv.failed {
+	for r := range inv.failed.m {
 		if it := inv.item(r); it == nil || !at.Before(it.retry) {
-			delete(inv.failed, r)
+			inv.failed.drop(r)
 			if k, _ := inv.kind(r.Type); k.wants(r.Name) {
 				k.mark(r.Name)
 			}
@@ -252,7 +247,7 @@ func (inv *Inventory) sends(typ string, parcels []parcel) {
 		p.item.presented = p.item.presented && p.res != nil // what it brought along is being taken from it
 		p.item.turn++
 		parcels[i].turn = p.item.turn
-		delete(k.alone, p.ref.Name)
+		k.alone.drop(p.ref.Name)
 		p.item.flying = append(p.item.flying, p.res)
 	}
 }
@@ -270,10 +265,11 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 			inv.gone(k, p)
 		} else {
 			it.acked, it.perhaps, it.left, it.presented, it.retry, it.backoff = p.res, nil, nil, false, time.Time{}, 0
-			delete(inv.failed, p.ref)
+			inv.failed.drop(p.ref)
 			it.refused = slices.DeleteFunc(it.refused, func(v string) bool { return sameVersion(v, p.res.Version) })
 		}
 	}
+	k.rest(accepted)
 	return accepted
 }
 
@@ -309,11 +305,11 @@ func (inv *Inventory) landed(typ string) *kind {
 
 // stray reports whether something was unsubscribed before it was answered.
 func (inv *Inventory) stray(k *kind, p parcel) bool {
-	if k.items[p.ref.Name] == p.item && k.wants(p.ref.Name) {
+	if k.items.m[p.ref.Name] == p.item && k.wants(p.ref.Name) {
 		return false
 	}
-	if k.items[p.ref.Name] == p.item && len(p.item.flying) == 0 {
-		delete(k.items, p.ref.Name)
+	if k.items.m[p.ref.Name] == p.item && len(p.item.flying) == 0 {
+		k.drop(p.ref.Name)
 	}
 	return true
 }
@@ -325,7 +321,7 @@ func (inv *Inventory) gone(k *kind, p parcel) {
 	}
 	p.item.acked, p.item.perhaps = nil, nil
 	if p.item.sent == nil && !p.item.subscribed && len(p.item.flying) == 0 {
-		delete(k.items, p.ref.Name)
+		k.drop(p.ref.Name)
 	}
 }
 
@@ -360,7 +356,7 @@ func (inv *Inventory) refuse(typ string, parcels []parcel, cat *Catalog, at time
 		it.sent = it.acked
 		k.mark(p.ref.Name)
 		if len(parcels) > 1 {
-			k.alone[p.ref.Name] = struct{}{}
+			k.alone.put(p.ref.Name, struct{}{})
 			continue
 		}
 		if it.perhaps == p.res {
@@ -389,20 +385,17 @@ func (inv *Inventory) again(p parcel, cat *Catalog, at time.Time) {
 	}
 	it.backoff = min(max(2*it.backoff, least), most)
 	it.retry = at.Add(it.backoff)
-	inv.failed[p.ref] = struct{}{}
+	inv.failed.put(p.ref, struct{}{})
 }
 
 // remember takes over a refusal from an earlier connection of the same process.
 func (inv *Inventory) remember(r Ref, version string, at time.Time) {
-	it := inv.item(r)
-	if it == nil {
-		k, _ := inv.kind(r.Type)
-		it = k.has(r.Name)
-	}
+	k, _ := inv.kind(r.Type)
+	it := k.has(r.Name)
 	it.refused = append(it.refused, version)
 	if r.Type != TypeRoute && r.Type != TypeScope {
 		it.backoff, it.retry = retryRefused, at.Add(retryRefused)
-		inv.failed[r] = struct{}{}
+		inv.failed.put(r, struct{}{})
 	}
 }
 

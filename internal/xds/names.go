@@ -39,12 +39,12 @@ func (h *Hub) tooLong(n Node, names []string, brought map[string]string) error {
 // tooMany refuses more names of a type than one stream may ask for in all.
 func (s *session) tooMany(typ string, names []string, brought map[string]string) error {
 	k := s.inv.kinds[typ]
-	if k == nil || len(k.items)+len(names)+len(brought) <= s.hub.Admission.Limits.NamesPerType {
+	if k == nil || k.size()+len(names)+len(brought) <= s.hub.Admission.Limits.NamesPerType {
 		return nil // as a rule
 	}
-	n := len(k.items)
+	n := k.size()
 	for _, name := range names {
-		if k.items[name] == nil {
+		if k.item(name) == nil {
 			n++
 		}
 	}

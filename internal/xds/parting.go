@@ -102,10 +102,14 @@ func (h *Hub) letGo(p *parting, service string, m *member) bool {
 // clustersOf are the clusters of a service that a stream has, or is about to have.
 func (inv *Inventory) clustersOf(service string) (names []string) {
 	if k := inv.kinds[TypeCluster]; k != nil {
-		for name, it := range k.items {
+		for name, it := range k.items.m {
 			if strings.HasPrefix(name, service+"/") && it.served() {
 				names = append(names, name)
 			}
+		}
+		i, _ := k.resting(service + "/")
+		for ; i < len(k.still) && strings.HasPrefix(k.still[i].acked.Name, service+"/"); i++ {
+			names = append(names, k.still[i].acked.Name)
 		}
 	}
 	return names

@@ -43,6 +43,7 @@ type Resource struct {
 	user     bool              // routes: needs use_hash_policy, so Envoy 1.36
 	cut      []ClusterID       // routes: clusters that must get nothing
 	unknown  bool              // an Envoy brought it along, and nobody here knows what is in it
+	still    [4]*item          // what it is to all streams to which nothing happens (see still.go)
 }
 
 func (r *Resource) ref() Ref { return Ref{r.Type, r.Name} }

@@ -52,7 +52,7 @@ func (s *session) close() {
 	s.taking = true // nothing goes out any more
 	for typ, k := range s.inv.kinds {
 		delete(h.wild[typ], s)
-		for name := range breathing(h, maps.Keys(k.items)) {
+		for name := range breathing(h, k.names()) {
 			h.unsubscribe(s, Ref{typ, name})
 		}
 	}
@@ -191,7 +191,7 @@ func (s *session) unsubscribe(typ string, names []string) {
 
 func (s *session) keepWanted(typ string) {
 	k, _ := s.inv.kind(typ)
-	for name := range breathing(s.hub, maps.Keys(k.items)) {
+	for name := range breathing(s.hub, k.names()) {
 		s.inv.keep(Ref{typ, name})
 	}
 }
@@ -199,7 +199,7 @@ func (s *session) keepWanted(typ string) {
 // remember takes over what the same process refused on an earlier stream.
 func (s *session) remember(typ string) {
 	k, _ := s.inv.kind(typ)
-	for name := range breathing(s.hub, slices.Values(slices.Collect(maps.Keys(k.dirty)))) {
+	for name := range breathing(s.hub, slices.Values(slices.Collect(maps.Keys(k.dirty.m)))) {
 		r := Ref{typ, name}
 		if res := s.hub.cat.visible(r, &s.Node); res != nil {
 			if v := s.hub.remembers(s.Node, res); v != "" {

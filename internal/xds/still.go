@@ -1,0 +1,141 @@
+package xds
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Nearly all that nearly all Envoys have they have accepted, and nothing happens to it. That costs a stream one pointer: all
+// streams have the same item of it, which is never changed. What is to be changed is taken out first (has).
+
+// rests reports whether there is no more to be known of an item than what the Envoy has.
+func (it *item) rests() bool {
+	return it.acked != nil && it.sent == it.acked && it.answered && !it.again && !it.acked.unknown && it.perhaps == nil && it.left == nil &&
+		len(it.flying)+len(it.refused) == 0 && it.retry.IsZero() && it.backoff == 0
+}
+
+// resting is the item that streams share; who must not be changed.
+func (r *Resource) resting(subscribed, presented bool) *item {
+	which := 0
+	if subscribed {
+		which |= 1
+	}
+	if presented {
+		which |= 2
+	}
+	if r.still[which] == nil {
+		r.still[which] = &item{subscribed: subscribed, presented: presented, answered: true, sent: r, acked: r}
+	}
+	return r.still[which]
+}
+
+// resting finds where something is, or would be, among what rests.
+func (k *kind) resting(name string) (at int, found bool) {
+	return slices.BinarySearchFunc(k.still, name, func(it *item, name string) int { return strings.Compare(it.acked.Name, name) })
+}
+
+// item finds what there is of a resource, to be read.
+func (k *kind) item(name string) *item {
+	if it := k.items.m[name]; it != nil {
+		return it
+	}
+	if at, found := k.resting(name); found {
+		return k.still[at]
+	}
+	return nil
+}
+
+// has makes the item of a resource, to be changed.
+func (k *kind) has(name string) *item {
+	it := k.items.m[name]
+	if it != nil {
+		return it
+	}
+	it = &item{}
+	if at, found := k.resting(name); found {
+		*it = *k.still[at]
+		k.still = slices.Delete(k.still, at, at+1)
+	}
+	k.items.put(name, it)
+	return it
+}
+
+// rest puts aside what rests of some resources.
+func (k *kind) rest(of []parcel) {
+	var more []*item
+	for _, p := range of {
+		if it := k.items.m[p.ref.Name]; it != nil && it.rests() {
+			k.items.drop(p.ref.Name)
+			more = append(more, it.acked.resting(it.subscribed, it.presented))
+		}
+	}
+	slices.SortFunc(more, func(a, b *item) int { return strings.Compare(a.acked.Name, b.acked.Name) })
+	have := len(k.still)
+	k.still = append(k.still, more...)
+	for at := len(k.still) - 1; len(more) > 0 && have > 0; at-- { // from the back, so that each is moved once
+		if last := more[len(more)-1]; last.acked.Name > k.still[have-1].acked.Name {
+			k.still[at], more = last, more[:len(more)-1]
+		} else {
+			k.still[at] = k.still[have-1]
+			have--
+		}
+	}
+	copy(k.still, more)
+}
+
+// drop forgets what there is of a resource.
+func (k *kind) drop(name string) {
+	k.items.drop(name)
+	if at, found := k.resting(name); found {
+		k.still = slices.Delete(k.still, at, at+1)
+	}
+}
+
+func (k *kind) size() int { return len(k.items.m) + len(k.still) }
+
+// names are those of all items, each of which may be changed meanwhile.
+func (k *kind) names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, it := range slices.Clone(k.still) {
+			if !yield(it.acked.Name) {
+				return
+			}
+		}
+		maps.Keys(k.items.m)(yield)
+	}
+}
+
+// all are all items, to be read.
+func (k *kind) all() iter.Seq2[string, *item] {
+	return func(yield func(string, *item) bool) {
+		for _, it := range k.still {
+			if !yield(it.acked.Name, it) {
+				return
+			}
+		}
+		maps.All(k.items.m)(yield)
+	}
+}
+
+// lean is a map that gives its memory back when it is empty, unless it was never large.
+type lean[K comparable, V any] struct {
+	m    map[K]V
+	most int
+}
+
+func (l *lean[K, V]) put(key K, v V) {
+	if l.m == nil {
+		l.m = map[K]V{}
+	}
+	l.m[key] = v
+	l.most = max(l.most, len(l.m))
+}
+
+func (l *lean[K, V]) drop(key K) {
+	const small = 8
+	if delete(l.m, key); len(l.m) == 0 && l.most > small {
+		l.m, l.most = nil, 0
+	}
+}

@@ -1,0 +1,68 @@
+package xds
+
+import (
+	"fmt"
+	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// What an Envoy has accepted costs a pointer, in the order of names; what is changed is apart until that is accepted.
+func TestWhatAnEnvoyHasAcceptedRests(t *testing.T) {
+	h := NewHub(quietLog())
+	const n = 1200
+	var names []string
+	for i := range n {
+		at := table(1, map[string]int{"v2": 100})
+		p := *at.Policy
+		p.Service, at.Service, at.Policy = fmt.Sprintf("svc-%04d", i*7919%n), fmt.Sprintf("svc-%04d", i*7919%n), &p
+		publish(t, h, at)
+		names = append(names, at.Service)
+	}
+	s := h.open(Node{ID: "edge-1"})
+	say := func(req *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		req.TypeUrl = TypeRoute
+		if err := s.receive(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names})
+	k := s.inv.kinds[TypeRoute]
+	accept := func() (sent int) {
+		for {
+			r, nonce, ok := s.next()
+			if !ok {
+				return sent
+			}
+			sent += len(r.parcels)
+			say(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
+		}
+	}
+	if sent := accept(); sent != n || len(k.still) != n || len(k.items.m) > 0 || len(k.dirty.m) > 0 {
+		t.Fatalf("%d were sent, %d rest, %d do not, %d are looked at", sent, len(k.still), len(k.items.m), len(k.dirty.m))
+	}
+	other := h.open(Node{ID: "edge-2"})
+	if err := other.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: names[:1]}); err != nil {
+		t.Fatal(err)
+	}
+	say(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[5:6], ResourceNamesUnsubscribe: names[9:10]})
+	if r, nonce, ok := s.next(); !ok || len(r.parcels) != 1 || len(k.still) != n-2 || len(k.items.m) != 1 {
+		t.Fatalf("%d are sent again, %d rest", len(r.parcels), len(k.still))
+	} else {
+		say(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
+	}
+	if len(k.still) != n-1 || len(k.items.m) > 0 || k.item(names[9]) != nil || k.item(names[5]) != k.item(names[5]).acked.resting(true, false) {
+		t.Errorf("%d rest, %d do not", len(k.still), len(k.items.m))
+	}
+	say(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[5:6]})
+	_, nonce, _ := s.next()
+	say(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[5:6]})
+	say(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
+	if sent := accept(); sent != 1 {
+		t.Errorf("asked for once more before it was accepted, it is sent %d times", sent)
+	}
+	if s.close(); len(h.subs) != 1 {
+		t.Errorf("%d names are asked for by nobody", len(h.subs)-1)
+	}
+}
