@@ -62,7 +62,7 @@ type Force struct {
 	want            Wanted
 	envoys, clients *Content  // of want
 	members         []*member // by node.id; more than one where Envoys share it, in the order of their coming
-	restless        map[*member]struct{}
+	restless        lean[*member, struct{}]
 	notes           []Note
 }
 
@@ -71,8 +71,8 @@ type stream struct {
 	Node
 	id    uint64 // they are numbered as they come
 	since time.Time
-	last  *moments // that were made of it: most of its members share them
-	books []*Force // that know it
+	last  [2]*moments // that were made of it last, the newer one first: most of its members share them
+	books []*Force    // that know it
 }
 
 // member is one Envoy of the book.
@@ -117,12 +117,12 @@ type Note struct{ Node, Text string }
 
 // NewForce makes an empty book.
 func NewForce(service string, forgetAfter time.Duration) *Force {
-	return &Force{service: service, ForgetAfter: forgetAfter, envoys: &Content{}, clients: &Content{}, restless: map[*member]struct{}{}}
+	return &Force{service: service, ForgetAfter: forgetAfter, envoys: &Content{}, clients: &Content{}}
 }
 
 // Want replaces the table that everybody is to have.
 func (f *Force) Want(w Wanted, at time.Time) {
-	for m := range f.restless {
+	for m := range f.restless.m {
 		f.charge(m, at)
 	}
 	envoys, clients := f.share(w.Envoys), f.share(w.Clients)
@@ -132,7 +132,7 @@ func (f *Force) Want(w Wanted, at time.Time) {
 		}
 	}
 	f.want, f.envoys, f.clients = w, envoys, clients
-	for m := range maps.Clone(f.restless) {
+	for m := range maps.Clone(f.restless.m) {
 		if !f.admits(m.who.Node) && !m.restored() {
 			f.remove(m)
 			continue
@@ -148,7 +148,7 @@ func (f *Force) Want(w Wanted, at time.Time) {
 // Changed says that another content of a resource is wanted, or that somebody asks for another try: nobody
 // has refused that yet.
 func (f *Force) Changed(r Ref, at time.Time) {
-	for m := range f.restless {
+	for m := range f.restless.m {
 		if _, refused := m.refusals[r]; refused {
 			f.charge(m, at)
 			delete(m.refusals, r)
@@ -312,7 +312,7 @@ func (f *Force) Forget(id string) bool {
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {
-	for m := range f.restless {
+	for m := range f.restless.m {
 		f.charge(m, at)
 		switch standing := f.standing(m); {
 		case m.doubted:
@@ -384,7 +384,7 @@ func (f *Force) remembers(n Node, r Ref, version string) bool {
 // refusing are the streams that refuse something, by what it is.
 func (f *Force) refusing() map[Ref][]uint64 {
 	out := map[Ref][]uint64{}
-	for m := range f.restless {
+	for m := range f.restless.m {
 		for r := range m.refusals {
 			if !m.gone {
 				out[r] = append(out[r], m.who.id)
@@ -396,7 +396,7 @@ func (f *Force) refusing() map[Ref][]uint64 {
 
 // unapplied counts who is connected and does not have the table, or refuses something.
 func (f *Force) unapplied() (n int) {
-	for m := range f.restless {
+	for m := range f.restless.m {
 		if !m.doubted && f.shows(m) && !m.gone {
 			n++
 		}
@@ -459,7 +459,7 @@ func (f *Force) settle(m *member, at time.Time) {
 func (f *Force) rest(m *member) {
 	if m.asked && !m.gone && !m.doubted && !m.lagging && !m.silent && m.behind.IsZero() && len(m.refusals)+len(m.held) == 0 && m.accepted == f.wanted(m) && f.settled(m) {
 		m.unrest = nil
-		delete(f.restless, m)
+		f.restless.drop(m)
 	}
 }
 
@@ -467,7 +467,7 @@ func (f *Force) rest(m *member) {
 func (f *Force) stir(m *member) *member {
 	if m.unrest == nil {
 		m.unrest = &unrest{asked: true, sent: m.accepted.Version}
-		f.restless[m] = struct{}{}
+		f.restless.put(m, struct{}{})
 	}
 	return m
 }
@@ -523,10 +523,13 @@ func (m *member) at(note func(*moments)) {
 	if note(&now); !now.used.After(now.heard) {
 		now.used = time.Time{}
 	}
-	if m.who.last == nil || *m.who.last != now {
-		m.who.last = &now
+	for _, m.when = range m.who.last {
+		if m.when != nil && *m.when == now {
+			return
+		}
 	}
-	m.when = m.who.last
+	m.when = &now
+	m.who.last = [2]*moments{m.when, m.who.last[0]}
 }
 
 // isGone reports whether a member has no stream.
@@ -566,13 +569,13 @@ func (f *Force) find(s *stream) *member {
 // add books another member, behind those with the same node.id.
 func (f *Force) add(m *member) *member {
 	after, _ := slices.BinarySearchFunc(f.members, m.who.ID, func(o *member, id string) int { return cmp.Or(strings.Compare(o.who.ID, id), -1) })
-	f.members = slices.Insert(f.members, after, m)
-	f.restless[m] = struct{}{}
+	f.members = insert(f.members, after, m)
+	f.restless.put(m, struct{}{})
 	return m
 }
 
 func (f *Force) remove(m *member) {
-	delete(f.restless, m)
+	f.restless.drop(m)
 	if i := slices.Index(f.members, m); i >= 0 {
 		f.members = slices.Delete(f.members, i, i+1)
 	}

@@ -436,12 +436,12 @@ func TestRestShowsInNothing(t *testing.T) {
 				t.Fatalf("seed %d: %s\nstirred: %s", seed, strings.Join(told, "\n"), said[1])
 			}
 		}
-		for m := range calm.restless {
+		for m := range calm.restless.m {
 			if m.unrest == nil {
 				t.Fatal("who rests is among the restless")
 			}
 		}
-		resting += len(calm.members) - len(calm.restless)
+		resting += len(calm.members) - len(calm.restless.m)
 	}
 	if resting < 100 {
 		t.Errorf("%d members rest in the end", resting)

@@ -791,7 +791,7 @@ func (p *play) keepsStill() {
 	}
 	for _, svc := range p.hub.services {
 		for _, m := range svc.force.members {
-			if _, restless := svc.force.restless[m]; restless != (m.unrest != nil) || m.unrest == nil && m.accepted != svc.force.wanted(m) {
+			if _, restless := svc.force.restless.m[m]; restless != (m.unrest != nil) || m.unrest == nil && m.accepted != svc.force.wanted(m) {
 				p.fail("%s is taken to rest: %v, and serves %s", m.who.ID, !restless, m.accepted.Version)
 			}
 		}

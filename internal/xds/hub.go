@@ -289,7 +289,7 @@ func (h *Hub) mark(r Ref) {
 func (h *Hub) subscribe(s *session, r Ref) {
 	if at, had := h.asker(r, s); !had {
 		s.asked++
-		h.subs[r] = slices.Insert(h.subs[r], at, s)
+		h.subs[r] = insert(h.subs[r], at, s)
 	}
 	if svc := h.services[r.Name]; svc != nil && r.Type == TypeRoute {
 		h.joins(s, r.Name, svc)

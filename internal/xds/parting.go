@@ -17,7 +17,7 @@ type parting struct {
 
 // part keeps the book of a service that is removed. Whoever was sent a route may have it.
 func (h *Hub) part(name string, f *Force) {
-	for m := range f.restless {
+	for m := range f.restless.m {
 		m.mayServe()
 	}
 	h.parting[name] = &parting{f, h.now()}

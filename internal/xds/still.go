@@ -73,6 +73,9 @@ func (k *kind) rest(of []parcel) {
 	}
 	slices.SortFunc(more, func(a, b *item) int { return strings.Compare(a.acked.Name, b.acked.Name) })
 	have := len(k.still)
+	if most := have + len(more); most > cap(k.still) {
+		k.still = append(make([]*item, 0, most+most/8), k.still...)
+	}
 	k.still = append(k.still, more...)
 	for at := len(k.still) - 1; len(more) > 0 && have > 0; at-- { // from the back, so that each is moved once
 		if last := more[len(more)-1]; last.acked.Name > k.still[have-1].acked.Name {
@@ -138,4 +141,12 @@ func (l *lean[K, V]) drop(key K) {
 	if delete(l.m, key); len(l.m) == 0 && l.most > small {
 		l.m, l.most = nil, 0
 	}
+}
+
+// insert is slices.Insert where very many slices are short: an eighth of one is unused, not half.
+func insert[E any](s []E, at int, e E) []E {
+	if len(s) == cap(s) {
+		s = append(make([]E, 0, len(s)+len(s)/8+2), s...)
+	}
+	return slices.Insert(s, at, e)
 }
