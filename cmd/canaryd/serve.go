@@ -175,7 +175,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	}
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
-	background(ctx, &d.run, func(ctx context.Context) error { return d.ctl.WatchFiles(ctx, 5*time.Second) })
+	background(ctx, &d.run, func(ctx context.Context) error { return watchFiles(ctx, d.ctl, o.Policies, d.log) })
 	background(ctx, &d.run, func(ctx context.Context) error { return d.hangups(ctx) })
 	return nil
 }
@@ -266,6 +266,17 @@ func reportOf(r xds.Report) metrics.Report {
 func background(parent context.Context, g *run.Group, f func(context.Context) error) {
 	ctx, cancel := context.WithCancel(parent)
 	g.Add(func() error { return f(ctx) }, func(error) { cancel() })
+}
+
+// watchFiles reloads when policy files change: at once where the file system tells, and soon where it does not.
+func watchFiles(ctx context.Context, ctl *controller.Controller, globs []string, log logrus.FieldLogger) error {
+	every := 30 * time.Second
+	events, err := controller.FileEvents(ctx, globs, log)
+	if err != nil {
+		every = 5 * time.Second
+		log.WithError(err).Warn("the policy files cannot be watched: they are looked at every 5 s")
+	}
+	return ctl.WatchFiles(ctx, events, every)
 }
 
 func (d *daemon) hangups(ctx context.Context) error {

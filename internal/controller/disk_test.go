@@ -843,7 +843,7 @@ func TestAnEditIsNotLostWithItsCaller(t *testing.T) {
 		b := newBubble(t, bubblePolicy, 1, world.Traffic{Service: "shop", PerSecond: 10, ErrorRate: steady(nil)})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go func() { _ = b.daemon.WatchFiles(ctx, 5*time.Second) }()
+		go func() { _ = b.daemon.WatchFiles(ctx, nil, 5*time.Second) }()
 		time.Sleep(3 * time.Second)
 		busy := make(chan struct{})
 		go func() { _ = b.daemon.do(ctx, func() { <-busy }) }()
@@ -877,7 +877,7 @@ func TestAFileThatCannotBeReadIsReadAgain(t *testing.T) {
 		if err := b.daemon.Reload(ctx, "test"); err == nil {
 			t.Fatal("a directory was read")
 		}
-		if !b.daemon.filesChanged(ctx) {
+		if !b.daemon.filesChanged(ctx, false) {
 			t.Error("it is not looked at again")
 		}
 	})

@@ -20,7 +20,7 @@ import (
 
 const (
 	gitPatience = 2 * time.Second
-	readAnyway  = time.Minute // content may change under the same size and time
+	readAnyway  = 10 * time.Minute // content may change under the same size and time
 )
 
 // policies reads the policy files, outside the loop: a file system or a git that hangs holds up a
@@ -162,9 +162,9 @@ func (p *policies) there(glob string) error {
 	return fmt.Errorf("policies: %s: %w", glob, err)
 }
 
-// changed reports whether the files look other than when they were read. Once in a while it reads them,
-// for file systems whose times are coarse.
-func (p *policies) changed(now time.Time) bool {
+// changed reports whether the files look other than when they were read. When it is told that something happened, and once in a
+// while, it reads them, for file systems whose times are coarse.
+func (p *policies) changed(now time.Time, told bool) bool {
 	files, err := p.files()
 	if err != nil { // whoever reads them says so, once
 		said := p.trouble == err.Error()
@@ -175,7 +175,7 @@ func (p *policies) changed(now time.Time) bool {
 	if look(files) != p.looks {
 		return true
 	}
-	if now.Sub(p.readAt) < readAnyway {
+	if !told && now.Sub(p.readAt) < readAnyway {
 		return false
 	}
 	p.readAt = now

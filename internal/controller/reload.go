@@ -284,17 +284,21 @@ func (c *Controller) adopt(d *policy.Document, by string) *unit {
 	return u
 }
 
-// WatchFiles reloads when the policy files change.
-func (c *Controller) WatchFiles(ctx context.Context, every time.Duration) error {
+// WatchFiles reloads when the policy files change. They are looked at when an event says that something happened there, and
+// every so often where no event may come.
+func (c *Controller) WatchFiles(ctx context.Context, events <-chan struct{}, every time.Duration) error {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
+		told := false
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-events:
+			told = true
 		case <-t.C:
 		}
-		if c.filesChanged(ctx) {
+		if c.filesChanged(ctx, told) {
 			if err := c.Reload(ctx, "file change"); err != nil && ctx.Err() == nil {
 				c.Log.WithError(err).Error("reload after a file change failed")
 			}
@@ -302,10 +306,10 @@ func (c *Controller) WatchFiles(ctx context.Context, every time.Duration) error 
 	}
 }
 
-func (c *Controller) filesChanged(ctx context.Context) bool {
+func (c *Controller) filesChanged(ctx context.Context, told bool) bool {
 	if c.policies.take(ctx) != nil {
 		return false
 	}
 	defer c.policies.release()
-	return c.policies.changed(time.Now())
+	return c.policies.changed(time.Now(), told)
 }
