@@ -110,7 +110,8 @@ func (e *envoy) expect(typ string) *discovery.DeltaDiscoveryResponse {
 	select {
 	case r, ok := <-e.in:
 		if !ok {
-			e.t.Fatal("the stream ended")
+			_, err := e.stream.Recv()
+			e.t.Fatalf("the stream ended: %v", err)
 		}
 		if r.TypeUrl != typ {
 			e.t.Fatalf("got %s %v, want %s", shortType(r.TypeUrl), names(r), shortType(typ))
