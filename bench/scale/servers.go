@@ -52,7 +52,8 @@ func quiet() *logrus.Logger {
 	return log
 }
 
-// canaryd is the hub, with everything that it serves: clusters, endpoints, routes, and one listener.
+// canaryd is the hub, with everything that it serves: clusters, endpoints, routes, and one listener. Who has what is read from
+// it as the daemon's loop does.
 func canaryd(listener string) contender {
 	h := xds.NewHub(quiet())
 	return contender{name: "canaryd",
@@ -72,6 +73,11 @@ func canaryd(listener string) contender {
 			return h.PublishTable(tableOf(0, uint64(generation+1), 100+generation, listener))
 		},
 		serve: func(t *tls.Config) *grpc.Server {
+			go func() { // until this process ends
+				for range h.Changes() {
+					h.TakeChanges()
+				}
+			}()
 			return xds.NewServer(h, xds.NewLoads(time.Second, func(xds.Report) {}), t)
 		},
 	}

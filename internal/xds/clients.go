@@ -187,9 +187,9 @@ func (c *clients) serve(ss grpc.ServerStream) error {
 func (c *clients) OnStreamOpen(ctx context.Context, id int64, _ string) error {
 	cl := &client{ctx: ctx, routes: map[string]struct{}{}, asked: map[string]int{},
 		sent: map[string]map[string]Content{}}
-	c.hub.mu.Lock()
+	c.hub.enter()
 	cl.stream = c.hub.connect(Node{Peer: peerOf(ctx), Client: true})
-	c.hub.mu.Unlock()
+	c.hub.exit()
 	c.mu.Lock()
 	c.streams[id] = cl
 	c.mu.Unlock()
@@ -202,8 +202,8 @@ func (c *clients) OnStreamClosed(id int64, _ *core.Node) {
 	cl := c.streams[id]
 	delete(c.streams, id)
 	c.mu.Unlock()
-	c.hub.mu.Lock()
-	defer c.hub.mu.Unlock()
+	c.hub.enter()
+	defer c.hub.exit()
 	for _, names := range cl.asked {
 		cl.line.asks(-names)
 	}
@@ -225,8 +225,8 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 	if err := c.refuses(cl, req); err != nil {
 		return err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	if !cl.heard {
 		c.hears(cl, req.GetNode())
 	}
@@ -353,8 +353,8 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 		return
 	}
 	cl, h := c.stream(id), c.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	sent := map[string]Content{}
 	for _, any := range resp.GetResources() {
 		version := contentVersion(any.GetValue())

@@ -32,6 +32,7 @@ type Hub struct {
 	log logrus.FieldLogger
 	now func() time.Time
 
+	doors     chan struct{} // of the streams; see enter
 	mu        sync.Mutex
 	cat       *Catalog
 	listeners listeners
@@ -48,6 +49,7 @@ type Hub struct {
 	nacks     map[string]int       // type: refusals so far
 	changed   map[string]struct{}  // services whose status changed
 	wake      chan struct{}
+	spared    bool // nobody is told of changes for a while
 	clients   *clients
 	parting   map[string]*parting        // removed services that somebody may still send requests to
 	restored  map[string][]rollout.Crowd // stored nodes of services that are not published yet
@@ -88,12 +90,29 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]*session{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
 		parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		doors: make(chan struct{}, doors),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
 		h.nacks[shortType(typ)] = 0
 	}
 	h.clients = newClients(h)
 	return h
+}
+
+// doors are enough to keep the mutex busy.
+const doors = 4
+
+// enter takes the mutex for one of very many streams. All but a few of them wait in a line of their own: whoever else
+// needs the mutex, such as for a cut, has only these few before him. (And Go's collector looks at all who wait for a
+// mutex once for each of them.)
+func (h *Hub) enter() {
+	h.doors <- struct{}{}
+	h.mu.Lock()
+}
+
+func (h *Hub) exit() {
+	h.mu.Unlock()
+	<-h.doors
 }
 
 // build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as

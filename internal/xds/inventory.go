@@ -97,6 +97,16 @@ func (k *kind) looked(name string) {
 	k.had.drop(name)
 }
 
+// marked reports whether there is anything to be looked at.
+func (inv *Inventory) marked() bool {
+	for _, k := range inv.kinds {
+		if len(k.dirty.m) > 0 || k.wildcard && !k.answered {
+			return true
+		}
+	}
+	return false
+}
+
 // wants reports whether the stream asked for a resource.
 func (k *kind) wants(name string) bool {
 	if k.wildcard {

@@ -73,9 +73,9 @@ func breathing(h *Hub, names iter.Seq[string]) iter.Seq[string] {
 		n := 0
 		for name := range names {
 			if n++; n%atOnce == 0 {
-				h.mu.Unlock()
+				h.exit()
 				time.Sleep(pause)
-				h.mu.Lock()
+				h.enter()
 			}
 			if !yield(name) {
 				return

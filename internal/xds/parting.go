@@ -146,8 +146,8 @@ func (h *Hub) bookOf(name string) (f *Force, stable string) {
 
 // used books that an Envoy reports requests at clusters, other than the stable version's.
 func (h *Hub) used(n Node, clusters map[string]ClusterLoad) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	speakers := h.speakersOf(n)
 	for name, load := range clusters {
 		c, _ := ParseCluster(name)

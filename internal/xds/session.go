@@ -24,6 +24,10 @@ type session struct {
 	wake   chan struct{}
 	taking bool // a request is being taken in: nothing goes out before that is done
 	asked  int  // names that count for its peer: those that it asks for, and what it brought along under a wildcard
+
+	// As next found it, for who writes.
+	more  bool      // to look at
+	again time.Time // when something is sent again that was refused; zero: nothing is
 }
 
 type response struct {
@@ -33,8 +37,8 @@ type response struct {
 
 // open books a new stream.
 func (h *Hub) open(n Node) *session {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	s := &session{stream: h.connect(n), hub: h, inv: newInventory(), sent: map[string]response{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
 	h.speaks(s.stream, s)
@@ -45,8 +49,8 @@ func (h *Hub) open(n Node) *session {
 func (s *session) close() {
 	h := s.hub
 	defer s.line.alone(s.asked)()
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	defer s.line.asks(-s.asked) // as it is now
 	delete(h.sessions, s.id)
 	s.taking = true // nothing goes out any more
@@ -77,8 +81,8 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 		return err
 	}
 	defer s.line.alone(more)()
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
+	s.hub.enter()
+	defer s.hub.exit()
 	was := s.asked
 	defer func() { s.line.asks(s.asked - was - more) }()
 	if err := s.tooMany(typ, req.GetResourceNamesSubscribe(), req.GetInitialResourceVersions()); err != nil {
@@ -211,12 +215,13 @@ func (s *session) remember(typ string) {
 
 // next is the response that goes out next, and its nonce.
 func (s *session) next() (r reply, nonce string, ok bool) {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	if s.taking {
+	s.hub.enter()
+	defer s.hub.exit()
+	if s.more = false; s.taking {
 		return r, "", false // it is poked afterwards
 	}
 	s.inv.wake(s.hub.now())
+	defer func() { s.again, _ = s.inv.due() }()
 	for {
 		if r, ok = s.gate().next(); !ok {
 			return r, "", false
@@ -225,6 +230,7 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 		if r.silent {
 			continue
 		}
+		s.more = s.inv.marked()
 		s.nonce++
 		nonce = strconv.FormatUint(s.nonce, 10)
 		s.sent[nonce] = response{r.typ, r.parcels}
@@ -241,30 +247,20 @@ func (s *session) poke() {
 	}
 }
 
-// due is in how long something is sent again that was refused.
-func (s *session) due() time.Duration {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	at, ok := s.inv.due()
-	if !ok {
-		return time.Hour
-	}
-	return max(0, at.Sub(s.hub.now()))
-}
-
 // write sends until the stream ends.
 func (s *session) write(ss grpc.ServerStream) error {
 	for {
-		again := time.NewTimer(s.due())
+		var again <-chan time.Time
+		if !s.again.IsZero() {
+			again = time.After(s.again.Sub(s.hub.now()))
+		}
 		select {
 		case <-ss.Context().Done():
-			again.Stop()
 			return ss.Context().Err()
 		case <-s.wake:
-		case <-again.C:
+		case <-again:
 		}
-		again.Stop()
-		for {
+		for more := true; more; more = s.more {
 			r, nonce, ok := s.next()
 			if !ok {
 				break

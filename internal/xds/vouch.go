@@ -39,8 +39,8 @@ func (h *Hub) falls(st *stream) {
 
 // knows reports whether a node has an ADS stream.
 func (h *Hub) knows(n Node) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	return len(h.speakers[n.identity()]) > 0
 }
 
@@ -58,8 +58,8 @@ type Served struct {
 
 // vouch looks at some clusters; false: the node has no ADS stream.
 func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	speakers := h.speakersOf(n)
 	var streams []*stream
 	for id := range speakers {
@@ -110,8 +110,8 @@ func (h *Hub) mayHave(n Node, cluster string) bool {
 
 // asked are those of the clusters that are to be reported which a node may have, and those that it should have no more.
 func (h *Hub) asked(n Node, clusters []string) []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.enter()
+	defer h.exit()
 	out := slices.DeleteFunc(slices.Clone(clusters), func(c string) bool { return !h.mayHave(n, c) })
 	if old := h.outliving(n); len(old) > 0 {
 		out = append(out, old...)
