@@ -16,25 +16,29 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-// plainRDS reports whether a listener needs no scopes: its only service has every host.
-func plainRDS(ps []*policy.Policy) bool {
-	return len(ps) == 1 && slices.Equal(ps[0].Route.Domains, []string{"*"})
+// listenerOf is what a listener is made of.
+type listenerOf struct {
+	plain string   // its only service, which has every host: there are no scopes
+	grpc  bool     // a service of it is for gRPC
+	nodes []string // node clusters that may have it; none: all
 }
 
-func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
+func everyHost(r policy.Route) bool { return slices.Equal(r.Domains, []string{"*"}) }
+
+func buildListener(address string, of listenerOf) (*Resource, error) {
 	m := &hcm.HttpConnectionManager{
 		StatPrefix:     "canaryd",
 		UpgradeConfigs: []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		HttpFilters:    []*hcm.HttpFilter{filter("envoy.filters.http.router", &router.Router{})},
 	}
 	harden(m)
-	if slices.ContainsFunc(ps, func(p *policy.Policy) bool { return p.Route.GRPC() }) {
+	if of.grpc {
 		m.HttpFilters = slices.Insert(m.HttpFilters, 0, filter("envoy.filters.http.grpc_stats", &grpcstats.FilterConfig{
 			PerMethodStatSpecifier: &grpcstats.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
 		}))
 	}
-	if plainRDS(ps) {
-		m.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads(), RouteConfigName: ps[0].Service}}
+	if of.plain != "" {
+		m.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads(), RouteConfigName: of.plain}}
 	} else {
 		m.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scoped(address)}
 	}
@@ -52,28 +56,12 @@ func buildListener(address string, ps []*policy.Policy) (*Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Nodes = nodesOf(ps)
-	for _, p := range ps {
-		r.services = append(r.services, p.Service)
-	}
+	r.Nodes = of.nodes
 	return r, nil
 }
 
 func filter(name string, config proto.Message) *hcm.HttpFilter {
 	return &hcm.HttpFilter{Name: name, ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: packed(config)}}
-}
-
-// nodesOf are the node clusters of all services on a listener; none when one of them goes to all.
-func nodesOf(ps []*policy.Policy) []string {
-	var nodes []string
-	for _, p := range ps {
-		if len(p.Route.Nodes) == 0 {
-			return nil
-		}
-		nodes = append(nodes, p.Route.Nodes...)
-	}
-	slices.Sort(nodes)
-	return slices.Compact(nodes)
 }
 
 // scoped chooses the service by the host, without its port. Each listener has scopes of its own.

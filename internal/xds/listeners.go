@@ -2,39 +2,92 @@ package xds
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // listeners are which services each listener has, and which scopes were made for a service: a change of one
-// service costs what that one and its listener cost.
+// service costs what that one costs, however many its listener has.
 type listeners struct {
-	services map[string][]string // by address, sorted
-	at       map[string]string   // the other way: by service
-	scopes   map[string][]Ref    // by service
+	on     map[string]*listening // by address
+	at     map[string]*placed    // by service
+	scopes map[string][]Ref      // by service
+}
+
+// listening is what is to be known of the services on one listener.
+type listening struct {
+	services   []string       // sorted; never changed in its place: the listener has it too
+	grpc       int            // of them
+	everywhere int            // of them: nodes of any cluster may have them
+	nodes      map[string]int // of the others, by node cluster
+	made       *listenerOf    // what the listener was made of; nil: there is none
+}
+
+// placed is a service on a listener.
+type placed struct {
+	address string
+	grpc    bool
+	nodes   []string
 }
 
 func newListeners() listeners {
-	return listeners{services: map[string][]string{}, at: map[string]string{}, scopes: map[string][]Ref{}}
+	return listeners{on: map[string]*listening{}, at: map[string]*placed{}, scopes: map[string][]Ref{}}
 }
 
-// move takes in that a service has another listener; empty: none. It returns the one before.
-func (l *listeners) move(service, to string) (from string) {
-	if from = l.at[service]; from == to {
+// move takes in that a service has another route. It returns the address of the listener that it had before.
+func (l *listeners) move(service string, route policy.Route) (from string) {
+	was := l.at[service]
+	if was != nil {
+		from = was.address
+		l.on[from].count(was, -1)
+	}
+	if from != "" && from != route.Listener {
+		on := l.on[from]
+		if i, found := slices.BinarySearch(on.services, service); found {
+			on.services = slices.Delete(slices.Clone(on.services), i, i+1)
+		}
+	}
+	if delete(l.at, service); route.Listener == "" {
 		return from
 	}
-	if i, found := slices.BinarySearch(l.services[from], service); found {
-		l.services[from] = slices.Delete(l.services[from], i, i+1)
+	on := l.on[route.Listener]
+	if on == nil {
+		on = &listening{nodes: map[string]int{}}
+		l.on[route.Listener] = on
 	}
-	if len(l.services[from]) == 0 {
-		delete(l.services, from)
+	if i, found := slices.BinarySearch(on.services, service); !found && i == len(on.services) {
+		on.services = append(on.services, service)
+	} else if !found {
+		on.services = slices.Insert(slices.Clone(on.services), i, service)
 	}
-	if delete(l.at, service); to != "" {
-		i, _ := slices.BinarySearch(l.services[to], service)
-		l.services[to], l.at[service] = slices.Insert(l.services[to], i, service), to
-	}
+	l.at[service] = &placed{route.Listener, route.GRPC(), route.Nodes}
+	on.count(l.at[service], 1)
 	return from
+}
+
+func (on *listening) count(p *placed, n int) {
+	if p.grpc {
+		on.grpc += n
+	}
+	if len(p.nodes) == 0 {
+		on.everywhere += n
+	}
+	for _, cluster := range p.nodes {
+		if on.nodes[cluster] += n; on.nodes[cluster] == 0 {
+			delete(on.nodes, cluster)
+		}
+	}
+}
+
+// of is what the listener is to be made of.
+func (on *listening) of(plain string) listenerOf {
+	of := listenerOf{grpc: on.grpc > 0, plain: plain}
+	if on.everywhere == 0 {
+		of.nodes = slices.Sorted(maps.Keys(on.nodes))
+	}
+	return of
 }
 
 // turn is a service whose route has changed since its listener was made.
@@ -60,7 +113,7 @@ func (h *Hub) listen(turns []turn) error {
 func (h *Hub) relistenAll(turns []turn) error {
 	changed := map[string][]string{} // by listener
 	for _, t := range turns {
-		from := h.listeners.move(t.service, t.is.Listener)
+		from := h.listeners.move(t.service, t.is)
 		addresses := []string{t.is.Listener, t.was.Listener, from}
 		slices.Sort(addresses)
 		for _, address := range slices.Compact(addresses) {
@@ -84,32 +137,40 @@ func (h *Hub) relistenAll(turns []turn) error {
 
 // relisten rebuilds one listener after services joined, changed or left.
 func (h *Hub) relisten(address string, changed []string) error {
-	names := h.listeners.services[address]
-	if len(names) == 0 {
+	on := h.listeners.on[address]
+	if on == nil || len(on.services) == 0 {
+		delete(h.listeners.on, address)
 		h.drop(Ref{TypeListener, address})
 		return nil
 	}
-	ps := make([]*policy.Policy, len(names))
-	for i, name := range names {
-		ps[i] = h.services[name].edition.forms.table.Policy
+	plain := ""
+	if first := h.services[on.services[0]].edition.route; len(on.services) == 1 && everyHost(first) {
+		plain = on.services[0]
 	}
-	l, err := buildListener(address, ps)
-	if err != nil {
-		return err
+	if of := on.of(plain); on.made == nil || !reflect.DeepEqual(*on.made, of) {
+		l, err := buildListener(address, of)
+		if err != nil {
+			return err
+		}
+		l.services, on.made = on.services, &of
+		h.put(l)
 	}
-	h.put(l)
-	plain := plainRDS(ps)
-	if len(ps) > 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
-		ps = slices.DeleteFunc(ps, func(p *policy.Policy) bool { return !slices.Contains(changed, p.Service) })
+	h.cat.resources[Ref{TypeListener, address}].services = on.services
+	if len(on.services) <= 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
+		changed = on.services
 	}
-	for _, p := range ps {
+	for _, name := range slices.Sorted(slices.Values(changed)) {
+		if at := h.listeners.at[name]; at == nil || at.address != address {
+			continue // it has left
+		}
 		var scopes []*Resource
-		if !plain {
-			if scopes, err = buildScopes(p); err != nil {
+		if plain == "" {
+			var err error
+			if scopes, err = buildScopes(h.services[name].edition.forms.table.Policy); err != nil {
 				return err
 			}
 		}
-		h.scope(p.Service, scopes)
+		h.scope(name, scopes)
 	}
 	return nil
 }

@@ -22,12 +22,18 @@ func buildListeners(policies []*policy.Policy) ([]*Resource, error) {
 	}
 	var out []*Resource
 	for address, ps := range byAddress {
-		l, err := buildListener(address, ps)
+		of := listenerOf{grpc: slices.ContainsFunc(ps, func(p *policy.Policy) bool { return p.Route.GRPC() }), nodes: nodesOf(ps)}
+		if len(ps) == 1 && slices.Equal(ps[0].Route.Domains, []string{"*"}) {
+			of.plain = ps[0].Service
+		}
+		l, err := buildListener(address, of)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, l)
-		if plainRDS(ps) {
+		for _, p := range ps {
+			l.services = append(l.services, p.Service)
+		}
+		if out = append(out, l); of.plain != "" {
 			continue
 		}
 		for _, p := range ps {
@@ -39,6 +45,19 @@ func buildListeners(policies []*policy.Policy) ([]*Resource, error) {
 		}
 	}
 	return out, nil
+}
+
+// nodesOf are the node clusters of all services on a listener; none when one of them goes to all.
+func nodesOf(ps []*policy.Policy) []string {
+	var nodes []string
+	for _, p := range ps {
+		if len(p.Route.Nodes) == 0 {
+			return nil
+		}
+		nodes = append(nodes, p.Route.Nodes...)
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
 }
 
 // Services come, go and change their listeners and hosts in any order: what is served is what would be made of all of

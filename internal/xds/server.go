@@ -113,7 +113,7 @@ const (
 	// idleAfter is how long a connection may take for its handshake, or be without a stream.
 	idleAfter = 30 * time.Second
 	// readBytes has room for what an Envoy says as a rule. What is longer is read past it.
-	readBytes = 4 << 10
+	readBytes = 1 << 10
 )
 
 // NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
