@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -173,6 +174,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 			}
 		}()
 	}
+	time.AfterFunc(memoryBack, debug.FreeOSMemory)
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return watchFiles(ctx, d.ctl, o.Policies, d.log) })
@@ -267,6 +269,10 @@ func background(parent context.Context, g *run.Group, f func(context.Context) er
 	ctx, cancel := context.WithCancel(parent)
 	g.Add(func() error { return f(ctx) }, func(error) { cancel() })
 }
+
+// memoryBack is how long after the start what only the start needed is given back, which is more than what stays with
+// thousands of services; the runtime itself would take minutes.
+const memoryBack = 10 * time.Second
 
 // watchFiles reloads when policy files change: at once where the file system tells, and soon where it does not.
 func watchFiles(ctx context.Context, ctl *controller.Controller, globs []string, log logrus.FieldLogger) error {
