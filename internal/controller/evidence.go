@@ -10,13 +10,14 @@ import (
 )
 
 // Journal calls take with each chunk of a service's journal that begins between two moments, or before the first and may reach
-// into it, in their order; a zero moment is no limit. What is not stored yet is there, but for the last seconds.
+// into it, in their order; a zero moment is no limit. What is not stored yet is there, too.
 func (c *Controller) Journal(ctx context.Context, service string, from, to time.Time, take func(parts [][]byte) error) error {
 	var waiting []journal.Part
 	known := false
 	if err := c.do(ctx, func() {
 		if u := c.units[service]; u != nil {
 			known = true
+			u.scribe.cut(&u.state)
 			for _, p := range u.scribe.parts { // copies: a part that waits may yet lose what is before it
 				waiting = append(waiting, *p)
 			}

@@ -13,6 +13,9 @@ const (
 	chunkMost    = 256 << 10 // bytes of a chunk of the journal, about
 	chunkLongest = time.Hour
 
+	partMost    = 8 << 10 // bytes of a part that no decision asks for; each costs some pages of the disk, however small it is
+	partLongest = 30 * time.Second
+
 	unwrittenMost  = 64 << 20 // bytes of the journal that wait for the disk, of all services
 	unwrittenOfOne = 1 << 20
 	unwrittenLeast = 32 << 10 // however many services there are
@@ -26,6 +29,7 @@ type scribe struct {
 	flight int             // so many of them are in the write under way
 	begun  uint64          // name of the last chunk
 	at     time.Time       // when that began
+	cutAt  time.Time       // when the last part was made
 	why    journal.Why     // the next one begins
 	lost   time.Time       // and what happened from then on is lost
 	void   bool            // what is in the write under way is journalled only if that is well: it was withdrawn
@@ -55,7 +59,7 @@ func (c *Controller) journalled(u *unit, before rollout.State, e rollout.Event, 
 }
 
 func (j *scribe) begin(before rollout.State, at time.Time) {
-	j.begun, j.at = max(j.begun+1, uint64(max(0, at.UnixNano()))), at
+	j.begun, j.at, j.cutAt = max(j.begun+1, uint64(max(0, at.UnixNano()))), at, at
 	if j.why == "" {
 		j.why = journal.Began
 	}
@@ -82,15 +86,27 @@ func (j *scribe) held() (n int) {
 	return n
 }
 
-// take returns what is to be stored.
-func (j *scribe) take(s *rollout.State) []*journal.Part {
-	if j.w != nil {
-		if p := j.w.Cut(journal.PointOf(s), false); p != nil {
-			j.parts = append(j.parts, p)
-		}
+// take returns what is to be stored with a checkpoint, or with a decision, whose evidence must not be lost.
+func (j *scribe) take(s *rollout.State, decision bool) []*journal.Part {
+	switch {
+	case j.w == nil || j.w.Pending() == 0:
+	case decision || j.w.Pending() >= partMost || s.At.Sub(j.cutAt) >= partLongest:
+		j.cut(s)
+	default:
+		j.w.Point(journal.PointOf(s))
 	}
 	j.flight = len(j.parts)
 	return slices.Clone(j.parts)
+}
+
+// cut makes a part of what was journalled since the last one.
+func (j *scribe) cut(s *rollout.State) {
+	if j.w == nil {
+		return
+	}
+	if p := j.w.Cut(journal.PointOf(s), false); p != nil {
+		j.parts, j.cutAt = append(j.parts, p), s.At
+	}
 }
 
 // landed takes in how the write ended that held what was taken.

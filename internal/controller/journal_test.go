@@ -257,7 +257,7 @@ func TestWhatWaitsForTheDiskIsBounded(t *testing.T) {
 		}
 		tell(e)
 		if i == 10 { // a write begins, and does not end
-			flight = u.scribe.take(&u.state)
+			flight = u.scribe.take(&u.state, true)
 		}
 		most = max(most, u.scribe.held())
 	}
@@ -275,7 +275,7 @@ func TestWhatWaitsForTheDiskIsBounded(t *testing.T) {
 	}
 	chunks := map[uint64][][]byte{}
 	var order []uint64
-	for _, p := range append(flight, u.scribe.take(&u.state)...) {
+	for _, p := range append(flight, u.scribe.take(&u.state, true)...) {
 		raw, err := p.Encode()
 		if err != nil {
 			t.Fatal(err)

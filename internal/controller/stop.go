@@ -12,6 +12,9 @@ func (c *Controller) stop() {
 	for c.backlog.reading != nil {
 		c.adoptSome()
 	}
+	for _, u := range c.units {
+		u.scribe.cut(&u.state)
+	}
 	c.allDurable()
 	c.age(true)
 	c.writer.retryAt, c.writer.tidyAt = time.Time{}, time.Now().Add(time.Hour)

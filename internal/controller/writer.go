@@ -142,7 +142,7 @@ func (c *Controller) jobs() (jobs []job) {
 // one that it returned.
 func (u *unit) job() job {
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
-	j.parts = u.scribe.take(&u.state)
+	j.parts = u.scribe.take(&u.state, u.outbox.Unstored())
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
 	u.records = slices.DeleteFunc(u.records, (*pending).void)
 	for _, r := range u.records {

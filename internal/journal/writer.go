@@ -80,6 +80,9 @@ func about(e rollout.Event) int {
 	return n
 }
 
+// Point adds how far the service has come.
+func (w *Writer) Point(p Point) { w.points.point(p) }
+
 // Cut returns what was written since the last part; nil: nothing. A point goes with it. last: the chunk is complete.
 func (w *Writer) Cut(p Point, last bool) *Part {
 	if w.more == 0 && !last {
