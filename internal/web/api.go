@@ -30,6 +30,7 @@ var openapi []byte
 
 const (
 	maxBody    = 1 << 20
+	mostListed = 100_000 // in one answer
 	bodyWithin = 10 * time.Second
 )
 
@@ -167,7 +168,11 @@ func (a *api) announcement(w http.ResponseWriter, r *http.Request) (Announcement
 	if len(raw) > 0 {
 		d := json.NewDecoder(bytes.NewReader(raw))
 		d.DisallowUnknownFields() // a misspelt `paused` would go live
-		if err := d.Decode(&body); err != nil {
+		err := d.Decode(&body)
+		if err == nil && (d.More() || bytes.Equal(bytes.TrimSpace(raw), []byte("null"))) {
+			err = errors.New("write one object")
+		}
+		if err != nil {
 			return body, problem(http.StatusUnprocessableEntity, `the body is not {"endpoints": ["host:port"]}: `+err.Error())
 		}
 	}
@@ -205,27 +210,24 @@ func testedOnly(r *http.Request) bool {
 	return !who.May(access.Operate, r.PathValue("service"))
 }
 
-func (a *api) command(w http.ResponseWriter, r *http.Request) {
-	verb := r.PathValue("verb")
-	if _, there := verbs[verb]; !there {
-		a.fail(w, problem(http.StatusNotFound, fmt.Sprintf("no command %.64q: promote, abort, pause or resume", verb)))
-		return
+func (a *api) command(verb string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		knowing, err := boolOf(r.URL.Query(), "even_failed")
+		if err != nil {
+			a.fail(w, err)
+			return
+		}
+		s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"), rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: knowing, Tested: testedOnly(r), By: by(r)})
+		if err != nil {
+			a.fail(w, err)
+			return
+		}
+		answer, status := viewVersion(&s.State, s.State.Version(version)), http.StatusOK
+		if !s.Stored {
+			answer.Stored, status = &s.Stored, http.StatusAccepted
+		}
+		a.answer(w, status, answer)
 	}
-	knowing, err := boolOf(r.URL.Query(), "even_failed")
-	if err != nil {
-		a.fail(w, err)
-		return
-	}
-	s, version, err := a.Controller.Command(r.Context(), r.PathValue("service"), rollout.Commanded{Verb: verb, Version: r.PathValue("version"), Knowing: knowing, Tested: testedOnly(r), By: by(r)})
-	if err != nil {
-		a.fail(w, err)
-		return
-	}
-	answer, status := viewVersion(&s.State, s.State.Version(version)), http.StatusOK
-	if !s.Stored {
-		answer.Stored, status = &s.Stored, http.StatusAccepted
-	}
-	a.answer(w, status, answer)
 }
 
 func (a *api) history(w http.ResponseWriter, r *http.Request) {
@@ -249,8 +251,8 @@ func limitOf(r *http.Request, usual int) (int, error) {
 		return usual, nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return 0, problem(http.StatusUnprocessableEntity, "limit must be a number above 0")
+	if err != nil || n < 1 || n > mostListed {
+		return 0, problem(http.StatusUnprocessableEntity, fmt.Sprintf("limit must be a number from 1 to %d", mostListed))
 	}
 	return n, nil
 }

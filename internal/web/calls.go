@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +31,11 @@ type call struct {
 }
 
 func (a *api) calls() []call {
-	return []call{
+	var commands []call
+	for verb, role := range verbs {
+		commands = append(commands, call{"POST /api/v1/services/{service}/versions/{version}/" + verb, role, one, a.command(verb)}, call{"POST /api/v1/services/{service}/" + verb, role, one, a.command(verb)})
+	}
+	return append(commands, []call{
 		{"GET /-/healthy", access.None, everybody, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }},
 		{"GET /-/ready", access.None, everybody, a.ready},
 		{"POST /-/reload", access.Admin, all, a.reload},
@@ -43,8 +46,6 @@ func (a *api) calls() []call {
 		{"GET /api/v1/services/{service}", access.View, one, a.service},
 		{"DELETE /api/v1/services/{service}", access.Operate, one, a.remove},
 		{"PUT /api/v1/services/{service}/versions/{version}", access.Deploy, one, a.announce},
-		{"POST /api/v1/services/{service}/versions/{version}/{verb}", access.Deploy, one, a.command}, // or what the verb takes
-		{"POST /api/v1/services/{service}/{verb}", access.Deploy, one, a.command},
 		{"GET /api/v1/services/{service}/history", access.View, one, a.history},
 		{"GET /api/v1/services/{service}/versions/{version}/evidence", access.View, one, a.evidence},
 		{"GET /api/v1/services/{service}/journal", access.Operate, one, a.journal}, // it holds policies, with what is secret there
@@ -57,7 +58,7 @@ func (a *api) calls() []call {
 		{"/debug/pprof/profile", access.Admin, all, pprof.Profile},
 		{"/debug/pprof/symbol", access.Admin, all, pprof.Symbol},
 		{"/debug/pprof/trace", access.Admin, all, pprof.Trace},
-	}
+	}...)
 }
 
 // kept has a call done for those who may.
@@ -66,6 +67,12 @@ func (a *api) kept(c call) http.HandlerFunc {
 		return c.handle
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
+		for name, values := range r.URL.Query() {
+			if len(values) > 1 {
+				a.fail(w, problem(http.StatusUnprocessableEntity, fmt.Sprintf("%.64q is given %d times: say it once", name, len(values))))
+				return
+			}
+		}
 		who, err := a.Access.Identify(r)
 		if err == nil {
 			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, who))
@@ -84,9 +91,8 @@ func (c *call) allows(r *http.Request) error {
 	who := callerOf(r)
 	switch {
 	case c.scope == one:
-		verb, service := r.PathValue("verb"), r.PathValue("service")
-		if role := max(c.role, verbs[verb]); !who.May(role, service) {
-			return forbidden(r, fmt.Sprintf("%.200s takes the role %s in %.64s", cmp.Or(verb, r.Method+" "+r.URL.Path), role, service))
+		if service := r.PathValue("service"); !who.May(c.role, service) {
+			return forbidden(r, fmt.Sprintf("%s %.200s takes the role %s in %.64s", r.Method, r.URL.Path, c.role, service))
 		}
 	case c.scope == some && !who.MaySome(c.role), c.scope == all && !who.MayAll(c.role):
 		in := "any service"
