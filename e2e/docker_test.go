@@ -103,7 +103,7 @@ func TestTheFoundingStoryUnattended(t *testing.T) {
 // labels, ramped when they run, and lose their traffic when they stop; canaryd never touches them.
 func TestContainersOfOthersAreFound(t *testing.T) {
 	t.Parallel()
-	y := newYard(t, yardSetting{policy: "ramp: {steps: [20%, 100%], hold: 1h}\n"})
+	y := newYard(t, yardSetting{docker: ", discover: labels", policy: "ramp: {steps: [20%, 100%], hold: 1h}\n"})
 	y.push(t, "v2")
 	y.first(t)
 	l := y.load(100)
@@ -125,6 +125,55 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version(y.service, "v3").Weight == 0 })
 	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version(y.service, "v3").Phase == rollout.Aborted })
 	y.tells(y.service, "(by docker labels", "what ran it is gone")
+}
+
+// Only here others try: another image, a container of another image under a version's labels, a copy of a container of canaryd's,
+// and one that somebody gave canaryd's labels and name.
+func TestWhatOthersRunIsNotCanarydsOwn(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, yardSetting{docker: ", discover: labels", policy: "ramp: {steps: [20%, 100%], hold: 1h}\nafter_promotion: {watch: 0s}\n"})
+	y.push(t, "v1")
+	y.push(t, "v2")
+	y.push(t, "other", "ENV OTHER=1")
+	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
+	own := y.all("v1")[0]
+	if got := y.docker("inspect", "-f", "{{.HostConfig.SecurityOpt}} {{.HostConfig.CapDrop}} {{.HostConfig.Privileged}}", own); got != "[no-new-privileges:true] [ALL] false" {
+		t.Errorf("the container runs with %s", got)
+	}
+	out := y.run(1, "deploy", y.service, "v9", "--image", "evil.example/miner:v2")
+	if !strings.Contains(out, "image evil.example/miner:v2 may not run here, only "+y.registry+"/shop may") {
+		t.Errorf("a foreign image: %s", out)
+	}
+	image := y.docker("commit", own)
+	copied := y.docker("run", "-d", "--network", y.service, image)
+	t.Cleanup(func() { y.docker("rm", "-f", copied); y.docker("rmi", "-f", image) })
+	y.docker("pull", "-q", y.registry+"/shop:v2")
+	y.docker("pull", "-q", y.registry+"/shop:other")
+	labels := []string{"run", "-d", "--network", y.service, "--label", "canaryd.service=" + y.service, "--label", "canaryd.port=8080", "--label", "canaryd.version=v2"}
+	y.docker(append(labels, y.registry+"/shop:v2")...)
+	y.until(20*time.Second, "v2 to be ramped", func() bool { return y.Version(y.service, "v2").Phase == rollout.Canary })
+	other := y.docker(append(labels, y.registry+"/shop:other")...)
+	named := "canaryd-" + y.service + ".v3-1-0"
+	forged := y.docker("run", "-d", "--network", y.service, "--name", named, "--label", "canaryd.managed=true", "--label", "canaryd.service="+y.service, "--label", "canaryd.version=v3", "--label", "canaryd.attempt=1",
+		"--label", "canaryd.image="+y.registry+"/shop:v3", y.registry+"/shop:other")
+	y.docker("tag", y.registry+"/shop:v2", y.registry+"/shop:v3")
+	time.Sleep(5 * time.Second) // two looks
+	for _, v := range []string{"v1", "v2"} {
+		if es := y.Version(y.service, v).Endpoints; len(es) != 1 {
+			t.Errorf("%s is at %v", v, es)
+		}
+	}
+	y.run(0, "abort", y.service, "v2")
+	y.run(0, "deploy", y.service, "--image", "v3")
+	y.until(30*time.Second, "v3 to fail", func() bool { return y.Version(y.service, "v3").Phase == rollout.Failed })
+	y.tells(y.service, named+" exists already and is not canaryd's")
+	y.run(0, "promote", y.service, "v2", "--even-failed", "--wait", "--timeout", "1m")
+	y.until(60*time.Second, "v1's own container to go", func() bool { return y.docker("ps", "-aq", "--filter", "id="+own) == "" })
+	for who, id := range map[string]string{"a copy": copied, "another image": other, "a forged one": forged} {
+		if got := y.docker("inspect", "-f", "{{.State.Status}}", id); got != "running" {
+			t.Errorf("%s is %s", who, got)
+		}
+	}
 }
 
 // Only here containers end, are deaf or cannot be made; each waits for its verdict: images that cannot run are a failed

@@ -116,7 +116,7 @@ func TestLeftOvers(t *testing.T) {
 // when no Envoy knows it any more.
 func TestReplicasGrowAndShrink(t *testing.T) {
 	t.Parallel()
-	y := newYard(t, yardSetting{docker: `, replicas: 1, command: [--fast], volumes: ["/tmp:/data:ro"], memory: 64MiB, cpus: 0.5`, policy: yardRamp})
+	y := newYard(t, yardSetting{docker: `, replicas: 1, command: [--fast], volumes: ["/tmp:/data:ro"], memory: 64MiB, cpus: 0.5`, policy: yardRamp, tls: ", volumes: [/tmp]"})
 	y.push(t, "v1", "ENV SLOW=2s")
 	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
 	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })

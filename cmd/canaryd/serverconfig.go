@@ -18,6 +18,7 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
@@ -60,6 +61,8 @@ type serverConfig struct {
 			CertFile string `yaml:"cert_file"`
 			KeyFile  string `yaml:"key_file"`
 		} `yaml:"tls"`
+		Allow     []string      `yaml:"allow"`      // repositories that may run; none: the policy's own
+		Volumes   []string      `yaml:"volumes"`    // that may be mounted
 		HookToken policy.Secret `yaml:"hook_token"` // for a registry's notifications
 	} `yaml:"docker"`
 	Notify []notifyConfig `yaml:"notify"`
@@ -219,6 +222,9 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	if c.Storage.MaxBytes < leastBytes {
 		say("storage.max_bytes", "history and journal need 16MiB at least: write 2GiB, say")
 	}
+	if err := c.bounds().Check(); err != nil {
+		say("docker", "docker: %v", err)
+	}
 	if len(c.Storage.Etcd.Endpoints) > 0 { // to run on a file instead would be worse than not to run
 		say("storage.etcd.endpoints", "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
 	}
@@ -243,6 +249,11 @@ func (c *serverConfig) validateAddresses(say func(path, format string, args ...a
 	if good && overlap(c.XDS.Listen, c.Web.Listen) {
 		say("web.listen", "web.listen %s and xds.listen %s are one address: give each its own port", c.Web.Listen, c.XDS.Listen)
 	}
+}
+
+// bounds are what containers may be.
+func (c *serverConfig) bounds() *docker.Bounds {
+	return &docker.Bounds{Allow: c.Docker.Allow, Volumes: c.Docker.Volumes}
 }
 
 func listenAddress(s string) error {

@@ -196,6 +196,9 @@ func (c *Controller) announce(u *unit, e rollout.Announced) (known bool, err err
 	}
 	if d := u.state.Policy.Docker; d != nil && e.Image != "" {
 		e.Image = d.Reference(e.Image)
+		if err := c.Fleet.Refuse(d, e.Image); err != nil {
+			return before != nil, &rollout.Refusal{Message: err.Error()}
+		}
 	}
 	if e.Image == "" && (before == nil || len(e.Endpoints) > 0) {
 		if err := policy.EndpointList(e.Endpoints); err != nil {

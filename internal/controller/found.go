@@ -41,6 +41,7 @@ type finding struct {
 	serviceVersion
 	origin     string
 	endpoints  []string // sorted
+	content    string   // the image's id, where containers name it
 	known      *unit    // the service that knew the version already
 	generation uint64   // of the state that it could not be used in
 	why        string   // it could not be used; told already
@@ -67,7 +68,7 @@ func (c *Controller) Labelled(ctx context.Context) func([]docker.Labelled) {
 	return func(ls []docker.Labelled) {
 		set := registry.Set{Origin: byLabels}
 		for _, l := range ls {
-			set.Versions = append(set.Versions, registry.Version{Service: l.Service, Version: l.Version, Endpoints: l.Endpoints})
+			set.Versions = append(set.Versions, registry.Version{Service: l.Service, Version: l.Version, Endpoints: l.Endpoints, Content: l.Image})
 		}
 		hand(set)
 	}
@@ -86,8 +87,8 @@ func (c *Controller) found(set registry.Set) {
 		if f == nil {
 			f = &finding{serviceVersion: id, origin: set.Origin}
 		}
-		if !slices.Equal(f.endpoints, v.Endpoints) {
-			f.endpoints, f.why = v.Endpoints, ""
+		if !slices.Equal(f.endpoints, v.Endpoints) || f.content != v.Content {
+			f.endpoints, f.content, f.why = v.Endpoints, v.Content, ""
 		}
 		now[id] = f
 		fs = append(fs, f)
@@ -172,8 +173,11 @@ func (c *Controller) reconcileOne(f *finding) {
 // what finds it, also when it ended so long ago that the state has forgotten it.
 func (c *Controller) use(u *unit, f *finding) error {
 	v := u.state.Version(f.version)
-	if v == nil && f.known == u || v != nil && (!v.Phase.Live() || sameEndpoints(v.Endpoints, f.endpoints)) {
+	if v == nil && f.known == u || v != nil && (!v.Phase.Live() || sameEndpoints(v.Endpoints, f.endpoints) && (v.Content == f.content || v.Origin != f.origin)) {
 		return nil
+	}
+	if f.origin == byLabels && !u.state.Policy.Docker.Labelled() {
+		return &rollout.Refusal{Message: fmt.Sprintf("containers are labelled as version %s of %s, whose policy does not ask for such: write `docker: {discover: labels}` there to have them taken for versions", f.version, f.service)}
 	}
 	if err := policy.EndpointList(f.endpoints); err != nil {
 		return &rollout.Refusal{Message: fmt.Sprintf("version %s: %v", f.version, err)}
@@ -182,7 +186,7 @@ func (c *Controller) use(u *unit, f *finding) error {
 		// An edit of the policy would bring its endpoints back, and this origin its own.
 		return &rollout.Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says the policy; %s says %s: name it in one place only", f.version, strings.Join(v.Endpoints, ", "), f.origin, strings.Join(f.endpoints, ", "))}
 	}
-	_, err := c.step(u, rollout.Announced{At: time.Now(), Version: f.version, Endpoints: f.endpoints, Origin: f.origin, Secret: rand.Text(), By: f.origin})
+	_, err := c.step(u, rollout.Announced{At: time.Now(), Version: f.version, Endpoints: f.endpoints, Content: f.content, Origin: f.origin, Secret: rand.Text(), By: f.origin})
 	return err
 }
 

@@ -250,6 +250,12 @@ func TestContainersVanishWhileTheDaemonIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFinders(t, emptyPolicy)
 		look := func(ls ...docker.Labelled) { f.daemon.Labelled(t.Context())(ls) }
+		look(docker.Labelled{Service: "shop", Version: "v1", Endpoints: []string{"10.0.0.1:80"}})
+		if got := f.is(); got != "" {
+			t.Fatalf("the policy does not ask for what is labelled, and there is %s", got)
+		}
+		f.reload(emptyPolicy + "docker: {discover: labels}\n")
+		look = func(ls ...docker.Labelled) { f.daemon.Labelled(t.Context())(ls) }
 		look(docker.Labelled{Service: "shop", Version: "v1", Endpoints: []string{"10.0.0.1:80"}}, docker.Labelled{Service: "shop", Version: "v2", Endpoints: []string{"10.0.0.2:80"}})
 		time.Sleep(time.Second)
 		f.stop()

@@ -43,11 +43,14 @@ const (
 func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
+	if err := f.bounds.Refuse(&want.Spec, want.Image); err != nil {
+		return &versionError{errBounds{err}}
+	}
 	env, err := want.environment()
 	if err != nil {
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
-	_, err = f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: configOf(want, env), HostConfig: hostConfigOf(want.Spec)})
+	_, err = f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: f.configOf(want, env, name), HostConfig: hostConfigOf(want.Spec)})
 	switch {
 	case errdefs.IsConflict(err):
 		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
@@ -68,14 +71,14 @@ func (f *Fleet) startOne(ctx context.Context, name string) error {
 	return nil
 }
 
-func configOf(want Want, env []string) *container.Config {
+func (f *Fleet) configOf(want Want, env []string, name string) *container.Config {
 	labels := maps.Clone(want.Spec.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
 	labels[LabelManaged], labels[LabelService], labels[LabelVersion] = "true", want.Service, want.Version
-	labels[LabelAttempt], labels[LabelImage] = strconv.Itoa(want.Attempt), want.Image
-	c := &container.Config{Image: want.Image, Cmd: want.Spec.Command, Env: env, Labels: labels, Healthcheck: healthcheckOf(want.Spec.Healthcheck)}
+	labels[LabelAttempt], labels[LabelImage], labels[LabelSeal] = strconv.Itoa(want.Attempt), want.Image, f.key.seal(name)
+	c := &container.Config{Image: want.Image, User: want.Spec.User, Cmd: want.Spec.Command, Env: env, Labels: labels, Healthcheck: healthcheckOf(want.Spec.Healthcheck)}
 	if want.Spec.Publish != "" {
 		c.ExposedPorts = network.PortSet{portOf(want.Spec): {}}
 	}
@@ -95,6 +98,10 @@ func hostConfigOf(d policy.Docker) *container.HostConfig {
 		NetworkMode:   container.NetworkMode(cmp.Or(d.Network, "bridge")),
 	}
 	h.Binds = d.Volumes
+	if !d.NewPrivileges {
+		h.SecurityOpt = []string{"no-new-privileges:true"}
+	}
+	h.CapDrop, h.CapAdd, h.ReadonlyRootfs = []string{"ALL"}, d.Capabilities, d.ReadOnly
 	h.Memory, h.NanoCPUs = int64(d.Memory), int64(d.CPUs*1e9)
 	if host, err := netip.ParseAddr(d.Publish); err == nil {
 		h.PortBindings = network.PortMap{portOf(d): {{HostIP: host}}}

@@ -1,6 +1,6 @@
 // Package docker runs versions as containers: it keeps what runs equal to what is wanted, by labels, so
 // that a restart of canaryd or of the daemon neither orphans nor doubles anything. A container that it
-// did not start is never touched, and an image that it did not pull is never removed.
+// did not make, whatever its labels say, is never touched, and an image that it did not pull is never removed.
 package docker
 
 import (
@@ -47,6 +47,8 @@ type Fleet struct {
 	log    logrus.FieldLogger
 	cli    *client.Client
 	events chan Event
+	bounds Bounds
+	key    Key
 
 	mu    sync.Mutex
 	wants map[string][]Want // by service
@@ -73,6 +75,8 @@ type Options struct {
 	Log           logrus.FieldLogger
 	Host          string // unix:///var/run/docker.sock or tcp://host:2376
 	CA, Cert, Key string // files, for TCP with TLS; without them those that DOCKER_CERT_PATH names
+	Bounds        Bounds
+	Seal          Key // marks what canaryd made
 }
 
 // New makes a fleet. It does not wait for the daemon.
@@ -85,11 +89,14 @@ func New(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker.host %s: %w", o.Host, err)
 	}
-	return &Fleet{log: o.Log, cli: cli, events: make(chan Event, 64), wants: map[string][]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
+	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Seal, events: make(chan Event, 64), wants: map[string][]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Events tell what became of what is wanted.
 func (f *Fleet) Events() <-chan Event { return f.events }
+
+// Refuse says why an image may not run with what a policy says.
+func (f *Fleet) Refuse(d *policy.Docker, image string) error { return f.bounds.Refuse(d, image) }
 
 // Want replaces all that is wanted of a service. It does not wait for the daemon.
 func (f *Fleet) Want(service string, wants []Want) {
@@ -229,6 +236,9 @@ func (w *worker) blame(want Want, err error) Event {
 	return e
 }
 
+// errBounds is what is not allowed here.
+type errBounds struct{ error }
+
 // versionError lies with the version: its image, or what it says of itself.
 type versionError struct{ error }
 
@@ -236,7 +246,7 @@ func (e *versionError) Unwrap() error { return e.error }
 
 // final reports whether another try cannot help.
 func final(err error) bool {
-	return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) || errdefs.IsConflict(err)
+	return errors.As(err, &errBounds{}) || errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) || errdefs.IsConflict(err)
 }
 
 // tell sends an event that says something new.

@@ -9,6 +9,7 @@ import (
 
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -28,7 +29,7 @@ func TestAnImageThatIsGoneAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}}
+		want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80}}
 		w := &worker{}
 		if e := w.blame(want, f.create(t.Context(), want, "c")); e.Failed != ends || e.Note == "" {
 			t.Errorf("no such %s: failed for good is %v: %s", missing, e.Failed, e.Note)

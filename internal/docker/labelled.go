@@ -26,6 +26,7 @@ const lookEvery = 2 * time.Second
 type Labelled struct {
 	Service, Version string
 	Endpoints        []string // of those that run and are not unhealthy, sorted
+	Image            string   // the id of the image of the one that was made first; those of another image are left out
 }
 
 // Look calls found with all labelled versions, at first, also when there are none, and whenever that
@@ -59,7 +60,7 @@ func (f *Fleet) Look(ctx context.Context, found func([]Labelled)) error {
 }
 
 func same(a, b Labelled) bool {
-	return a.Service == b.Service && a.Version == b.Version && slices.Equal(a.Endpoints, b.Endpoints)
+	return a.Service == b.Service && a.Version == b.Version && a.Image == b.Image && slices.Equal(a.Endpoints, b.Endpoints)
 }
 
 // running are the containers that run and name a service.
@@ -93,7 +94,8 @@ func (f *Fleet) tellStrays(running []container.Summary, seen map[string]int) {
 }
 
 func labelled(running []container.Summary) []Labelled {
-	byVersion := map[[2]string][]string{}
+	byVersion := map[[2]string]*Labelled{}
+	running = slices.SortedStableFunc(slices.Values(running), func(a, b container.Summary) int { return cmp.Compare(a.Created, b.Created) })
 	for _, c := range running {
 		if c.Labels[LabelManaged] == "true" || c.Labels[LabelVersion] == "" || c.State != container.StateRunning {
 			continue
@@ -103,13 +105,18 @@ func labelled(running []container.Summary) []Labelled {
 		}
 		if e, ok := labelledEndpoint(c); ok {
 			key := [2]string{c.Labels[LabelService], c.Labels[LabelVersion]}
-			byVersion[key] = append(byVersion[key], e)
+			if byVersion[key] == nil {
+				byVersion[key] = &Labelled{Service: key[0], Version: key[1], Image: c.ImageID}
+			}
+			if l := byVersion[key]; l.Image == c.ImageID {
+				l.Endpoints = append(l.Endpoints, e)
+			}
 		}
 	}
 	var out []Labelled
-	for key, es := range byVersion {
-		slices.Sort(es)
-		out = append(out, Labelled{key[0], key[1], es})
+	for _, l := range byVersion {
+		slices.Sort(l.Endpoints)
+		out = append(out, *l)
 	}
 	slices.SortFunc(out, func(a, b Labelled) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Version, b.Version))

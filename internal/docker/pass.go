@@ -85,7 +85,7 @@ func (f *Fleet) list(ctx context.Context, want Want) (mine, older []container.Su
 	for _, c := range r.Items { // of several label filters some daemons take any one
 		l := c.Labels
 		attempt, err := strconv.Atoi(l[LabelAttempt])
-		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version {
+		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version || !f.owns(want, c, attempt) {
 			continue
 		}
 		switch {

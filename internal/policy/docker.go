@@ -22,7 +22,8 @@ func (c *check) docker(d *Docker) {
 	if _, err := reference.ParseNormalizedNamed(d.Image); err != nil && d.Image != "" {
 		c.fail("docker.image", "%q is not an image: %v", d.Image, err)
 	}
-	if d.Port < 1 || d.Port > 65535 {
+	c.confined(d)
+	if started := d.Image != "" || !d.Labelled(); (d.Port != 0 || started) && (d.Port < 1 || d.Port > 65535) {
 		c.fail("docker.port", "port must be the port that the container listens on, 1 to 65535")
 	}
 	if d.Replicas < 1 || d.Replicas > 100 {
@@ -56,6 +57,28 @@ func (c *check) docker(d *Docker) {
 	for name := range d.Labels {
 		if strings.HasPrefix(name, "canaryd.") {
 			c.fail("docker.labels", "label %s: labels that begin with canaryd. are canaryd's own", name)
+		}
+	}
+}
+
+var capability = regexp.MustCompile(`^(CAP_)?[A-Z][A-Z_]{1,30}$`)
+
+// confined checks what a container may do to its host.
+func (c *check) confined(d *Docker) {
+	if d.Discover != "" && d.Discover != DiscoverLabels {
+		c.fail("docker.discover", "%q: write labels, to have containers that others start and label taken for versions of the service", d.Discover)
+	}
+	if strings.HasPrefix(d.Network, "container:") {
+		c.fail("docker.network", "%q: a version of a service has a network of its own: name a network, or host", d.Network)
+	}
+	for _, name := range d.Capabilities {
+		if !capability.MatchString(name) {
+			c.fail("docker.capabilities", "%q is not a capability: write one such as NET_BIND_SERVICE", name)
+		}
+	}
+	for name := range d.Env {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			c.fail("docker.env", "%q is not a name of a variable", name)
 		}
 	}
 }

@@ -198,7 +198,19 @@ type Docker struct {
 	Keep          int               `yaml:"keep" json:"keep"`                       // ended versions whose image, and stopped container, stay
 	Publish       string            `yaml:"publish" json:"publish,omitempty"`       // address of the Docker host at which ports are published; empty: containers are reached at their own
 	Healthcheck   *Healthcheck      `yaml:"healthcheck,omitempty" json:"healthcheck,omitempty"`
+	Discover      string            `yaml:"discover,omitempty" json:"discover,omitempty"` // labels: containers that others start and label are versions of the service
+
+	User          string   `yaml:"user" json:"user,omitempty"`                     // empty: the image's
+	Capabilities  []string `yaml:"capabilities" json:"capabilities,omitempty"`     // that its processes may have; none
+	NewPrivileges bool     `yaml:"new_privileges" json:"new_privileges,omitempty"` // by setuid programs and the like
+	ReadOnly      bool     `yaml:"read_only" json:"read_only,omitempty"`           // its file system
 }
+
+// DiscoverLabels has containers that others started, and labelled, taken for versions of the service.
+const DiscoverLabels = "labels"
+
+// Labelled reports whether containers that others start are versions of the service.
+func (d *Docker) Labelled() bool { return d != nil && d.Discover == DiscoverLabels }
 
 // Healthcheck is what Docker runs in a container to learn whether it is well, written as in a compose
 // file. It takes the place of the image's own.

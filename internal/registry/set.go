@@ -18,6 +18,7 @@ const (
 type Version struct {
 	Service, Version string
 	Endpoints        []string // sorted, at least one
+	Content          string   // the id of the image that runs there, where the origin knows it
 }
 
 // Set is all that an origin names at present.
@@ -42,7 +43,7 @@ func setOf(origin string, groups map[string]*targetgroup.Group) Set {
 	set := Set{Origin: origin}
 	for k, es := range endpoints {
 		slices.Sort(es)
-		set.Versions = append(set.Versions, Version{k.service, k.version, slices.Compact(es)})
+		set.Versions = append(set.Versions, Version{Service: k.service, Version: k.version, Endpoints: slices.Compact(es)})
 	}
 	slices.SortFunc(set.Versions, func(a, b Version) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Version, b.Version))

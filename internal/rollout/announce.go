@@ -111,6 +111,10 @@ func (m *machine) announcedAgain(v *Version, e Announced) error {
 	if e.Tested && !v.is(open) && len(e.Endpoints) > 0 && !slices.Equal(v.Endpoints, e.Endpoints) {
 		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s: other endpoints would get its users without any test, which takes the role operate; deploy them under another name", v.Name, v.Phase)}
 	}
+	if e.Content != "" && v.Content != "" && e.Content != v.Content {
+		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs image %.19s, and containers with another one (%.19s) carry its labels: they get no requests; label them with another version", v.Name, v.Content, e.Content)}
+	}
+	v.Content = cmp.Or(v.Content, e.Content)
 	if e.Origin == "" && len(e.Endpoints) > 0 {
 		v.Origin = ""
 	}
@@ -150,7 +154,7 @@ func (m *machine) add(e Announced, attempt int) {
 	m.Versions = append(m.Versions, Version{
 		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
-		Launch:    Launch{Image: e.Image, Digests: e.digests()}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
+		Launch:    Launch{Image: e.Image, Digests: e.digests(), Sealed: e.Image != "", Content: e.Content}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
 		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
 	v := &m.Versions[len(m.Versions)-1]

@@ -20,12 +20,13 @@ type Announced struct {
 	At        time.Time `json:"at"`
 	Version   string    `json:"version"`
 	Endpoints []string  `json:"endpoints,omitempty"`
-	Again     bool      `json:"again,omitempty"`  // a new attempt of a version that was cut, too
-	Once      bool      `json:"once,omitempty"`   // a new attempt of a version that is known only where Digest is another one: said by a registry, which repeats itself
-	Digest    string    `json:"digest,omitempty"` // of the image's manifest, where it is said
-	Image     string    `json:"image,omitempty"`  // to be started as a container; Endpoints come when it runs
-	Paused    bool      `json:"paused,omitempty"` // stays at weight 0 until `resume`: for a look by testers
-	Tested    bool      `json:"tested,omitempty"` // may not move a version that serves: who said it may touch versions under test only
+	Again     bool      `json:"again,omitempty"`   // a new attempt of a version that was cut, too
+	Once      bool      `json:"once,omitempty"`    // a new attempt of a version that is known only where Digest is another one: said by a registry, which repeats itself
+	Digest    string    `json:"digest,omitempty"`  // of the image's manifest, where it is said
+	Content   string    `json:"content,omitempty"` // the image's id in containers that others started, where they were found
+	Image     string    `json:"image,omitempty"`   // to be started as a container; Endpoints come when it runs
+	Paused    bool      `json:"paused,omitempty"`  // stays at weight 0 until `resume`: for a look by testers
+	Tested    bool      `json:"tested,omitempty"`  // may not move a version that serves: who said it may touch versions under test only
 	Secret    string    `json:"secret,omitempty"`
 	Origin    string    `json:"origin,omitempty"` // what found it; empty: somebody announced it, and may always announce other endpoints
 	By        string    `json:"by,omitempty"`

@@ -30,10 +30,11 @@ type Container struct {
 	Attempt  int    `json:"attempt"`
 	Image    string `json:"image"`
 	Goal     Goal   `json:"goal"`
-	Renew    bool   `json:"-"` // the image is to be pulled even if it is there
-	Launched bool   `json:"-"` // all of its containers have run already
-	Alone    bool   `json:"-"` // containers of earlier attempts may go: what was cut is cut everywhere
-	Pulled   bool   `json:"-"` // canaryd pulled the image and nobody else needs it: it may be removed
+	Renew    bool   `json:"-"`                // the image is to be pulled even if it is there
+	Launched bool   `json:"-"`                // all of its containers have run already
+	Alone    bool   `json:"-"`                // containers of earlier attempts may go: what was cut is cut everywhere
+	Pulled   bool   `json:"-"`                // canaryd pulled the image and nobody else needs it: it may be removed
+	Sealed   bool   `json:"sealed,omitempty"` // its containers carry a seal
 }
 
 // Containers are what is to run, and what is to go. An ended version is stopped only when its cut is
@@ -53,7 +54,7 @@ func (s *State) Containers() []Container {
 		if g == Leave && v.LaunchedAt.IsZero() || g >= Stop && v.Done >= g {
 			continue
 		}
-		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled() && !s.strayed(v.Name), v.Pulled && !s.shared(v)})
+		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled() && !s.strayed(v.Name), v.Pulled && !s.shared(v), v.Sealed})
 	}
 	slices.Reverse(cs)
 	return cs

@@ -39,6 +39,8 @@ type Version struct {
 type Launch struct {
 	Image      string    `json:"image,omitempty"`     // it runs in such containers; empty: it does not
 	Digests    []string  `json:"digests,omitempty"`   // of the image's manifest; none: not known
+	Sealed     bool      `json:"sealed,omitempty"`    // its containers carry a seal; not those that earlier releases of canaryd started
+	Content    string    `json:"content,omitempty"`   // the image's id in containers that others started and labelled; empty: not known
 	Launching  string    `json:"launching,omitempty"` // what is being done about that
 	Renew      bool      `json:"renew,omitempty"`     // the image is to be pulled though it is there: the tag may mean another one now
 	Pulled     bool      `json:"pulled,omitempty"`    // by canaryd, which may therefore remove the image
