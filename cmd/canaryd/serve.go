@@ -25,6 +25,7 @@ import (
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
+	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/secret"
@@ -127,6 +128,7 @@ type daemon struct {
 	src       metrics.Source
 	loads     *xds.Loads
 	ctl       *controller.Controller
+	told      *notify.Notifier // nil: nobody is told
 	run       run.Group
 }
 
@@ -148,6 +150,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	if err != nil {
 		return err
 	}
+	d.told = told
 	begin, err := resume(told, db) // before the first event of this life
 	if err != nil {
 		return err
@@ -198,7 +201,7 @@ func (d *daemon) listen() error {
 	}
 	own := prometheus.NewRegistry()
 	own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		collectorversion.NewCollector("canaryd"), canarydweb.NewCollector(d.ctl, d.src))
+		collectorversion.NewCollector("canaryd"), d.collector())
 	grpcServer := xds.NewServer(d.hub, d.loads, tlsConf)
 	d.run.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
 	hookToken, err := secret.Read(d.cfg.Docker.HookToken)
@@ -213,6 +216,14 @@ func (d *daemon) listen() error {
 	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })
 	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr().String(), "web": webListener.Addr().String(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")
 	return nil
+}
+
+func (d *daemon) collector() *canarydweb.Collector {
+	c := canarydweb.NewCollector(d.ctl, d.src)
+	if d.told != nil {
+		c.Lost = d.told.Lost
+	}
+	return c
 }
 
 // askPrometheus is how often Prometheus is asked with `interval: auto`: more often than it is fed.

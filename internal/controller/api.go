@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -52,8 +53,9 @@ type Service struct {
 	Conflict   string     // between those who say where a version runs
 	Doubts     []string   // about the evidence, while there is something to judge
 
-	Dropped  []metrics.Dropped // by circuit breakers
-	Verdicts Verdicts          // since canaryd began
+	Dropped  []metrics.Dropped    // by circuit breakers
+	Verdicts Verdicts             // since canaryd began
+	Outcomes map[rollout.Kind]int // records since then
 }
 
 // Services are snapshots of the services whose names come after one and that are wanted (nil: all), in order. Whether one is
@@ -130,7 +132,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
 	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
-		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service), Verdicts: u.verdicts}
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service), Verdicts: u.verdicts, Outcomes: maps.Clone(u.outcomes)}
 	if u.state.Busy() {
 		s.Doubts = u.doubts
 	}

@@ -127,6 +127,7 @@ type unit struct {
 	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
 	verdicts  Verdicts
+	outcomes  map[rollout.Kind]int // records since the start of canaryd; nil: none
 }
 
 func newUnit(s rollout.State) *unit {
@@ -368,6 +369,10 @@ func (c *Controller) takes(u *unit, records []rollout.Record, falls []fall, heir
 	for _, r := range records {
 		u.keep(n, entryOf(u, r), nil)
 		c.say(r)
+		if u.outcomes == nil {
+			u.outcomes = map[rollout.Kind]int{}
+		}
+		u.outcomes[r.Kind]++
 	}
 }
 

@@ -63,6 +63,7 @@ type target struct {
 	last  map[string]string // by service: what it was told of that last
 
 	mu      sync.Mutex
+	lost    uint64   // messages that were given up or dropped
 	since   uint64   // events up to it were told in an earlier life
 	seen    uint64   // the newest event that was sent here
 	pending []uint64 // messages that were queued and neither delivered nor given up, in order
@@ -101,6 +102,7 @@ func (n *Notifier) Send(cursor uint64, r rollout.Record) {
 			default:
 				select {
 				case m := <-t.queue:
+					t.loses()
 					t.handles(m.cursor)
 					n.log.WithField("target", t.name).Warn("a notification was dropped: the receiver does not keep up")
 				default:
@@ -124,6 +126,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 					if err := t.deliver(ctx, m.Record); ctx.Err() != nil {
 						return // not handled: it is told in the next life
 					} else if err != nil {
+						t.loses()
 						n.log.WithError(err).WithField("target", t.name).Error("a notification was not delivered")
 					}
 					t.handles(m.cursor)
@@ -136,6 +139,23 @@ func (n *Notifier) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (t *target) loses() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost++
+}
+
+// Lost counts the messages that did not arrive, by target.
+func (n *Notifier) Lost() map[string]uint64 {
+	out := map[string]uint64{}
+	for _, t := range n.targets {
+		t.mu.Lock()
+		out[t.name] += t.lost
+		t.mu.Unlock()
+	}
+	return out
 }
 
 // deliver tries until it works, the receiver refuses the message, or patience ends.

@@ -282,6 +282,48 @@ func TestAVanishedPolicyNeverRemovesTraffic(t *testing.T) {
 	s.call("GET", "/api/v1/services/shop", "", 404, "Problem")
 }
 
+// Counters whose labels are known begin at 0, so that an alert sees the first of anything.
+func TestCountersBeginAtZero(t *testing.T) {
+	s := newSite(t, "service: shop\nversions: [{version: v1, endpoints: [\"127.0.0.1:1\"], stable: true}]\n")
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]int{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if m.GetCounter().GetValue() == 0 {
+				series[f.GetName()]++
+			}
+		}
+	}
+	for name, want := range map[string]int{"canaryd_rollouts_total": 7, "canaryd_verdicts_total": 3, "canaryd_xds_nodes": 6, "canaryd_xds_nacks_total": 5, "canaryd_placebo_alarms_total": 1} {
+		if series[name] < want {
+			t.Errorf("%d series of %s are 0, want %d", series[name], name, want)
+		}
+	}
+	v := "/api/v1/services/shop/versions/"
+	s.call("PUT", v+"v2", `{"endpoints": ["`+s.endpoint+`"]}`, 201, "Version")
+	s.call("POST", v+"v2/abort", "", 200, "Version")
+	if n, err := testutil.GatherAndCount(s.registry, "canaryd_rollouts_total"); err != nil || n != 7 {
+		t.Errorf("%d series, %v", n, err)
+	}
+	if err := testutil.GatherAndCompare(s.registry, strings.NewReader(aborted), "canaryd_rollouts_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+const aborted = `# HELP canaryd_rollouts_total Attempts by what became of them, and what happened to them on the way.
+# TYPE canaryd_rollouts_total counter
+canaryd_rollouts_total{outcome="aborted",service="shop"} 1
+canaryd_rollouts_total{outcome="alarm",service="shop"} 0
+canaryd_rollouts_total{outcome="held",service="shop"} 0
+canaryd_rollouts_total{outcome="promoted",service="shop"} 0
+canaryd_rollouts_total{outcome="returned",service="shop"} 0
+canaryd_rollouts_total{outcome="rolled_back",service="shop"} 0
+canaryd_rollouts_total{outcome="superseded",service="shop"} 0
+`
+
 func TestMetricNamesAreInOrder(t *testing.T) {
 	s := newSite(t, "service: shop\nversions: [{version: v1, endpoints: [\"127.0.0.1:1\"], stable: true}]\n")
 	problems, err := testutil.GatherAndLint(s.registry)

@@ -17,6 +17,7 @@ import (
 type Collector struct {
 	Controller *controller.Controller
 	Source     metrics.Source
+	Lost       func() map[string]uint64 // notifications, by target; nil: nobody is told
 	decisions  prometheus.Histogram
 }
 
@@ -26,6 +27,13 @@ func NewCollector(c *controller.Controller, s metrics.Source) *Collector {
 		Name: "canaryd_decision_seconds", Help: "From evidence read to the new weight in force.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	})}
+}
+
+func (c *Collector) lost() map[string]uint64 {
+	if c.Lost == nil {
+		return nil
+	}
+	return c.Lost()
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -58,10 +66,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		collectVersions(&s.State, gauge, counter)
 		for outcome, n := range map[analysis.Outcome]int{analysis.Pass: s.Verdicts.Pass, analysis.Fail: s.Verdicts.Fail, analysis.Wait: s.Verdicts.Wait} {
-			if n > 0 {
-				counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.State.Policy.Service, string(outcome))
-			}
+			counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.State.Policy.Service, string(outcome))
 		}
+		for _, kind := range outcomes() {
+			counter(desc("rollouts_total", "Attempts by what became of them, and what happened to them on the way.", "service", "outcome"), float64(s.Outcomes[kind]), s.State.Policy.Service, string(kind))
+		}
+		collectEvidence(&s.State, gauge)
 		counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.State.Policy.Service)
 		counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.State.Policy.Service)
 		for _, d := range s.Dropped {
@@ -76,6 +86,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(desc("source_age_seconds", "Age of the newest evidence."), time.Since(src.Newest).Seconds())
 	}
 	gauge(desc("source_clock_ahead_seconds", "How far the clock of the source of evidence is ahead of canaryd's; 0 with load reports."), src.ClockAhead.Seconds())
+	for standing, n := range f.Hub.Nodes {
+		gauge(desc("xds_nodes", "Envoys by the worst standing that each has of a service.", "standing"), float64(n), string(standing))
+	}
+	for target, n := range c.lost() {
+		counter(desc("notify_failures_total", "Notifications that were given up or dropped.", "target"), float64(n), target)
+	}
 	gauge(desc("xds_streams", "Connected ADS streams."), float64(f.Hub.Streams))
 	for typ, n := range f.Hub.Nacks {
 		counter(desc("xds_nacks_total", "Updates refused by Envoys.", "type"), float64(n), typ)
@@ -105,6 +121,26 @@ func collectVersions(s *rollout.State, gauge, counter func(*prometheus.Desc, flo
 		counter(desc("version_requests_total", "Requests since its first weight.", "service", "version"), v.Counts.Requests, svc, v.Name)
 		counter(desc("version_errors_total", "Failed requests since its first weight.", "service", "version"), v.Counts.Errors, svc, v.Name)
 		gauge(desc("version_phase", "1 for the phase that the version is in.", "service", "version", "phase"), 1, svc, v.Name, string(v.Phase))
+	}
+}
+
+// outcomes are the records that say what became of an attempt, or that a person should know.
+func outcomes() []rollout.Kind {
+	return []rollout.Kind{rollout.KindPromoted, rollout.KindRolledBack, rollout.KindReturned, rollout.KindAborted, rollout.KindSuperseded, rollout.KindHeld, rollout.KindAlarm}
+}
+
+// collectEvidence is how much there is for and against versions under test, and how much is needed.
+func collectEvidence(s *rollout.State, gauge func(*prometheus.Desc, float64, ...string)) {
+	evidence := desc("version_evidence", "Evidence of a version under test: that it is worse (rollback), and that it is good enough (promotion).", "service", "version", "test")
+	threshold := desc("version_evidence_threshold", "The evidence at which that is decided.", "service", "version", "test")
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		if d := v.Verdict; v.Phase.Waiting() && d.Threshold > 0 {
+			gauge(evidence, d.Evidence, s.Policy.Service, v.Name, "rollback")
+			gauge(threshold, d.Threshold, s.Policy.Service, v.Name, "rollback")
+			gauge(evidence, d.Promotion, s.Policy.Service, v.Name, "promotion")
+			gauge(threshold, d.PromoteAt, s.Policy.Service, v.Name, "promotion")
+		}
 	}
 }
 

@@ -276,20 +276,54 @@ func (h *Hub) Forget(node string) bool {
 // Figures are for the metrics.
 type Figures struct {
 	Streams   int
-	Nacks     map[string]int // short type name: refusals so far
-	Unapplied map[string]int // service: connected nodes without the present table, or that refuse something
-	Refused   map[Reason]int // what was not taken in
-	Mismatch  int            // nodes admitted under a name that their certificate does not have
+	Nacks     map[string]int   // short type name: refusals so far
+	Unapplied map[string]int   // service: connected nodes without the present table, or that refuse something
+	Refused   map[Reason]int   // what was not taken in
+	Nodes     map[Standing]int // by the worst standing that each has of any service
+	Mismatch  int              // nodes admitted under a name that their certificate does not have
 }
 
 // Figures returns the present ones.
 func (h *Hub) Figures() Figures {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := Figures{Streams: len(h.peers), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}}
+	f := Figures{Streams: len(h.peers), Nacks: maps.Clone(h.nacks), Unapplied: map[string]int{}, Nodes: h.standings()}
 	f.Refused, f.Mismatch = h.refusals.figures()
 	for name, s := range h.services {
 		f.Unapplied[name] = s.force.unapplied()
 	}
 	return f
+}
+
+// standings counts nodes by their worst standing. Who is at rest everywhere is counted by its stream.
+func (h *Hub) standings() map[Standing]int {
+	worst := map[[2]string]Standing{}
+	for _, p := range h.peers {
+		if len(p.books) > 0 {
+			worst[[2]string{p.ID, p.Peer}] = Applied
+		}
+	}
+	restless := func(doubted bool, f func(key [2]string, s Standing)) {
+		for _, s := range h.services {
+			for m := range s.force.restless.m {
+				if m.doubted == doubted {
+					f([2]string{m.who.ID, m.who.Peer}, s.force.standing(m))
+				}
+			}
+		}
+	}
+	restless(true, func(key [2]string, _ Standing) { delete(worst, key) }) // the older stream of a node that came back
+	restless(false, func(key [2]string, s Standing) {
+		if worst[key] == "" || s.worse(worst[key]) {
+			worst[key] = s
+		}
+	})
+	n := map[Standing]int{}
+	for _, s := range severity() {
+		n[s] = 0
+	}
+	for _, s := range worst {
+		n[s]++
+	}
+	return n
 }

@@ -215,12 +215,16 @@ type EnvoyService struct {
 }
 
 // severity orders standings, worst first.
+func (s Standing) worse(o Standing) bool {
+	return slices.Index(severity(), s) < slices.Index(severity(), o)
+}
+
 func severity() []Standing { return []Standing{Refused, Lagging, Gone, Behind, Joining, Applied} }
 
 // add books what a service's book says of a node.
 func (e *Envoy) add(service string, n NodeStatus) {
 	e.Services = append(e.Services, EnvoyService{service, n.Standing, n.Since, n.Version, n.Weights, n.Type, n.Resource, n.Why})
-	if e.Standing == "" || slices.Index(severity(), n.Standing) < slices.Index(severity(), e.Standing) {
+	if e.Standing == "" || n.Standing.worse(e.Standing) {
 		e.Standing = n.Standing
 	}
 }
