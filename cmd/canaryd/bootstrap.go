@@ -12,7 +12,8 @@ import (
 func bootstrapCommand() *cobra.Command {
 	var b xds.Bootstrap
 	var heap string
-	c := &cobra.Command{Use: "bootstrap", Short: "Print an Envoy bootstrap that works as it is", Args: cobra.NoArgs,
+	c := &cobra.Command{Use: "bootstrap", Short: "Print an Envoy bootstrap that works as it is",
+		Example: `  canaryd bootstrap --xds canaryd.internal:18000 --node-id edge-7 --cluster edge >envoy.yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if heap != "" {
 				var err error
@@ -44,8 +45,9 @@ func bootstrapCommand() *cobra.Command {
 func xdsCommand() *cobra.Command {
 	parent := &cobra.Command{Use: "xds", Short: "Look at what Envoys are given"}
 	var d xds.Dump
-	dump := &cobra.Command{Use: "dump", Short: "Print what an Envoy is given, as JSON", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return d.Run(cmd.Context(), cmd.OutOrStdout()) }}
+	dump := &cobra.Command{Use: "dump", Short: "Print what an Envoy is given, as JSON",
+		Example: `  canaryd xds dump --node-id edge-7 --route shop`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return d.Run(cmd.Context(), cmd.OutOrStdout()) }}
 	dump.Flags().StringVar(&d.XDS, "xds", "127.0.0.1:18000", "where canaryd serves ADS")
 	dump.Flags().StringVar(&d.NodeID, "node-id", "xds-dump", "the node to pretend to be")
 	dump.Flags().StringVar(&d.Cluster, "cluster", "edge", "its group")

@@ -25,7 +25,13 @@ func checkCommand() *cobra.Command {
 	var stable string
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
-		Args: cobra.MinimumNArgs(1),
+		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names. Warnings go to stderr.
+
+Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes found (with --strict: warnings, too).`,
+		Example: `  canaryd check canaryd.yml policies/
+  canaryd check --print shop.yml          # with all defaults
+  canaryd check --rate 1 shop.yml         # what is out of reach at 1 request/s
+  generate-policy | canaryd check -`,
 	}
 	out := output(c)
 	c.Flags().BoolVar(&strict, "strict", false, "count warnings as findings")
@@ -258,9 +264,16 @@ func (k *checker) print(w io.Writer) error {
 }
 
 func schemaCommand() *cobra.Command {
-	return &cobra.Command{Use: "schema", Short: "Print the JSON schema of a policy", Args: cobra.NoArgs,
+	var markdown bool
+	c := &cobra.Command{Use: "schema", Short: "Print the JSON schema of a policy",
+		Example: "  canaryd schema >policy.schema.json      # then, in a policy: # yaml-language-server: $schema=policy.schema.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if markdown {
+				return writeReference(cmd.OutOrStdout())
+			}
 			_, err := cmd.OutOrStdout().Write(config.PolicySchema)
 			return err
 		}}
+	c.Flags().BoolVar(&markdown, "markdown", false, "print the reference of all keys instead, docs/policy.md")
+	return c
 }

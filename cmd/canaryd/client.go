@@ -42,6 +42,7 @@ func remote(c *cobra.Command) *client {
 	}
 	c.Flags().StringVar(&cl.base, "url", def, "where the daemon is (CANARYD_URL); CANARYD_TOKEN: bearer token, or user:password")
 	c.Flags().StringVar(&cl.caFile, "ca-file", os.Getenv("CANARYD_CA_FILE"), "certificates of the authority that signed the daemon's, beside the system's (CANARYD_CA_FILE)")
+	cl.completes(c)
 	return cl
 }
 

@@ -19,7 +19,9 @@ import (
 )
 
 func envoysCommand() *cobra.Command {
-	c := &cobra.Command{Use: "envoys [SERVICE]", Short: "Show the Envoys: what they have, what they refuse, since when", Args: cobra.MaximumNArgs(1)}
+	c := &cobra.Command{Use: "envoys [SERVICE]", Short: "Show the Envoys: what they have, what they refuse, since when",
+		Example: `  canaryd envoys
+  canaryd envoys shop      # with what each has of shop`}
 	cl, out := remote(c), output(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
@@ -55,7 +57,7 @@ func (c *client) envoys(ctx context.Context, service string) ([]web.Node, error)
 }
 
 func forgetCommand() *cobra.Command {
-	c := &cobra.Command{Use: "forget NODE", Short: "Wait for an Envoy no longer: it is gone for good, or counts as new until it accepts something", Args: cobra.ExactArgs(1)}
+	c := &cobra.Command{Use: "forget NODE", Short: "Wait for an Envoy no longer: it is gone for good, or counts as new until it accepts something", Example: `  canaryd envoys forget edge-7`}
 	cl := remote(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		return cl.call(cmd.Context(), http.MethodDelete, "/api/v1/envoys/"+url.PathEscape(args[0]), nil, nil)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/prometheus/common/version"
 	"github.com/spf13/cobra"
 	_ "golang.org/x/crypto/x509roots/fallback" // an image FROM scratch has no certificates of the system's
 )
@@ -78,8 +80,19 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use: "canaryd", Short: "Canary traffic control over Envoy, without Kubernetes",
-		SilenceUsage: true, SilenceErrors: true,
+		Long: `Canary traffic control over Envoy, without Kubernetes.
+
+canaryd gives a new release a little traffic, compares its error rate with that of the stable one, gives it more while it stays clean, and
+rolls it back when it is known to be worse.
+
+Environment: CANARYD_URL, where the daemon is (default http://127.0.0.1:8080); CANARYD_TOKEN, user:password or a bearer token.`,
+		Example: `  canaryd check canaryd.yml policies/ && canaryd serve --config.file=canaryd.yml
+  canaryd deploy shop v2 --endpoint 10.0.0.21:8080 --wait
+  canaryd status -w
+  canaryd abort shop v2      # at 3 a.m.`,
+		Version: cmp.Or(version.Version, "unknown"), SilenceUsage: true, SilenceErrors: true,
 	}
+	root.SetVersionTemplate(version.Print("canaryd") + "\n")
 	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "release", Title: "Releases:"},
 		&cobra.Group{ID: "policy", Title: "Policies:"}, &cobra.Group{ID: "envoy", Title: "Envoy:"})
 	for group, cmds := range map[string][]*cobra.Command{
@@ -94,5 +107,6 @@ func newRoot() *cobra.Command {
 		}
 	}
 	root.AddCommand(versionCommand())
+	dress(root)
 	return root
 }

@@ -13,10 +13,12 @@ import (
 // personCommands are what a person may say to a running rollout.
 func personCommands() []*cobra.Command {
 	return []*cobra.Command{
-		personCommand("promote", "Make a version stable now, without evidence: the way back at 3 a.m.", promoted, "it is stable, with 100 % in force"),
-		personCommand("abort", "Cut a canary to zero, or send everything back from the stable version", cut, "its weight of 0 is in force"),
-		personCommand("pause", "Freeze a canary's weight; it is still cut when it is worse", settled, "its weight is in force"),
-		personCommand("resume", "Let a paused canary go on", settled, "its weight is in force"),
+		personCommand("promote", "Make a version stable now, without evidence: the way back at 3 a.m.", promoted, "it is stable, with 100 % in force",
+			`  canaryd promote shop v1 --wait              # back to v1: in force within seconds
+  canaryd promote shop v2 --even-failed      # although it was rolled back`),
+		personCommand("abort", "End a canary at once, or send everything back from the stable version", cut, "its weight of 0 is in force", `  canaryd abort shop v2 --wait`),
+		personCommand("pause", "Freeze a canary's weight; it is still rolled back if it proves worse", settled, "its weight is in force", `  canaryd pause shop`),
+		personCommand("resume", "Let a paused canary go on, or try again what an Envoy refused", settled, "its weight is in force", `  canaryd resume shop`),
 	}
 }
 
@@ -31,9 +33,15 @@ type order struct {
 	out        *string
 }
 
-func personCommand(verb, short string, goal goal, until string) *cobra.Command {
-	c := &cobra.Command{Use: verb + " SERVICE [VERSION]", Short: short, Args: cobra.RangeArgs(1, 2),
-		Long: short + ".\n\nWithout VERSION the only canary is meant; with none, or several, the answer lists what could be. The answer 0 means that it is decided\nand stored; with --wait, that " + until + "."}
+func personCommand(verb, short string, goal goal, until, example string) *cobra.Command {
+	c := &cobra.Command{Use: verb + " SERVICE [VERSION]", Short: short, Example: example}
+	c.Long = short + `.
+
+Without VERSION the only canary is meant; with none, or several, the answer lists what could be. It answers when that is decided and stored;
+with --wait, when ` + until + `.
+
+Exit codes: 0 done; 1 error, or it is not possible (the answer says why); 2 wrong usage; with --wait also those of canaryd wait, where the version
+ends first or the time is up.`
 	o := order{client: remote(c), verb: verb, goal: goal, out: output(c)}
 	if verb == "promote" {
 		c.Flags().BoolVar(&o.evenFailed, "even-failed", false, "also a version that has failed or was aborted")

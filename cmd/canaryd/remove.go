@@ -11,9 +11,10 @@ import (
 
 func removeCommand() *cobra.Command {
 	var yes bool
-	c := &cobra.Command{Use: "remove SERVICE", Short: "Take a service away from the Envoys, once its policy is gone", Args: cobra.ExactArgs(1),
+	c := &cobra.Command{Use: "remove SERVICE", Short: "Take a service away from the Envoys, once its policy is gone",
 		Long: `Takes a service away: its route, listener and clusters leave the Envoys, its containers and its state are removed; its history stays.
-A service that still has a policy is refused: remove the policy first. Asks for the service's name, unless --yes is given.`}
+A service that still has a policy is refused: remove the policy first. Asks for the service's name, unless --yes is given.`,
+		Example: `  canaryd remove shop`}
 	cl := remote(c)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.RunE = func(cmd *cobra.Command, args []string) error {

@@ -42,7 +42,13 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
-		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the daemon",
+		Long: `Runs the daemon until SIGTERM or Ctrl-C; the Envoys keep their weights when it ends. SIGHUP, POST /-/reload and a change of a policy file
+have the policies read again; canaryd.yml is read at the start only.
+
+Exit codes: 0 it was told to end, 1 it cannot start or go on, 2 wrong usage.`,
+		Example: `  canaryd serve                                         # the defaults: policies/*.yml, data/, loopback
+  canaryd serve --config.file=/etc/canaryd/canaryd.yml`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), f) },
 	}
 	fl := c.Flags()

@@ -31,20 +31,21 @@ type simulation struct {
 func simulateCommand() *cobra.Command {
 	var s simulation
 	c := &cobra.Command{
-		Use: "simulate [POLICY]", Short: "What a policy would do to a good and to a bad release", Args: cobra.MaximumNArgs(1),
-		Long: "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one with the given error rate. Without POLICY: the defaults.",
+		Use: "simulate [POLICY]", Short: "What a policy would do to a good and to a bad release",
+		Long:    "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one\nwith the given error rate. Without POLICY: the defaults.\n\nExit codes: 0 done, 1 error, 2 wrong usage, 3 the policy has mistakes.",
+		Example: `  canaryd simulate shop.yml --rate 100 --stable 0.1% --canary 1%`,
 	}
 	out := output(c)
 	c.Flags().Float64Var(&s.rate, "rate", 100, "requests/s of the service")
 	c.Flags().StringVar(&s.stable, "stable", "0.1%", "error rate of the stable version")
 	c.Flags().StringVar(&s.canary, "canary", "1%", "error rate of the bad release")
-	c.Flags().DurationVar(&s.late, "late", 0, "how long the bad release is good at first")
+	c.Flags().DurationVar(&s.late, "late", 0, "delay before the bad release starts to fail")
 	c.Flags().DurationVar(&s.batch, "batch", time.Second, "how often evidence comes: the report or scrape interval")
 	c.Flags().DurationVar(&s.most, "most", 6*time.Hour, "how long a release is followed")
 	c.Flags().DurationVar(&s.past, "past", time.Hour, "how long stable was watched before the release")
 	c.Flags().IntVar(&s.envoys, "envoys", 2, "Envoys that the traffic comes through")
 	c.Flags().IntVar(&s.runs, "runs", 100, "releases of each kind")
-	c.Flags().Uint64Var(&s.seed, "seed", 1, "seed of the dice")
+	c.Flags().Uint64Var(&s.seed, "seed", 1, "random seed")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
 			return err

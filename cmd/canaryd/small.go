@@ -9,7 +9,7 @@ import (
 )
 
 func healthcheckCommand() *cobra.Command {
-	c := &cobra.Command{Use: "healthcheck", Short: "Exit 0 when the daemon is ready (for Docker's HEALTHCHECK)", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "healthcheck", Short: "Exit 0 when the daemon is ready (for Docker's HEALTHCHECK)", Example: `  canaryd healthcheck --url http://127.0.0.1:8080`}
 	cl := remote(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		resp, err := cl.do(cmd.Context(), http.MethodGet, "/-/ready", nil)
@@ -27,6 +27,6 @@ func healthcheckCommand() *cobra.Command {
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "version", Short: "Print the version", Example: `  canaryd version`,
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), version.Print("canaryd")) }}
 }

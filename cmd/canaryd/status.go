@@ -15,12 +15,15 @@ import (
 
 func statusCommand() *cobra.Command {
 	var watch bool
-	c := &cobra.Command{Use: "status [SERVICE]", Short: "Show services, versions, weights and verdicts", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "status [SERVICE]", Short: "Show services, versions, weights and verdicts",
 		Long: `Shows each service with its versions, the stable one first; ended ones that are older than it only where one SERVICE is named.
 
 WEIGHT is the share of new traffic that is decided, SHARE what a version got of the requests of the last ten seconds. REQUESTS and
 ERRORS (their rate) count since its first weight. FOR is how long its weight is in force, TO GO the time until it can be promoted if it is
-as good as stable. On a terminal it fits 80 columns; elsewhere nothing is shortened. For scripts: -o json.`}
+as good as stable. On a terminal it fits 80 columns; elsewhere nothing is shortened. For scripts: -o json.`,
+		Example: `  canaryd status -w
+  canaryd status shop
+  canaryd status shop -o json | jq -r .stable`}
 	cl, out := remote(c), output(c)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second until Ctrl-C, over restarts of canaryd too")
 	c.RunE = func(cmd *cobra.Command, args []string) error {

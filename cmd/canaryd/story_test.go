@@ -62,11 +62,16 @@ func foundTown(t *testing.T, policy string, config ...string) *town {
 
 // join lets an Envoy of a service in.
 func (w *town) join(traffic world.Traffic) *world.Envoy {
+	return w.joinUntil(context.Background(), traffic)
+}
+
+// joinUntil lets one in that leaves when a context ends.
+func (w *town) joinUntil(ctx context.Context, traffic world.Traffic) *world.Envoy {
 	conn, err := grpc.NewClient("passthrough:///"+w.xds, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	envoy := world.NewEnvoy("edge-"+traffic.Service, 1, traffic)
 	go func() { envoy.Run(ctx, conn); close(ended) }()
@@ -230,7 +235,7 @@ func TestCommandsWaitUntilTheyAreInForce(t *testing.T) {
 	w.want("status shop", exitOK, "by_hand: promoted by hand")
 	w.want("promote shop v2 --wait", exitOK, "shop v2: stable. promoted by hand")
 	w.serves("map[v2:10000]")
-	w.want("wait shop v3", exitAborted, "left by hand for the older version v2")
+	w.want("wait shop v3", exitAborted, "replaced by hand by the older version v2")
 
 	w.want("deploy shop v4 --endpoint 127.0.0.1:4 --paused", exitOK, "paused")
 	w.want("resume shop --wait", exitOK, "shop v4: ")

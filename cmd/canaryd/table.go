@@ -65,9 +65,19 @@ func (t *table) service(s *web.Service) {
 	if hidden > 0 {
 		t.text("  ", fmt.Sprintf("and %d that ended before: canaryd status %s", hidden, s.Service))
 	}
-	for _, w := range s.Warnings {
+	for _, w := range unsaid(s, vs) {
 		t.text("  ! ", w)
 	}
+}
+
+// unsaid are the warnings that are not the reason of one of the versions shown.
+func unsaid(s *web.Service, vs []web.Version) (warnings []string) {
+	for _, w := range s.Warnings {
+		if !slices.ContainsFunc(vs, func(v web.Version) bool { return strings.Contains(why(v), w) }) {
+			warnings = append(warnings, w)
+		}
+	}
+	return warnings
 }
 
 // shown are the versions to show: the stable one, those under test, those beside it, and those that have ended, the last
@@ -114,7 +124,7 @@ func (t *table) line(v web.Version, s *web.Service) {
 		reason += fmt.Sprintf(" (held: %s)", *v.Held)
 	}
 	if reason == "" && !v.InForce && !ended(v) {
-		reason = "not in force yet: " + envoysOf(s.Envoys)
+		reason = notInForce(s.Envoys)
 	}
 	if reason != "" {
 		t.text("    ", reason)
@@ -137,9 +147,21 @@ func (t *table) text(indent, text string) {
 	fmt.Fprintln(&t.buf, line)
 }
 
+// notInForce says of a weight that no verdict tells of why it is not in force.
+func notInForce(e web.Envoys) string {
+	if e.Applied > 0 && e.Applied == total(e) {
+		return "not in force yet: the Envoys keep what they had before"
+	}
+	return "not in force yet: " + envoysOf(e)
+}
+
+func total(e web.Envoys) int {
+	return e.Applied + e.Behind + e.Lagging + e.Refused + e.Gone + e.Joining
+}
+
 // envoysOf says how many Envoys have what is decided, and what is the matter with the others.
 func envoysOf(e web.Envoys) string {
-	all := e.Applied + e.Behind + e.Lagging + e.Refused + e.Gone + e.Joining
+	all := total(e)
 	if all == 0 {
 		return "no Envoy yet"
 	}

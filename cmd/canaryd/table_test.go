@@ -30,13 +30,13 @@ func fleetOfServices(now time.Time) web.Services {
 		{Version: stable, Phase: rollout.Stable, Weight: 0.74, Share: 0.7417, Requests: 39190, Errors: 260, ErrorRate: rate(0.00663), Step: 5, Steps: steps, StepSince: at(50 * time.Hour),
 			Verdict: verdict(analysis.Pass, analysis.ByHand, "promoted by hand")},
 		{Version: "v4", Phase: rollout.Canary, Weight: 0.25, InForce: true, Share: 0.2483, Requests: 1100, Errors: 0, ErrorRate: rate(0), Step: 3, Steps: steps, StepSince: at(40 * time.Second), ToDecide: rate(76),
-			Verdict: verdict(analysis.Wait, analysis.Budget, "as far as the evidence goes, 50% could cost up to 21 failed requests before a cut; the budget is 20")},
+			Verdict: verdict(analysis.Wait, analysis.Budget, "waiting for more data: at 50% up to 21 requests could fail before a rollback (judge.budget: 20)")},
 		{Version: "v5", Phase: rollout.Canary, Weight: 0.01, InForce: true, Share: 0.0101, Requests: 3, Errors: 1, ErrorRate: rate(1.0 / 3), Step: 1, Steps: steps, StepSince: at(26 * time.Hour), Held: &deadline,
 			Verdict: verdict(analysis.Wait, analysis.NoTraffic, "no requests to judge since 12:03:04")},
 		{Version: "v6", Phase: rollout.Failed, InForce: true, Share: 8.056e-44, Requests: 22751, Errors: 7584, ErrorRate: rate(0.3333), Steps: steps,
 			Verdict: verdict(analysis.Fail, analysis.Worse, "error rate 33.33% (7584 of the last 22751) against stable's 0.66% (3 of 450): evidence 1.2e+03 reached 1000")},
 		{Version: "v7", Phase: rollout.Queued, InForce: true, Steps: steps,
-			Verdict: verdict(analysis.Wait, analysis.Holding, "waits in line: 2 versions may be under test at once (ramp.canaries), the oldest of them is v4")},
+			Verdict: verdict(analysis.Wait, analysis.Holding, "2 versions may be under test at once (ramp.canaries); the oldest of them is v4")},
 		{Version: "v3", Phase: rollout.Warm, InForce: true, Share: 0.00004, Requests: 123456789, Errors: 600, ErrorRate: rate(4.86e-6), Steps: steps},
 	}, Warnings: []string{`Envoy legacy-1 refuses the route shop: unknown weighted cluster 'shop/v4'`}}
 	return web.Services{Services: []web.Service{
@@ -109,7 +109,7 @@ func TestProgressIsALinePerChange(t *testing.T) {
 		v.Weight = w
 		p.show(v, s)
 	}
-	if n := strings.Count(out.String(), "\n"); n != 2 || !strings.Contains(out.String(), "v4 canary weight 25%, step 3 of 5, about 1m16s to go (budget: as far as") {
+	if n := strings.Count(out.String(), "\n"); n != 2 || !strings.Contains(out.String(), "v4 canary weight 25%, step 3 of 5, about 1m16s to go (budget: waiting for more data: at 50%") {
 		t.Errorf("%d lines:\n%s", n, &out)
 	}
 	if line := progressLine(v, s, 150); !strings.HasPrefix(line, "v4 canary [#####---------------] 25%  step 3 of 5  about 1m16s to go  1100 requests, errors 0% (stable 0.663%)  budget") {

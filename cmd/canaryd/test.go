@@ -22,8 +22,9 @@ func testCommand() *cobra.Command {
 canaryd then. They go through the state machine and the judge that run in production; one Envoy accepts what it is given
 at once, and errors come evenly, at the rates that the story says.
 
-Exit codes: 0 all cases hold, 3 one does not, or a file has mistakes.`,
-		Args: cobra.MinimumNArgs(1),
+Exit codes: 0 all cases hold, 1 a file cannot be read or no case was chosen, 2 wrong usage, 3 a case does not hold, or a file has mistakes.`,
+		Example: `  canaryd test config/tests/*.yml
+  canaryd test --run 'fails everything' shop.yml`,
 	}
 	out := output(c)
 	c.Flags().StringVar(&junit, "junit", "", "write the results into this file, too, as CI servers read them")

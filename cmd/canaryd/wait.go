@@ -15,11 +15,12 @@ import (
 
 func waitCommand() *cobra.Command {
 	var timeout time.Duration
-	c := &cobra.Command{Use: "wait SERVICE VERSION", Short: "Wait for the outcome of a release", Args: cobra.ExactArgs(2),
+	c := &cobra.Command{Use: "wait SERVICE VERSION", Short: "Wait for the outcome of a release",
 		Long: `Waits for the outcome of a release that was announced before, over restarts of canaryd too.
 
 Exit codes: 0 stable, with 100 % in force; 10 rolled back, 11 undecided at the timeout or after Ctrl-C (the rollout goes on), 12 aborted
-by a person, 13 superseded by a newer release, also if it was stable before; 1 an error.`}
+by a person, 13 superseded by a newer release, also if it was stable before; 1 an error, 2 wrong usage.`,
+		Example: `  canaryd wait shop v2 --timeout 2h`}
 	cl, out := remote(c), output(c)
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long (exit 11); 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {

@@ -351,7 +351,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Record, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			u.panicked = fmt.Errorf("a defect in canaryd: the state machine stumbled over %T: %v", e, r)
+			u.panicked = fmt.Errorf("a bug in canaryd, please report it: the state machine failed on %T: %v", e, r)
 			err = fmt.Errorf("%w\n%s", u.panicked, debug.Stack())
 		}
 	}()
@@ -555,14 +555,14 @@ func (c *Controller) published(u *unit, err error) {
 		u.outbox.Returned()
 		c.hidden[u] = struct{}{}
 		if u.publishes == nil {
-			log.WithError(err).Error("the table cannot be published: the Envoys keep the one before")
+			log.WithError(err).Error("the new weights cannot be published: the Envoys keep those from before")
 		}
 	} else {
 		delete(c.hidden, u)
 	}
 	u.publishes = err
 	if err == nil && u.outbox.Early() {
-		log.Warn("a cut went out before it was stored: the disk is slow or full")
+		log.Warn("a rollback was sent out before it was stored: the disk is slow or full")
 	}
 }
 

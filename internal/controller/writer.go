@@ -267,7 +267,7 @@ func (c *Controller) written(r saved) {
 func (c *Controller) notWritten(r saved, now time.Time) {
 	w := &c.writer
 	if w.err == nil {
-		c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can; cuts still go out; the history is not being written")
+		c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can be, rollbacks still go out; the history is not being written")
 	}
 	w.err, w.retryAt, w.left = r.err, now.Add(writeAgain), append(w.left, r.left...)
 	if !r.asked {

@@ -161,7 +161,7 @@ func (want Want) endpoint(ctx context.Context, in container.InspectResponse, tol
 		return endpoint, "", false, nil
 	}
 	if up, ok := upFor(in.State); ok && !want.Launched && up > want.Spec.StartWithin.Std() {
-		note = fmt.Sprintf("runs, but nothing answers at %s%s for %s (docker.start_within): does it listen on port %d of all addresses?", endpoint, want.Probe.Path, want.Spec.StartWithin, want.Spec.Port)
+		note = fmt.Sprintf("runs, but nothing has answered at %s%s for %s (docker.start_within): does it listen on port %d of all addresses?", endpoint, want.Probe.Path, want.Spec.StartWithin, want.Spec.Port)
 		return "", note, true, nil
 	}
 	return "", fmt.Sprintf("runs, and does not answer at %s%s yet", endpoint, want.Probe.Path), false, nil

@@ -32,7 +32,7 @@ func failureOf(err error, x *exchange, url string) *failure {
 	pe, _ := errors.AsType[*promv1.Error](err)
 	switch {
 	case x.status == http.StatusUnauthorized:
-		f.Reason = fmt.Sprintf("Prometheus at %s wants to know who asks (%s): write basic_auth, authorization or tls_config under metrics.prometheus", url, status)
+		f.Reason = fmt.Sprintf("Prometheus at %s requires authentication (%s): write basic_auth, authorization or tls_config under metrics.prometheus", url, status)
 	case x.status == http.StatusForbidden:
 		f.Reason = fmt.Sprintf("Prometheus at %s does not let canaryd query (%s): the user or token under metrics.prometheus needs the right to read", url, status)
 	case x.status == http.StatusTooManyRequests:
@@ -40,7 +40,7 @@ func failureOf(err error, x *exchange, url string) *failure {
 		if x.retryAfter() <= 0 {
 			f.wait = slowDown
 		}
-		f.Reason = fmt.Sprintf("Prometheus at %s asks for fewer queries (%s): it is left alone for %s; raise its limit, or metrics.interval", url, status, f.wait.Round(time.Second))
+		f.Reason = fmt.Sprintf("Prometheus at %s limits queries (%s): the next one is sent in %s; raise its limit, or metrics.interval", url, status, f.wait.Round(time.Second))
 	case x.status == http.StatusBadRequest, x.status == http.StatusUnprocessableEntity:
 		f.Code, f.Reason = analysis.QueryError, "Prometheus refused the query: "+wordsOf(err, pe)
 	case x.status == http.StatusNotFound, x.status == http.StatusMethodNotAllowed:
@@ -51,7 +51,7 @@ func failureOf(err error, x *exchange, url string) *failure {
 	case errors.Is(err, context.DeadlineExceeded):
 		f.Reason = fmt.Sprintf("Prometheus at %s did not answer within %s", url, queryTimeout)
 	case x.status != 0:
-		f.Reason = fmt.Sprintf("what answers at %s is no Prometheus API (%s, %s): %s", url, status, x.header.Get("Content-Type"), wordsOf(err, pe))
+		f.Reason = fmt.Sprintf("what answers at %s is not the Prometheus API (%s, %s): %s", url, status, x.header.Get("Content-Type"), wordsOf(err, pe))
 	default:
 		f.Reason = "Prometheus does not answer: " + clipped(err.Error())
 	}

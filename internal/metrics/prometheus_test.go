@@ -301,11 +301,11 @@ func TestFailuresAreToldApart(t *testing.T) {
 		{recorded{status: 422, body: `{"status":"error","errorType":"execution","error":"too many samples"}`}, analysis.QueryError, "refused the query: too many samples"},
 		{recorded{status: 401}, analysis.SourceUnreachable, "basic_auth, authorization or tls_config"},
 		{recorded{status: 403}, analysis.SourceUnreachable, "does not let canaryd query"},
-		{recorded{status: 429}, analysis.SourceUnreachable, "left alone for 10s"},
-		{recorded{status: 429, header: http.Header{"Retry-After": {"90"}}}, analysis.SourceUnreachable, "left alone for 1m30s"},
+		{recorded{status: 429}, analysis.SourceUnreachable, "the next one is sent in 10s"},
+		{recorded{status: 429, header: http.Header{"Retry-After": {"90"}}}, analysis.SourceUnreachable, "the next one is sent in 1m30s"},
 		{recorded{status: 404, body: "no such page"}, analysis.SourceUnreachable, "lack a path, such as /prometheus?"},
-		{recorded{status: 302}, analysis.SourceUnreachable, "is no Prometheus API (302 Found"},
-		{recorded{status: 200, body: "<html>log in"}, analysis.SourceUnreachable, "is no Prometheus API (200 OK"},
+		{recorded{status: 302}, analysis.SourceUnreachable, "is not the Prometheus API (302 Found"},
+		{recorded{status: 200, body: "<html>log in"}, analysis.SourceUnreachable, "is not the Prometheus API (200 OK"},
 	} {
 		evs := source(t, &c.r).Round(t.Context(), []Target{shop})
 		if len(evs) != 1 || evs[0].Missing == nil || evs[0].Missing.Code != c.want || !strings.Contains(evs[0].Missing.Reason, c.words) || len(evs[0].Missing.Reason) > 500 {

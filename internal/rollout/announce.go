@@ -138,7 +138,7 @@ func (m *machine) left(e Left) {
 	if v == nil || v.Origin != e.Origin || !v.Phase.Waiting() {
 		return
 	}
-	m.aborts(v, e.Origin, "what ran it is gone")
+	m.aborts(v, e.Origin, "it is gone from where it was found")
 }
 
 // pinOf is the value of a version's session cookie: nobody who does not know the secret can make it,
@@ -159,7 +159,7 @@ func (m *machine) add(e Announced, attempt int) {
 	})
 	v := &m.Versions[len(m.Versions)-1]
 	if m.Stable == "" {
-		m.record(v, KindAnnounced, e.By, "the first version of the service: stable at 100 %% without a canary")
+		m.record(v, KindAnnounced, e.By, "the first version of the service: it takes 100%% at once")
 		m.becomeStable(v)
 		v.Trusted = true
 		return
@@ -266,7 +266,7 @@ func (m *machine) tooMany() {
 		if len(places) <= m.Policy.Ramp.Canaries {
 			return
 		}
-		m.requeue(places[len(places)-1], "the policy now judges %d at once", m.Policy.Ramp.Canaries)
+		m.requeue(places[len(places)-1], "ramp.canaries is now %d", m.Policy.Ramp.Canaries)
 	}
 }
 
@@ -282,7 +282,7 @@ func (m *machine) requeue(v *Version, format string, args ...any) {
 	if !v.PinsUntil.After(m.at) {
 		m.endSessions(v)
 	}
-	m.record(v, KindQueued, System, "back in line: "+format, args...)
+	m.record(v, KindQueued, System, "queued again: "+format, args...)
 }
 
 // endSessions sends those who are pinned to a version in line elsewhere. What was known of one that

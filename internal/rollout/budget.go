@@ -22,7 +22,7 @@ func (m *machine) isWithinBudget(v *Version, to int) shut {
 	if x.Upper(&v.Config, 1)*perError <= v.Config.Budget {
 		why = m.inBursts(v)
 	}
-	return because(analysis.Budget, "as far as the evidence goes, %s could cost up to %.0f failed requests before a cut; the budget is %g%s%s", share(to), cost, v.Config.Budget, why, m.cleanFor(v, v.Config.Budget/perError))
+	return because(analysis.Budget, "waiting for more data: at %s up to %.0f requests could fail before a rollback (judge.budget: %g)%s%s", share(to), cost, v.Config.Budget, why, m.cleanFor(v, v.Config.Budget/perError))
 }
 
 // inBursts says what makes requests count for less, where that is much.
@@ -32,11 +32,11 @@ func (m *machine) inBursts(v *Version) string {
 	case v.Judge.M < 2:
 		return ""
 	case v.Config.Clump > 0:
-		return fmt.Sprintf("; by judge.clump errors arrive in bursts of up to %.0f, so requests count for less", clump)
+		return fmt.Sprintf("; judge.clump says that errors arrive in bursts of up to %.0f, so each request counts for less", clump)
 	case m.Dispersion.Errs < fewErrors:
-		return fmt.Sprintf("; few errors of %s are known, so they are taken to arrive in bursts of up to %.0f, and requests count for less (judge.clump)", m.Stable, clump)
+		return fmt.Sprintf("; few errors of %s are known yet, so bursts of up to %.0f are assumed and each request counts for less (judge.clump)", m.Stable, clump)
 	}
-	return fmt.Sprintf("; errors of %s are taken to arrive in bursts of up to %.0f, so requests count for less (judge.clump)", m.Stable, clump)
+	return fmt.Sprintf("; errors of %s arrive in bursts of up to %.0f, so each request counts for less (judge.clump)", m.Stable, clump)
 }
 
 // fewErrors of stable tell little about how errors arrive: what is taken for granted weighs as much.
@@ -49,5 +49,5 @@ func (m *machine) cleanFor(v *Version, rate float64) string {
 	if math.IsInf(t, 1) || t <= 0 {
 		return ""
 	}
-	return fmt.Sprintf("; about %s more of clean requests", policy.Duration(max(time.Duration(t)*time.Second, time.Second)))
+	return fmt.Sprintf("; about %s more if it stays clean", policy.Duration(max(time.Duration(t)*time.Second, time.Second)))
 }

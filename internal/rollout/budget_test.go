@@ -16,10 +16,10 @@ func TestWhatDelaysAReleaseIsNamed(t *testing.T) {
 		says  []string
 		not   string
 	}{
-		"the next step, by the clump bound": {"judge: {clump: 60}\n", analysis.Budget, []string{"; by judge.clump errors arrive in bursts of up to 60, so requests count for less", "s more of clean requests"}, ""},
-		"the next step, by the budget":      {"judge: {clump: 60, budget: 0.01}\n", analysis.Budget, []string{"the budget is 0.01"}, "judge.clump"},
-		"the proof, by the clump bound":     {"judge: {clump: 60, budget: 1e9}\n", analysis.Holding, []string{"gathering proof at 50%", "; by judge.clump errors arrive in bursts of up to 60"}, ""},
-		"the proof, by what is not known":   {"judge: {budget: 1e9}\n", analysis.Holding, []string{"; few errors of v1 are known, so they are taken to arrive in bursts of up to 4"}, ""},
+		"the next step, by the clump bound": {"judge: {clump: 60}\n", analysis.Budget, []string{"; judge.clump says that errors arrive in bursts of up to 60, so each request counts for less", "s more if it stays clean"}, ""},
+		"the next step, by the budget":      {"judge: {clump: 60, budget: 0.01}\n", analysis.Budget, []string{"judge.budget: 0.01"}, "judge.clump"},
+		"the proof, by the clump bound":     {"judge: {clump: 60, budget: 1e9}\n", analysis.Holding, []string{"gathering proof at 50%", "; judge.clump says that errors arrive in bursts of up to 60"}, ""},
+		"the proof, by what is not known":   {"judge: {budget: 1e9}\n", analysis.Holding, []string{"; few errors of v1 are known yet, so bursts of up to 4 are assumed"}, ""},
 		"the proof, by its requests":        {"judge: {clump: 1, budget: 1e9}\n", analysis.Holding, []string{"gathering proof at 50%"}, "judge.clump"},
 	} {
 		t.Run(name, func(t *testing.T) {

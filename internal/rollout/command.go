@@ -64,7 +64,7 @@ func (m *machine) abort(v *Version, e Commanded) error {
 	case v.Name == m.Stable:
 		return m.abortStable(v, e.By)
 	case v.is(reserve): // an Envoy may still send users to it: always where a promotion is not stored
-		m.aborts(v, e.By, "aborted by hand: its sessions end, and it is no way back")
+		m.aborts(v, e.By, "aborted by hand: its sessions end, and nothing goes back to it")
 		return nil
 	}
 	return m.wrongPhase(v, "abort", "queued, warming, canary, paused, stable, warm or draining")
@@ -146,5 +146,5 @@ func (m *machine) freeze(v *Version) {
 
 // frozen says of a paused version what helps.
 func (m *machine) frozen(v *Version) string {
-	return fmt.Sprintf("paused by hand at %s, where it stays; it is still cut when it is worse; `canaryd resume %s %s` lets it go on", share(m.Weight(v.Name)), m.Policy.Service, v.Name)
+	return fmt.Sprintf("paused by hand at %s; it is still rolled back if it proves worse; `canaryd resume %s %s` continues", share(m.Weight(v.Name)), m.Policy.Service, v.Name)
 }

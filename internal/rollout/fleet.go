@@ -26,9 +26,9 @@ func (m *machine) probed(e Probed) {
 	switch {
 	case v.is(reserve) && m.Weight(v.Name) > 0:
 		m.lower(v, 0)
-		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it keeps no control share, and is no way back until one does")
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it gets no control share, and nothing goes back to it, until one does")
 	case v.is(reserve):
-		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: it is no way back until one does")
+		m.verdict(v, analysis.Wait, analysis.Unreachable, "none of its endpoints answered for 3 s: nothing goes back to it until one does")
 		return
 	case v.is(ramped):
 		m.lower(v, 0)

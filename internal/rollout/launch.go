@@ -178,7 +178,7 @@ func (m *machine) firstFailed(v *Version, why string) {
 			m.lower(o, 0)
 			m.becomeStable(o)
 			o.Trusted = true
-			m.record(o, KindStarted, System, "%s cannot run: this is the first version of the service now", v.Name)
+			m.record(o, KindStarted, System, "%s cannot run: this is now the first version of the service", v.Name)
 			return
 		}
 	}
@@ -190,7 +190,7 @@ func (m *machine) startedTooSlowly(v *Version) {
 	if v.Image == "" || d == nil || v.LaunchedAt.IsZero() || v.Reachable || !v.FirstWeight.IsZero() || m.at.Sub(v.LaunchedAt) < d.StartWithin.Std() {
 		return
 	}
-	m.fail(v, analysis.Unreachable, "its containers run, but nothing answers at %s for %s (docker.start_within): does it listen on port %d of all addresses?",
+	m.fail(v, analysis.Unreachable, "its containers run, but nothing has answered at %s for %s (docker.start_within): does it listen on port %d of all addresses?",
 		strings.Join(v.Endpoints, ", "), d.StartWithin, d.Port)
 }
 

@@ -43,13 +43,13 @@ func (m *machine) mustWait(v *Version) shut {
 		placed = m.with(counted)
 	}
 	if len(placed) >= most && most > 0 {
-		return because(analysis.Holding, "waits in line: %d versions may be under test at once (ramp.canaries), the oldest of them is %s", most, placed[0].Name)
+		return because(analysis.Holding, "%d versions may be under test at once (ramp.canaries); the oldest of them is %s", most, placed[0].Name)
 	}
 	if w := min(m.Policy.Ramp.First(), m.cap(v)); !m.canYield(v, w) {
-		return because(analysis.Holding, "waits in line: no room for %s, stable must keep %s", share(w), share(minStable))
+		return because(analysis.Holding, "no room for %s: stable must keep %s", share(w), share(minStable))
 	}
 	if m.lingers(v) {
-		return because(analysis.NotInForce, "waits in line: the Envoys still have its attempt %d: %s", v.Attempt-1, m.whyNotInForce())
+		return because(analysis.NotInForce, "the Envoys still have its attempt %d: %s", v.Attempt-1, m.whyNotInForce())
 	}
 	return shut{}
 }
@@ -111,12 +111,12 @@ func (m *machine) yield(v *Version, w int) {
 	for _, o := range late {
 		if m.Weight(o.Name) > m.besides() {
 			m.lower(o, m.besides())
-			m.record(o, KindSteppedBack, System, "it is past its deadline, and the lead passes to %s", v.Name)
+			m.record(o, KindSteppedBack, System, "it is past its deadline, so %s may go first", v.Name)
 		}
 	}
 	for _, o := range late {
 		if m.room() < w {
-			m.requeue(o, "it is past its deadline, and %s needs the room", v.Name)
+			m.requeue(o, "it is past its deadline, and %s needs its weight", v.Name)
 		}
 	}
 }
@@ -140,7 +140,7 @@ func (m *machine) start(v *Version) {
 	case !v.Reachable:
 		m.unanswered(v)
 	case len(m.placed()) > m.Policy.Ramp.Canaries:
-		m.requeue(v, "others took its place while none of its endpoints answered")
+		m.requeue(v, "other versions took its place while none of its endpoints answered")
 	case v.paused():
 		m.freeze(v)
 	default:

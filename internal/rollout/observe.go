@@ -345,12 +345,12 @@ func (m *machine) decide(v *Version, fresh bool) {
 
 func (m *machine) whyNotInForce() string {
 	if m.Subscribers == 0 {
-		return "no Envoy subscribes to the service's route"
+		return "no Envoy asks for the service's route (`canaryd envoys` lists those that are connected)"
 	}
 	if i := slices.IndexFunc(m.Borne, m.holdsNothingUp); i >= 0 {
-		return fmt.Sprintf("Envoy %s refuses it, and no other takes it: %s", m.Borne[i].Node, m.Borne[i].Message)
+		return fmt.Sprintf("Envoy %s refuses it, and no other accepts it: %s", m.Borne[i].Node, m.Borne[i].Message)
 	}
-	return "waiting for the Envoys to acknowledge it"
+	return "waiting for the Envoys to accept it"
 }
 
 func (m *machine) lastEvidence(v *Version) time.Time {
@@ -369,14 +369,14 @@ func (m *machine) deadline(v *Version) bool {
 		return false
 	}
 	if d.Then == policy.ThenRollback {
-		m.fail(v, analysis.DeadlinePassed, "undecided for %s", d.After)
+		m.fail(v, analysis.DeadlinePassed, "no decision after %s (judge.deadline)", d.After)
 		return true
 	}
 	v.Late = true
 	if top := m.besides(); m.Weight(v.Name) > top {
 		m.lower(v, top)
 	}
-	m.verdict(v, analysis.Wait, analysis.DeadlinePassed, "undecided for %s: held; it may still be promoted", d.After)
+	m.verdict(v, analysis.Wait, analysis.DeadlinePassed, "no decision after %s (judge.deadline): held; it is still judged, and can be promoted by hand", d.After)
 	m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
 	return true
 }
@@ -389,16 +389,16 @@ func (m *machine) starved(v *Version) bool {
 		return false
 	}
 	if d < 60 || v.paused() {
-		m.verdict(v, analysis.Wait, analysis.Starved, "it completes less than a tenth of its share of requests")
+		m.verdict(v, analysis.Wait, analysis.Starved, "it completes less than a tenth of the requests that its weight implies")
 		return true
 	}
 	if m.Policy.Judge.NoEvidence.Then == policy.ThenRollback {
-		m.fail(v, analysis.Starved, "for a minute it completed less than a tenth of its share of requests")
+		m.fail(v, analysis.Starved, "for a minute it completed less than a tenth of the requests that its weight implies")
 		return true
 	}
 	if first := m.Policy.Ramp.First(); m.Weight(v.Name) > first {
 		m.lower(v, first)
-		m.verdict(v, analysis.Wait, analysis.Starved, "for a minute it completed less than a tenth of its share: back to the first step")
+		m.verdict(v, analysis.Wait, analysis.Starved, "for a minute it completed less than a tenth of the requests that its weight implies: back to the first step")
 		m.record(v, KindSteppedBack, System, "%s", v.Verdict.Reason)
 	}
 	return true
@@ -415,11 +415,11 @@ func (m *machine) noEvidence(v *Version) bool {
 		code, why = m.Missing.Code, m.Missing.Reason
 	}
 	if n.Then == policy.ThenRollback {
-		m.fail(v, code, "no evidence for %s: %s", n.For, why)
+		m.fail(v, code, "no evidence for %s (judge.no_evidence): %s", n.For, why)
 		return true
 	}
 	v.Held = true
-	m.verdict(v, analysis.Wait, code, "no evidence for %s: %s", n.For, why)
+	m.verdict(v, analysis.Wait, code, "no evidence for %s (judge.no_evidence): %s", n.For, why)
 	m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
 	return false
 }

@@ -44,7 +44,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		v.Trusted = true // nothing else ever ran
 		m.supersede(old, "%s was promoted before it ran", v.Name)
 	case by != System && old.age() > v.age(): // who goes back flees: no pin, no control share, no way to return
-		m.aborts(old, by, "left by hand for the older version %s", v.Name)
+		m.aborts(old, by, "replaced by hand by the older version %s", v.Name)
 	default:
 		m.keepWarm(old, v, limit, by)
 	}
@@ -190,7 +190,7 @@ func (m *machine) watchStable(kind Proxy, counts map[string]analysis.Counts) {
 		m.leave(v, analysis.CeilingPassed, fmt.Sprintf("after its promotion the error rate is above max_error_rate %s", policy.Share(limit)))
 	} else if !v.Alarmed {
 		v.Alarmed = true
-		m.record(v, KindAlarm, System, "after its promotion the error rate of %s is above %s, what the old version's allows for; nothing was moved (no control share, no max_error_rate)", v.Name, policy.Share(limit))
+		m.record(v, KindAlarm, System, "after its promotion the error rate of %s exceeds %s, derived from the old version's; no traffic was moved (after_promotion.control or judge.max_error_rate would have it moved)", v.Name, percent(limit))
 	}
 }
 
@@ -213,6 +213,6 @@ func (m *machine) leave(bad *Version, code analysis.Code, why string) {
 		m.ends(bad, fate{Failed, analysis.Fail, code, KindReturned, System, back}, "%s: everything goes back to %s", why, back.Name)
 	case !bad.Alarmed:
 		bad.Alarmed = true
-		m.record(bad, KindAlarm, System, "%s; nothing was moved: no trusted version answers%s", why, m.couldBe(bad))
+		m.record(bad, KindAlarm, System, "%s; no traffic was moved: no trusted version answers%s", why, m.couldBe(bad))
 	}
 }

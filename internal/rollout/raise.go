@@ -108,7 +108,7 @@ func (m *machine) advance(v *Version) {
 	m.raise(v, next, m.beforeStep(), func() {
 		back, _ := m.inTheWay(v, next-w)
 		for _, o := range back {
-			m.requeue(o, "the lead %s needs the room", v.Name)
+			m.requeue(o, "the older canary %s needs its weight", v.Name)
 		}
 		held := m.at.Sub(v.WeightSince).Round(time.Second)
 		m.verdict(v, analysis.Pass, analysis.Passed, "clean at %s for %s: the next step is %s", share(w), held, share(next))
@@ -134,7 +134,7 @@ func (m *machine) envoysAreBack(*Version, int) shut {
 	if m.Gone == 0 || m.ResumedAt.IsZero() || m.at.Sub(m.ResumedAt) >= returnWithin {
 		return shut{}
 	}
-	return because(analysis.NotInForce, "canaryd was restarted: %d Envoys from before are not back, and are waited for up to %s", m.Gone, returnWithin)
+	return because(analysis.NotInForce, "canaryd was restarted: waiting up to %s for the Envoys from before, %d of which are not back yet", returnWithin, m.Gone)
 }
 
 func (m *machine) trafficIsKnown(v *Version, _ int) shut {
@@ -156,7 +156,7 @@ func (m *machine) nobodyRefuses(v *Version, to int) shut {
 		return because(analysis.Nack, "%s", m.spurned(v))
 	}
 	if n := m.Nack(); n != nil {
-		return because(analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", n.Node, n.Message)
+		return because(analysis.Nack, "%s", m.halted(v, n.Node, n.Message))
 	}
 	return shut{}
 }
@@ -184,14 +184,14 @@ func (m *machine) isNotPaused(v *Version, _ int) shut {
 
 func (m *machine) stableIsWell(v *Version, _ int) shut {
 	if v.Judge.Incident(v.seconds(m.at)) {
-		return because(analysis.IncidentShared, "stable suffers as well: waiting for it to recover")
+		return because(analysis.IncidentShared, "stable fails as well: waiting for it to recover")
 	}
 	return shut{}
 }
 
 func (m *machine) looksClean(v *Version, _ int) shut {
 	if v.Judge.Suspicious(&v.Config) {
-		return because(analysis.Holding, "evidence against it: %.3g of %.0f; no step up%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
+		return because(analysis.Holding, "some evidence against it, %.3g of the %.0f for a rollback: no step up meanwhile%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
 	}
 	return shut{}
 }
@@ -199,14 +199,14 @@ func (m *machine) looksClean(v *Version, _ int) shut {
 func (m *machine) hasDwelt(v *Version, _ int) shut {
 	held, hold := m.at.Sub(v.WeightSince), m.Policy.Ramp.Hold.Std()
 	if held < hold {
-		return because(analysis.Dwell, "at %s for %s of %s", share(m.Weight(v.Name)), held.Round(time.Second), hold)
+		return because(analysis.Dwell, "at %s for %s of %s (ramp.hold)", share(m.Weight(v.Name)), held.Truncate(time.Second), m.Policy.Ramp.Hold)
 	}
 	return shut{}
 }
 
 func (m *machine) isWithinCap(v *Version, to int) shut {
-	if to > m.cap(v) {
-		return because(analysis.Holding, "%s is the most beside the older canary %s", share(m.cap(v)), m.leadName())
+	if lead := m.lead(); lead != nil && to > m.cap(v) {
+		return because(analysis.Holding, "limited to %s until the older canary %s is decided", share(m.cap(v)), lead.Name)
 	}
 	return shut{}
 }

@@ -69,11 +69,4 @@ func (m *machine) startWeight() int {
 // reaction is the time in seconds from a failure to the cut: two batches and a second.
 func (m *machine) reaction() float64 { return 2*max(m.Batch.Seconds(), 0.1) + 1 }
 
-func (m *machine) leadName() string {
-	if l := m.lead(); l != nil {
-		return l.Name
-	}
-	return "(none)"
-}
-
 func share(w int) string { return policy.Share(float64(w) / policy.FullWeight).String() }

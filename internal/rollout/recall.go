@@ -38,7 +38,7 @@ func (m *machine) recalled(e Recalled) {
 	if v == nil || v.Attempt != e.Attempt || e.ID != "" && e.ID != v.Identity().ID || !v.onTrial() {
 		return
 	}
-	m.fail(v, analysis.Recalled, "it had been cut when canaryd ended before it could store that; an Envoy that came back still knew. Why it was cut is in canaryd's log from before its start")
+	m.fail(v, analysis.Recalled, "it had been rolled back, and canaryd ended before it could store that; an Envoy that reconnected still knew. The reason is in canaryd's log from before the restart")
 }
 
 // onTrial reports whether an attempt can still be failed by what Envoys remember: its fate is open, and no person

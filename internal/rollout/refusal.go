@@ -67,16 +67,16 @@ func (m *machine) rejected(e Rejected) {
 	}
 	if i := slices.IndexFunc(m.Borne, func(b Borne) bool { return b.Content == m.Content && m.holdsNothingUp(b) }); i >= 0 {
 		m.Borne = append(slices.Clone(m.Borne), Borne{e.Node, m.Borne[i].Seq, m.Content, e.Message})
-		m.record(nil, KindNack, e.Node, "Envoy %s refuses the table as well: %s; weights do not wait for it", e.Node, e.Message)
+		m.record(nil, KindNack, e.Node, "Envoy %s refuses its new configuration as well: %s; the rollout does not wait for it", e.Node, e.Message)
 		return
 	}
 	m.Refused = append(slices.Clone(m.Refused), Nack{m.Content, e.Node, e.Type, e.Resource, e.Message, m.at})
 	if !first {
 		return
 	}
-	m.record(nil, KindNack, e.Node, "Envoy %s refused the table: %s; the ramp stops and the last accepted table is served", e.Node, e.Message)
+	m.record(nil, KindNack, e.Node, "Envoy %s refused its new configuration: %s; the rollout is halted, and this Envoy keeps its previous configuration, if it has one", e.Node, e.Message)
 	for _, v := range m.Canaries() {
-		m.verdict(v, analysis.Wait, analysis.Nack, "Envoy %s refused the table: %s; `canaryd resume` tries again", e.Node, e.Message)
+		m.verdict(v, analysis.Wait, analysis.Nack, "%s", m.halted(v, e.Node, e.Message))
 	}
 }
 
@@ -92,7 +92,7 @@ func (m *machine) bear() {
 		m.Borne = slices.DeleteFunc(m.Borne, func(b Borne) bool { return b.Node == n.Node })
 		m.Borne = append(m.Borne, Borne{n.Node, m.Seq, n.Content, n.Message})
 		m.Refused = slices.DeleteFunc(slices.Clone(m.Refused), func(o Nack) bool { return o.Node == n.Node })
-		m.record(nil, KindNack, System, "Envoy %s has refused the table for %s: weights wait for it no longer", n.Node, policy.Duration(refusedFor))
+		m.record(nil, KindNack, System, "Envoy %s has refused its configuration for %s: the rollout no longer waits for it", n.Node, policy.Duration(refusedFor))
 		return // one at a time: the next tick sees to the others
 	}
 	m.giveUp()
@@ -122,7 +122,7 @@ func (m *machine) giveUp() {
 		if v.Wanted != "" || !v.FirstWeight.IsZero() && m.Weight(v.Name) <= had {
 			continue
 		}
-		v.Refused = fmt.Sprintf("no Envoy takes %s: %s refuses it: %s", share(m.Weight(v.Name)), m.Borne[i].Node, m.Borne[i].Message)
+		v.Refused = fmt.Sprintf("no Envoy accepts %s: %s refuses it: %s", share(m.Weight(v.Name)), m.Borne[i].Node, m.Borne[i].Message)
 		if had == 0 { // what no Envoy has had nothing can be learnt of: a place is of no use to it
 			m.requeue(v, "%s", v.Refused)
 			m.endSessions(v)
@@ -133,6 +133,11 @@ func (m *machine) giveUp() {
 		m.record(v, KindHeld, System, "%s", v.Verdict.Reason)
 		return
 	}
+}
+
+// halted says which refusal holds a version up, and what helps.
+func (m *machine) halted(v *Version, node, message string) string {
+	return fmt.Sprintf("Envoy %s refused its new configuration: %s; `canaryd resume %s %s` tries again", node, message, m.Policy.Service, v.Name)
 }
 
 // spurned says of a version that no Envoy takes what helps.

@@ -74,7 +74,7 @@ func (m *machine) take(e Event) error {
 	case Orphaned:
 		if !m.Orphaned {
 			m.Orphaned = true
-			m.record(nil, KindOrphaned, System, "the policy has vanished: the service keeps its last one; `canaryd remove %s` removes it", m.Policy.Service)
+			m.record(nil, KindOrphaned, System, "no policy file names the service any more: it keeps its last policy; `canaryd remove %s` removes it", m.Policy.Service)
 		}
 	case Recalled:
 		m.recalled(e)

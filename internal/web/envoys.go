@@ -169,7 +169,7 @@ func fleetWarnings(c controller.Service) []string {
 		}
 	}
 	if n := c.State.Nack(); len(refuse) == 0 && n != nil { // from before a restart, or of an Envoy that is away
-		refuse = append(refuse, fmt.Sprintf("Envoy %s refused the table: %s", n.Node, n.Message))
+		refuse = append(refuse, fmt.Sprintf("Envoy %s refused its new configuration: %s", n.Node, n.Message))
 	}
 	if len(behind) > 0 {
 		refuse = append(refuse, "Envoy "+strings.Join(atMost(behind), "; "))

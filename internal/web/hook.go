@@ -58,7 +58,7 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 		err = json.Unmarshal(raw, &body)
 	}
 	if err != nil {
-		a.fail(w, problem(http.StatusUnprocessableEntity, "the body is no registry notification: "+err.Error()))
+		a.fail(w, problem(http.StatusUnprocessableEntity, "the body is not a registry notification: "+err.Error()))
 		return
 	}
 	tagged, err := a.tagged(r.Context())

@@ -77,7 +77,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		for _, d := range s.Dropped {
 			counter(desc("version_dropped_total", "Requests that circuit breakers dropped before they reached the version; not among its requests and errors.", "service", "version"), d.Total, s.State.Policy.Service, d.Version)
 		}
-		gauge(desc("xds_unapplied_nodes", "Envoys without the present table.", "service"), float64(f.Hub.Unapplied[s.State.Policy.Service]), s.State.Policy.Service)
+		gauge(desc("xds_unapplied_nodes", "Envoys that do not have the present weights yet.", "service"), float64(f.Hub.Unapplied[s.State.Policy.Service]), s.State.Policy.Service)
 	}
 	src := c.Source.Figures()
 	counter(desc("source_queries_total", "Queries sent, or load reports received."), float64(src.Queries))
@@ -97,7 +97,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		counter(desc("xds_nacks_total", "Updates refused by Envoys.", "type"), float64(n), typ)
 	}
 	for reason, n := range f.Hub.Refused {
-		counter(desc("xds_refused_total", "Streams, names and reports that were not taken in; limits by their key in xds.limits.", "reason"), float64(n), string(reason))
+		counter(desc("xds_refused_total", "Streams, names and reports that were refused; limits by their key in xds.limits.", "reason"), float64(n), string(reason))
 	}
 	counter(desc("xds_node_mismatches_total", "Nodes admitted under another name than their certificate's."), float64(f.Hub.Mismatch))
 	gauge(desc("leader", "Whether this replica decides."), 1)

@@ -83,10 +83,10 @@ func warnings(c controller.Service) []string {
 	say(c.Unreadable, "the stored state cannot be read: ", "; the Envoys keep what they have and nothing is judged: restore a copy of the database, or remove the service and begin anew")
 	say(c.Defect, "", "")
 	say(c.Storing, "the history is not being written: ", "")
-	say(c.Publishing, "the table cannot be published, the Envoys keep the one before: ", "")
+	say(c.Publishing, "the new weights cannot be published, the Envoys keep those from before: ", "")
 	say(c.Policies, "the policies were not reloaded: ", "")
 	if s.Orphaned && c.Unreadable == nil {
-		ws = append(ws, fmt.Sprintf("its policy has vanished, it keeps the last one: bring it back, or `canaryd remove %s`", c.Name))
+		ws = append(ws, fmt.Sprintf("no policy file names the service any more, and it keeps its last policy: bring the file back, or `canaryd remove %s`", c.Name))
 	}
 	ws = append(ws, fleetWarnings(c)...)
 	ws = append(ws, lossyWarnings(c)...)
@@ -96,7 +96,7 @@ func warnings(c controller.Service) []string {
 	ws = append(ws, dropWarnings(c)...)
 	ws = append(ws, c.Doubts...)
 	if s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0 {
-		ws = append(ws, "no route.max_stream_duration: requests in flight at a cut run to their end")
+		ws = append(ws, "route.max_stream_duration is not set: requests in flight at a rollback run to completion")
 	}
 	return ws
 }

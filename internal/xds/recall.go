@@ -105,7 +105,7 @@ func (h *Hub) recall(service, version string) (hash string) {
 	p := Prepared{table: s.edition.forms.table, from: s.edition}
 	p.make(h, s.recalled)
 	if err := h.reinstall(p); err != nil {
-		h.log.WithError(err).WithField("service", service).Error("an Envoy remembers a cut, which cannot be published")
+		h.log.WithError(err).WithField("service", service).Error("an Envoy remembers a rollback, which cannot be published")
 	}
 	return hash
 }

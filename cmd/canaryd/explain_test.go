@@ -1,0 +1,49 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/web"
+)
+
+// A bound of 96.3 is read as bursts of up to 97; before anything was judged nothing is said about how errors arrive.
+func TestExplainSaysHowErrorsArrive(t *testing.T) {
+	for clump, want := range map[float64]string{
+		0:    "",
+		1.08: "Errors arrive one by one, so each counts in full.",
+		96.3: "Errors arrive in bursts of up to 97 (judge.clump), so they count as less evidence, for and against.",
+	} {
+		text := explained(t, analysis.Numbers{Threshold: 1000, PromoteAt: 100, Clump: clump, Requests: 1})
+		if want == "" && strings.Contains(text, "Errors arrive") || !strings.Contains(text, want) {
+			t.Errorf("clump bound %g: %s", clump, text)
+		}
+	}
+}
+
+// What is said of the error rate is what is known of it.
+func TestExplainComparesErrorRates(t *testing.T) {
+	most := 10.62
+	for want, n := range map[string]analysis.Numbers{
+		"Nothing was counted lately.":                                                                          {},
+		"That is too little to compare its error rate with stable's.":                                          {Requests: 3, RatioAtLeast: 0.004, ExcessAtMost: 1},
+		"Its error rate is at least 2.1 times stable's (95 %).":                                                {Requests: 30, RatioAtLeast: 2.1, ExcessAtMost: 1},
+		"Its error rate is 0.8 to 10.6 times stable's (95 %), and exceeds what is tolerated by 0.21% at most.": {Requests: 30, RatioAtLeast: 0.8, RatioAtMost: &most, ExcessAtMost: 0.0021},
+	} {
+		n.Threshold = 1000
+		if text := explained(t, n); !strings.Contains(text, "  "+want+"\n") {
+			t.Errorf("want %q: %s", want, text)
+		}
+	}
+}
+
+func explained(t *testing.T, n analysis.Numbers) string {
+	var text strings.Builder
+	v := web.Version{Version: "v2", Phase: rollout.Canary, Verdict: &analysis.Verdict{Outcome: analysis.Wait, Code: analysis.Dwell, Reason: "at 5% for 10s of 1m0s", Numbers: n}}
+	if err := explain(&text, &web.Service{Service: "shop", Versions: []web.Version{v}}, []web.Version{v}); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// verbs are all commands that do something.
+func verbs(c *cobra.Command) (all []*cobra.Command) {
+	for _, sub := range c.Commands() {
+		all = append(all, verbs(sub)...)
+	}
+	if c.Runnable() {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Every command shows an example of itself, and says how it may end.
+func TestEveryCommandHasExamplesAndExitCodes(t *testing.T) {
+	for _, c := range verbs(newRoot()) {
+		if !strings.Contains(c.Example, c.CommandPath()) || !strings.Contains(c.Long, "Exit codes: 0 ") {
+			t.Errorf("%s: example %q\n%s", c.CommandPath(), c.Example, c.Long)
+		}
+		for line := range strings.Lines(c.Long + "\n" + c.Example) {
+			if len([]rune(line)) > 150 {
+				t.Errorf("%s: too long a line: %s", c.CommandPath(), line)
+			}
+		}
+	}
+}
+
+func TestAMissingArgumentIsNamed(t *testing.T) {
+	for args, want := range map[string]string{
+		"deploy":           "canaryd: SERVICE is missing: write canaryd deploy SERVICE [VERSION]\nTry: canaryd deploy --help\n",
+		"wait shop":        "canaryd: VERSION is missing: write canaryd wait SERVICE VERSION\n",
+		"check":            "canaryd: FILE is missing: write canaryd check FILE...\n",
+		"envoys forget":    "canaryd: NODE is missing: write canaryd envoys forget NODE\n",
+		"abort shop v2 v3": `canaryd: "v3" is too much: write canaryd abort SERVICE [VERSION]`,
+		"schema policy":    `canaryd: "policy" is too much: write canaryd schema`,
+		"staus":            "canaryd: unknown command \"staus\" for \"canaryd\"\n\nDid you mean this?\n\tstatus\n",
+	} {
+		if code, _, errOut := runCLI(t, "", strings.Fields(args)...); code != exitUsage || !strings.Contains(errOut, want) {
+			t.Errorf("canaryd %s: exit %d: %s", args, code, errOut)
+		}
+	}
+}
+
+// Services and versions are completed with those that a command could mean; a daemon that is away is no hindrance.
+func TestNamesAreCompleted(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, strings.Replace(townPolicy, "hold: 1s", "hold: 1h", 1))
+	w.want("deploy shop v2 --endpoint 127.0.0.1:2", exitOK, "")
+	w.phase("v2", rollout.Canary)
+	w.want("deploy shop v3 --endpoint 127.0.0.1:3 --paused", exitOK, "")
+	w.want("abort shop v3", exitOK, "")
+	complete := func(words ...string) string {
+		var out, errOut bytes.Buffer
+		cut := len(words) - 1
+		args := append(append([]string{"__complete"}, words[:cut]...), "--url", "http://"+w.web, words[cut])
+		if words[cut-1] == "-o" {
+			args = append([]string{"__complete"}, words...)
+		}
+		if code := execute(t.Context(), args, strings.NewReader(""), &out, &errOut); code != exitOK || !strings.Contains(out.String(), ":4\n") {
+			t.Errorf("%q: exit %d, %s%s", words, code, &out, &errOut)
+		}
+		names, _, _ := strings.Cut(out.String(), ":4\n")
+		return strings.TrimSuffix(strings.ReplaceAll(names, "\n", " "), " ")
+	}
+	for _, c := range []struct{ words, want string }{
+		{"status ", "shop"}, {"status s", "shop"}, {"status x", ""}, {"deploy ", "shop"}, {"history ", "shop"}, {"remove ", "shop"}, {"envoys ", "shop"},
+		{"status shop ", ""}, {"promote nosuch ", ""}, {"envoys forget ", "edge-shop\tedge"},
+		{"promote shop ", "v2\tcanary at 50% v3\taborted at 0%"}, {"pause shop ", "v2\tcanary at 50%"},
+		{"abort shop ", "v1\tstable at 50% v2\tcanary at 50%"}, {"wait shop ", "v1\tstable at 50% v2\tcanary at 50% v3\taborted at 0%"},
+		{"status -o ", "table json"}, {"abort shop v2 ", ""},
+	} {
+		if got := complete(strings.Split(c.words, " ")...); got != c.want {
+			t.Errorf("%q: %q, want %q", c.words, got, c.want)
+		}
+	}
+	w.stop()
+	begin := time.Now()
+	if got := complete("status", ""); got != "" || time.Since(begin) > 5*time.Second {
+		t.Errorf("away: %q after %s", got, time.Since(begin))
+	}
+}
