@@ -33,7 +33,8 @@ knows: where the other policy had not decided by then, it is undecided. What peo
 func replayCommand() *cobra.Command {
 	r := replay{}
 	c := &cobra.Command{
-		Use: "replay [--policy NEW.yml] SERVICE [VERSION]", Short: "Take past releases again: as they were, or under another policy", Args: cobra.RangeArgs(1, 2),
+		Use: "replay SERVICE [VERSION]", Short: "Take past releases again: as they were, or under another policy",
+		Example: "  canaryd replay shop\n  canaryd replay --policy stricter.yml shop v7",
 		Long: `Fetches what the state machine was told during past releases, and tells it once more, here. The decisions must come out as
 they were, byte for byte. With --policy each release is taken under that policy as well.
 
