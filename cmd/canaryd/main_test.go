@@ -123,7 +123,7 @@ func TestTheServerConfigHasDefaultsAndRefusesNonsense(t *testing.T) {
   limits: {streams_per_peer: 2000}
 web: {listen: 127.0.0.1:8080, hosts: [canaryd.example.com, "10.0.0.5", "fd00::5"]}
 policies: [policies/*.yml]
-storage: {path: data, etcd: {endpoints: [], prefix: /canaryd, tls: {}}}
+storage: {path: data, retention: 90d, max_bytes: 500MiB, etcd: {endpoints: [], prefix: /canaryd, tls: {}}}
 metrics: {source: envoy, prometheus: {url: http://127.0.0.1:9090}, interval: 1s}
 docker: {host: unix:///var/run/docker.sock}
 notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]}]
@@ -132,6 +132,9 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 		t.Errorf("the documented file: %v", fs)
 	}
 	for text, want := range map[string]string{
+		"storage: {retention: 30m}\n":            "f:1:22: history and journal are kept for 1h at least",
+		"storage: {max_bytes: 1MiB}\n":           "f:1:22: history and journal need 16MiB at least",
+		"storage: {max_bytes: plenty}\n":         "f:1:22: \"plenty\" is not a size: write it as 2GiB",
 		"storage: {etcd: {endpoints: [a:1]}}\n":  "f:1:29: this build has no etcd store yet",
 		"xds: {lisen: a}\n":                      "f:1:7: unknown key \"lisen\"",
 		"metrics: {interval: 1ms}\n":             "f:1:21: the interval must be 100ms at least",
