@@ -12,43 +12,26 @@ import (
 // Journal calls take with each chunk of a service's journal that begins between two moments, or before the first and may reach
 // into it, in their order; a zero moment is no limit. What is not stored yet is there, too.
 func (c *Controller) Journal(ctx context.Context, service string, from, to time.Time, take func(parts [][]byte) error) error {
-	var waiting []journal.Part
-	known := false
-	if err := c.do(ctx, func() {
-		if u := c.units[service]; u != nil {
-			known = true
-			u.scribe.cut(&u.state)
-			for _, p := range u.scribe.parts { // copies: a part that waits may yet lose what is before it
-				waiting = append(waiting, *p)
-			}
-		}
-	}); err != nil {
-		return err
-	}
-	var ps []*journal.Part
-	for i := range waiting {
-		ps = append(ps, &waiting[i])
-	}
-	unstored, err := storedParts(ps)
+	unstored, known, err := c.unstoredParts(ctx, service)
 	if err != nil {
 		return err
 	}
-	after, around := uint64(max(0, from.UnixNano())), true
-	if from.IsZero() {
-		after, around = 0, false
-	}
+	after, around := nanoseconds(from), !from.IsZero()
 	for ctx.Err() == nil {
 		chunk, found, err := c.Store.Chunk(service, after, around)
 		if err != nil {
 			return fmt.Errorf("the journal of %s: %w", service, err)
 		}
-		if !found {
+		if !found && len(unstored) == 0 {
 			break
 		}
-		known, after, around = true, chunk.Begin, false
-		if !to.IsZero() && chunk.Begin > uint64(max(0, to.UnixNano())) {
+		if !found {
+			chunk = store.Chunk{Begin: unstored[0].Begin}
+		}
+		if known = true; !to.IsZero() && chunk.Begin > nanoseconds(to) {
 			return nil
 		}
+		after, around = chunk.Begin, false
 		var whole [][]byte
 		whole, unstored = joined(chunk, unstored)
 		if err := take(whole); err != nil {
@@ -58,14 +41,35 @@ func (c *Controller) Journal(ctx context.Context, service string, from, to time.
 	if !known {
 		return c.unknownService(service)
 	}
-	for len(unstored) > 0 && ctx.Err() == nil {
-		var whole [][]byte
-		whole, unstored = joined(store.Chunk{Begin: unstored[0].Begin}, unstored)
-		if err := take(whole); err != nil {
-			return err
-		}
-	}
 	return ctx.Err()
+}
+
+// nanoseconds name a moment as the store does; 0: the zero moment.
+func nanoseconds(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(max(0, t.UnixNano()))
+}
+
+// unstoredParts are those that no write has held yet, or not for sure.
+func (c *Controller) unstoredParts(ctx context.Context, service string) (parts []store.Part, known bool, err error) {
+	var waiting []*journal.Part
+	if err := c.do(ctx, func() {
+		u := c.units[service]
+		if known = u != nil; !known {
+			return
+		}
+		u.scribe.cut(&u.state)
+		for _, p := range u.scribe.parts { // copies: a part that waits may yet lose what is before it
+			part := *p
+			waiting = append(waiting, &part)
+		}
+	}); err != nil {
+		return nil, false, err
+	}
+	parts, err = storedParts(waiting)
+	return parts, known, err
 }
 
 // joined are the parts of a chunk, with those that are not stored, and what is left of these.
