@@ -111,7 +111,7 @@ func (l *long) save() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.u.scribe.landed(true)
+	l.u.scribe.landed(true, nil)
 	l.parts = append(l.parts, parts...)
 	raw, err := rollout.EncodeState(l.u.state)
 	if err != nil {

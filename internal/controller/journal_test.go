@@ -267,7 +267,7 @@ func TestWhatWaitsForTheDiskIsBounded(t *testing.T) {
 	if len(flight) != 1 || !slices.Equal(u.scribe.parts[:1], flight) {
 		t.Error("what is being written was let go")
 	}
-	u.scribe.landed(true)
+	u.scribe.landed(true, nil)
 	re := &journal.Replay{}
 	rd, err := journal.NewReader()
 	if err != nil {

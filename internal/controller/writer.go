@@ -236,7 +236,7 @@ func (c *Controller) written(r saved) {
 		return
 	}
 	for _, j := range r.jobs {
-		j.u.scribe.landed(r.err == nil && !r.asked && j.err == nil)
+		j.u.scribe.landed(r.err == nil && !r.asked && j.err == nil, j.write.Parts)
 	}
 	if r.err != nil {
 		c.notWritten(r, now)

@@ -68,6 +68,7 @@ type Part struct {
 	points  []byte
 	records []rollout.Record
 	events  []piece
+	encoded []byte // nil: it was not yet, or is something else since
 }
 
 // piece are encoded events, or one that is to be encoded.
@@ -85,7 +86,7 @@ func (p *Part) Lose(since time.Time) {
 	if p.header != nil {
 		h := *p.header
 		h.lose(since)
-		p.header = &h
+		p.header, p.encoded = &h, nil
 	}
 }
 
@@ -105,8 +106,14 @@ func (h *Header) lose(since time.Time) {
 	}
 }
 
+// Keep takes what Encode returned: a part that could not be stored is not encoded once more.
+func (p *Part) Keep(encoded []byte) { p.encoded = encoded }
+
 // Encode writes a part.
 func (p *Part) Encode() ([]byte, error) {
+	if p.encoded != nil {
+		return p.encoded, nil
+	}
 	var beside, events out
 	if p.header != nil {
 		if err := errors.Join(beside.json(aHeader, p.header), events.state(p.state)); err != nil {
