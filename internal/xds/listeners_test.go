@@ -91,7 +91,10 @@ func TestListenersFollowTheirServices(t *testing.T) {
 					}
 				}
 				if r.IntN(3) == 0 {
-					p.Route.Nodes = []string{"edge"}
+					p.Route.Nodes = []string{"edge", "core"}[:1+r.IntN(2)]
+				}
+				if r.IntN(4) == 0 {
+					p.Route.Protocol = policy.ProtocolGRPC
 				}
 				if len(p.Route.Domains) == 0 {
 					p.Route.Domains = []string{name + ".example.com"}
