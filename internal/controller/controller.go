@@ -189,11 +189,12 @@ func (c *Controller) load(now time.Time) error {
 	return nil
 }
 
-// sideBySide calls a function for each of n, on all processors.
+// sideBySide calls a function for each of n: on all processors where they are thousands, as at the start, and else on one, which
+// leaves another to the loop.
 func sideBySide(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
-	for range min(n, runtime.GOMAXPROCS(0)) {
+	for range min(1+n/1000, runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				f(i)

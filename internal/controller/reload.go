@@ -149,21 +149,21 @@ func (c *Controller) has(d *policy.Document, o origin) bool {
 func (c *Controller) groupMoves(a *adoption) {
 	left, joined := map[string]bool{}, map[string]bool{}
 	moves := func(d *policy.Document, leaves, joins func(place string)) {
-		var was []string
+		is, was := &d.Policy.Route, &policy.Route{}
 		if u := c.units[d.Policy.Service]; u != nil {
-			was = u.state.Policy.Route.Places()
+			was = &u.state.Policy.Route
 		}
-		is := d.Policy.Route.Places()
-		if slices.Equal(was, is) {
+		if is.Listener == was.Listener && slices.Equal(is.Domains, was.Domains) && slices.Equal(is.Nodes, was.Nodes) {
 			return
 		}
-		for _, p := range was {
-			if !slices.Contains(is, p) {
+		here, there := is.Places(), was.Places()
+		for _, p := range there {
+			if !slices.Contains(here, p) {
 				leaves(p)
 			}
 		}
-		for _, p := range is {
-			if !slices.Contains(was, p) {
+		for _, p := range here {
+			if !slices.Contains(there, p) {
 				joins(p)
 			}
 		}

@@ -17,7 +17,7 @@ const (
 	writeHangs   = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
 	stopPatience = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
-	storedAtOnce = 512              // services whose decisions are
+	storedAtOnce = 128              // services whose decisions are
 )
 
 // writer stores what was decided, one transaction at a time, outside the loop.
