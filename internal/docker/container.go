@@ -50,6 +50,7 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	if err != nil {
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
+	defer f.survey.changed()
 	_, err = f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: f.configOf(want, env, name), HostConfig: hostConfigOf(want.Spec)})
 	switch {
 	case errdefs.IsConflict(err):
@@ -65,6 +66,7 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 func (f *Fleet) startOne(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
+	defer f.survey.changed()
 	if _, err := f.cli.ContainerStart(ctx, name, client.ContainerStartOptions{}); err != nil {
 		return &versionError{fmt.Errorf("container %s does not start: %w", name, err)}
 	}
@@ -278,6 +280,7 @@ func (f *Fleet) tail(ctx context.Context, id string) string {
 
 // stop stops containers, all at once, removes them if they are to go, and returns their last lines.
 func (f *Fleet) stop(ctx context.Context, cs []container.Summary, remove bool) (string, error) {
+	defer f.survey.changed()
 	var g errgroup.Group
 	logs := make([]string, len(cs))
 	for i, c := range cs {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -49,8 +50,10 @@ type Fleet struct {
 	events chan Event
 	bounds Bounds
 	key    Key
+	survey survey
 
 	mu    sync.Mutex
+	told  bool              // the daemon tells what becomes of containers
 	wants map[string][]Want // by service
 	work  map[key]*worker
 	wake  chan struct{}
@@ -65,6 +68,7 @@ type key struct {
 type worker struct {
 	poke     chan struct{}
 	drop     context.CancelFunc // ends the pass that is under way: something else is wanted
+	resting  bool
 	goal     rollout.Goal
 	failures int
 	told     Event
@@ -113,6 +117,9 @@ func (f *Fleet) Want(service string, wants []Want) {
 		k := o.key()
 		w := f.work[k]
 		if was, is := find(old, k), find(wants, k); w == nil || was.Goal == is.Goal {
+			if !reflect.DeepEqual(was, is) {
+				f.stir(k)
+			}
 			continue // what failed is not tried again before its time
 		}
 		w.drop()
@@ -141,6 +148,7 @@ func find(wants []Want, k key) Want {
 func (f *Fleet) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { f.listen(ctx) })
 	for {
 		f.mu.Lock()
 		for _, wants := range f.wants {
@@ -172,6 +180,7 @@ func (f *Fleet) wanted(ctx context.Context, k key, w *worker) (context.Context, 
 		delete(f.work, k)
 	}
 	ctx, w.drop = context.WithCancel(ctx)
+	w.resting = false
 	return ctx, want, wanted
 }
 
@@ -199,7 +208,9 @@ func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 			e = w.blame(want, err)
 		}
 		e.Note, e.Logs = want.hiding(e.Note), want.hiding(e.Logs)
-		f.tell(ctx, w, e)
+		if news := f.tell(ctx, w, e); err == nil && !news {
+			pause = f.rest(want, w, e)
+		}
 		if e.Done >= rollout.Stop || e.Failed {
 			pause = time.Minute // until something else is wanted
 		}
@@ -249,15 +260,16 @@ func final(err error) bool {
 	return errors.As(err, &errBounds{}) || errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) || errdefs.IsConflict(err)
 }
 
-// tell sends an event that says something new.
-func (f *Fleet) tell(ctx context.Context, w *worker, e Event) {
+// tell sends an event that says something new, and reports whether it does.
+func (f *Fleet) tell(ctx context.Context, w *worker, e Event) (news bool) {
 	was := w.told
 	if e.Note == was.Note && e.Failed == was.Failed && e.Done == was.Done && e.Image == was.Image && e.Pulled == was.Pulled && slices.Equal(e.Endpoints, was.Endpoints) {
-		return
+		return false
 	}
 	w.told = e
 	select {
 	case f.events <- e:
 	case <-ctx.Done():
 	}
+	return true
 }

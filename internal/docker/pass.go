@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/client"
 
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -75,14 +74,11 @@ func (want Want) split(cs []container.Summary) (mine, surplus []container.Summar
 
 // list finds the containers of an attempt, by name, and those of earlier attempts of its version.
 func (f *Fleet) list(ctx context.Context, want Want) (mine, older []container.Summary, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callMost)
-	defer cancel()
-	filters := client.Filters{}.Add("label", LabelManaged+"=true", LabelService+"="+want.Service, LabelVersion+"="+want.Version)
-	r, err := f.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	all, err := f.containers(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, c := range r.Items { // of several label filters some daemons take any one
+	for _, c := range all {
 		l := c.Labels
 		attempt, err := strconv.Atoi(l[LabelAttempt])
 		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version || !f.owns(want, c, attempt) {
