@@ -81,9 +81,15 @@ func TestLeftOvers(t *testing.T) {
 		}
 		return args
 	}
-	made := y.docker(append(append([]string{"create", "--network", y.service, "--name", "canaryd-" + y.service + ".v1-1-0"}, labels("v1")...), ref)...)
 	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
-	y.until(10*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
+	seal := y.docker("inspect", "-f", `{{index .Config.Labels "canaryd.seal"}}`, y.all("v1")[0])
+	y.Daemon().Kill()
+	y.docker("rm", "-f", y.all("v1")[0])
+	made := y.docker(append(append([]string{"create", "--network", y.service, "--name", "canaryd-" + y.service + ".v1-1-0", "--label", "canaryd.seal=" + seal}, labels("v1")...), ref)...)
+	if err := y.StartDaemon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	y.until(20*time.Second, "v1 to answer", func() bool { return rig.Answers("http://" + y.front + "/") })
 	if now := y.all("v1"); len(now) != 1 || !strings.HasPrefix(made, now[0]) {
 		t.Errorf("containers of v1: %v, made %s", now, made)
 	}

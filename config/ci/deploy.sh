@@ -3,7 +3,7 @@
 # GitHub, a plain line elsewhere. Exit code: canaryd's own, about the attempt that this run started (0 promoted: it became stable with
 # 100 % in force; 10 rolled back, 11 undecided at the timeout, 12 aborted, 13 superseded, 1 and 2 an error). A release that was rolled
 # back or aborted before is not started again: the code is that of its last attempt, and the reason says so.
-# environment: CANARYD_URL, CANARYD_TOKEN, SERVICE, VERSION or IMAGE, ENDPOINTS, TIMEOUT. canaryd has to be on the PATH.
+# environment: CANARYD_URL, CANARYD_TOKEN or CANARYD_AUDIENCE, CANARYD_CA_FILE, SERVICE, VERSION or IMAGE, ENDPOINTS, TIMEOUT. canaryd has to be on the PATH.
 set -u
 args=("$SERVICE")
 [ -n "${VERSION:-}" ] && args+=("$VERSION")

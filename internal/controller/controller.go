@@ -99,7 +99,8 @@ type Controller struct {
 	reloadErr   error
 	reloadedAt  time.Time
 	decisions   durations
-	patience    time.Duration     // with a disk that fails when canaryd is told to end
+	patience    time.Duration // with a disk that fails when canaryd is told to end
+	source      sourceLog
 	warned      map[string]string // node: build of an Envoy that loses load reports
 }
 
@@ -274,6 +275,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case call := <-c.calls:
 			call()
 		case evs := <-when(c.evidence, len(c.backlog.evidence) == 0):
+			c.tellSource(time.Now(), evs)
 			c.backlog.evidence = evs
 			c.observeSome(time.Now())
 		case <-when(c.Hub.Changes(), len(c.backlog.statuses) == 0):

@@ -86,11 +86,23 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(desc("source_age_seconds", "Age of the newest evidence."), time.Since(src.Newest).Seconds())
 	}
 	gauge(desc("source_clock_ahead_seconds", "How far the clock of the source of evidence is ahead of canaryd's; 0 with load reports."), src.ClockAhead.Seconds())
-	for standing, n := range f.Hub.Nodes {
-		gauge(desc("xds_nodes", "Envoys by the worst standing that each has of a service.", "standing"), float64(n), string(standing))
-	}
+	collectEnvoys(&f, gauge, counter)
 	for target, n := range c.lost() {
 		counter(desc("notify_failures_total", "Notifications that were given up or dropped.", "target"), float64(n), target)
+	}
+	gauge(desc("leader", "Whether this replica decides."), 1)
+	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies worked."), truth(f.ReloadOK))
+	gauge(desc("config_last_reload_success_timestamp_seconds", "When the policies were last reloaded."), float64(f.ReloadedAt.Unix()))
+	gauge(desc("store_writable", "Whether the history is being written."), truth(f.StoreError == nil))
+	for _, d := range f.Decisions {
+		c.decisions.Observe(d.Seconds())
+	}
+	c.decisions.Collect(ch)
+}
+
+func collectEnvoys(f *controller.Figures, gauge, counter func(*prometheus.Desc, float64, ...string)) {
+	for standing, n := range f.Hub.Nodes {
+		gauge(desc("xds_nodes", "Envoys by the worst standing that each has of a service.", "standing"), float64(n), string(standing))
 	}
 	gauge(desc("xds_streams", "Connected ADS streams."), float64(f.Hub.Streams))
 	for typ, n := range f.Hub.Nacks {
@@ -100,14 +112,6 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		counter(desc("xds_refused_total", "Streams, names and reports that were refused; limits by their key in xds.limits.", "reason"), float64(n), string(reason))
 	}
 	counter(desc("xds_node_mismatches_total", "Nodes admitted under another name than their certificate's."), float64(f.Hub.Mismatch))
-	gauge(desc("leader", "Whether this replica decides."), 1)
-	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies worked."), truth(f.ReloadOK))
-	gauge(desc("config_last_reload_success_timestamp_seconds", "When the policies were last reloaded."), float64(f.ReloadedAt.Unix()))
-	gauge(desc("store_writable", "Whether the history is being written."), truth(f.StoreError == nil))
-	for _, d := range f.Decisions {
-		c.decisions.Observe(d.Seconds())
-	}
-	c.decisions.Collect(ch)
 }
 
 func collectVersions(s *rollout.State, gauge, counter func(*prometheus.Desc, float64, ...string)) {

@@ -16,6 +16,7 @@ import (
 func (h *Hub) connect(n Node) *stream {
 	h.opened++
 	s := &stream{Node: n, id: h.opened, since: h.now()}
+	h.presence.comes(n)
 	h.peers[s.id] = s
 	return s
 }
@@ -24,6 +25,7 @@ func (h *Hub) connect(n Node) *stream {
 func (h *Hub) disconnect(s *stream) {
 	now := h.now()
 	delete(h.peers, s.id)
+	h.presence.leaves(s.Node, now)
 	h.falls(s)
 	books := s.books
 	s.books = nil // who is gone is in the books, and need not know them

@@ -45,6 +45,7 @@ type Hub struct {
 	speakers  map[Identity]map[uint64]speaker  // by who they are
 	refusals  *refusals
 	penalties *penalties
+	presence  *presence
 	left      map[string]time.Time // nodes that a connection was lost to: when the last one was
 	nacks     map[string]int       // type: refusals so far
 	changed   map[string]struct{}  // services whose status changed
@@ -89,7 +90,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]*session{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -363,5 +364,6 @@ func (h *Hub) tick(now time.Time) {
 	for name := range h.parting {
 		h.remaining(name)
 	}
+	h.presence.tick(now)
 	maps.DeleteFunc(h.left, func(_ string, at time.Time) bool { return now.Sub(at) > h.ForgetAfter })
 }
