@@ -81,7 +81,7 @@ func (s *scene) replays(t *testing.T) {
 func (s *scene) historyExplains(t *testing.T) {
 	t.Helper()
 	s.tells("shop", "announced", "started", "advanced", "promoted", "rolled_back", "policy ")
-	if out := s.run(0, "explain", "shop", "v3"); !strings.Contains(out, "Verdict: fail, worse") {
+	if out := s.run(0, "explain", "shop", "v3"); !strings.Contains(out, "worse: error rate") {
 		t.Errorf("explain says:\n%s", out)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -46,11 +45,14 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		if err != nil {
 			return err
 		}
-		k := checker{stdin: cmd.InOrStdin()}
+		k := checker{stdin: cmd.InOrStdin(), seen: map[string]bool{}}
 		for _, a := range args {
 			if err := k.path(a); err != nil {
 				return err
 			}
+		}
+		if err := k.named(); err != nil {
+			return err
 		}
 		k.findings = append(k.findings, policy.CheckSet(k.docs, k.source())...)
 		if rate > 0 {
@@ -69,6 +71,8 @@ type checker struct {
 	sources  []string // of the canaryd.yml among the files
 	findings policy.Findings
 	files    int
+	seen     map[string]bool // files, by their absolute names
+	policies []string        // files that a canaryd.yml names
 }
 
 // source is where the evidence for the policies comes from; empty when the files do not say it, or
@@ -114,71 +118,6 @@ func (k *checker) path(p string) error {
 		}
 	}
 	return nil
-}
-
-func (k *checker) file(f string) error {
-	data, err := os.ReadFile(f)
-	if err != nil {
-		return err
-	}
-	k.text(f, data)
-	return nil
-}
-
-func (k *checker) text(name string, data []byte) {
-	k.files++
-	if !isServerConfig(name, data) {
-		docs, fs := policy.Parse(name, data)
-		k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
-		return
-	}
-	cfg, fs := parseServerConfig(name, data)
-	k.sources = append(k.sources, cfg.Metrics.Source)
-	k.findings = append(append(k.findings, fs...), unmatched(name, data, cfg)...)
-}
-
-// unmatched warns of policies that canaryd.yml names and that are not there.
-func unmatched(file string, data []byte, cfg serverConfig) (fs policy.Findings) {
-	root, _ := policy.LoadOne(file, data)
-	if !policy.Has(root, "policies") {
-		return nil
-	}
-	cfg.relativeTo(filepath.Dir(file))
-	for i, p := range cfg.Policies {
-		if m, err := filepath.Glob(p); err == nil && len(m) == 0 {
-			at := policy.Position(root, fmt.Sprintf("policies[%d]", i))
-			fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("no file matches %s: paths are relative to this file", p), Warning: true})
-		}
-	}
-	return fs
-}
-
-// isServerConfig tells a canaryd.yml by its keys, or by its name when it has none.
-func isServerConfig(name string, data []byte) bool {
-	root, _ := policy.LoadOne(name, data)
-	server, service := keysOf(serverConfig{}), keysOf(policy.Policy{})
-	has := func(keys []string, but ...string) bool {
-		return slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(but, k) && policy.Has(root, k) })
-	}
-	switch {
-	case policy.Has(root, "service"):
-		return false
-	case has(server, service...):
-		return true
-	case has(service, server...):
-		return false
-	}
-	return has(server) || strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)) == "canaryd"
-}
-
-// keysOf are the YAML keys of a struct.
-func keysOf(v any) []string {
-	var keys []string
-	for f := range reflect.TypeOf(v).Fields() {
-		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		keys = append(keys, key)
-	}
-	return keys
 }
 
 // feasible warns of what a policy cannot do at a request rate: prove a release before its deadline, or

@@ -69,3 +69,51 @@ func TestCheckJudgesPoliciesByTheSourceBesideThem(t *testing.T) {
 		t.Errorf("without a canaryd.yml: exit %d\n%s", code, errOut)
 	}
 }
+
+// A canaryd.yml is checked with the files that it names, each once; the files that serve knows beside it are checked as what they are.
+func TestCheckReadsWhatServeReads(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("canaryd.yml", "xds: {tls: {cert_file: a.pem, key_file: b.pem}}\nmetrics: {source: prometheus, prometheus: {url: http://p, basic_auth: {username: u, password_file: pw}}}\npolicies: [policies/*.yml]\n")
+	write("a.pem", "")
+	write("policies/shop.yml", "service: shop\n")
+	write("policies/pay.yml", "service: pay\njudge: {queries: {requests: a, errors: b}}\n")
+	write("tests/pay.yml", "policy: ../policies/pay.yml\ncases: [{name: a, story: [{at: 0s, anounce: v2}]}]\n")
+	write("web.yml", "basic_auth_users: {alice: $2y$10$abc}\ntls_serve_config: {}\n")
+	for _, c := range []struct {
+		args string
+		code int
+		want []string
+	}{
+		{"canaryd.yml policies", 0, []string{"3 files OK", "canaryd.yml:1:41: key_file: there is no ", "canaryd.yml:2:100: password_file: there is no ", "paths are relative to this file"}},
+		{"--strict canaryd.yml", 3, []string{"2 findings in 3 files"}},
+		{"tests/pay.yml", 3, []string{`pay.yml:2:36: unknown key "anounce" in cases.story: did you mean "announce"?`}},
+		{"web.yml", 3, []string{"web.yml:1:1: ", "tls_serve_config"}},
+	} {
+		args := []string{"check"}
+		for _, a := range strings.Fields(c.args) {
+			if !strings.HasPrefix(a, "-") {
+				a = filepath.Join(dir, a)
+			}
+			args = append(args, a)
+		}
+		code, out, errOut := runCLI(t, "", args...)
+		for _, w := range c.want {
+			if code != c.code || !strings.Contains(out+errOut, w) {
+				t.Errorf("check %s: exit %d (want %d), want %q\n%s%s", c.args, code, c.code, w, out, errOut)
+			}
+		}
+	}
+	write("policies/pay.yml", "service: shop\n")
+	if code, out, _ := runCLI(t, "", "check", filepath.Join(dir, "canaryd.yml")); code != exitFindings || !strings.Contains(out, "already has a policy at") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}

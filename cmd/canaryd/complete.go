@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/web"
 )
 
@@ -58,23 +57,21 @@ func (c *client) versionNames(ctx context.Context, service, verb string) (names 
 		return nil
 	}
 	for _, v := range s.Versions {
-		if couldMean(verb, v) {
+		if couldMean(verb, &s, v) {
 			names = append(names, v.Version+"\t"+string(v.Phase)+" at "+percent(v.Weight))
 		}
 	}
 	return names
 }
 
-func couldMean(verb string, v web.Version) bool {
+func couldMean(verb string, s *web.Service, v web.Version) bool {
 	switch verb {
 	case "abort":
 		return v.Phase.Live()
-	case "pause":
-		return v.Phase.Waiting() && v.Phase != rollout.Paused
-	case "resume":
+	case "pause", "resume":
 		return v.Phase.Waiting()
 	case "promote":
-		return v.Phase != rollout.Stable
+		return !s.IsStable(v)
 	}
 	return true
 }

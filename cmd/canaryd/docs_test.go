@@ -225,6 +225,7 @@ func TestTheCommandsOfTheDocumentsRun(t *testing.T) {
 		t.Run(doc, func(t *testing.T) {
 			t.Parallel()
 			var w *town
+			var dir string
 			for _, f := range blocks {
 				if f.mark == "not run" {
 					t.Logf("%s:%d is not run: %s", doc, f.line, f.because)
@@ -232,31 +233,34 @@ func TestTheCommandsOfTheDocumentsRun(t *testing.T) {
 				}
 				if w == nil {
 					w = newTown(t, strings.Replace(townPolicy, "hold: 1s", "hold: 2s", 1))
-					w.beside(t)
+					dir = named(t)
 				}
 				for _, line := range strings.Split(strings.TrimSpace(strings.ReplaceAll(f.text, "\\\n", " ")), "\n") {
-					w.runs(t, f, line)
+					w.runs(t, dir, f, line)
 				}
 			}
 		})
 	}
 }
 
-// beside puts the files that documents name into the daemon's directory.
-func (w *town) beside(t *testing.T) {
-	for _, dir := range []string{"policies", "tests"} {
-		if err := os.CopyFS(filepath.Join(w.dir, "config", dir), os.DirFS("../../config/"+dir)); err != nil {
+// named makes a directory with the files that documents name.
+func named(t *testing.T) string {
+	dir := t.TempDir()
+	for to, from := range map[string]string{"config/policies": "policies", "config/tests": "tests", "policies": "policies"} {
+		if err := os.CopyFS(filepath.Join(dir, to), os.DirFS("../../config/"+from)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.CopyFS(filepath.Join(w.dir, "policies"), os.DirFS("../../config/policies")); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"canaryd.yml": "policies: [policies/*.yml]\n", "shop.yml": townPolicy} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w.write("shop.yml", townPolicy)
+	return dir
 }
 
 // runs says one line of a document, and compares the exit code.
-func (w *town) runs(t *testing.T, f fence, line string) {
+func (w *town) runs(t *testing.T, dir string, f fence, line string) {
 	t.Helper()
 	want := exitOK
 	if m := regexp.MustCompile(`# exit (\d+)`).FindStringSubmatch(line); m != nil {
@@ -274,12 +278,15 @@ func (w *town) runs(t *testing.T, f fence, line string) {
 		return
 	}
 	for i, a := range args {
-		if exists := fileIn(w.dir, a); exists != "" {
+		if exists := fileIn(dir, a); exists != "" {
 			args[i] = exists
 		}
 	}
 	if verb.Flags().Lookup("url") != nil {
 		args = append(args, "--url", "http://"+w.web)
+	}
+	if verb.Name() == "simulate" {
+		args = append(args, "--runs", "4") // of a hundred: it is the command that is tried
 	}
 	var out bytes.Buffer
 	if code := execute(t.Context(), args, strings.NewReader(""), &out, &out); code != want {

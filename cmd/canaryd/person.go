@@ -68,7 +68,7 @@ func (o *order) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if v.Stored != nil && !*v.Stored {
-		fmt.Fprintln(cmd.ErrOrStderr(), "carried out, but not stored yet: if canaryd is restarted before the disk answers, say it again")
+		fmt.Fprintln(cmd.ErrOrStderr(), "done, but not stored yet: if canaryd is restarted before the disk answers, repeat it")
 	}
 	if !o.wait {
 		return showVersion(cmd.OutOrStdout(), *o.out, args[0], v)

@@ -74,7 +74,7 @@ func (l *look) again(ctx context.Context) error {
 		case answered && !(errors.As(err, &p) && p.Status < http.StatusInternalServerError):
 			if since.IsZero() {
 				since = time.Now()
-				fmt.Fprintf(l.talk, "since %s canaryd does not answer; the Envoys keep their weights; waiting for it\n", since.Format(time.TimeOnly))
+				fmt.Fprintf(l.talk, "since %s canaryd does not answer (the Envoys keep their weights): waiting for it\n", since.Format(time.TimeOnly))
 			}
 			err = nil
 		}

@@ -333,7 +333,7 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 	if code, out, errOut := w.say("shop\n", "remove", "shop"); code != exitOK || out != "shop is removed\n" || !strings.Contains(errOut, "shop serves v2 to 1 of 1 Envoys") {
 		t.Errorf("remove: exit %d\n%s\n%s", code, out, errOut)
 	}
-	w.want("status shop", exitError, "|no service shop")
+	w.want("status shop", exitError, "|there is no service shop")
 
 	begin := time.Now()
 	for _, command := range []string{"wait shop v1", "status -w", "deploy shop v1 --endpoint 127.0.0.1:1 --wait"} {

@@ -30,7 +30,7 @@ func resume(n *notify.Notifier, db *store.Bolt) (after uint64, err error) {
 	}
 	marks, err := db.Marks()
 	if err != nil {
-		return 0, fmt.Errorf("load what webhooks were told: %w", err)
+		return 0, fmt.Errorf("load what was sent to webhooks: %w", err)
 	}
 	return n.Resume(marks, newest), nil
 }
@@ -70,7 +70,7 @@ func mark(ctx context.Context, db *store.Bolt, n *notify.Notifier, log logrus.Fi
 	for {
 		if marks := n.Marks(); !maps.Equal(marks, stored) {
 			if err := db.Mark(marks); err != nil {
-				log.WithError(err).Warn("what webhooks were told is not stored: after a restart they may be told again")
+				log.WithError(err).Warn("what was sent to webhooks is not stored: after a restart it may be sent again")
 			} else {
 				stored = marks
 			}

@@ -88,7 +88,7 @@ func (w *waiter) unanswered(talk io.Writer, err error) error {
 	}
 	if !w.away {
 		w.log.end()
-		fmt.Fprintln(talk, "canaryd does not answer; the Envoys keep their weights; waiting for it")
+		fmt.Fprintln(talk, "canaryd does not answer (the Envoys keep their weights): waiting for it")
 	}
 	w.away = true
 	return nil

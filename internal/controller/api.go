@@ -25,7 +25,7 @@ type UnknownError struct{ Message string }
 func (e *UnknownError) Error() string { return e.Message }
 
 func (c *Controller) unknownService(name string) error {
-	return &UnknownError{fmt.Sprintf("no service %s: `canaryd status` lists them; a service exists when a policy names it", name)}
+	return &UnknownError{fmt.Sprintf("there is no service %s: `canaryd status` lists them; a service exists when a policy names it", name)}
 }
 
 // NotStoredError says that something was decided and is not durable: it is carried out when the disk
@@ -36,7 +36,7 @@ type NotStoredError struct {
 }
 
 func (e *NotStoredError) Error() string {
-	return fmt.Sprintf("%s is decided and not stored yet (%s): it is carried out when it is stored%s; `abort` of a version that gets traffic now does not wait for the disk", e.What, e.Why, e.Unless)
+	return fmt.Sprintf("%s is decided but not stored yet (%s): it takes effect when it is stored%s; `abort` of a version that has traffic does not wait for the disk", e.What, e.Why, e.Unless)
 }
 
 // Service is a snapshot of one service.

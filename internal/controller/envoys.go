@@ -44,8 +44,8 @@ const mostWarned = 10_000
 // ForgetEnvoy ends all waiting for a node.
 func (c *Controller) ForgetEnvoy(node, by string) error {
 	if !c.Hub.Forget(node) {
-		return &UnknownError{fmt.Sprintf("no Envoy %s: `canaryd envoys` lists them", node)}
+		return &UnknownError{fmt.Sprintf("there is no Envoy %s: `canaryd envoys` lists them", node)}
 	}
-	c.Log.WithField("node", node).WithField("by", by).Info("the Envoy is forgotten: nothing waits for it until it accepts something")
+	c.Log.WithField("node", node).WithField("by", by).Info("the Envoy is forgotten: nothing waits for it until it accepts a configuration")
 	return nil
 }

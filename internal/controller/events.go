@@ -71,7 +71,7 @@ func (c *Controller) Listen(ctx context.Context, after string) (<-chan Entry, er
 		}
 	}
 	if newest, err := c.Store.Last(); err == nil && last > newest {
-		c.Log.WithFields(logrus.Fields{"cursor": last, "newest": newest}).Warn("a listener is ahead of the events: an older copy of the database was restored; it is told what is new")
+		c.Log.WithFields(logrus.Fields{"cursor": last, "newest": newest}).Warn("a client is ahead of the events, so an older copy of the database was restored: it is sent what is new")
 		last = newest
 	}
 	live := c.events.subscribe() // before the replay, so that nothing falls between the two
@@ -82,7 +82,7 @@ func (c *Controller) Listen(ctx context.Context, after string) (<-chan Entry, er
 		if after != "" {
 			var err error
 			if last, err = c.events.replay(ctx, last, out); err != nil {
-				c.Log.WithError(err).Error("a listener was not told all events: it has to ask again")
+				c.Log.WithError(err).Error("a client of /events missed some: it has to connect again")
 				return
 			}
 		}

@@ -109,7 +109,7 @@ func (c *Controller) unnamed(f *finding) {
 		return
 	}
 	if v := u.state.Version(f.version); v != nil && v.Phase.Live() {
-		c.about(f).Info("a version is no longer named; its endpoints stay until it ends")
+		c.about(f).Info("a version is no longer found; it keeps its endpoints until it ends")
 	}
 }
 
@@ -162,7 +162,7 @@ func (c *Controller) reconcileOne(f *finding) {
 	if err := c.use(u, f); err != nil {
 		var r *rollout.Refusal
 		f.generation, f.conflict = u.state.Generation, errors.As(err, &r) && r.Conflict
-		c.unusable(f, "a version that was found was not announced", err)
+		c.unusable(f, "a version that was found could not be announced", err)
 		return
 	}
 	f.known = u

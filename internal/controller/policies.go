@@ -69,7 +69,7 @@ func (p *policies) take(ctx context.Context) error {
 	case p.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("the policies are being read since an earlier request: %w", ctx.Err())
+		return fmt.Errorf("the policies are still being read for an earlier request: %w", ctx.Err())
 	}
 }
 

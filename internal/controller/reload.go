@@ -113,7 +113,7 @@ func (c *Controller) reloaded(set policySet, err error, by string) (*adoption, e
 	c.reloadErr = err
 	if err != nil {
 		c.policies.release()
-		return nil, fmt.Errorf("the policies were not reloaded, the running ones are untouched:\n%w", err)
+		return nil, fmt.Errorf("the policies have mistakes; those from before stay in force:\n%w", err)
 	}
 	if len(set.docs) == 0 {
 		c.Log.WithField("policies", c.policies.globs).Warn("0 services: no file with a policy is named in `policies`; paths are relative to canaryd.yml")

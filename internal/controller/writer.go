@@ -342,7 +342,7 @@ func (w *writer) number(r saved) {
 // does not hold up the others.
 func (c *Controller) unwritable(j job, now time.Time) {
 	if j.u.encodes == nil {
-		c.Log.WithError(j.err).WithField("service", j.write.Service).Error("a defect in canaryd: the state cannot be encoded, so its decisions are not stored; cuts still go out")
+		c.Log.WithError(j.err).WithField("service", j.write.Service).Error("a bug in canaryd, please report it: the state cannot be encoded, so its decisions are not stored; rollbacks still go out")
 	}
 	j.u.encodes = j.err
 	c.stale[j.u] = struct{}{}

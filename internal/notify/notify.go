@@ -212,11 +212,11 @@ func (t *target) post(ctx context.Context, body []byte) error {
 	case resp.StatusCode < 300:
 		return nil
 	case resp.StatusCode < 400: // to follow would be a GET: a login page answers it with 200, and nobody has read anything
-		return backoff.Permanent(fmt.Errorf("the receiver answers %s, to %s: write the address that takes the message itself", resp.Status, hostOf(resp.Header.Get("Location"))))
+		return backoff.Permanent(fmt.Errorf("the receiver redirects (%s) to %s: write the address that takes the message itself", resp.Status, hostOf(resp.Header.Get("Location"))))
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusRequestTimeout:
 		return fmt.Errorf("the receiver answers %s", resp.Status)
 	}
-	return backoff.Permanent(fmt.Errorf("the receiver refuses it: %s", resp.Status))
+	return backoff.Permanent(fmt.Errorf("the receiver refused it: %s", resp.Status))
 }
 
 func (t *target) body(r rollout.Record) ([]byte, error) {

@@ -209,7 +209,7 @@ func TestARedirectIsNoDelivery(t *testing.T) {
 	})
 	n := New(quiet(), []Target{{URL: "http://hook/", Client: login}})
 	err := n.targets[0].deliver(t.Context(), record(rollout.KindPromoted, "proven"))
-	if err == nil || !strings.Contains(err.Error(), "302 Found, to login.example.com") || strings.Contains(err.Error(), "secret") || asked != 1 {
+	if err == nil || !strings.Contains(err.Error(), "(302 Found) to login.example.com") || strings.Contains(err.Error(), "secret") || asked != 1 {
 		t.Errorf("asked %d times: %v", asked, err)
 	}
 	n = New(quiet(), []Target{{URL: "http://hook/", Format: Slack}})

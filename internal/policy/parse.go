@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -67,8 +68,17 @@ func LoadOne(file string, data []byte) (*yaml.Node, Findings) {
 // Decode fills v from the node, refusing unknown keys, and returns every mistake with its position.
 // A key that fails keeps v's value.
 func Decode(file string, n *yaml.Node, v any) Findings {
-	return loadFindings(file, n.Load(v, yaml.WithKnownFields()))
+	fs := loadFindings(file, n.Load(v, yaml.WithKnownFields()))
+	for i, f := range fs {
+		if key, unknown := strings.CutPrefix(f.Message, unknownPrefix); unknown {
+			fs[i].Message = unknownKey(n, yaml.Mark{Line: f.Line, Column: f.Column}, key, reflect.TypeOf(v))
+		}
+	}
+	return fs
 }
+
+// unknownPrefix stands before a key that a struct does not have.
+const unknownPrefix = "unknown key "
 
 func loadFindings(file string, err error) Findings {
 	if err == nil {
@@ -97,7 +107,7 @@ func markFinding(file string, e *yaml.LoadError) Finding {
 func plainWords(s string) string {
 	if rest, ok := strings.CutPrefix(s, "field "); ok {
 		if i := strings.LastIndex(rest, " not found in type "); i >= 0 {
-			return fmt.Sprintf("unknown key %q (check spelling and indentation)", rest[:i])
+			return unknownPrefix + rest[:i]
 		}
 	}
 	if rest, ok := strings.CutPrefix(s, "cannot construct "); ok {
@@ -111,6 +121,12 @@ func plainWords(s string) string {
 			return "this does not fit here: expected " + expected
 		}
 		return fmt.Sprintf("%q does not fit here: expected %s", value[from+1:to], expected)
+	}
+	if strings.Contains(s, "cannot start any token") {
+		return "this character cannot stand here: indent with spaces, not with tabs, and quote text that begins with one of @ ` %"
+	}
+	if strings.HasPrefix(s, "did not find expected") {
+		return s + ": is a [, a { or a quote above not closed, or a line indented wrongly?"
 	}
 	return strings.TrimPrefix(s, "yaml: ")
 }

@@ -206,10 +206,10 @@ func (c *check) judge(j *Judge) {
 		c.fail("judge.tolerate.ratio", "ratio must be 1 to 100")
 	}
 	if !(w.Ratio >= t.Ratio && w.Ratio <= 100) {
-		c.fail("judge.promote_within.ratio", "promote_within.ratio must be at least tolerate.ratio (%g) and at most 100: else a release could be cut and promoted by the same numbers", t.Ratio)
+		c.fail("judge.promote_within.ratio", "promote_within.ratio must be at least tolerate.ratio (%g) and at most 100: otherwise the same numbers could both roll a release back and promote it", t.Ratio)
 	}
 	if w.Margin <= 0 {
-		c.fail("judge.promote_within.margin", "promote_within.margin must be above 0%%: without it two versions without errors could never be told equal")
+		c.fail("judge.promote_within.margin", "promote_within.margin must be above 0%%: otherwise a version without errors could never be proven equal to another one")
 	} else if w.Margin < t.Margin {
 		c.fail("judge.promote_within.margin", "promote_within.margin must be at least tolerate.margin (%s)", t.Margin)
 	}
@@ -223,7 +223,7 @@ func (c *check) judge(j *Judge) {
 		c.fail("judge.burst", "burst is %s: write 0s to 5s", j.Burst)
 	}
 	if j.MaxErrorRate == 0 && Has(c.d.root, "judge.max_error_rate") {
-		c.fail("judge.max_error_rate", "max_error_rate 0%% would cut at the first error: write a rate above 0%%, or leave the key out for no ceiling")
+		c.fail("judge.max_error_rate", "max_error_rate 0%% would roll back at the first error: write a rate above 0%%, or leave the key out for no ceiling")
 	}
 	c.oneOf("judge.no_evidence.then", j.NoEvidence.Then, ThenHold, ThenRollback)
 	c.oneOf("judge.deadline.then", j.Deadline.Then, ThenHold, ThenRollback)
@@ -254,7 +254,7 @@ func (c *check) sessions(p *Policy) {
 	} else if t := p.Route.Testers; t != nil && t.Cookie == s.Cookie {
 		c.fail("sessions.cookie", "cookie %s is that of route.testers already: take another name", s.Cookie)
 	} else if s.TTL > p.Drain.AtMost {
-		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would be cut off; raise drain.at_most", s.TTL, p.Drain.AtMost)
+		c.fail("sessions.ttl", "a session may live %s but drain.at_most is %s: sessions would end early; raise drain.at_most", s.TTL, p.Drain.AtMost)
 	}
 }
 

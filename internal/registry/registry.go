@@ -104,7 +104,7 @@ func (r *Registry) watch(ctx context.Context, o origin, hand func(Set)) error {
 		d.Run(ctx, groups)
 	}()
 	follow(o.name, groups, hand)
-	return errors.New("it is no longer watched, the messages before say why")
+	return errors.New("it is no longer watched: the log lines before say why")
 }
 
 // follow hands over what the groups of an origin amount to, until there are no more. The first set is

@@ -243,7 +243,7 @@ func (v *Version) took(at time.Time) string {
 		return ""
 	}
 	part := func(from, to time.Time) string { return fmt.Sprintf("%.1f s", max(0, to.Sub(from).Seconds())) }
-	return fmt.Sprintf("; %s after it was announced: in line %s, image %s, containers %s, first weight %s, ramp %s", part(v.AnnouncedAt, at),
+	return fmt.Sprintf("; %s after it was announced: queued %s, image %s, containers %s, first weight %s, ramp %s", part(v.AnnouncedAt, at),
 		part(v.AnnouncedAt, v.TurnAt), part(v.TurnAt, v.ImageAt), part(v.ImageAt, v.LaunchedAt), part(v.LaunchedAt, v.FirstWeight), part(v.FirstWeight, at))
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +75,7 @@ func Open(dir string) (*Bolt, error) {
 		return nil, fmt.Errorf("open %s: another canaryd has it open: stop that one, or give this one another --storage.path", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, cannotOpen(path, err)
 	}
 	b := &Bolt{db: db}
 	if b.key, err = b.readKey(); err != nil {
@@ -82,6 +83,20 @@ func Open(dir string) (*Bolt, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return b, nil
+}
+
+// cannotOpen says what helps.
+func cannotOpen(path string, err error) error {
+	var p *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrPermission) && errors.As(err, &p):
+		return fmt.Errorf("%w: user %d has to be able to write to the directory and the file", err, os.Getuid())
+	case errors.As(err, &p):
+		return err
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return fmt.Errorf("open %s: %w: it is broken, or not canaryd's: restore a copy, or move it away: each service then begins with the version that its policy marks stable", path, err)
+	}
+	return fmt.Errorf("open %s: %w", path, err)
 }
 
 // Key seals what Envoys remember for canaryd. It is made at the first start and stored with the first transaction

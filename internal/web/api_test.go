@@ -231,9 +231,9 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		status             int
 		says               string
 	}{
-		{"GET", "/api/v1/services/nosuch", "", 404, "no service nosuch"},
-		{"GET", "/api/v1/services/nosuch/history", "", 404, "no service nosuch"},
-		{"PUT", "/api/v1/services/nosuch/versions/v1", `{"endpoints":["127.0.0.1:1"]}`, 404, "no service nosuch"},
+		{"GET", "/api/v1/services/nosuch", "", 404, "there is no service nosuch"},
+		{"GET", "/api/v1/services/nosuch/history", "", 404, "there is no service nosuch"},
+		{"PUT", "/api/v1/services/nosuch/versions/v1", `{"endpoints":["127.0.0.1:1"]}`, 404, "there is no service nosuch"},
 		{"POST", v + "v9/promote", "", 404, "no version v9"},
 		{"POST", v + "v1/explode", "", 404, "no such call"},
 		{"POST", v + "v1/promote", "", 409, "is stable already"},

@@ -23,7 +23,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-a.listeners }()
 	default:
 		w.Header().Set("Retry-After", "15")
-		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients listen to the events, which is the most: close some, or read /api/v1/services/{service}/history", maxListeners)))
+		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients are connected to /events, the most there may be: close some, or read /api/v1/services/{service}/history", maxListeners)))
 		return
 	}
 	entries, err := a.Controller.Listen(r.Context(), r.Header.Get("Last-Event-ID"))
@@ -44,7 +44,7 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 	var frame []byte // at first nothing but the headers
 	for {
 		if err := send(w, frame); err != nil {
-			a.Log.WithError(err).Debug("a client no longer takes events")
+			a.Log.WithError(err).Debug("a client no longer reads events")
 			return
 		}
 		select {

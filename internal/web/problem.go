@@ -66,6 +66,6 @@ func (a *api) answer(w http.ResponseWriter, status int, v any) {
 
 func (a *api) encode(w http.ResponseWriter, v any) {
 	if err := json.NewEncoder(w).Encode(v); err != nil {
-		a.Log.WithError(err).Debug("a client did not take its answer")
+		a.Log.WithError(err).Debug("a client did not read its answer")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 )
@@ -25,8 +26,11 @@ func (b Bootstrap) YAML() (string, error) {
 	type hostPort struct{ Host, Port string }
 	split := func(flag, s string) (hostPort, error) {
 		h, p, err := net.SplitHostPort(s)
+		if err == nil {
+			_, err = strconv.ParseUint(p, 10, 16)
+		}
 		if err != nil {
-			return hostPort{}, fmt.Errorf("--%s %q is not host:port", flag, s)
+			return hostPort{}, fmt.Errorf("--%s %q is not host:port, as in canaryd.internal:18000", flag, s)
 		}
 		return hostPort{h, p}, nil
 	}

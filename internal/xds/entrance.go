@@ -120,7 +120,7 @@ func (v *visitor) first(m any) error {
 			late.Reset(time.Duration(more))
 			continue
 		}
-		err := status.Errorf(codes.DeadlineExceeded, "nothing was said within %s of opening the stream", v.hub.Admission.Limits.FirstMessage)
+		err := status.Errorf(codes.DeadlineExceeded, "no message arrived within %s of opening the stream", v.hub.Admission.Limits.FirstMessage)
 		v.hub.ends(overFirst, Node{Peer: peerOf(v.ctx)}, err)
 		return err
 	}

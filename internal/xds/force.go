@@ -320,9 +320,9 @@ func (f *Force) Tick(at time.Time) (changed bool) {
 		case standing == Gone && at.Sub(m.left) >= f.ForgetAfter:
 			f.remove(m)
 		case standing == Behind && m.waited+at.Sub(m.behind) >= LaggingAfter:
-			f.lag(m, "neither accepts nor refuses the route: weights wait for it no longer")
+			f.lag(m, "neither accepts nor refuses the route: the rollout no longer waits for it")
 		case standing == Refused && f.exhausted(m):
-			f.lag(m, "has held the rollout up for 10 min by what it refuses: weights wait for it no longer")
+			f.lag(m, "has held up the rollout for 10 min by refusing: the rollout no longer waits for it")
 		case m.silent != f.overdue(m, at):
 			m.silent = !m.silent
 		default:

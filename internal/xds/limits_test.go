@@ -91,7 +91,7 @@ func TestNobodyAsksForMoreThanTheLimits(t *testing.T) {
 
 func TestASilentStreamEnds(t *testing.T) {
 	h, _, _, dial := reports(t, func(a *Admission) { a.Limits.FirstMessage = 50 * time.Millisecond })
-	connect(t, dial(), "silent", 40).ends(codes.DeadlineExceeded, "nothing was said within 50ms")
+	connect(t, dial(), "silent", 40).ends(codes.DeadlineExceeded, "no message arrived within 50ms")
 	counted(t, h, overFirst, 1)
 }
 

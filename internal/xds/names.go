@@ -12,7 +12,7 @@ import (
 
 // refuseType notes a request for a type that is not served: it is not answered.
 func (h *Hub) refuseType(n Node, typ string) {
-	h.refusals.count(overTypes, n, "a request for a type that canaryd does not serve is not answered: %q", bounded(typ, nameBytes))
+	h.refusals.count(overTypes, n, "a request for a type that canaryd does not serve is ignored: %q", bounded(typ, nameBytes))
 }
 
 // versionBytes is more than the longest version of a route has: a hash, and what it names as cut.

@@ -85,7 +85,7 @@ func (h *Hub) ends(reason Reason, n Node, err error) {
 // delay keeps a new stream waiting whose address somebody broke a limit from.
 func (h *Hub) delay(ctx context.Context, n Node) {
 	if d := min(h.penalties.left(Identity{By: hostOf(n.Peer)}, h.now()), h.penalties.address); d > 0 {
-		h.refusals.count(overPause, n, "somebody at this address broke a limit: a stream waits for %s", d.Round(time.Millisecond))
+		h.refusals.count(overPause, n, "a client at this address exceeded a limit: new streams wait for %s", d.Round(time.Millisecond))
 		sleep(ctx, d)
 	}
 }
@@ -96,7 +96,7 @@ func (h *Hub) paused(n Node) error {
 	if n.ID == "" || d <= 0 {
 		return nil
 	}
-	err := status.Errorf(codes.Unavailable, "node %s broke a limit: it is let in again in %s", n.ID, d.Round(time.Millisecond))
+	err := status.Errorf(codes.Unavailable, "node %s exceeded a limit: it is admitted again in %s", n.ID, d.Round(time.Millisecond))
 	h.refusals.count(overPause, n, "%s", status.Convert(err).Message())
 	return err
 }

@@ -36,7 +36,7 @@ func TestWhoeverBreaksALimitWaits(t *testing.T) {
 			again := connect(t, dial(), "bad", 40)
 			again.subscribe(TypeRoute, "shop")
 			if want > 2*time.Second { // else what it waited with the others was its pause
-				again.ends(codes.Unavailable, "node bad broke a limit: it is let in again in")
+				again.ends(codes.Unavailable, "node bad exceeded a limit: it is admitted again in")
 			}
 			again.cancel()
 			time.Sleep(want - time.Since(began))

@@ -48,18 +48,18 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 	}
 	v, known := s.hub.vouch(s.node, clusters)
 	if !known {
-		s.hub.refusals.count(unknownNode, s.node, "a load report of a node without an ADS stream of the same certificate, or node.id and IP address, was not counted")
+		s.hub.refusals.count(unknownNode, s.node, "a load report is ignored: its node has no ADS stream with the same certificate, or node.id and IP address")
 		return r, false
 	}
 	r.Served = v.served
 	for _, cs := range s.within(stats, v.has) {
 		if !v.has[cs.GetClusterName()] {
-			s.hub.refusals.count(unknownCluster, s.node, "load of a cluster that the node has not accepted was not counted: %s", bounded(cs.GetClusterName(), nameBytes))
+			s.hub.refusals.count(unknownCluster, s.node, "load of a cluster that the node has not accepted is ignored: %s", bounded(cs.GetClusterName(), nameBytes))
 			continue
 		}
 		load, err := read(cs, r.Clusters[cs.GetClusterName()])
 		if err != nil {
-			s.hub.refusals.count(badNumbers, s.node, "a load report was not counted: cluster %s: %v", cs.GetClusterName(), err)
+			s.hub.refusals.count(badNumbers, s.node, "a load report is ignored: cluster %s: %v", cs.GetClusterName(), err)
 			return r, false
 		}
 		r.Clusters[cs.GetClusterName()] = load

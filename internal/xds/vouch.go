@@ -152,7 +152,7 @@ func (c clientSpeaker) has(cluster string) bool {
 // refusal is what an Envoy says when it refuses something, as far as that is kept.
 func (h *Hub) refusal(n Node, why string) string {
 	if most := h.Admission.Limits.RefusalBytes; len(why) > most {
-		h.refusals.count(overRefusal, n, "of a refusal of %d bytes the first %d are kept", len(why), most)
+		h.refusals.count(overRefusal, n, "a refusal of %d bytes is cut to %d", len(why), most)
 		why = bounded(why, most)
 	}
 	return bounded(why, len(why))

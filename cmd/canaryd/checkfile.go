@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/exporter-toolkit/web"
+	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// file checks a file that was not checked yet.
+func (k *checker) file(f string) error {
+	abs, err := filepath.Abs(f)
+	if err != nil {
+		return err
+	}
+	if k.seen[abs] {
+		return nil
+	}
+	k.seen[abs] = true
+	data, err := os.ReadFile(f)
+	if err != nil {
+		return err
+	}
+	k.text(f, data)
+	return nil
+}
+
+// named checks the policies that a canaryd.yml names, as serve does.
+func (k *checker) named() error {
+	for _, f := range k.policies {
+		if err := k.file(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// text checks what a file holds: a canaryd.yml, a web-config file, tests, or else policies.
+func (k *checker) text(name string, data []byte) {
+	k.files++
+	root, _ := policy.LoadOne(name, data)
+	switch {
+	case policy.Has(root, "cases"):
+		_, err := readTests(name)
+		k.found(name, err)
+	case isWebConfig(root):
+		k.found(name, web.Validate(name))
+	case isServerConfig(name, data):
+		cfg, fs := parseServerConfig(name, data)
+		k.sources = append(k.sources, cfg.Metrics.Source)
+		k.findings = append(append(append(k.findings, fs...), k.namedPolicies(name, root, cfg)...), missingFiles(name, root)...)
+	default:
+		docs, fs := policy.Parse(name, data)
+		k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
+	}
+}
+
+// found takes in what another check says of a file.
+func (k *checker) found(file string, err error) {
+	var fs policy.Findings
+	switch {
+	case errors.As(err, &fs):
+		k.findings = append(k.findings, fs...)
+	case err != nil:
+		k.findings = append(k.findings, policy.Finding{File: file, Line: 1, Column: 1, Message: err.Error()})
+	}
+}
+
+// namedPolicies notes the policies that a canaryd.yml names, and warns of those that are not there.
+func (k *checker) namedPolicies(file string, root *yaml.Node, cfg serverConfig) (fs policy.Findings) {
+	if !policy.Has(root, "policies") {
+		return nil
+	}
+	cfg.relativeTo(filepath.Dir(file))
+	for i, p := range cfg.Policies {
+		m, err := filepath.Glob(p)
+		if err == nil && len(m) == 0 {
+			at := policy.Position(root, fmt.Sprintf("policies[%d]", i))
+			fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("no file matches %s: paths are relative to this file", p), Warning: true})
+		}
+		k.policies = append(k.policies, m...)
+	}
+	return fs
+}
+
+// missingFiles warns of certificates, keys and passwords that a canaryd.yml names and that are not there: they may be elsewhere
+// where it is checked.
+func missingFiles(file string, n *yaml.Node) (fs policy.Findings) {
+	if n == nil {
+		return nil
+	}
+	for i, c := range n.Content {
+		fs = append(fs, missingFiles(file, c)...)
+		if n.Kind != yaml.MappingNode || i%2 == 0 || c.Kind != yaml.ScalarNode || c.Value == "" || !strings.HasSuffix(n.Content[i-1].Value, "_file") {
+			continue
+		}
+		name := c.Value
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
+			fs = append(fs, policy.Finding{File: file, Line: c.Line, Column: c.Column, Message: fmt.Sprintf("%s: there is no %s: paths are relative to this file", n.Content[i-1].Value, name), Warning: true})
+		}
+	}
+	return fs
+}
+
+// isWebConfig tells the file of --web.config.file by its keys.
+func isWebConfig(root *yaml.Node) bool {
+	return slices.ContainsFunc([]string{"tls_server_config", "http_server_config", "basic_auth_users", "rate_limit"}, func(key string) bool { return policy.Has(root, key) })
+}
+
+// isServerConfig tells a canaryd.yml by its keys, or by its name when it has none.
+func isServerConfig(name string, data []byte) bool {
+	root, _ := policy.LoadOne(name, data)
+	server, service := keysOf(serverConfig{}), keysOf(policy.Policy{})
+	has := func(keys []string, but ...string) bool {
+		return slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(but, k) && policy.Has(root, k) })
+	}
+	switch {
+	case policy.Has(root, "service"):
+		return false
+	case has(server, service...):
+		return true
+	case has(service, server...):
+		return false
+	}
+	return has(server) || strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)) == "canaryd"
+}
+
+// keysOf are the YAML keys of a struct.
+func keysOf(v any) []string {
+	var keys []string
+	for f := range reflect.TypeOf(v).Fields() {
+		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		keys = append(keys, key)
+	}
+	return keys
+}
