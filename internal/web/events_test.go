@@ -51,7 +51,7 @@ func TestOnlySoManyListenToTheEvents(t *testing.T) {
 		}
 	}
 	p := s.call("GET", "/api/v1/events", "", 503, "Problem")
-	if d, _ := p["detail"].(string); !strings.Contains(d, "256 clients listen") {
+	if d, _ := p["detail"].(string); !strings.Contains(d, "256 clients are connected") {
 		t.Errorf("it says %q", d)
 	}
 	open[0].Body.Close() // makes room

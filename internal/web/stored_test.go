@@ -31,7 +31,7 @@ func TestWhatIsNotStoredIsSaid(t *testing.T) {
 	s.disk.full.Store(true)
 	for _, c := range []struct{ method, path, body, says string }{
 		{"PUT", "/api/v1/services/shop/versions/v3", `{"endpoints":["127.0.0.1:3"]}`, "the announcement of v3 is decided but not stored yet (no space left on device)"},
-		{"POST", "/api/v1/services/shop/versions/v2/promote", "", "`abort` of a version that gets traffic now does not wait for the disk"},
+		{"POST", "/api/v1/services/shop/versions/v2/promote", "", "`abort` of a version that has traffic does not wait for the disk"},
 	} {
 		p := s.call(c.method, c.path, c.body, 503, "Problem")
 		if d, _ := p["detail"].(string); !strings.Contains(d, c.says) {
