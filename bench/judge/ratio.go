@@ -70,7 +70,7 @@ func ratioTable(w io.Writer, runs int) {
 				long[0], long[1], m = long[0]+r.mean, long[1]+r.median, m+1
 			}
 		}
-		_ = t.Flush() // to a buffer of its own until here; the writer below says when it fails
+		_ = t.Flush() // into memory; the writer below returns errors
 		fmt.Fprintf(w, "all %.0f cells: mean of means %.2f, of medians %.2f; the %.0f cells with a bound of 10 s and more: %.2f, %.2f\n", n, all[0]/n, all[1]/n, m, long[0]/m, long[1]/m)
 	}
 }

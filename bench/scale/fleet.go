@@ -101,7 +101,7 @@ func (f *fleet) next(most time.Duration) (said, error) {
 		}
 		return s, nil
 	case <-time.After(most):
-		return said{}, fmt.Errorf("waited %s in vain for the clients", most)
+		return said{}, fmt.Errorf("timed out after %s waiting for the clients", most)
 	}
 }
 

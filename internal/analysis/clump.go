@@ -51,7 +51,7 @@ type lately struct {
 	Dof float64 `json:"dof"` // degrees of freedom
 }
 
-// surely is a dispersion that the true one exceeds with a chance of about 98 %: the estimate less two
+// surely is a lower confidence bound (about 98 %) on the true dispersion: the estimate less two
 // standard errors of a chi-square sum.
 func (l lately) surely() float64 {
 	if l.Den <= 0 || l.Dof <= 8 { // up to 8 the two standard errors are all of the estimate

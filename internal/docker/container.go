@@ -148,7 +148,7 @@ func (f *Fleet) ready(ctx context.Context, want Want, w *worker, mine []containe
 }
 
 // endpoint is where a container takes requests, or a note why it does not yet, or never will. One that
-// has been told before need not answer again: what it does is judged by its traffic.
+// was reported before is not asked again: its traffic shows how it does.
 func (want Want) endpoint(ctx context.Context, in container.InspectResponse, told []string) (endpoint, note string, never bool, err error) {
 	if note := broken(in); note != "" && !want.Launched {
 		return "", note, true, nil

@@ -40,7 +40,7 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	if failed := f.pull(ctx, want.Image); failed != nil {
 		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.Image, failed)}
 	}
-	there.Pulled = err != nil // else it was there before
+	there.Pulled = err != nil // if it is there already, canaryd has not pulled it
 	if have, err = f.cli.ImageInspect(ctx, want.Image); err == nil {
 		there.Digests = digests(want.Image, have.RepoDigests)
 	}

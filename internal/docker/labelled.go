@@ -86,7 +86,7 @@ func (f *Fleet) tellStrays(running []container.Summary, seen map[string]int) {
 		if c.Labels[LabelManaged] != "true" || known[[2]string{c.Labels[LabelService], c.Labels[LabelVersion]}] {
 			continue
 		}
-		if seen[c.ID]++; seen[c.ID] == 3 { // not one that is just being stopped
+		if seen[c.ID]++; seen[c.ID] == 3 { // one that is just being stopped is gone by then
 			f.log.WithFields(logrus.Fields{"container": c.ID[:min(12, len(c.ID))], "service": c.Labels[LabelService], "version": c.Labels[LabelVersion]}).
 				Warn("a container with canaryd's labels runs, and is not in service: it is left alone; if nobody needs it, `docker rm -f` it")
 		}

@@ -47,13 +47,13 @@ func (f *Fleet) keepRunning(ctx context.Context, want Want, w *worker, mine, old
 	mine, surplus := want.split(mine)
 	e, err := f.ready(ctx, want, w, mine)
 	if err != nil || len(e.Endpoints) == 0 || !want.Alone || !slices.Equal(e.Endpoints, w.told.Endpoints) {
-		return e, err // nobody goes before everybody knows the others
+		return e, err // nothing is stopped while some are unknown
 	}
 	_, err = f.stop(ctx, append(older, surplus...), true)
 	return e, err
 }
 
-// name is that of the i-th container. A dot ends the service, which has none: no two versions share a name.
+// name is that of the i-th container. The first dot separates service and version, as a service has none: names are unique.
 func (want Want) name(i int) string { return want.stem() + strconv.Itoa(i) }
 
 func (want Want) stem() string {
@@ -103,7 +103,7 @@ func nameOf(c container.Summary) string {
 }
 
 // start makes the containers that are missing, pulling the image if it is not there, and starts those
-// that somebody stopped or that were never started. Those that ended by themselves Docker restarts.
+// that somebody stopped or that were never started. Docker itself restarts those that ended.
 func (f *Fleet) start(ctx context.Context, want Want, have []container.Summary, w *worker) (started bool, err error) {
 	there := map[string]container.Summary{}
 	for _, c := range have {

@@ -11,8 +11,8 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// Target is a service whose versions are being compared, or one at rest: of that only stable's counts
-// are wanted, to learn how its errors usually come, and nothing can be missing.
+// Target is a service whose versions are being compared, or one at rest. At rest only stable's counts are wanted, to learn how its
+// errors usually arrive, and missing ones are not reported.
 type Target struct {
 	AtRest   bool
 	Judged   bool // what is counted may cut: the sooner it comes, the better

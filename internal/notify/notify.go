@@ -33,7 +33,7 @@ const (
 	queued   = 1000             // messages that wait for a target; older ones are dropped
 	patience = 15 * time.Minute // a message is tried for so long
 	timeout  = 10 * time.Second // of one try
-	sameFor  = 10 * time.Minute // the same said again within it is not told again
+	sameFor  = 10 * time.Minute // within it a repeated message is not sent again
 )
 
 // Target is one receiver.
@@ -201,7 +201,7 @@ func (t *target) post(ctx context.Context, body []byte) error {
 	resp, err := t.Client.Do(req)
 	if err != nil {
 		var ue *url.Error
-		if errors.As(err, &ue) { // its text has the URL
+		if errors.As(err, &ue) { // its text contains the URL, which may be a secret
 			err = ue.Err
 		}
 		return err

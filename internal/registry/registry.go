@@ -36,7 +36,7 @@ type Registry struct {
 	retry   time.Duration
 }
 
-// New makes a registry; it looks at nothing before Run.
+// New makes a registry; it starts looking with Run.
 func New(o Options) *Registry {
 	r := &Registry{log: o.Log, retry: retry}
 	for _, f := range o.Files {

@@ -137,7 +137,7 @@ func WaitFor(ctx context.Context, most time.Duration, what string, f func() bool
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited %s in vain for %s", most, what)
+			return fmt.Errorf("timed out after %s waiting for %s", most, what)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -46,8 +46,8 @@ func (m *machine) probed(e Probed) {
 	m.record(v, KindUnreachable, System, "%s", v.Verdict.Reason)
 }
 
-// silentFor is how long a draining version got no request, as far as the evidence goes: without
-// evidence nobody is silent.
+// silentFor is how long a draining version got no request, as far as the evidence goes: no
+// evidence does not count as silence.
 func (m *machine) silentFor(v *Version) time.Duration {
 	from := v.DrainedFrom
 	if v.RequestAt.After(from) {

@@ -164,7 +164,7 @@ func TestSessionsInLineOfFormat1(t *testing.T) {
 	}
 }
 
-// The time in line, and that in which nobody answered, is no silence of the version's.
+// The time in line, and that in which nobody answered, does not count as silence of the version.
 func TestTimeWithoutAWeightIsNoSilence(t *testing.T) {
 	const judge = "judge: {clump: 1, no_evidence: {for: 10m, then: rollback}, deadline: {after: 100h}}\n"
 	for name, away := range map[string]func(r *run){

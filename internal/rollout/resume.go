@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Resume prepares a stored state after a restart: nothing is in force until an Envoy says so, and the
-// time in which nobody looked is no silence of the canary's. Where the clock was set back meanwhile, all
+// Resume prepares a stored state after a restart: nothing is in force until an Envoy says so, and
+// downtime does not count as missing evidence. Where the clock was set back meanwhile, all
 // that the state remembers moves back with it: a judge whose beginning lies ahead would be blind.
 func Resume(s State, at time.Time) State {
 	s, at = s.clone(), plain(at)

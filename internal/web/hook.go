@@ -46,7 +46,7 @@ type Deployed struct {
 }
 
 // pushed deploys what a registry says was pushed, where a policy's docker.tags wants it. A registry
-// repeats what is not answered with 2xx, so what is refused is an answer too.
+// repeats a notification until it gets 2xx, so a refusal is answered with 2xx as well.
 func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 	if err := a.mayHook(r); err != nil {
 		a.fail(w, err)

@@ -68,7 +68,7 @@ type view struct {
 	resources map[string]map[string]types.Resource
 }
 
-// newView builds it; nil for a service that is not for them.
+// newView builds it; nil for a service that gRPC clients do not get.
 func newView(t rollout.Table) (*view, error) {
 	if !t.Policy.Route.GRPC() || len(t.Policy.Route.Nodes) > 0 || len(t.Slots) == 0 {
 		return nil, nil

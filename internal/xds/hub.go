@@ -72,7 +72,7 @@ type edition struct {
 	forms    *forms
 	route    policy.Route
 	versions map[string]built
-	view     *view // of gRPC clients; nil: none
+	view     *view // what gRPC clients are sent; nil: they do not get the service
 }
 
 // built is what was made for a version, and of what.

@@ -157,7 +157,7 @@ func withCookie(name, value string) *route.RouteMatch {
 	return m
 }
 
-// withCookieOnce matches only where the cookie stands once: who sends two is nobody's session.
+// withCookieOnce matches only where the cookie stands once: a client that sends it twice has no session.
 func withCookieOnce(name, value string) *route.RouteMatch {
 	m := withCookie(name, value)
 	named := regexp.QuoteMeta(name) + `=`
