@@ -124,7 +124,7 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	y.docker("rm", "-f", id)
 	y.until(20*time.Second, "v3 to get nothing", func() bool { return y.Version(y.service, "v3").Weight == 0 })
 	y.until(60*time.Second, "v3 to leave", func() bool { return y.Version(y.service, "v3").Phase == rollout.Aborted })
-	y.tells(y.service, "(by docker labels", "it is gone from where it was found")
+	y.tells(y.service, "(by docker labels", "its containers are gone")
 }
 
 // Only here others try: another image, a container of another image under a version's labels, a copy of a container of canaryd's,

@@ -138,7 +138,7 @@ func (m *machine) left(e Left) {
 	if v == nil || v.Origin != e.Origin || !v.Phase.Waiting() {
 		return
 	}
-	m.aborts(v, e.Origin, "it is gone from where it was found")
+	m.aborts(v, e.Origin, "its containers are gone")
 }
 
 // pinOf is the value of a version's session cookie: nobody who does not know the secret can make it,

@@ -3,6 +3,7 @@ package web
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,9 +95,28 @@ func warnings(c controller.Service) []string {
 		ws = append(ws, c.Conflict)
 	}
 	ws = append(ws, dropWarnings(c)...)
+	ws = append(ws, twinWarnings(s)...)
 	ws = append(ws, c.Doubts...)
 	if s.Policy.Route.MaxStreamDuration == 0 && len(s.Canaries()) > 0 {
 		ws = append(ws, "route.max_stream_duration is not set: requests in flight at a rollback run to completion")
+	}
+	return ws
+}
+
+// twinWarnings name the versions under test that run where another version runs: they are judged by what that one does, and look
+// as good as it is. It is a deploy job that passes on the old address.
+func twinWarnings(s *rollout.State) (ws []string) {
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		for j := range s.Versions {
+			o := &s.Versions[j]
+			if !v.Phase.Waiting() || o == v || !o.Phase.Live() || o.Phase.Waiting() && j > i {
+				continue
+			}
+			if at := slices.IndexFunc(v.Endpoints, func(e string) bool { return slices.Contains(o.Endpoints, e) }); at >= 0 {
+				ws = append(ws, fmt.Sprintf("%s and %s both run at %s: one is judged by what the other does; announce where %s runs", v.Name, o.Name, v.Endpoints[at], v.Name))
+			}
+		}
 	}
 	return ws
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,5 +55,23 @@ func TestAVersionAsItIsShown(t *testing.T) {
 				t.Errorf("%s: %s is %v, want %v", version, key, shown[key], value)
 			}
 		}
+	}
+}
+
+// A deploy job that announces a new version at the old one's address is told: it would be compared with itself.
+func TestVersionsAtOneAddressAreWarnedOf(t *testing.T) {
+	version := func(name string, p rollout.Phase, endpoints ...string) rollout.Version {
+		return rollout.Version{Name: name, Phase: p, Endpoints: endpoints}
+	}
+	s := rollout.State{Versions: []rollout.Version{
+		version("v0", rollout.Failed, "a:1"), version("v1", rollout.Stable, "a:1", "b:1"), version("v2", rollout.Canary, "c:1", "b:1"),
+		version("v3", rollout.Warming, "c:1"), version("v4", rollout.Queued, "d:1"),
+	}}
+	want := []string{
+		"v2 and v1 both run at b:1: one is judged by what the other does; announce where v2 runs",
+		"v3 and v2 both run at c:1: one is judged by what the other does; announce where v3 runs",
+	}
+	if got := twinWarnings(&s); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
