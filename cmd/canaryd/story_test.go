@@ -297,10 +297,11 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 		out, errOut string
 	}
 	waits, watches := make(chan said, 1), make(chan said, 1)
+	deployed, progress := &paper{}, &paper{}
 	go func() {
-		var r said
-		r.code, r.out, r.errOut = w.say("", "deploy", "shop", "v2", "--endpoint", "127.0.0.1:2", "--paused", "--wait", "--timeout", "1m")
-		waits <- r
+		args := []string{"deploy", "shop", "v2", "--endpoint", "127.0.0.1:2", "--paused", "--wait", "--timeout", "2m", "--url", "http://" + w.web}
+		code := execute(t.Context(), args, strings.NewReader(""), deployed, progress)
+		waits <- said{code, deployed.String(), progress.String()}
 	}()
 	ctx, done := context.WithCancel(t.Context())
 	shown, talk := &paper{}, &paper{}
@@ -308,7 +309,9 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 		code := execute(ctx, []string{"status", "-w", "--url", "http://" + w.web}, strings.NewReader(""), shown, talk)
 		watches <- said{code, shown.String(), talk.String()}
 	}()
-	w.until("status -w shows the pause", func(web.Service) bool { return strings.Contains(shown.String(), " paused ") })
+	w.until("both show the pause", func(web.Service) bool {
+		return strings.Contains(shown.String(), " paused ") && strings.Contains(progress.String(), " paused ")
+	})
 	w.stop()
 	time.Sleep(1200 * time.Millisecond)
 	w.start()
