@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -137,12 +136,4 @@ judge: {%s}
 		text += fmt.Sprintf("$ canaryd %s\n%s", command, somewhere(printed))
 	}
 	return text
-}
-
-// numberless is a text without what depends on the moment: numbers, the widths of columns, and the places where lines break. It
-// has a line for each command.
-func numberless(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	text = regexp.MustCompile(`<?\b(\d+(\.\d+)?(e[+-]\d+)?(ms|s|m|h|%)?)+|<\.001%`).ReplaceAllString(text, "N")
-	return regexp.MustCompile(` (## |\$ canaryd)`).ReplaceAllString(text, "\n$1")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -231,14 +230,4 @@ func asSeen(printed string, width int) string {
 		}
 	}
 	return out.String()
-}
-
-func listen(t *testing.T, at string) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
 }

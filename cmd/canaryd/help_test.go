@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -88,5 +89,11 @@ func TestNamesAreCompleted(t *testing.T) {
 	begin := time.Now()
 	if got := complete("status", ""); got != "" || time.Since(begin) > 5*time.Second {
 		t.Errorf("away: %q after %s", got, time.Since(begin))
+	}
+	hangs := listen(t, "127.0.0.1:0") // it takes the connection, and says nothing
+	begin = time.Now()
+	var out bytes.Buffer
+	if code := execute(t.Context(), []string{"__complete", "status", "--url", "http://" + hangs.Addr().String(), ""}, strings.NewReader(""), &out, io.Discard); code != exitOK || out.String() != ":4\n" || time.Since(begin) > 5*time.Second {
+		t.Errorf("hanging: exit %d, %q after %s", code, &out, time.Since(begin))
 	}
 }

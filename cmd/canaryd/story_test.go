@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -346,4 +347,14 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 			t.Errorf("canaryd %s: exit %d after %s\n%s", command, code, time.Since(begin), &e)
 		}
 	}
+}
+
+func listen(t *testing.T, at string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
 }
