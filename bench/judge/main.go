@@ -159,11 +159,12 @@ func with(l law, name string, set func(*law)) law {
 
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
-	only := flag.String("only", "", "only scenarios whose name contains this")
+	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\")")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
 	moments := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
+	hiccups := flag.Bool("hiccups", false, "only good releases with a single hiccup that stable never had, by thousands")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -175,9 +176,16 @@ func main() {
 		return
 	}
 	if *moments {
-		instanceTables(os.Stdout, *runs)
+		instanceTables(os.Stdout, *runs, *only)
+		if *only != "" {
+			return
+		}
 		outageTable(os.Stdout, *runs)
 		quietTable(os.Stdout, max(*runs/2, 1))
+		return
+	}
+	if *hiccups {
+		hiccupTable(os.Stdout, *runs)
 		return
 	}
 	if *promise {

@@ -56,7 +56,7 @@ func promiseTable(w io.Writer, runs int) {
 		lib := &library{days: map[pastKey]*past{}}
 		for _, p := range equals() {
 			r := p.count(lib, length.seconds, length.batch, length.runs)
-			fmt.Fprintf(t, "%g\t%s\t%d\t%.2f%%\t%d\t%.3f%%\t%.1f%%\t%.2f\n", p.rate, p.name, r.cuts[0], 100*atMost(r.cuts[0], length.runs), r.cuts[1], 100*atMost(r.cuts[1], length.runs),
+			fmt.Fprintf(t, "%g\t%s\t%d\t%.2f%%\t%d\t%.3f%%\t%.1f%%\t%.2f\n", p.rate, p.name, r.cuts[0], 100*atMost(r.cuts[0], length.runs, 0.01), r.cuts[1], 100*atMost(r.cuts[1], length.runs, 0.01),
 				100*float64(r.placebos)/float64(length.runs), r.m)
 		}
 		_ = t.Flush() // the writer's own error shows where the table is read
@@ -147,12 +147,12 @@ func (k tick) stable(n int) []analysis.Slice {
 	return s
 }
 
-// atMost is the upper 99 % confidence bound on a chance that hit n of all times (Clopper and Pearson).
-func atMost(n, all int) float64 {
+// atMost is the upper confidence bound on a chance that hit n of all times (Clopper and Pearson); doubt is 1 % for 99 %.
+func atMost(n, all int, doubt float64) float64 {
 	lo, hi := 0.0, 1.0
 	for range 60 {
 		mid := (lo + hi) / 2
-		if below(n, all, mid) > 0.01 {
+		if below(n, all, mid) > doubt {
 			lo = mid
 		} else {
 			hi = mid

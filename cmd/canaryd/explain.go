@@ -116,6 +116,12 @@ func evidence(s *web.Service, v web.Version, d *analysis.Verdict) []string {
 		lines = append(lines, fmt.Sprintf("If it is as good as stable, it can be promoted in about %s.", left))
 	}
 	switch {
+	case d.Moments == 1:
+		lines = append(lines, fmt.Sprintf("%.0f of its errors came together in one moment, and then no more: they count as one (judge.burst).", d.MomentErrors))
+	case d.Moments > 1:
+		lines = append(lines, fmt.Sprintf("%.0f of its errors came together in %d moments, and no more right after: each moment counts as one error (judge.burst).", d.MomentErrors, d.Moments))
+	}
+	switch {
 	case d.Clump >= 1.5:
 		lines = append(lines, fmt.Sprintf("Errors arrive in bursts of up to %.0f (judge.clump), so they count as less evidence, for and against.", math.Ceil(d.Clump)))
 	case d.Clump > 0: // 0: nothing was judged yet

@@ -23,6 +23,20 @@ func TestExplainSaysHowErrorsArrive(t *testing.T) {
 	}
 }
 
+// Errors that were counted as one are named: the evidence is lower than their number suggests.
+func TestExplainSaysWhatCountsAsOne(t *testing.T) {
+	for moments, want := range map[int]string{
+		0: "",
+		1: "12 of its errors came together in one moment, and then no more: they count as one (judge.burst).",
+		2: "12 of its errors came together in 2 moments, and no more right after: each moment counts as one error (judge.burst).",
+	} {
+		text := explained(t, analysis.Numbers{Threshold: 1000, PromoteAt: 100, Requests: 100, Errors: 13, Moments: moments, MomentErrors: 12})
+		if want == "" && strings.Contains(text, "came together") || !strings.Contains(text, want) {
+			t.Errorf("%d moments: %s", moments, text)
+		}
+	}
+}
+
 // What is said of the error rate is what is known of it.
 func TestExplainComparesErrorRates(t *testing.T) {
 	most := 10.62

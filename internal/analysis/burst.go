@@ -7,9 +7,6 @@ import (
 )
 
 const (
-	// shortBatch is the length in seconds from which a batch is a burst of its own: at half a second a hiccup must
-	// straddle two reports to do harm, and to wait for it would cost a second of every cut.
-	shortBatch = 0.5
 	// MostBurst is the longest burst in seconds that can be asked for.
 	MostBurst = 5.0
 	slack     = 1e-3 // of moments that were counted in milliseconds
@@ -166,29 +163,17 @@ func (f *Failing) several(since float64) bool {
 	return n >= 2
 }
 
-// fails is for how long in seconds one cause is taken to fail everything, beyond the batch that it falls into.
-func (j *Judge) fails(cfg *Config, s span) float64 {
-	if j.Failing.several(s.to - cfg.Burst - 2*s.tick) {
-		return 0
-	}
-	return cfg.Burst
-}
-
-// base is what the gain of a batch is measured from: what was known before anything that its first cause can have reached.
-// Envoys that report at different moments, or some more often than others, tell the same twice: what was told since the
-// batch began is no base. A long batch need not be longer than a burst besides, unless there are shorter ones beside it.
+// base is what the gain of a batch is measured from: what was known before anything that its first cause can have reached, which may
+// fail everything for a burst. Envoys that report at different moments, or some more often than others, tell the same twice: what was
+// told since the batch began is no base. Where more failed than one cause explains, the end of the batch before is enough.
 func (j *Judge) base(cfg *Config, s span) end {
-	h, last := j.fails(cfg, s), j.Ends.earlier(s.to)
-	again := s.tick > 0 && last.At > s.from+s.tick/4
 	switch {
-	case h == 0:
-		return last
-	case s.tick > 0 && s.tick < shortBatch, again && s.to-last.At < s.tick/2:
-		return j.Ends.before(s.from - h)
-	case again:
-		return j.Ends.before(s.from)
+	case j.Failing.several(s.to - cfg.Burst - 2*s.tick):
+		return j.Ends.earlier(s.to)
+	case j.Hiccup.outlasts(cfg.Burst, s):
+		return j.Ends.before(min(s.from+s.tick/4, s.to-2*slack))
 	}
-	return last
+	return j.Ends.before(min(s.from-cfg.Burst, s.to-2*slack))
 }
 
 // capBurst lets the evidence of one burst multiply E by at most what that of one batch may; what was known stays.
@@ -196,7 +181,12 @@ func (j *Judge) capBurst(cfg *Config, s span, known float64) {
 	if s.to <= 0 { // the clock was set back to before the first request, and stands still
 		return
 	}
-	limit := max(known, min(max(1, j.base(cfg, s).E)*math.Pow(cfg.Alpha, -1/minBatches), mostE))
+	base := j.base(cfg, s)
+	limit := min(max(1, base.E)*math.Pow(cfg.Alpha, -1/minBatches), mostE)
+	if j.Hiccup.after(base) {
+		limit = min(limit, alone/cfg.Alpha)
+	}
+	limit = max(known, limit)
 	e, q, n := j.Relative.E, j.Relative.Q, 1.0
 	if cfg.Ceiling > 0 {
 		e, q, n = e+j.Ceiling.E, q+j.Ceiling.Q, 2

@@ -49,10 +49,10 @@ func TestABurstGainsNoMoreThanABatch(t *testing.T) {
 		before, most := 1.0, 0.0
 		for i := 1; i < ticks+int(cfg.Burst/tick)+4; i++ {
 			to := float64(i) * tick
-			nc := float64(r.IntN(20))
+			nc := float64(8 + r.IntN(12))
 			b := Batch{Counts{nc, 0}, Counts{float64(r.IntN(300)), 0}}
-			if bad := to > begins && to-tick < ends; bad {
-				b.Canary.Errors = nc
+			if bad := min(to, ends) - max(to-tick, begins); bad > 0 {
+				b.Canary.Errors = math.Ceil(nc * bad / tick)
 			} else if r.IntN(8) == 0 {
 				b.Canary.Errors = min(nc, 1)
 			}

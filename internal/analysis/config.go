@@ -45,6 +45,10 @@ func (c Counts) Add(o Counts) Counts {
 	return Counts{c.Requests + o.Requests, c.Errors + o.Errors}
 }
 
+func (c Counts) less(o Counts) Counts {
+	return Counts{c.Requests - o.Requests, c.Errors - o.Errors}
+}
+
 // Rate is errors per request, 0 without requests.
 func (c Counts) Rate() float64 {
 	if c.Requests <= 0 {

@@ -12,6 +12,15 @@ type Interval struct {
 
 func ratio(i int) float64 { return math.Exp2(-6 + 0.2*float64(i)) }
 
+// ratioGrid and ratioLogs are the ratios and their logarithms.
+var ratioGrid, ratioLogs = func() (g, l [ratios]float64) {
+	for i := range g {
+		g[i] = ratio(i)
+		l[i] = math.Log(g[i])
+	}
+	return g, l
+}()
+
 // ratioWeights favour ratios near 1.
 var ratioWeights = func() (w [ratios]float64) {
 	sum := 0.0
@@ -34,8 +43,7 @@ func (iv *Interval) Update(b Batch, m float64) {
 	}
 	r := b.Stable.Requests / b.Canary.Requests
 	for i := range iv.L {
-		rho := ratio(i)
-		iv.L[i] += (b.Canary.Errors*math.Log(rho) - x*math.Log((rho+r)/(1+r))) / m
+		iv.L[i] += (b.Canary.Errors*ratioLogs[i] - x*math.Log((ratioGrid[i]+r)/(1+r))) / m
 	}
 }
 

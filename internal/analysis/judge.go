@@ -16,6 +16,8 @@ type Judge struct {
 	Placebo   Placebo   `json:"placebo"`
 	Ends      Ends      `json:"ends,omitzero"`
 	Failing   Failing   `json:"failing,omitzero"`
+	Hiccup    Hiccup    `json:"hiccup,omitzero"`
+	Moments   Moments   `json:"moments,omitzero"`
 
 	Open      [Kinds]open `json:"open"`
 	LastFlush float64     `json:"last_flush"`
@@ -62,7 +64,7 @@ func (j *Judge) Step() {
 // stable, so E is kept; only what compares with the old stable's counts starts anew.
 func (j *Judge) Rebase() {
 	j.Step()
-	j.Exposure = Exposure{}
+	j.Exposure, j.Hiccup = Exposure{}, Hiccup{}
 }
 
 // Baseline is what is known about the stable version beyond the batch.
@@ -71,7 +73,7 @@ type Baseline struct {
 	Usual float64 // error rate outside incidents
 	Kind  int     // of the proxies that counted, 0 to Kinds-1
 	Share float64 // canary's weight / stable's weight; 0: do not look for starvation
-	Batch float64 // length in seconds of what is observed at once, the longest; 0: not known, a second or more
+	Batch float64 // length in seconds of what is observed at once, the longest; 0: not known, a second
 	Begun float64 // seconds since the first of it began; 0: the length
 	Ended float64 // and since the last of it ended
 }
@@ -105,12 +107,18 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	return true
 }
 
-// span is what a batch covers, in seconds: from (exclusive) to to, in ticks of a length; 0: not known.
-type span struct{ from, to, tick float64 }
+// span is what a batch covers, in seconds: from (exclusive) to to, in ticks of a length above 0; round is what was told at once, of several
+// ticks where it was late.
+type span struct{ from, to, tick, round float64 }
 
 // span is that of a batch whose first counts came at one moment and its last ones at another.
 func (b *Baseline) span(first, last float64) span {
-	return span{first - max(b.Batch, b.Begun), last - b.Ended, b.Batch}
+	tick := b.Batch
+	if tick <= 0 {
+		tick = 1
+	}
+	round := max(tick, b.Begun)
+	return span{first - round, last - b.Ended, tick, round - min(b.Ended, round-tick)}
 }
 
 // Against takes in evidence of one tick that may only speak against the canary: neither the promotion test nor
@@ -129,11 +137,13 @@ func (j *Judge) Against(cfg *Config, b Batch, base Baseline, now float64) {
 // bet puts a batch against the canary, whose stable side failed at a rate lately.
 func (j *Judge) bet(cfg *Config, b Batch, m, lately, now float64, s span) {
 	known := j.E(cfg)
+	j.Hiccup.see(j, cfg.Burst, b, m, lately, s)
 	j.Relative.Relative(cfg, b, m, now, j.Stepped)
 	if cfg.Ceiling > 0 && lately < cfg.Ceiling {
 		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped)
 	}
 	j.capBurst(cfg, s, known)
+	j.settle(cfg, now, s)
 	j.Stepped = false
 }
 

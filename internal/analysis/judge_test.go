@@ -343,6 +343,24 @@ func FuzzNoNonsenseInNoNonsenseOut(f *testing.F) {
 	})
 }
 
+// BenchmarkObserveHiccups has three errors of one endpoint every ten batches: each is a hiccup that is counted once.
+func BenchmarkObserveHiccups(b *testing.B) {
+	cfg := defaults()
+	cfg.Burst = 0.3
+	j := NewJudge()
+	endpoint := []Slice{{Name: "a", Counts: Counts{10, 3}}}
+	b.ReportAllocs()
+	for n := 1; b.Loop(); n++ {
+		s := float64(n)
+		x := 0.0
+		if n%10 == 0 {
+			x = 3
+			j.Failing.Add(s, endpoint)
+		}
+		j.Observe(&cfg, Batch{Counts{10, x}, Counts{990, 1}}, Baseline{M: 1.1, Batch: 1}, s)
+	}
+}
+
 func BenchmarkObserve(b *testing.B) {
 	cfg := defaults()
 	j := NewJudge()

@@ -37,7 +37,7 @@ func (c *Config) Sound() error {
 
 // Sound says what makes a stored judge unusable, nil when nothing does.
 func (j *Judge) Sound() error {
-	for name, c := range map[string]*Capital{"relative": &j.Relative, "ceiling": &j.Ceiling, "placebo": &j.Placebo.Capital} {
+	for name, c := range map[string]*Capital{"relative": &j.Relative, "ceiling": &j.Ceiling, "placebo": &j.Placebo.Capital, "before a hiccup": &j.Hiccup.Relative, "ceiling before a hiccup": &j.Hiccup.Ceiling} {
 		if err := c.sound(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -61,16 +61,18 @@ func (j *Judge) Sound() error {
 			return err
 		}
 	}
-	x := j.Exposure
-	for _, c := range []Counts{x.Canary, x.Stable, j.Open[0].Canary, j.Open[0].Stable, j.Open[1].Canary, j.Open[1].Stable} {
+	x, h := j.Exposure, j.Hiccup
+	for _, c := range []Counts{x.Canary, x.Stable, h.Batch.Canary, h.Batch.Stable, h.Well, {Errors: j.Moments.Errors}, j.Open[0].Canary, j.Open[0].Stable, j.Open[1].Canary, j.Open[1].Stable} {
 		if err := c.Sound(); err != nil {
 			return err
 		}
 	}
-	if !(j.M >= 0 && j.M <= clumpMax) {
-		return fmt.Errorf("clump bound %g: it lies between 0 and %g", j.M, clumpMax)
+	for _, m := range []float64{j.M, h.M} {
+		if !(m >= 0 && m <= clumpMax) {
+			return fmt.Errorf("clump bound %g: it lies between 0 and %g", m, clumpMax)
+		}
 	}
-	return seconds(x.At, j.Open[0].Since, j.Open[1].Since, j.LastFlush, j.IncidentUntil, j.Starving, j.ObservedAt, j.Placebo.Since)
+	return seconds(x.At, h.Begin, h.Last, j.Open[0].Since, j.Open[1].Since, j.LastFlush, j.IncidentUntil, j.Starving, j.ObservedAt, j.Placebo.Since)
 }
 
 func (c *Capital) sound() error {

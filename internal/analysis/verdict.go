@@ -60,16 +60,18 @@ type Numbers struct {
 	Errors          float64  `json:"canary_errors"`
 	StableRequests  float64  `json:"stable_requests"`
 	StableErrors    float64  `json:"stable_errors"`
-	Evidence        float64  `json:"evidence"`          // E: cut at Threshold
-	Threshold       float64  `json:"threshold"`         // 1/false_rollback
-	Promotion       float64  `json:"promotion"`         // E of the promotion test
-	PromoteAt       float64  `json:"promote_at"`        // 1/false_promotion
-	PValue          float64  `json:"p_value"`           // anytime-valid
-	ExcessAtMost    float64  `json:"excess_at_most"`    // 95 % bound on the excess error rate
-	Clump           float64  `json:"clump"`             // m in force
-	RatioAtLeast    float64  `json:"ratio_at_least"`    // 95 % confidence sequence of the rate ratio
-	RatioAtMost     *float64 `json:"ratio_at_most"`     // null: open
-	SecondsToDecide *float64 `json:"seconds_to_decide"` // expected time to promotion at this weight; null: unknown
+	Evidence        float64  `json:"evidence"`               // E: cut at Threshold
+	Threshold       float64  `json:"threshold"`              // 1/false_rollback
+	Promotion       float64  `json:"promotion"`              // E of the promotion test
+	PromoteAt       float64  `json:"promote_at"`             // 1/false_promotion
+	PValue          float64  `json:"p_value"`                // anytime-valid
+	ExcessAtMost    float64  `json:"excess_at_most"`         // 95 % bound on the excess error rate
+	Clump           float64  `json:"clump"`                  // m in force
+	Moments         int      `json:"moments,omitzero"`       // hiccups of one instance that count as one error each
+	MomentErrors    float64  `json:"moment_errors,omitzero"` // the errors in them
+	RatioAtLeast    float64  `json:"ratio_at_least"`         // 95 % confidence sequence of the rate ratio
+	RatioAtMost     *float64 `json:"ratio_at_most"`          // null: open
+	SecondsToDecide *float64 `json:"seconds_to_decide"`      // expected time to promotion at this weight; null: unknown
 }
 
 // Numbers returns the judge's present figures.
@@ -82,6 +84,7 @@ func (j *Judge) Numbers(cfg *Config) Numbers {
 		Promotion: j.Promotion.E, PromoteAt: 1 / cfg.Beta,
 		PValue:       min(1, 1/max(1, j.Relative.MaxE)),
 		ExcessAtMost: j.Exposure.Upper(cfg, max(j.M, 1)), Clump: j.M,
+		Moments: j.Moments.Count, MomentErrors: round3(j.Moments.Errors),
 		RatioAtLeast: lo,
 	}
 	if !math.IsInf(hi, 1) {

@@ -122,7 +122,7 @@ type Judge struct {
 	Budget         float64    `yaml:"budget" json:"budget"`
 	MaxErrorRate   Share      `yaml:"max_error_rate,omitempty" json:"max_error_rate,omitempty"`
 	Clump          Clump      `yaml:"clump" json:"clump,omitempty"`
-	Burst          Duration   `yaml:"burst" json:"burst,omitempty"` // for so long one cause may fail everything, where reports come quicker
+	Burst          Duration   `yaml:"burst" json:"burst,omitempty"` // for so long one cause may fail everything
 	WarmUp         Duration   `yaml:"warm_up" json:"warm_up,omitempty"`
 	NoEvidence     NoEvidence `yaml:"no_evidence" json:"no_evidence"`
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`

@@ -11,10 +11,13 @@ import (
 )
 
 // One analysis tick of live rollouts with evidence at hand, through the whole state machine.
-func BenchmarkTickOf1000Rollouts(b *testing.B)  { tickOf(b, 1000) }
-func BenchmarkTickOf10000Rollouts(b *testing.B) { tickOf(b, 10000) }
+func BenchmarkTickOf1000Rollouts(b *testing.B)  { tickOf(b, 1000, 0) }
+func BenchmarkTickOf10000Rollouts(b *testing.B) { tickOf(b, 10000, 0) }
 
-func tickOf(b *testing.B, rollouts int) {
+// The same where the source counts by endpoint, and one of the canary's fails now and then.
+func BenchmarkTickOf1000RolloutsByEndpoint(b *testing.B) { tickOf(b, 1000, 4) }
+
+func tickOf(b *testing.B, rollouts, endpoints int) {
 	states := make([]State, rollouts)
 	at := time.Unix(1_700_000_000, 0)
 	for i := range states {
@@ -25,16 +28,39 @@ func tickOf(b *testing.B, rollouts int) {
 		}
 		states[i], _, _ = Step(s, Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1})
 	}
+	second := 0
 	b.ReportAllocs()
 	for b.Loop() {
 		from := at
+		second++
 		at = at.Add(time.Second)
 		for i := range states {
 			cell := Cell{Slice: "edge", From: from, To: at, Counts: map[string]analysis.Counts{"v1": {Requests: 950, Errors: 1}, "v2": {Requests: 50, Errors: 0}}}
+			if endpoints > 0 {
+				cell.byEndpoint(endpoints, (second+i)%60 == 0)
+			}
 			states[i], _, _ = Step(states[i], Observed{At: at, Batch: time.Second, Cells: []Cell{cell}})
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/tick")
+}
+
+// byEndpoint lays what a cell has counted on so many endpoints of each version; of one of the canary's three requests fail.
+func (c *Cell) byEndpoint(endpoints int, fails bool) {
+	c.Endpoints = map[string][]analysis.Slice{}
+	for name, n := range c.Counts {
+		if name == "v2" && fails {
+			n.Errors = 3
+			c.Counts[name] = n
+		}
+		for k := range endpoints {
+			s := analysis.Slice{Name: fmt.Sprint(name, k), Counts: analysis.Counts{Requests: n.Requests / float64(endpoints)}}
+			if k == 0 {
+				s.Errors = n.Errors
+			}
+			c.Endpoints[name] = append(c.Endpoints[name], s)
+		}
+	}
 }
 
 // BenchmarkTickOf1000Envoys is one of a single rollout of which many Envoys know a few of many endpoints each.

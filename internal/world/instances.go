@@ -26,6 +26,15 @@ type Moments struct {
 // Hiccup is one moment in which the canary's first instance fails everything.
 type Hiccup struct {
 	At, For time.Duration // since the announcement
+	Within  time.Duration // it comes so much later than At at most, by chance
+}
+
+// falls draws when it comes.
+func (h Hiccup) falls(r *rand.Rand) Hiccup {
+	if h.Within > 0 {
+		h.At += time.Duration(r.Int64N(int64(h.Within)))
+	}
+	return h
 }
 
 // instance is one of a version's, and its present or next moment.

@@ -118,6 +118,7 @@ func (q Question) Ask() Answer {
 func (q Question) run(r *rand.Rand) fate {
 	begin := time.Unix(0, 0).UTC()
 	at := begin
+	q.Instances.Hiccup = q.Instances.Hiccup.falls(r)
 	p := q.Policy
 	p.Route.Probe = policy.ProbeOff
 	stable, stableAt := newCrew(q.Instances.Stable, "127.0.0.1")

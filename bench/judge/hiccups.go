@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+// hiccup is one moment in the life of a release that is otherwise exactly as good as stable: the only instance of the canary, which
+// stable's twenty never did, fails everything. Where batches are short all of it is six times as fast.
+type hiccup struct {
+	weight      float64
+	at          float64 // seconds; it comes within six minutes from then
+	lasts       float64
+	batch, fast float64
+}
+
+const (
+	hiccupRate   = 400.0 // requests/s
+	hiccupErrors = 0.001
+	hiccupWithin = 360.0
+)
+
+// hiccupTable asks the judge alone, on given weights, with nothing tolerated: thousands of releases a row.
+func hiccupTable(w io.Writer, runs int) {
+	fmt.Fprintf(w, "\nEQUAL RELEASES CUT at 0.1 %%, one hiccup of the canary's only instance at a random moment, nothing tolerated, %g requests/s, 0.1 %% errors, the judge alone on given weights\n", hiccupRate)
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "batch\thiccup\tat\treleases\tcut\tat most (95 %)\t(99 %)")
+	cuts, all := 0, 0
+	for _, batch := range []float64{0.1, 0.2, 1, 5} {
+		for _, lasts := range []float64{0, 0.1, 0.3, 0.5, 1, 2} {
+			for _, at := range []struct{ weight, seconds float64 }{{0.01, 120}, {0.05, 720}, {0.1, 1320}} {
+				h := hiccup{weight: at.weight, at: at.seconds, lasts: lasts, batch: batch, fast: 1}
+				if batch < 1 {
+					h.fast = 6
+				}
+				h.row(t, runs, &cuts, &all)
+				if lasts == 0 {
+					break // there is none
+				}
+			}
+		}
+	}
+	_ = t.Flush() // the writer's own error shows where the table is read
+	fmt.Fprintf(w, "up to 0.3 s: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
+}
+
+// row prints one; hiccups that are longer than judge.burst are no promise, and fewer tell.
+func (h hiccup) row(t io.Writer, runs int, cuts, all *int) {
+	mark := ""
+	if h.lasts > 0.3 {
+		runs, mark = max(runs/10, 1), " (outside)"
+	}
+	n := h.count(runs)
+	if h.lasts > 0 && h.lasts <= 0.3 {
+		*cuts, *all = *cuts+n, *all+runs
+	}
+	what, at := "none", "-"
+	if h.lasts > 0 {
+		what, at = fmt.Sprintf("%g s%s", h.lasts, mark), fmt.Sprintf("%g %%", 100*h.weight)
+	}
+	fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%.3f%%\t%.3f%%\n", time.Duration(h.batch*float64(time.Second)), what, at, runs, n, 100*atMost(n, runs, 0.05), 100*atMost(n, runs, 0.01))
+}
+
+func (h hiccup) count(runs int) int {
+	var cuts atomic.Int64
+	var wg sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for n := range workers {
+		wg.Go(func() {
+			for i := n; i < runs; i += workers {
+				if h.cuts(uint64(i) + 1) {
+					cuts.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return int(cuts.Load())
+}
+
+// cuts takes one release through the common ramp.
+func (h hiccup) cuts(seed uint64) bool {
+	d := newDice(seed)
+	cfg, j := defaultConfig(), analysis.NewJudge()
+	cfg.R0, cfg.D0 = 1, 0
+	begin := (h.at + d.Float64()*hiccupWithin) / h.fast
+	weight := 0.0
+	for i := 1; float64(i)*h.batch <= horizon/h.fast; i++ {
+		to := float64(i) * h.batch
+		from := to - h.batch
+		if w := hiccupRamp.at(int(from * h.fast)); w != weight {
+			j.Step()
+			weight = w
+		}
+		var b analysis.Batch
+		b.Canary.Requests, b.Stable.Requests = d.poisson(hiccupRate*weight*h.batch), d.poisson(hiccupRate*(1-weight)*h.batch)
+		failing := max(0, min(to, begin+h.lasts)-max(from, begin)) / h.batch
+		b.Canary.Errors = min(b.Canary.Requests, d.poisson(b.Canary.Requests*hiccupErrors)+math.Round(b.Canary.Requests*failing))
+		b.Stable.Errors = d.poisson(b.Stable.Requests * hiccupErrors)
+		load := weight / (1 - weight) * 20
+		j.Observe(&cfg, b, analysis.Baseline{M: analysis.Loaded(1.02, load), Usual: hiccupErrors, Batch: h.batch}, to)
+		if cut, _ := j.Worse(&cfg); cut {
+			return true
+		}
+	}
+	return false
+}
+
+// hiccupRamp is that of the worlds with instances.
+var hiccupRamp = ramp{{600, 0.01}, {1200, 0.05}, {1800, 0.1}, {2400, 0.25}, {horizon, 0.5}}
