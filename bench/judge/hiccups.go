@@ -5,9 +5,9 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
-	"text/tabwriter"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -16,6 +16,7 @@ import (
 // hiccup is one moment in the life of a release that is otherwise exactly as good as stable: the only instance of the canary, which
 // stable's twenty never did, fails everything. Where batches are short all of it is six times as fast.
 type hiccup struct {
+	row         int // rows share no releases
 	weight      float64
 	at          float64 // seconds; it comes within six minutes from then
 	lasts       float64
@@ -26,34 +27,34 @@ const (
 	hiccupRate   = 400.0 // requests/s
 	hiccupErrors = 0.001
 	hiccupWithin = 360.0
+	hiccupRow    = "%-6s  %-15s  %-5s  %8s  %4s  %14s  %8s\n"
 )
 
 // hiccupTable asks the judge alone, on given weights, with nothing tolerated: thousands of releases a row.
 func hiccupTable(w io.Writer, runs int) {
 	fmt.Fprintf(w, "\nEQUAL RELEASES CUT at 0.1 %%, one hiccup of the canary's only instance at a random moment, nothing tolerated, %g requests/s, 0.1 %% errors, the judge alone on given weights\n", hiccupRate)
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "batch\thiccup\tat\treleases\tcut\tat most (95 %)\t(99 %)")
-	cuts, all := 0, 0
-	for _, batch := range []float64{0.1, 0.2, 1, 5} {
-		for _, lasts := range []float64{0, 0.1, 0.3, 0.5, 1, 2} {
+	fmt.Fprintf(w, hiccupRow, "batch", "hiccup", "at", "releases", "cut", "at most (95 %)", "(99 %)")
+	row, cuts, all := 0, 0, 0
+	for _, lasts := range []float64{0.3, 0.1, 0, 0.5, 1, 2} { // a row as soon as it is known: the promise first
+		for _, batch := range []float64{1, 0.2, 5, 0.1} {
 			for _, at := range []struct{ weight, seconds float64 }{{0.01, 120}, {0.05, 720}, {0.1, 1320}} {
-				h := hiccup{weight: at.weight, at: at.seconds, lasts: lasts, batch: batch, fast: 1}
+				h := hiccup{row: row, weight: at.weight, at: at.seconds, lasts: lasts, batch: batch, fast: 1}
 				if batch < 1 {
 					h.fast = 6
 				}
-				h.row(t, runs, &cuts, &all)
+				row++
+				h.print(w, runs, &cuts, &all)
 				if lasts == 0 {
 					break // there is none
 				}
 			}
 		}
 	}
-	_ = t.Flush() // the writer's own error shows where the table is read
 	fmt.Fprintf(w, "up to 0.3 s: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
 }
 
-// row prints one; hiccups that are longer than judge.burst are no promise, and fewer tell.
-func (h hiccup) row(t io.Writer, runs int, cuts, all *int) {
+// print adds one row; hiccups that are longer than judge.burst are no promise, and fewer tell.
+func (h hiccup) print(t io.Writer, runs int, cuts, all *int) {
 	mark := ""
 	if h.lasts > 0.3 {
 		runs, mark = max(runs/10, 1), " (outside)"
@@ -66,7 +67,8 @@ func (h hiccup) row(t io.Writer, runs int, cuts, all *int) {
 	if h.lasts > 0 {
 		what, at = fmt.Sprintf("%g s%s", h.lasts, mark), fmt.Sprintf("%g %%", 100*h.weight)
 	}
-	fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%.3f%%\t%.3f%%\n", time.Duration(h.batch*float64(time.Second)), what, at, runs, n, 100*atMost(n, runs, 0.05), 100*atMost(n, runs, 0.01))
+	most := func(doubt float64) string { return fmt.Sprintf("%.3f%%", 100*atMost(n, runs, doubt)) }
+	fmt.Fprintf(t, hiccupRow, time.Duration(h.batch*float64(time.Second)), what, at, strconv.Itoa(runs), strconv.Itoa(n), most(0.05), most(0.01))
 }
 
 func (h hiccup) count(runs int) int {
@@ -76,7 +78,7 @@ func (h hiccup) count(runs int) int {
 	for n := range workers {
 		wg.Go(func() {
 			for i := n; i < runs; i += workers {
-				if h.cuts(uint64(i) + 1) {
+				if h.cuts(uint64(h.row*1_000_000 + i + 1)) {
 					cuts.Add(1)
 				}
 			}
