@@ -64,6 +64,7 @@ type Force struct {
 	members         []*member // by node.id; more than one where Envoys share it, in the order of their coming
 	restless        lean[*member, struct{}]
 	notes           []Note
+	begun           time.Time // its first moment
 }
 
 // stream is one ADS stream, as the books know it.
@@ -71,23 +72,34 @@ type stream struct {
 	Node
 	id    uint64 // they are numbered as they come
 	since time.Time
-	last  [2]*moments // that were made of it last, the newer one first: most of its members share them
-	books []*Force    // that know it
+	books []*Force // that know it
 }
 
 // member is one Envoy of the book.
 type member struct {
 	who      *stream  // the last one, where it is gone
 	accepted *Content // what it serves
-	when     *moments // never changed: it may be shared
+	served   moment   // since when it serves these slots
+	heard    moment   // its last ACK or NACK
+	used     moment   // its last report of requests at what an older table may name; its first connection is as good
 	*unrest           // nil: it is at rest. It was sent and serves what is wanted, and nothing else is known of it
 }
 
-// moments are of what was heard of a member.
-type moments struct {
-	served time.Time // since when it serves these slots
-	heard  time.Time // its last ACK or NACK
-	used   time.Time // its last report of requests at what an older table may name; its first connection is as good. Zero: before heard
+// moment is in the time of a book: what has passed since its first one, and a nanosecond. Zero: never.
+type moment time.Duration
+
+func (f *Force) moment(at time.Time) moment {
+	if f.begun.IsZero() {
+		f.begun = at
+	}
+	return moment(at.Sub(f.begun)) + 1
+}
+
+func (f *Force) time(m moment) time.Time {
+	if m == 0 {
+		return time.Time{}
+	}
+	return f.begun.Add(time.Duration(m - 1))
 }
 
 // unrest is what there is to be known of a member that is not at rest.
@@ -175,8 +187,8 @@ func (f *Force) Join(s *stream, has Content, at time.Time) {
 	if !m.accepted.is(has.Version) {
 		f.serves(m, has, at)
 	}
-	if m.lastSign().IsZero() { // later connections do not count: canaryd ends them itself
-		m.at(func(t *moments) { t.used = at })
+	if f.lastSign(m).IsZero() { // later connections do not count: canaryd ends them itself
+		m.used = f.moment(at)
 	}
 	m.sent = has.Version
 	f.settle(m, at)
@@ -248,7 +260,7 @@ func (f *Force) Refuse(s *stream, r Ref, version, why string, at time.Time) {
 // Used books that a node reports requests at what an older table may name.
 func (f *Force) Used(s *stream, at time.Time) {
 	if m := f.find(s); m != nil {
-		m.at(func(t *moments) { t.used = at })
+		m.used = f.moment(at)
 	}
 }
 
@@ -351,8 +363,8 @@ func (f *Force) Served(streams []*stream) (served Served, ok bool) {
 			return Served{}, false
 		}
 		served.Slots, ok = m.accepted.Slots, true
-		if m.when.served.After(served.Since) {
-			served.Since = m.when.served
+		if since := f.time(m.served); since.After(served.Since) {
+			served.Since = since
 		}
 	}
 	return served, ok && len(served.Slots) > 0
@@ -512,24 +524,9 @@ func (f *Force) heard(s *stream, at time.Time) *member {
 	if m == nil {
 		return nil
 	}
-	m.at(func(t *moments) { t.heard = at })
+	m.heard = f.moment(at)
 	f.believe(f.stir(m), at)
 	return f.stir(m)
-}
-
-// at notes another moment. A stream that accepts a hundred routes at once has one of all.
-func (m *member) at(note func(*moments)) {
-	now := *m.when
-	if note(&now); !now.used.After(now.heard) {
-		now.used = time.Time{}
-	}
-	for _, m.when = range m.who.last {
-		if m.when != nil && *m.when == now {
-			return
-		}
-	}
-	m.when = &now
-	m.who.last = [2]*moments{m.when, m.who.last[0]}
 }
 
 // isGone reports whether a member has no stream.
@@ -588,7 +585,7 @@ func (f *Force) remove(m *member) {
 // differently.
 func (f *Force) serves(m *member, c Content, at time.Time) {
 	if c.Slots == nil || !slices.Equal(c.Slots, m.accepted.Slots) {
-		m.at(func(t *moments) { t.served = at })
+		m.served = f.moment(at)
 	}
 	m.accepted = f.share(c)
 }

@@ -94,7 +94,7 @@ func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	case s == nil: // a gRPC client: what is removed it was told at once
 		return now.Sub(p.since) >= clientsFollow
 	default:
-		waited := now.Sub(p.since) >= h.ForgetAfter && now.Sub(m.lastSign()) >= h.ForgetAfter
+		waited := now.Sub(p.since) >= h.ForgetAfter && now.Sub(p.force.lastSign(m)) >= h.ForgetAfter
 		return waited || len(s.inv.clustersOf(service)) == 0
 	}
 }

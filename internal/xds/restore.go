@@ -40,22 +40,19 @@ func (f *Force) crowds(at time.Time) []rollout.Crowd {
 
 // overdue reports whether an Envoy has lagged for so long that nothing waits for it any more.
 func (f *Force) overdue(m *member, at time.Time) bool {
-	return f.standing(m) == Lagging && at.Sub(m.lastSign()) >= f.ForgetAfter
+	return f.standing(m) == Lagging && at.Sub(f.lastSign(m)) >= f.ForgetAfter
 }
 
 // lastSign is when a node was last heard of.
-func (m *member) lastSign() time.Time {
-	if m.when.used.After(m.when.heard) {
-		return m.when.used
-	}
-	return m.when.heard
+func (f *Force) lastSign(m *member) time.Time {
+	return f.time(max(m.used, m.heard))
 }
 
 // Restore books nodes that served a table before a restart of canaryd: they are gone since then.
 func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
 	for _, c := range cs {
 		for _, id := range c.Nodes {
-			f.add(&member{who: &stream{Node: Node{ID: id}}, when: &moments{}, accepted: &Content{c.Version, c.Has}, unrest: &unrest{gone: true, left: at, charged: at}})
+			f.add(&member{who: &stream{Node: Node{ID: id}}, accepted: &Content{c.Version, c.Has}, unrest: &unrest{gone: true, left: at, charged: at}})
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (f *Force) Status(service string) Status {
 
 func (f *Force) nodeStatus(m *member) NodeStatus {
 	n := NodeStatus{Node: m.who.ID, Cluster: m.who.Cluster, Build: m.who.Build, Peer: m.who.Peer, Standing: f.standing(m),
-		Since: m.since(), Heard: m.when.heard, Version: m.accepted.Version, Weights: m.accepted.Slots}
+		Since: m.since(), Heard: f.time(m.heard), Version: m.accepted.Version, Weights: m.accepted.Slots}
 	if m.unrest == nil {
 		return n
 	}
