@@ -14,21 +14,24 @@ import (
 	"github.com/canaryd/canaryd/internal/web"
 )
 
-func deployCommand() *cobra.Command {
-	var a web.Announcement
-	var wait, again bool
-	var timeout time.Duration
-	c := &cobra.Command{Use: "deploy SERVICE [VERSION]", Short: "Announce a release, and wait for its outcome with --wait",
-		Long: `Announces a version with its endpoints, or with an image that canaryd starts. With --image VERSION may be left out: it is the image's tag.
+const deployHelp = `Announces a version with its endpoints, or with an image that canaryd starts. With --image VERSION may be left out: it is the image's tag.
 
 A version that has served before, or was superseded, begins a new attempt and is judged like a new release. One that was rolled back
 or aborted stays that: its outcome is printed, and nothing is started without --again.
 
 Exit codes: 0 announced; with --wait: this attempt became stable, with 100 % in force. 10 rolled back, 11 undecided at the timeout or
-after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a newer release, 1 an error, 2 wrong usage.`,
-		Example: `  canaryd deploy shop v2 --endpoint 10.0.0.21:8080 --wait --timeout 2h
+after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a newer release, 1 an error, 2 wrong usage.`
+
+const deployExamples = `  canaryd deploy shop v2 --endpoint 10.0.0.21:8080 --wait --timeout 2h
   canaryd deploy shop v3 --endpoint 10.0.0.22:8080 --paused     # for testers only, until: canaryd resume shop v3
-  canaryd deploy shop --image 1.4.2 --wait`}
+  canaryd deploy shop --image 1.4.2 --wait`
+
+func deployCommand() *cobra.Command {
+	var a web.Announcement
+	var wait, again bool
+	var timeout time.Duration
+	c := &cobra.Command{Use: "deploy SERVICE [VERSION]", Short: "Announce a release, and wait for its outcome with --wait",
+		Long: deployHelp, Example: deployExamples}
 	cl, out := remote(c), output(c)
 	c.Flags().StringSliceVar(&a.Endpoints, "endpoint", nil, "where the version runs, host:port; may be repeated")
 	c.Flags().StringVar(&a.Image, "image", "", "container image to start, or a tag of the policy's docker.image")
