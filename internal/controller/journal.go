@@ -109,14 +109,15 @@ func (j *scribe) cut(s *rollout.State) {
 	}
 }
 
-// landed takes in how the write ended that held what was taken, and what was made of that, if it was.
-func (j *scribe) landed(stored bool, made []store.Part) {
+// landed takes in how the write ended that held what was taken, and what that was encoded to.
+func (j *scribe) landed(stored bool, encoded []store.Part) {
+	if len(encoded) == j.flight {
+		for i := range encoded {
+			j.parts[i].Encoded(encoded[i].Data)
+		}
+	}
 	if stored || j.void {
 		j.parts = slices.Clone(j.parts[j.flight:])
-	} else {
-		for i := range min(j.flight, len(made)) {
-			j.parts[i].Keep(made[i].Data)
-		}
 	}
 	j.flight, j.void = 0, false
 }

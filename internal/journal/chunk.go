@@ -68,8 +68,11 @@ type Part struct {
 	points  []byte
 	records []rollout.Record
 	events  []piece
-	encoded []byte // nil: it was not yet, or is something else since
+	raw     []byte // what Encode made of it; nil: not known here
 }
+
+// Encoded keeps what Encode made of the part, for when it is asked again.
+func (p *Part) Encoded(raw []byte) { p.raw = raw }
 
 // piece are encoded events, or one that is to be encoded.
 type piece struct {
@@ -86,7 +89,7 @@ func (p *Part) Lose(since time.Time) {
 	if p.header != nil {
 		h := *p.header
 		h.lose(since)
-		p.header, p.encoded = &h, nil
+		p.header, p.raw = &h, nil
 	}
 }
 
@@ -106,13 +109,10 @@ func (h *Header) lose(since time.Time) {
 	}
 }
 
-// Keep takes what Encode returned: a part that could not be stored is not encoded once more.
-func (p *Part) Keep(encoded []byte) { p.encoded = encoded }
-
 // Encode writes a part.
 func (p *Part) Encode() ([]byte, error) {
-	if p.encoded != nil {
-		return p.encoded, nil
+	if p.raw != nil {
+		return p.raw, nil
 	}
 	var beside, events out
 	if p.header != nil {

@@ -71,7 +71,7 @@ func someReleases(t *testing.T) *releases {
 	r := &releases{t: t, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	d := document(t, usual)
 	r.tell(rollout.PolicyChanged{At: r.at, Policy: d.Policy, Hash: d.Hash, Secret: "s", By: "test"})
-	rates := map[string]float64{"v1": 0.001, "v2": 0.03, "v3": 0.001, "v4": 0.001}
+	rates := map[string]float64{"v1": 0.001, "v2": 0.012, "v3": 0.001, "v4": 0.001}
 	for _, v := range []string{"v2", "v3", "v4"} {
 		r.tell(rollout.Announced{At: r.at, Version: v, Endpoints: []string{"10.0.0.2:80"}, Secret: "s", By: "ci"})
 		for i := 0; i < 100 && r.s.Version(v).Phase.Waiting(); i++ {

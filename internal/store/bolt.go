@@ -141,7 +141,7 @@ func (b *Bolt) Close() error { return b.db.Close() }
 // consecutive cursors in their order, from first on.
 func (b *Bolt) Save(ws []Write) (first uint64, err error) {
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{states, history, policies, events, keys, remains, journal, ages, ripe, sizes} {
+		for _, name := range []bucket{states, history, policies, events, keys, remains, journal, ages, ripe} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
@@ -208,7 +208,7 @@ func (w Write) put(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return resize(tx, historySize, grown)
+	return resize(tx, history, grown)
 }
 
 func (w Write) putRemains(b *bbolt.Bucket) error {

@@ -15,10 +15,6 @@ const (
 	journal bucket = "journal"      // service, 0, begin, number: a part
 	ages    bucket = "journal_ages" // begin, service: nothing; to find the oldest
 	ripe    bucket = "journal_ripe" // service, 0, begin: nothing; complete and not packed
-	sizes   bucket = "sizes"        // of what is kept, in bytes, less what stays in any case
-
-	journalSize = "journal"
-	historySize = "history"
 
 	keyTail    = 12  // of a part's key: begin and number
 	packAtOnce = 8   // chunks that are packed in one transaction
@@ -64,25 +60,26 @@ func (w Write) putParts(tx *bbolt.Tx) error {
 			}
 		}
 	}
-	return resize(tx, journalSize, grown)
+	return resize(tx, journal, grown)
 }
 
-// resize notes by how much something has grown. What was never measured stays so until Tidy does.
-func resize(tx *bbolt.Tx, what string, by int) error {
-	if by == 0 {
+// resize notes by how much the values in a bucket have grown. The sum is the bucket's sequence, which costs no page of its own;
+// it is one more, so that 0 is what was never measured: that stays so until Tidy does.
+func resize(tx *bbolt.Tx, of bucket, by int) error {
+	n, known := sized(tx, of)
+	if by == 0 || !known && of == history {
 		return nil
 	}
-	n, known := sized(tx, what)
-	if !known && what == historySize {
-		return nil
-	}
-	return tx.Bucket([]byte(sizes)).Put([]byte(what), binary.AppendVarint(nil, n+int64(by)))
+	return setSize(tx, of, n+int64(by))
 }
 
-func sized(tx *bbolt.Tx, what string) (n int64, known bool) {
-	raw := tx.Bucket([]byte(sizes)).Get([]byte(what))
-	n, width := binary.Varint(raw)
-	return n, width > 0
+func sized(tx *bbolt.Tx, of bucket) (n int64, known bool) {
+	seq := int64(tx.Bucket([]byte(of)).Sequence())
+	return max(0, seq-1), seq > 0
+}
+
+func setSize(tx *bbolt.Tx, of bucket, n int64) error {
+	return tx.Bucket([]byte(of)).SetSequence(uint64(max(0, n)) + 1)
 }
 
 // Chunk is one that is stored. Parts are in their order; a complete one may have one that stands for all.
@@ -138,7 +135,7 @@ func (b *Bolt) Tidy(now time.Time, l Limits) (more bool, err error) {
 		return false, err
 	}
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{history, events, journal, ages, ripe, sizes} {
+		for _, name := range []bucket{history, events, journal, ages, ripe} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
@@ -153,14 +150,14 @@ func (b *Bolt) Tidy(now time.Time, l Limits) (more bool, err error) {
 // tidied reports whether there is nothing to do, without writing anything.
 func (b *Bolt) tidied(now time.Time, l Limits) (idle bool, err error) {
 	err = b.db.View(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{history, events, journal, ages, ripe, sizes} {
+		for _, name := range []bucket{history, events, journal, ages, ripe} {
 			if tx.Bucket([]byte(name)) == nil {
 				idle = name == history || name == events // nothing was ever stored
 				return nil
 			}
 		}
 		t := tidy{tx: tx, limits: l, until: uint64(max(0, now.Add(-l.Retention).UnixNano()))}
-		_, known := sized(tx, historySize)
+		_, known := sized(tx, history)
 		k, _ := tx.Bucket([]byte(ripe)).Cursor().First()
 		idle = known && k == nil && !t.oldChunk() && !t.oldRecord(now)
 		return nil
@@ -177,7 +174,7 @@ type tidy struct {
 func (t *tidy) of(name bucket) *bbolt.Bucket { return t.tx.Bucket([]byte(name)) }
 
 func (t *tidy) turn(now time.Time) (more bool, err error) {
-	if _, known := sized(t.tx, historySize); !known {
+	if _, known := sized(t.tx, history); !known {
 		return true, t.measure()
 	}
 	for range packAtOnce {
@@ -213,12 +210,12 @@ func (t *tidy) measure() error {
 	if err != nil {
 		return err
 	}
-	return t.of(sizes).Put([]byte(historySize), binary.AppendVarint(nil, int64(n)))
+	return setSize(t.tx, history, int64(n))
 }
 
 func (t *tidy) tooMuch() bool {
-	j, _ := sized(t.tx, journalSize)
-	h, _ := sized(t.tx, historySize)
+	j, _ := sized(t.tx, journal)
+	h, _ := sized(t.tx, history)
 	return j+h > t.limits.MaxBytes
 }
 
@@ -245,7 +242,7 @@ func (t *tidy) pack(chunk []byte) error {
 	if err := t.of(journal).Put(keys[0], packed); err != nil {
 		return err
 	}
-	return resize(t.tx, journalSize, len(packed)-was)
+	return resize(t.tx, journal, len(packed)-was)
 }
 
 // oldChunk reports whether the oldest chunk is to go.
@@ -275,7 +272,7 @@ func (t *tidy) dropChunk() error {
 	if err := t.of(ages).Delete(k); err != nil {
 		return err
 	}
-	return resize(t.tx, journalSize, -was)
+	return resize(t.tx, journal, -was)
 }
 
 // oldest is the oldest record of all, with its cursor and its place.
@@ -319,5 +316,5 @@ func (t *tidy) dropRecord() error {
 	if err := t.of(events).Delete(cursor); err != nil {
 		return err
 	}
-	return resize(t.tx, historySize, -was)
+	return resize(t.tx, history, -was)
 }

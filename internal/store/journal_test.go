@@ -95,13 +95,13 @@ func TestChunksArePackedAndFound(t *testing.T) {
 			t.Errorf("%s has %v (%v)", nobody, c, err)
 		}
 	}
-	size, err := b.size(journalSize)
+	size, err := b.size(journal)
 	if err != nil || size != int64(len("a+b")+len("c")+len("x")) {
 		t.Errorf("%d bytes, %v", size, err)
 	}
 }
 
-func (b *Bolt) size(what string) (n int64, err error) {
+func (b *Bolt) size(what bucket) (n int64, err error) {
 	err = b.db.View(func(tx *bbolt.Tx) error { n, _ = sized(tx, what); return nil })
 	return n, err
 }
@@ -115,7 +115,7 @@ func TestWhatIsOldOrTooMuchGoes(t *testing.T) {
 		b.mustSave(t, Write{Service: fmt.Sprint("shop", i%2), Records: [][]byte{record}, Parts: []Part{part(uint64(at.UnixNano()), 0, true, "0123456789")}})
 	}
 	// As a database from before the limits.
-	if err := b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(sizes)).Delete([]byte(historySize)) }); err != nil {
+	if err := b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(history)).SetSequence(0) }); err != nil {
 		t.Fatal(err)
 	}
 	now := begin.Add(300 * time.Minute)
@@ -132,16 +132,16 @@ func TestWhatIsOldOrTooMuchGoes(t *testing.T) {
 	if err != nil || len(es) != 100 || es[0].Cursor != 201 {
 		t.Errorf("%d events are left, from %d on (%v)", len(es), es[0].Cursor, err)
 	}
-	history, _ := b.size(historySize)
-	l.MaxBytes = history + 95 // of 1000 bytes of journal
+	kept, _ := b.size(history)
+	l.MaxBytes = kept + 95 // of 1000 bytes of journal
 	b.tidyAll(t, now, l)
 	if got := len(stored(t, b, "shop0")) + len(stored(t, b, "shop1")); got != 9 {
 		t.Errorf("%d chunks are left", got)
 	}
-	l.MaxBytes = history / 2
+	l.MaxBytes = kept / 2
 	b.tidyAll(t, now, l)
 	h1, err := b.History("shop1", 1000)
-	if got, _ := b.size(historySize); err != nil || got > history/2 || len(h1) != 25 || !bytes.Contains(h1[24], []byte(`"299"`)) {
+	if got, _ := b.size(history); err != nil || got > kept/2 || len(h1) != 25 || !bytes.Contains(h1[24], []byte(`"299"`)) {
 		t.Errorf("%d bytes of history are left, %d records of one service (%v)", got, len(h1), err)
 	}
 	if last, err := b.Last(); err != nil || last != 300 {
