@@ -127,6 +127,29 @@ func TestContainersOfOthersAreFound(t *testing.T) {
 	y.tells(y.service, "(by docker labels", "its containers are gone")
 }
 
+// Only here a tag means another image by the time that its version is wanted again: what was judged is what comes back.
+func TestTheWayBackLeadsToWhatWasJudged(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, yardSetting{docker: ", keep: 0", policy: "ramp: {steps: [20%, 100%], hold: 1h}\nafter_promotion: {watch: 0s}\n"})
+	y.push(t, "v1")
+	y.push(t, "v2")
+	y.run(0, "deploy", y.service, "--image", "v1", "--wait", "--timeout", "5m")
+	judged := y.Version(y.service, "v1").Digests
+	y.run(0, "deploy", y.service, "--image", "v2")
+	y.until(60*time.Second, "v2 to be ramped", func() bool { return y.Version(y.service, "v2").Phase == rollout.Canary })
+	y.run(0, "promote", y.service, "v2", "--wait", "--timeout", "1m")
+	y.until(60*time.Second, "v1 to be pruned", func() bool { return len(y.all("v1")) == 0 && y.docker("images", "-q", y.registry+"/shop:v1") == "" })
+	y.push(t, "v1", "ENV OTHER=1")
+	y.run(0, "promote", y.service, "v1", "--wait", "--timeout", "2m")
+	v := y.Version(y.service, "v1")
+	if len(judged) != 1 || !slices.Equal(v.Digests, judged) || !strings.Contains(y.run(0, "explain", y.service, "v1"), judged[0]) {
+		t.Errorf("judged was %v, what came back is %v", judged, v.Digests)
+	}
+	if env := y.docker("inspect", "-f", "{{.Config.Env}}", y.all("v1")[0]); strings.Contains(env, "OTHER") {
+		t.Errorf("the container runs with %s", env)
+	}
+}
+
 // Only here others try: another image, a container of another image under a version's labels, a copy of a container of canaryd's,
 // and one that somebody gave canaryd's labels and name.
 func TestWhatOthersRunIsNotCanarydsOwn(t *testing.T) {

@@ -80,7 +80,7 @@ func headline(s *web.Service, v web.Version, now time.Time) string {
 // reasons are the sentences below it.
 func reasons(s *web.Service, v web.Version) (lines []string) {
 	if v.Image != "" {
-		lines = append(lines, fmt.Sprintf("image %s, attempt %d; containers at %s", v.Image, v.Attempt, cmp.Or(strings.Join(v.Endpoints, ", "), "no address yet")))
+		lines = append(lines, fmt.Sprintf("image %s, attempt %d; containers at %s", strings.Join(append([]string{v.Image}, v.Digests...), " "), v.Attempt, cmp.Or(strings.Join(v.Endpoints, ", "), "no address yet")))
 	}
 	if reason := why(v); reason != "" {
 		lines = append(lines, strings.Split(reason, "\n")...) // the last lines of a container stay lines

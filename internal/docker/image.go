@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 
 const pullMost = 15 * time.Minute
 
-// image pulls the image where it is not there yet.
+// image pulls the image where it is not there yet. One that was judged has to be that very image: a tag that means another
+// one by now is not what the way back leads to.
 func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	short, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
@@ -24,7 +26,7 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	there := want.event()
 	there.Image, there.Note = true, "starting containers"
 	switch {
-	case err == nil && !want.Renew:
+	case err == nil && !want.Renew && want.is(have.RepoDigests):
 		there.Digests = digests(want.Image, have.RepoDigests)
 		f.tell(ctx, w, there)
 		return nil
@@ -35,10 +37,10 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 		return err
 	}
 	e := want.event()
-	e.Note = "pulling " + want.Image
+	e.Note = "pulling " + want.exactly()
 	f.tell(ctx, w, e)
-	if failed := f.pull(ctx, want.Image); failed != nil {
-		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.Image, failed)}
+	if failed := f.pullFor(ctx, want); failed != nil {
+		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.exactly(), failed)}
 	}
 	there.Pulled = err != nil // if it is there already, canaryd has not pulled it
 	if have, err = f.cli.ImageInspect(ctx, want.Image); err == nil {
@@ -46,6 +48,33 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	}
 	f.tell(ctx, w, there)
 	return nil
+}
+
+// is reports whether an image is the one that was judged, as far as that is known.
+func (want Want) is(all []string) bool {
+	own := digests(want.Image, all)
+	return want.Digest == "" || len(own) == 0 || slices.Contains(own, want.Digest)
+}
+
+// exactly names the image that is wanted: by its digest where that is known.
+func (want Want) exactly() string {
+	named, err := reference.ParseNormalizedNamed(want.Image)
+	if err != nil || want.Digest == "" {
+		return want.Image
+	}
+	return reference.FamiliarName(named) + "@" + want.Digest
+}
+
+// pullFor pulls what is wanted, and gives it the name that the policy knows it by.
+func (f *Fleet) pullFor(ctx context.Context, want Want) error {
+	exactly := want.exactly()
+	if err := f.pull(ctx, exactly); err != nil || exactly == want.Image || strings.Contains(want.Image, "@") {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callMost)
+	defer cancel()
+	_, err := f.cli.ImageTag(ctx, client.ImageTagOptions{Source: exactly, Target: want.Image})
+	return err
 }
 
 // gone reports whether an image is not on the host.

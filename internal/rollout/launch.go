@@ -35,6 +35,7 @@ type Container struct {
 	Alone    bool   `json:"-"`                // containers of earlier attempts may go: what was cut is cut everywhere
 	Pulled   bool   `json:"-"`                // canaryd pulled the image and nobody else needs it: it may be removed
 	Sealed   bool   `json:"sealed,omitempty"` // its containers carry a seal
+	Digest   string `json:"-"`                // of the image that was judged: the tag may mean another one by now. Empty: not known, or any will do
 }
 
 // Containers are what is to run, and what is to go. An ended version is stopped only when its cut is
@@ -54,10 +55,18 @@ func (s *State) Containers() []Container {
 		if g == Leave && v.LaunchedAt.IsZero() || g >= Stop && v.Done >= g {
 			continue
 		}
-		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled() && !s.strayed(v.Name), v.Pulled && !s.shared(v), v.Sealed})
+		cs = append(cs, Container{v.Name, v.Attempt, v.Image, g, v.Renew, !v.LaunchedAt.IsZero(), s.settled() && !s.strayed(v.Name), v.Pulled && !s.shared(v), v.Sealed, v.judged()})
 	}
 	slices.Reverse(cs)
 	return cs
+}
+
+// judged is the digest that the version's image has to have: a new attempt takes what its tag means now.
+func (v *Version) judged() string {
+	if v.Renew || len(v.Digests) == 0 {
+		return ""
+	}
+	return v.Digests[0]
 }
 
 // keep is of how many ended versions containers and images stay.
