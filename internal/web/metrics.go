@@ -64,20 +64,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		if s.Unreadable != nil {
 			continue
 		}
-		collectVersions(&s.State, gauge, counter)
-		for outcome, n := range map[analysis.Outcome]int{analysis.Pass: s.Verdicts.Pass, analysis.Fail: s.Verdicts.Fail, analysis.Wait: s.Verdicts.Wait} {
-			counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.State.Policy.Service, string(outcome))
-		}
-		for _, kind := range outcomes() {
-			counter(desc("rollouts_total", "Attempts by what became of them, and what happened to them on the way.", "service", "outcome"), float64(s.Outcomes[kind]), s.State.Policy.Service, string(kind))
-		}
-		collectEvidence(&s.State, gauge)
-		counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.State.Policy.Service)
-		counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.State.Policy.Service)
-		for _, d := range s.Dropped {
-			counter(desc("version_dropped_total", "Requests that circuit breakers dropped before they reached the version; not among its requests and errors.", "service", "version"), d.Total, s.State.Policy.Service, d.Version)
-		}
-		gauge(desc("xds_unapplied_nodes", "Envoys that do not have the present weights yet.", "service"), float64(f.Hub.Unapplied[s.State.Policy.Service]), s.State.Policy.Service)
+		collectService(&s, f.Hub.Unapplied[s.Name], gauge, counter)
 	}
 	src := c.Source.Figures()
 	counter(desc("source_queries_total", "Queries sent, or load reports received."), float64(src.Queries))
@@ -98,6 +85,23 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		c.decisions.Observe(d.Seconds())
 	}
 	c.decisions.Collect(ch)
+}
+
+func collectService(s *controller.Service, unapplied int, gauge, counter func(*prometheus.Desc, float64, ...string)) {
+	collectVersions(&s.State, gauge, counter)
+	for outcome, n := range map[analysis.Outcome]int{analysis.Pass: s.Verdicts.Pass, analysis.Fail: s.Verdicts.Fail, analysis.Wait: s.Verdicts.Wait} {
+		counter(desc("verdicts_total", "Judgements by outcome.", "service", "outcome"), float64(n), s.Name, string(outcome))
+	}
+	for _, kind := range outcomes() {
+		counter(desc("rollouts_total", "Attempts by what became of them, and what happened to them on the way.", "service", "outcome"), float64(s.Outcomes[kind]), s.Name, string(kind))
+	}
+	collectEvidence(&s.State, gauge)
+	counter(desc("placebos_total", "Slices of stable judged as if they were canaries, one per release.", "service"), float64(s.State.Placebos.Begun), s.Name)
+	counter(desc("placebo_alarms_total", "Placebos whose evidence reached 20; above 1 in 20 judge.clump is too low.", "service"), float64(s.State.Placebos.Alarms), s.Name)
+	for _, d := range s.Dropped {
+		counter(desc("version_dropped_total", "Requests that circuit breakers dropped before they reached the version; not among its requests and errors.", "service", "version"), d.Total, s.Name, d.Version)
+	}
+	gauge(desc("xds_unapplied_nodes", "Envoys that do not have the present weights yet.", "service"), float64(unapplied), s.Name)
 }
 
 func collectEnvoys(f *controller.Figures, gauge, counter func(*prometheus.Desc, float64, ...string)) {
