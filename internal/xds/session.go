@@ -26,8 +26,8 @@ type session struct {
 	asked  int  // names that count for its peer: those that it asks for, and what it brought along under a wildcard
 
 	// As next found it, for who writes.
-	more  bool      // to look at
-	again time.Time // when something is sent again that was refused; zero: nothing is
+	more  bool             // to look at
+	again <-chan time.Time // something that was refused is to be sent again; nil: nothing is
 }
 
 type response struct {
@@ -221,7 +221,12 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 		return r, "", false // it is poked afterwards
 	}
 	s.inv.wake(s.hub.now())
-	defer func() { s.again, _ = s.inv.due() }()
+	defer func() {
+		s.again = nil
+		if at, ok := s.inv.due(); ok {
+			s.again = time.After(at.Sub(s.hub.now()))
+		}
+	}()
 	for {
 		if r, ok = s.gate().next(); !ok {
 			return r, "", false
@@ -250,15 +255,11 @@ func (s *session) poke() {
 // write sends until the stream ends.
 func (s *session) write(ss grpc.ServerStream) error {
 	for {
-		var again <-chan time.Time
-		if !s.again.IsZero() {
-			again = time.After(s.again.Sub(s.hub.now()))
-		}
 		select {
 		case <-ss.Context().Done():
 			return ss.Context().Err()
 		case <-s.wake:
-		case <-again:
+		case <-s.again:
 		}
 		for more := true; more; more = s.more {
 			r, nonce, ok := s.next()
