@@ -23,6 +23,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/canaryd/canaryd/internal/access"
 )
 
 // issuer signs identity tokens as GitHub and GitLab do: it says where its keys are, and has several.
@@ -322,6 +324,38 @@ func TestAccessIsReloaded(t *testing.T) {
 	f.write("canaryd.yml", strings.Replace(f.rulesBefore, "role: admin", "role: emperor", 1))
 	reload(422, `is not a role: write one of view, deploy, operate, admin`)
 	can("root:toor", exitOK)
+}
+
+// A file that was cut off while it was written is valid, and says that nobody is asked: a reload opens nothing.
+func TestAReloadDoesNotOpenWhatWasClosed(t *testing.T) {
+	f := newFort(t)
+	f.write("canaryd.yml", "")
+	web, err := os.ReadFile(f.at("web.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write("web.yml", strings.Split(string(web), "basic_auth_users")[0])
+	if status, text := f.post("/-/reload", "Basic cm9vdDp0b29y", ""); status == 200 || !strings.Contains(text, "neither web.access nor users are left") {
+		t.Errorf("reload: %d %s", status, text)
+	}
+	for token, want := range map[string]int{"": exitError, f.token: exitOK, "alice:wonder": exitOK} {
+		if code, out := f.say(token, "status"); code != want {
+			t.Errorf("%q: exit %d: %s", token, code, out)
+		}
+	}
+}
+
+// Without rules and users anybody may do everything, also where only a look was meant.
+func TestAnonymousTakesRules(t *testing.T) {
+	c := defaultServerConfig()
+	c.Web.Anonymous = anonymous(access.View)
+	if _, err := c.accessConfig(""); err == nil || !strings.Contains(err.Error(), "anybody may do everything") {
+		t.Error(err)
+	}
+	c.Web.Access = []access.Rule{{User: "alice", Role: access.Admin}}
+	if _, err := c.accessConfig(""); err != nil {
+		t.Error(err)
+	}
 }
 
 // Where TLS and plain text, or two authorities, meet, the client says what to write.

@@ -93,6 +93,9 @@ func (d *daemon) reloadAccess(by string) error {
 	if err := listening.exposed(d.webConfig); err != nil {
 		return err
 	}
+	if d.access.Guards() && !now.Guards() { // a file that was cut off is empty, and valid
+		return errors.New("who may do what was not reloaded, what was in force stays: neither web.access nor users are left, so anybody could do everything; if that is meant, restart canaryd")
+	}
 	d.access.Set(now)
 	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
 	return nil

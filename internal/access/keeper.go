@@ -38,11 +38,14 @@ func NewKeeper(c Config, client *http.Client) *Keeper {
 // Set replaces what the keeper goes by.
 func (k *Keeper) Set(c Config) { k.config.Store(&c) }
 
+// Guards reports whether anybody is asked who they are.
+func (k *Keeper) Guards() bool { return k.config.Load().Guards() }
+
 // Identify says who a request is from, by its Authorization header. Where nobody is asked who they are, anybody may
 // do everything.
 func (k *Keeper) Identify(r *http.Request) (Caller, error) {
 	c := k.config.Load()
-	if !c.guards() {
+	if !c.Guards() {
 		who := Anyone()
 		who.Name = certified(r)
 		return who, nil

@@ -83,6 +83,9 @@ func isLoopback(host string) bool {
 
 // Check says what is wrong between the rules.
 func (c *Config) Check() error {
+	if c.Anonymous > None && !c.Guards() {
+		return errors.New("web.anonymous: view is for callers without credentials, yet nobody has any, so anybody may do everything: say in web.access who may do what, or list basic_auth_users in --web.config.file")
+	}
 	users := map[string]bool{}
 	for name := range c.Users {
 		users[name] = true
@@ -98,8 +101,8 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// guards reports whether anybody is asked who they are.
-func (c *Config) guards() bool { return len(c.Rules) > 0 || len(c.Users) > 0 }
+// Guards reports whether anybody is asked who they are; else anybody may do everything.
+func (c *Config) Guards() bool { return len(c.Rules) > 0 || len(c.Users) > 0 }
 
 // grant is a role in some services.
 type grant struct {
