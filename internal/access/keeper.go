@@ -22,7 +22,7 @@ func unknown(format string, args ...any) error { return &UnknownError{fmt.Sprint
 
 // Keeper finds out who a request is from. What it goes by may be replaced while it is asked.
 type Keeper struct {
-	config    atomic.Pointer[Config]
+	config    atomic.Pointer[current]
 	passwords passwords
 	issuers   issuers
 }
@@ -35,8 +35,21 @@ func NewKeeper(c Config, client *http.Client) *Keeper {
 	return k
 }
 
+// current is what is gone by, until something else is.
+type current struct {
+	Config
+	until chan struct{}
+}
+
 // Set replaces what the keeper goes by.
-func (k *Keeper) Set(c Config) { k.config.Store(&c) }
+func (k *Keeper) Set(c Config) {
+	if old := k.config.Swap(&current{c, make(chan struct{})}); old != nil {
+		close(old.until)
+	}
+}
+
+// Changed is closed when the keeper goes by something else: whoever was let in for long has to be asked again.
+func (k *Keeper) Changed() <-chan struct{} { return k.config.Load().until }
 
 // Guards reports whether anybody is asked who they are.
 func (k *Keeper) Guards() bool { return k.config.Load().Guards() }
@@ -44,7 +57,7 @@ func (k *Keeper) Guards() bool { return k.config.Load().Guards() }
 // Identify says who a request is from, by its Authorization header. Where nobody is asked who they are, anybody may
 // do everything.
 func (k *Keeper) Identify(r *http.Request) (Caller, error) {
-	c := k.config.Load()
+	c := &k.config.Load().Config
 	if !c.Guards() {
 		who := Anyone()
 		who.Name = certified(r)

@@ -62,14 +62,14 @@ type Options struct {
 
 type api struct {
 	Options
-	listeners chan struct{} // a place for each client of the events
-	readers   chan struct{} // and of the journal
+	listeners listeners     // clients of the events
+	readers   chan struct{} // a place for each client of the journal
 	refused   *rate.Limiter // of lines in the log
 }
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{Options: o, listeners: make(chan struct{}, maxListeners), readers: make(chan struct{}, maxReaders), refused: rate.NewLimiter(1, 10)}
+	a := &api{Options: o, readers: make(chan struct{}, maxReaders), refused: rate.NewLimiter(1, 10)}
 	if a.Access == nil {
 		a.Access = access.NewKeeper(access.Config{}, nil)
 	}

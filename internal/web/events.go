@@ -1,9 +1,11 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/access"
@@ -12,20 +14,20 @@ import (
 
 const (
 	maxListeners = 256
+	mostOfOne    = maxListeners / 4 // of a caller, or of all without credentials, where callers are asked who they are
 	heartbeat    = 15 * time.Second
 	writeWithin  = 10 * time.Second // who has not taken an event by then is gone
 )
 
 // events sends the records as server-sent events, from now on or after the one that Last-Event-ID names.
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
-	select {
-	case a.listeners <- struct{}{}:
-		defer func() { <-a.listeners }()
-	default:
+	leave, full := a.listeners.enter(callerOf(r).Name, a.Access.Guards())
+	if full != "" {
 		w.Header().Set("Retry-After", "15")
-		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients are connected to /events, the most there may be: close some, or read /api/v1/services/{service}/history", maxListeners)))
+		a.fail(w, problem(http.StatusServiceUnavailable, full+": close some, or read /api/v1/services/{service}/history"))
 		return
 	}
+	defer leave()
 	entries, err := a.Controller.Listen(r.Context(), r.Header.Get("Last-Event-ID"))
 	if err != nil {
 		a.fail(w, err)
@@ -34,13 +36,48 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	a.follow(w, r, entries)
 }
 
+// listeners are counted, so that one of them leaves room for others.
+type listeners struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int
+}
+
+// enter says why there is no place for one more.
+func (l *listeners) enter(name string, guarded bool) (leave func(), full string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.all >= maxListeners:
+		return nil, fmt.Sprintf("%d clients are connected to /events, the most there may be", maxListeners)
+	case guarded && l.of[name] >= mostOfOne:
+		return nil, fmt.Sprintf("%d clients of %s are connected to /events, the most that one caller may have", mostOfOne, cmp.Or(name, "callers without credentials"))
+	case l.of == nil:
+		l.of = map[string]int{}
+	}
+	l.all++
+	l.of[name]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all--
+		if l.of[name]--; l.of[name] == 0 {
+			delete(l.of, name)
+		}
+	}, ""
+}
+
 // follow sends entries until the client is gone, or has fallen so far behind that it has to ask anew.
 func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan controller.Entry) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	who := callerOf(r)
+	changed := a.Access.Changed()
+	who, err := a.Access.Identify(r) // since it was let in, that may have changed
+	if err != nil || !who.MaySome(access.View) {
+		return
+	}
 	var frame []byte // at first nothing but the headers
 	for {
 		if err := send(w, frame); err != nil {
@@ -50,6 +87,12 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 		select {
 		case <-r.Context().Done():
 			return
+		case <-changed: // a token that was taken away hears nothing more
+			changed = a.Access.Changed()
+			if who, err = a.Access.Identify(r); err != nil || !who.MaySome(access.View) {
+				return
+			}
+			frame = nil
 		case <-beat.C:
 			frame = []byte(": still here\n\n")
 		case e, ok := <-entries:
@@ -60,7 +103,6 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 				frame = nil
 				continue
 			}
-			var err error
 			if frame, err = eventFrame(e); err != nil {
 				a.Log.WithError(err).Error("an event cannot be encoded")
 				return

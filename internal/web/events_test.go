@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,6 +74,48 @@ func TestOnlySoManyListenToTheEvents(t *testing.T) {
 	}
 }
 
+// One caller leaves room for others, and a token that is taken away hears nothing more.
+func TestListenersAreAskedAgain(t *testing.T) {
+	config, tokens := callers(t)
+	keeper := access.NewKeeper(config, nil)
+	s := newSiteWith(t, Options{Access: keeper}, "service: shop\n", "service: pay\n")
+	listen := func(name string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/api/v1/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+tokens[name])
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	views := listen("view")
+	for range mostOfOne - 1 {
+		listen("view")
+	}
+	if one, other := listen("view"), listen("other"); one.StatusCode != 503 || other.StatusCode != 200 || !strings.Contains(body(t, one), "64 clients of view are connected") {
+		t.Errorf("%s, another caller %s", one.Status, other.Status)
+	}
+	deploys := listen("deploy")
+	config.Rules = slices.DeleteFunc(slices.Clone(config.Rules), func(r access.Rule) bool { return r.Token == "view" })
+	config.Tokens = maps.Clone(config.Tokens)
+	maps.DeleteFunc(config.Tokens, func(_ [32]byte, name string) bool { return name == "view" })
+	keeper.Set(config)
+	if raw, err := io.ReadAll(views.Body); err != nil || len(raw) > 0 { // it ends
+		t.Errorf("%q %v", raw, err)
+	}
+	if status, text, _ := s.as(tokens["deploy"], "PUT", "/api/v1/services/shop/versions/v1", `{"endpoints": ["127.0.0.1:1"]}`); status != 201 {
+		t.Fatal(text)
+	}
+	if line, err := bufio.NewReader(deploys.Body).ReadString('\n'); err != nil || line != "id: 1\n" {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
 // pipe is a connection without any buffer: what the client does not read is not written.
 type pipe struct {
 	conns chan net.Conn
@@ -111,12 +155,12 @@ func TestAListenerWhoDoesNotReadIsLetGo(t *testing.T) {
 func stopReading(t *testing.T, name string, protocols *http.Protocols) {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	a := &api{Options: Options{Log: log}}
+	a := &api{Options: Options{Log: log, Access: access.NewKeeper(access.Config{}, nil)}}
 	entries, ended := make(chan controller.Entry, 16), make(chan struct{})
 	l := newPipe()
 	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
-		a.follow(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, access.Anyone())), entries)
+		a.follow(w, r, entries)
 	})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
