@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -218,7 +217,7 @@ func (d *daemon) listen() error {
 		Log: d.log, Controller: d.ctl, Registry: own, HookToken: hookToken,
 		Access: d.access, Reload: d.reload, Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
 	})
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerBytes}
+	server := newWebServer(handler)
 	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })
 	d.log.WithFields(logrus.Fields{"xds": xdsListener.Addr().String(), "web": webListener.Addr().String(), "source": d.cfg.Metrics.Source}).Info("canaryd is serving")
 	return nil

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/sirupsen/logrus"
@@ -99,6 +100,12 @@ func (d *daemon) reloadAccess(by string) error {
 	d.access.Set(now)
 	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
 	return nil
+}
+
+// newWebServer waits for nobody for ever. The body of a request, events and the journal have limits of their own; what
+// these leave behind on a connection ends with the next request, because there is one for every answer.
+func newWebServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerBytes}
 }
 
 // serveWeb serves until the server is closed, with TLS where the file says so; its certificates and client CAs

@@ -34,13 +34,11 @@ const (
 	bodyWithin = 10 * time.Second
 )
 
-// readBody gives a client so long to send what it has to say.
+// readBody reads what a client has to say; bodiesInTime has given it so long.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyWithin)) // a test's recorder has none
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err == nil { // else the connection ends with it
-		_ = rc.SetReadDeadline(time.Time{})
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a test's recorder has none
 	}
 	return raw, err
 }
@@ -80,7 +78,17 @@ func NewHandler(o Options) http.Handler {
 	for _, c := range a.calls() {
 		mux.HandleFunc(c.pattern, a.kept(c))
 	}
-	return a.guard(a.unmatched(mux))
+	return bodiesInTime(a.guard(a.unmatched(mux)))
+}
+
+// bodiesInTime: also a body that no call reads would be waited for, before the answer is sent.
+func bodiesInTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != nil && r.Body != http.NoBody {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWithin)) // a test's recorder has none
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (a *api) document(w http.ResponseWriter, _ *http.Request) {

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"github.com/canaryd/canaryd/internal/access"
@@ -142,6 +143,33 @@ func (p *pipe) dial(context.Context, string, string) (net.Conn, error) {
 	return client, nil
 }
 
+// A body that does not come holds nobody, also where no body is read: this caller is not known.
+func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		l := newPipe()
+		keeper := access.NewKeeper(access.Config{Users: map[string]string{"alice": "x"}}, nil)
+		handler := NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), Access: keeper, Listener: l.Addr()})
+		server := &http.Server{Handler: handler}
+		go func() { _ = server.Serve(l) }()
+		defer server.Close()
+		for _, path := range []string{"/api/v1/services/shop/promote", "/-/reload", "/nowhere"} {
+			conn, err := l.dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(bodyWithin + time.Second))
+			if raw, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(raw), "HTTP/1.1 40") {
+				t.Errorf("%s: %q %v", path, raw, err)
+			}
+		}
+	})
+}
+
 // Over both protocols: a listener that hears only heartbeats for ten minutes stays; one that stops reading is let go.
 func TestAListenerWhoDoesNotReadIsLetGo(t *testing.T) {
 	var http1, http2 http.Protocols
@@ -158,7 +186,7 @@ func stopReading(t *testing.T, name string, protocols *http.Protocols) {
 	a := &api{Options: Options{Log: log, Access: access.NewKeeper(access.Config{}, nil)}}
 	entries, ended := make(chan controller.Entry, 16), make(chan struct{})
 	l := newPipe()
-	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{Protocols: protocols, WriteTimeout: 2 * time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
 		a.follow(w, r, entries)
 	})}
