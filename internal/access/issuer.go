@@ -28,13 +28,15 @@ type issuers struct {
 	client *http.Client
 
 	mu    sync.Mutex
-	known map[string]*oidc.Provider
-	tried map[string]failure
+	known map[string]*issuer
 }
 
-type failure struct {
-	at  time.Time
-	err error
+// issuer is one of them. One that hangs holds up those who come with its tokens, and nobody else.
+type issuer struct {
+	mu       sync.Mutex
+	provider *oidc.Provider // nil: it has not answered yet
+	failedAt time.Time
+	err      error
 }
 
 // issuerOf is who a token says that it is from: nothing is verified yet. Empty: it is no identity token.
@@ -50,25 +52,29 @@ func issuerOf(token string) string {
 	return claims.Issuer
 }
 
-// provider asks an issuer for its addresses and keys, once.
-func (is *issuers) provider(issuer string) (*oidc.Provider, error) {
+func (is *issuers) named(name string) *issuer {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	if p := is.known[issuer]; p != nil {
-		return p, nil
+	if is.known[name] == nil {
+		is.known[name] = &issuer{}
 	}
-	if f := is.tried[issuer]; f.err != nil && time.Since(f.at) < issuerAgain {
-		return nil, f.err
+	return is.known[name]
+}
+
+// provider asks an issuer for its addresses and keys, once.
+func (is *issuers) provider(name string) (*oidc.Provider, error) {
+	i := is.named(name)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.provider != nil || i.err != nil && time.Since(i.failedAt) < issuerAgain {
+		return i.provider, i.err
 	}
 	// The provider keeps the context for as long as it lives: its keys are fetched again when they change.
-	p, err := oidc.NewProvider(oidc.ClientContext(context.Background(), is.client), issuer)
-	if err != nil {
-		err = fmt.Errorf("the issuer %s does not say how its tokens are verified: %w", issuer, err)
-		is.tried[issuer] = failure{time.Now(), err}
-		return nil, err
+	i.provider, i.err = oidc.NewProvider(oidc.ClientContext(context.Background(), is.client), name)
+	if i.err != nil {
+		i.provider, i.failedAt, i.err = nil, time.Now(), fmt.Errorf("the issuer %s does not say how its tokens are verified: %w", name, i.err)
 	}
-	is.known[issuer] = p
-	return p, nil
+	return i.provider, i.err
 }
 
 // verify checks a token's signature and dates, and returns its subject, audiences and claims.

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-
-	"github.com/coreos/go-oidc/v3/oidc"
 )
 
 // UnknownError says why a caller is not let in: no credentials, or wrong ones. What it says gives nothing away.
@@ -29,8 +27,8 @@ type Keeper struct {
 
 // NewKeeper makes a keeper. The client reaches the issuers of identity tokens; nil: a usual one.
 func NewKeeper(c Config, client *http.Client) *Keeper {
-	client = cmp.Or(client, &http.Client{Timeout: issuerWithin})
-	k := &Keeper{issuers: issuers{client: client, known: map[string]*oidc.Provider{}, tried: map[string]failure{}}}
+	client = cmp.Or(client, &http.Client{Timeout: issuerWithin, Transport: &sparing{next: http.DefaultTransport}})
+	k := &Keeper{passwords: passwords{hashing: make(chan struct{}, 1)}, issuers: issuers{client: client, known: map[string]*issuer{}}}
 	k.Set(c)
 	return k
 }
@@ -64,7 +62,7 @@ func (k *Keeper) Identify(r *http.Request) (Caller, error) {
 		return who, nil
 	}
 	if user, password, ok := r.BasicAuth(); ok {
-		return k.user(c, user, password)
+		return k.user(r.Context(), c, user, password)
 	}
 	header := r.Header.Get("Authorization")
 	scheme, token, _ := strings.Cut(header, " ")
@@ -80,8 +78,8 @@ func (k *Keeper) Identify(r *http.Request) (Caller, error) {
 }
 
 // user: without any rule users may do everything, as they could before there were rules.
-func (k *Keeper) user(c *Config, user, password string) (Caller, error) {
-	if !k.passwords.check(c.Users, user, password) {
+func (k *Keeper) user(ctx context.Context, c *Config, user, password string) (Caller, error) {
+	if !k.passwords.check(ctx, c.Users, user, password) {
 		return Caller{}, unknown("the user or the password is wrong")
 	}
 	if len(c.Rules) == 0 {

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"crypto/sha256"
 	"sync"
 
@@ -15,13 +16,13 @@ const nobody = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 
 // passwords asks whether passwords are right, one at a time: guessing costs one core at most.
 type passwords struct {
-	hashing sync.Mutex
+	hashing chan struct{} // a place for one
 
 	mu    sync.Mutex
 	right map[[sha256.Size]byte]bool
 }
 
-func (p *passwords) check(users map[string]string, user, password string) bool {
+func (p *passwords) check(ctx context.Context, users map[string]string, user, password string) bool {
 	hash, known := users[user]
 	if !known {
 		hash = nobody
@@ -30,9 +31,13 @@ func (p *passwords) check(users map[string]string, user, password string) bool {
 	if p.remembers(key) {
 		return true
 	}
-	p.hashing.Lock()
+	select {
+	case p.hashing <- struct{}{}:
+	case <-ctx.Done(): // who guesses and hangs up keeps nobody waiting
+		return false
+	}
 	right := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil && known
-	p.hashing.Unlock()
+	<-p.hashing
 	if right {
 		p.remember(key)
 	}
