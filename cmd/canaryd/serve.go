@@ -43,7 +43,7 @@ func serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the daemon",
 		Long: `Runs the daemon until SIGTERM or Ctrl-C; the Envoys keep their weights when it ends. SIGHUP, POST /-/reload and a change of a policy file
-have the policies read again; canaryd.yml is read at the start only.
+have the policies read again, the first two also who may do what (web.access and the files it goes by); all else is read at the start only.
 
 Exit codes: 0 it was told to end, 1 it cannot start or go on, 2 wrong usage.`,
 		Example: `  canaryd serve                                         # the defaults: policies/*.yml, data/, loopback

@@ -1,7 +1,9 @@
 package access
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -91,8 +93,14 @@ func (is *issuers) verify(ctx context.Context, issuer, token string) (*oidc.IDTo
 	if err != nil {
 		return nil, nil, fmt.Errorf("the identity token is not valid: %w", err)
 	}
+	var raw json.RawMessage
 	claims := map[string]any{}
-	if err := id.Claims(&claims); err != nil {
+	if err = id.Claims(&raw); err == nil {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber() // 1234567 is not 1.234567e+06
+		err = d.Decode(&claims)
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("the identity token's claims cannot be read: %w", err)
 	}
 	return id, claims, nil

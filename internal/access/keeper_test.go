@@ -96,6 +96,33 @@ func TestIssuersInTrouble(t *testing.T) {
 	}
 }
 
+// Claims are numbers, lists and truth values as well.
+func TestClaimsOfEveryKind(t *testing.T) {
+	key := newKey(t)
+	issuer, _ := jobs(t, key)
+	for glob, claims := range map[string]any{"1234567": 1234567, "12345678901234567": 12345678901234567, "true": true, "b*": []string{"a", "b1"}} {
+		k := NewKeeper(Config{Rules: []Rule{{OIDC: issuer, Audience: "canaryd", Claims: map[string]string{"c": glob}, Role: Deploy}}}, nil)
+		if who, err := identify(k, "Bearer "+tokenOf(t, key, "first", issuer, map[string]any{"c": claims})); err != nil || !who.May(Deploy, "shop") {
+			t.Errorf("%s: %v %v", glob, who, err)
+		}
+		for _, other := range []any{12345678901234568, nil, false, []string{}, map[string]any{"b": "b"}} {
+			if who, err := identify(k, "Bearer "+tokenOf(t, key, "first", issuer, map[string]any{"c": other})); err != nil || who.May(View, "shop") {
+				t.Errorf("%s: %v is let in: %v", glob, other, err)
+			}
+		}
+	}
+}
+
+// A rule for the jobs of GitHub's issuer that fits every job there is refused.
+func TestClaimsKeepSomebodyOut(t *testing.T) {
+	for glob, good := range map[string]bool{"acme/*": true, "*/*": false, "**": false, "?*/*": false, "*": false} {
+		r := Rule{OIDC: "https://token.actions.githubusercontent.com", Audience: "canaryd", Claims: map[string]string{"repository": glob}, Role: Deploy}
+		if err := r.Check(); (err == nil) != good {
+			t.Errorf("%s: %v", glob, err)
+		}
+	}
+}
+
 // Who guesses passwords and hangs up keeps nobody waiting.
 func TestGuessesOfThoseWhoAreGoneAreNotHashed(t *testing.T) {
 	k := NewKeeper(Config{Users: map[string]string{"alice": nobody}}, nil)

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strings"
 )
 
 // Rule gives whom it names a role: a user of the web-config file, a token of the tokens file, or CI jobs whose
@@ -68,10 +69,15 @@ func (r *Rule) checkIssuer() error {
 	if len(r.Claims) == 0 {
 		return errors.New("claims are missing: without them every job of this issuer, other people's too, has the role; write such as {repository: acme/shop}")
 	}
+	narrow := false
 	for name, glob := range r.Claims {
+		narrow = narrow || strings.Trim(glob, "*?/") != ""
 		if _, err := path.Match(glob, ""); err != nil || glob == "" || glob == "*" {
 			return fmt.Errorf("claims: %s: %q is not a glob that keeps anybody out", name, glob)
 		}
+	}
+	if !narrow {
+		return errors.New("claims: none of them keeps anybody out: write such as {repository: acme/shop}")
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			found = true
-			d, err := a.deployPushed(r, p, rollout.Announced{Version: e.Target.Tag, Image: e.Target.Tag, Digest: e.Target.Digest, Once: true, By: "registry " + e.Request.Host})
+			d, err := a.deployPushed(r, p, rollout.Announced{Version: e.Target.Tag, Image: e.Target.Tag, Digest: e.Target.Digest, Once: true, By: strings.TrimSpace("registry " + plainName(e.Request.Host))})
 			if err != nil { // the registry asks again
 				a.fail(w, err)
 				return
