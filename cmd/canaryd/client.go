@@ -222,10 +222,16 @@ func checkOutput(o string) error {
 	return nil
 }
 
+// printJSON writes JSON in which nothing commands a terminal or a runner: that stands in texts, which may have it escaped.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escaped(b.Bytes()))
+	return err
 }
 
 func isTerminal(w any) bool {

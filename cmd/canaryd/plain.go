@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // What the daemon says may be the words of a container, of an Envoy, or of whoever called the API: on a terminal a
@@ -37,6 +39,24 @@ func plain(s string) string {
 	return commands.ReplaceAllStringFunc(b.String(), func(c string) string {
 		return strings.NewReplacer("::", ": :", "##", "# #").Replace(c)
 	})
+}
+
+// escaped leaves JSON the same to who reads it as JSON: DEL, the control characters from U+0080 on and others that are not
+// printed are not escaped by encoding/json, and Azure's runners look for commands anywhere in a line.
+func escaped(raw []byte) []byte {
+	out := make([]byte, 0, len(raw))
+	for i, r := range string(raw) {
+		switch {
+		case r >= 0x10000 && !unicode.IsPrint(r):
+			a, b := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, a, b)
+		case r >= 0x7f && !unicode.IsPrint(r), r == '#' && i > 0 && raw[i-1] == '#':
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }
 
 // plainJSON does so with every text in an answer.

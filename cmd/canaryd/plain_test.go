@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // What a container wrote is no command to a terminal, nor to the runner of a CI job.
@@ -42,4 +45,22 @@ func FuzzPlain(f *testing.F) {
 			}
 		}
 	})
+}
+
+// JSON says the same, and commands neither a terminal nor a runner.
+func TestJSONCommandsNothing(t *testing.T) {
+	said := "a\u009b2Jb\x7f\u202ec\U000e0001 ##vso[task.setvariable variable=x]y ##[error]z ### \ufffd ü•"
+	var out bytes.Buffer
+	if err := printJSON(&out, []string{said}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range out.String() {
+		if r != '\n' && !unicode.IsPrint(r) {
+			t.Errorf("%q is in %q", r, out.String())
+		}
+	}
+	var back []string
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back[0] != said || strings.Contains(out.String(), "##") || !strings.Contains(out.String(), "ü•") {
+		t.Errorf("%v %q is written as %s", err, back, out.String())
+	}
 }
