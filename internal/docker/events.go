@@ -57,10 +57,14 @@ func (f *Fleet) wakeUp(k key) {
 	f.stir(k)
 }
 
-// stir has a version looked at that rests. One that does not has its time: what failed is not tried again before it.
+// stir has a version looked at that rests. One that does not has its time: what failed is not tried again before it. And
+// one that is just being looked at does not rest after that: what was asked before something happened does not show it.
 func (f *Fleet) stir(k key) {
 	w := f.work[k]
-	if w == nil || !w.resting {
+	if w == nil {
+		return
+	}
+	if w.stirred = true; !w.resting {
 		return
 	}
 	w.resting = false
@@ -76,7 +80,7 @@ func (f *Fleet) rest(want Want, w *worker, e Event) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	settled := want.Goal == rollout.Start && want.Launched && want.Alone && e.Note == "" && len(e.Endpoints) == want.Spec.Replicas
-	if w.resting = f.told && settled && reflect.DeepEqual(want, find(f.wants[want.Service], want.key())); w.resting {
+	if w.resting = f.told && settled && !w.stirred && reflect.DeepEqual(want, find(f.wants[want.Service], want.key())); w.resting {
 		return restSweep
 	}
 	return sweep

@@ -69,6 +69,7 @@ type worker struct {
 	poke     chan struct{}
 	drop     context.CancelFunc // ends the pass that is under way: something else is wanted
 	resting  bool
+	stirred  bool // something happened to it since the pass under way began
 	goal     rollout.Goal
 	failures int
 	told     Event
@@ -180,7 +181,7 @@ func (f *Fleet) wanted(ctx context.Context, k key, w *worker) (context.Context, 
 		delete(f.work, k)
 	}
 	ctx, w.drop = context.WithCancel(ctx)
-	w.resting = false
+	w.resting, w.stirred = false, false
 	return ctx, want, wanted
 }
 

@@ -118,6 +118,7 @@ func TestAVersionThatServesRests(t *testing.T) {
 		t.Error("it rests though nobody tells what becomes of it")
 	}
 	f.listening(true)
+	w.stirred = false // another pass
 	for what, e := range map[string]Event{"one that has a note": {Launched: rollout.Launched{Note: "restarts", Endpoints: serves.Endpoints}}, "one without a container": want.event()} {
 		if f.rest(want, w, e) != sweep {
 			t.Errorf("%s rests", what)
@@ -136,6 +137,10 @@ func TestAVersionThatServesRests(t *testing.T) {
 		if change(); !looked() {
 			t.Errorf("%s, and it is not looked at", what)
 		}
+		if f.rest(want, w, serves) != sweep {
+			t.Errorf("%s while it was looked at, and it rests", what)
+		}
+		w.stirred = false
 	}
 	if f.rest(two, w, serves) != sweep {
 		t.Error("it rests on something that is wanted no more")
