@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -137,4 +138,30 @@ func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
 			t.Errorf("%s: %v are taken in at once, %d others: want %v", x.why, got, len(a.docs), x.together)
 		}
 	}
+}
+
+// A reload that nobody waits for any more before the loop has it is no mistake in the policies, and its edit is found by
+// the next look at the files.
+func TestAReloadThatIsLeftForgetsNoEdit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 0, world.Traffic{})
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for i := range 100 {
+			hold := fmt.Sprintf("%dm", i+61)
+			b.write(strings.Replace(tenPercent, "hold: 1h", "hold: "+hold, 1))
+			err := b.daemon.Reload(left, "ann")
+			var failed error
+			var has policy.Duration
+			if err := b.daemon.do(t.Context(), func() { failed, has = b.daemon.reloadErr, b.daemon.units["shop"].state.Policy.Ramp.Hold }); err != nil {
+				t.Fatal(err)
+			}
+			if failed != nil {
+				t.Fatalf("a mistake in the policies: %v", failed)
+			}
+			if want, _ := time.ParseDuration(hold); time.Duration(has) != want && !b.daemon.filesChanged(t.Context(), true) {
+				t.Fatalf("the edit is forgotten after %v", err)
+			}
+		}
+	})
 }

@@ -29,7 +29,11 @@ func (c *Controller) Reload(ctx context.Context, by string) error {
 		err = c.besideOrphans(ctx, set)
 	}
 	var a *adoption
-	if doErr := c.do(ctx, func() { a, err = c.reloaded(set, err, by) }); doErr != nil {
+	doErr := ctx.Err() // that nobody waits for it any more is no mistake in the policies
+	if doErr == nil {
+		doErr = c.do(ctx, func() { a, err = c.reloaded(set, err, by) })
+	}
+	if doErr != nil {
 		c.policies.forget() // nobody took the reading in: the next look is to find the files changed
 		c.policies.release()
 		return doErr
