@@ -1,11 +1,13 @@
 package xds
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -222,5 +224,43 @@ func TestANewProcessIsToldOf(t *testing.T) {
 	}
 	if told != 1 {
 		t.Errorf("told %d times", told)
+	}
+}
+
+// However many services have news, who asks for it keeps the mutex for a short while only, and is told all of it once.
+func TestNewsOfManyServicesIsToldInPieces(t *testing.T) {
+	h := NewHub(logrus.New())
+	const services, envoys = 300, 300
+	streams := make([]*stream, envoys)
+	for i := range streams {
+		streams[i] = &stream{Node: Node{ID: fmt.Sprintf("edge-%d", i)}, id: uint64(i)}
+	}
+	for i := range services {
+		tab := table(1, map[string]int{"v1": 1})
+		tab.Service = fmt.Sprintf("s%d", i)
+		publish(t, h, tab)
+		for _, s := range streams {
+			h.services[tab.Service].force.Join(s, Content{Version: "old"}, h.now())
+		}
+	}
+	told, calls := map[string]int{}, 0
+	for len(told) < services {
+		select {
+		case <-h.Changes():
+		case <-time.After(10 * time.Second):
+			t.Fatalf("after %d calls nobody says that there is more: %d of %d services are told", calls, len(told), services)
+		}
+		calls++
+		for _, s := range h.TakeChanges() {
+			told[s.Service]++
+		}
+	}
+	for name, n := range told {
+		if n != 1 {
+			t.Errorf("%s is told %d times", name, n)
+		}
+	}
+	if calls < 2 {
+		t.Error("all of it is told at once")
 	}
 }
