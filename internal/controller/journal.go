@@ -154,12 +154,13 @@ func (j *scribe) restart(why journal.Why) bool {
 	}
 	any := j.w != nil || len(j.parts) > j.flight
 	j.parts = slices.Clone(j.parts[:j.flight])
-	j.w, j.why, j.lost, j.void = nil, why, since, why == journal.Withdrawn
+	j.w, j.why, j.lost, j.void = nil, why, since, j.void || why == journal.Withdrawn && j.flight > 0
 	return any
 }
 
 // storedParts encodes parts. It runs outside the loop.
-func storedParts(parts []*journal.Part) ([]store.Part, error) {
+func storedParts(parts []*journal.Part) (all []store.Part, err error) {
+	defer recovered(&err)
 	var out []store.Part
 	for _, p := range parts {
 		raw, err := p.Encode()

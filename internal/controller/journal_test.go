@@ -302,3 +302,70 @@ func readPolicy(t *testing.T, text string) policy.Document {
 	}
 	return docs[0]
 }
+
+// told is a service with a release, whose scribe is told of a tick a second.
+func told(t *testing.T) (u *unit, tell func(e rollout.Event)) {
+	u = newUnit(rollout.State{})
+	c := &Controller{busy: map[string]*unit{"shop": u}}
+	tell = func(e rollout.Event) {
+		t.Helper()
+		next, records, err := rollout.Step(u.state, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := u.state
+		u.state = next
+		c.journalled(u, before, e, records)
+	}
+	d := readPolicy(t, tenPercent)
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	tell(rollout.PolicyChanged{At: at, Policy: d.Policy, Hash: d.Hash})
+	tell(rollout.Announced{At: at, Version: "v2", Endpoints: []string{"10.0.0.2:80"}})
+	return u, tell
+}
+
+// What was withdrawn while no write was under way says nothing of the next write: if that fails, what was in it is kept.
+func TestAWriteThatFailsAfterAWithdrawalLosesNothing(t *testing.T) {
+	u, tell := told(t)
+	at := u.state.At
+	for i := range 3 {
+		tell(rollout.Tick{At: at.Add(time.Duration(i+1) * time.Second)})
+	}
+	u.scribe.restart(journal.Withdrawn)
+	tell(rollout.Tick{At: at.Add(4 * time.Second)})
+	u.scribe.take(&u.state, true)
+	u.scribe.landed(false, nil) // the disk is full
+	tell(rollout.Tick{At: at.Add(5 * time.Second)})
+	var numbers []string
+	for _, p := range u.scribe.take(&u.state, true) {
+		numbers = append(numbers, fmt.Sprint(p.Number))
+	}
+	if fmt.Sprint(numbers) != "[0 1]" {
+		t.Errorf("parts %v of the chunk are there, not 0 and 1: it cannot be read", numbers)
+	}
+}
+
+// What is in a write that hangs and was withdrawn stays withdrawn when so much waits behind it that some is let go.
+func TestWhatIsWithdrawnStaysSoWhenMoreIsLost(t *testing.T) {
+	u, tell := told(t)
+	u.scribe.take(&u.state, true) // a write begins, and hangs
+	u.scribe.restart(journal.Withdrawn)
+	tell(rollout.Tick{At: u.state.At.Add(time.Second)})
+	u.scribe.restart(journal.Gap)
+	tell(rollout.Tick{At: u.state.At.Add(time.Second)})
+	u.scribe.landed(false, nil)
+	for _, p := range u.scribe.parts {
+		t.Errorf("part %d of chunk %d is to be stored, which was withdrawn", p.Number, p.Begin)
+	}
+}
+
+// An event that cannot be written costs the chunk that it is in: the decision that rests on it is stored.
+func TestAJournalThatCannotBeWrittenHoldsUpNoDecision(t *testing.T) {
+	u, tell := told(t)
+	tell(rollout.Tick{At: u.state.At.Add(time.Second)})
+	j := u.job()
+	j.parts = append(j.parts, nil) // as where writing one panics
+	if err := j.encode(); err != nil || j.write.State == nil {
+		t.Errorf("the state is not stored: %v", err)
+	}
+}

@@ -69,6 +69,8 @@ type job struct {
 	table rollout.Table // of state, filled in by the writer
 	made  *xds.Prepared // of table
 	err   error         // why state cannot be stored
+
+	unkept error // why parts cannot be: they are let go
 }
 
 // saved is a transaction that ended.
@@ -210,9 +212,7 @@ func (j *job) encode() (err error) {
 		}
 		j.write.Records = append(j.write.Records, r.line)
 	}
-	if j.write.Parts, err = storedParts(j.parts); err != nil {
-		return err
-	}
+	j.write.Parts, j.unkept = storedParts(j.parts)
 	if j.remove {
 		if j.write.Remains, err = json.Marshal(j.remains.Remains); err != nil {
 			return err
@@ -236,7 +236,12 @@ func (c *Controller) written(r saved) {
 		return
 	}
 	for _, j := range r.jobs {
-		j.u.scribe.landed(r.err == nil && !r.asked && j.err == nil, j.write.Parts)
+		stored := r.err == nil && !r.asked && j.err == nil
+		if j.u.scribe.landed(stored, j.write.Parts); stored && j.unkept != nil {
+			c.Log.WithError(j.unkept).WithField("service", j.write.Service).Error("a bug in canaryd, please report it: the journal cannot be encoded; it begins anew")
+			j.u.scribe.restart(journal.Gap)
+			j.u.scribe.lost = j.parts[0].Since()
+		}
 	}
 	if r.err != nil {
 		c.notWritten(r, now)

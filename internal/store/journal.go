@@ -49,8 +49,8 @@ func (w Write) putParts(tx *bbolt.Tx) error {
 		if err := j.Put(key, p.Data); err != nil {
 			return err
 		}
-		if p.Number == 0 {
-			if err := tx.Bucket([]byte(ages)).Put(ageKey(w.Service, p.Begin), nil); err != nil {
+		if a, age := tx.Bucket([]byte(ages)), ageKey(w.Service, p.Begin); a.Get(age) == nil { // what came before may be gone
+			if err := a.Put(age, []byte{}); err != nil {
 				return err
 			}
 		}

@@ -151,3 +151,19 @@ func TestWhatIsOldOrTooMuchGoes(t *testing.T) {
 		t.Errorf("there is always more to be done (%v)", err)
 	}
 }
+
+// The oldest chunk may be one that still grows: what comes of it then goes as well, and is not kept forever.
+func TestAChunkThatGoesWhileItGrowsLeavesNothing(t *testing.T) {
+	b := open(t)
+	l := Limits{Retention: time.Hour, MaxBytes: 10, Pack: joined}
+	b.mustSave(t, Write{Service: "shop", Records: [][]byte{[]byte("{}")}, Parts: []Part{part(10, 0, false, "0123456789")}})
+	b.tidyAll(t, time.Unix(1, 0), l)
+	b.mustSave(t, Write{Service: "shop", Parts: []Part{part(10, 1, false, "0123456789"), part(10, 2, true, "0123456789")}})
+	b.tidyAll(t, time.Unix(2, 0), l)
+	if left := stored(t, b, "shop"); len(left) > 0 {
+		t.Errorf("%q is left, and nothing will ever let it go", left)
+	}
+	if size, err := b.size(journal); err != nil || size != 0 {
+		t.Errorf("%d bytes, %v", size, err)
+	}
+}
