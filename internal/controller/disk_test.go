@@ -25,15 +25,16 @@ import (
 type disk struct {
 	*store.Bolt
 
-	mu    sync.Mutex
-	delay time.Duration
-	fails error
-	thaw  chan struct{} // closed when it no longer hangs; nil: it does not
-	takes bool          // what it says it did not
-	lasts int           // so many saves go well, then it is full; 0: nobody counts
-	crash *crash
-	saves int
-	key   []byte // nil: the stored one
+	mu     sync.Mutex
+	delay  time.Duration
+	fails  error
+	thaw   chan struct{} // closed when it no longer hangs; nil: it does not
+	takes  bool          // what it says it did not
+	lasts  int           // so many saves go well, then it is full; 0: nobody counts
+	crash  *crash
+	saves  int
+	tidied int
+	key    []byte // nil: the stored one
 }
 
 func (d *disk) Key() []byte {
@@ -110,6 +111,13 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 	}
 	first, err := d.Bolt.Save(ws)
 	return first, cmp.Or(fails, err)
+}
+
+func (d *disk) Tidy(now time.Time, l store.Limits) (more bool, err error) {
+	d.mu.Lock()
+	d.tidied++
+	d.mu.Unlock()
+	return d.Bolt.Tidy(now, l)
 }
 
 // share is what the Envoys give a version, in parts of 10 000 of each.

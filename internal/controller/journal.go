@@ -172,23 +172,34 @@ func storedParts(parts []*journal.Part) (all []store.Part, err error) {
 	return out, nil
 }
 
-// tidy has the store pack and trim what it keeps, while there is nothing to be stored.
+// tidy has the store pack and trim what it keeps, where that is due.
 func (c *Controller) tidy(now time.Time) {
 	w := &c.writer
 	if c.Limits.Pack == nil || now.Before(w.tidyAt) {
 		return
 	}
 	w.since = now
-	go func() {
-		more, err := c.Store.Tidy(now, c.Limits)
-		w.done <- saved{tidied: true, more: more, err: err}
-	}()
+	go func() { w.done <- tidied(c.Store, now, c.Limits) }()
+}
+
+// tidied looks through pages that nobody else reads: one that the disk has changed ends nobody.
+func tidied(s Store, now time.Time, l store.Limits) (r saved) {
+	r.tidied = true
+	defer recovered(&r.err)
+	r.more, r.err = s.Tidy(now, l)
+	return r
+}
+
+// untidied reports whether that waits for longer than evidence may: a disk that is always busy with evidence would fill up.
+func (c *Controller) untidied(now time.Time) bool {
+	w := &c.writer
+	return w.stored && c.Limits.Pack != nil && len(c.unsaved)+len(c.together) == 0 && now.Sub(w.tidyAt) >= checkpoint
 }
 
 func (c *Controller) tidied(r saved, now time.Time) {
 	w := &c.writer
-	if w.tidyAt = now.Add(checkpoint); r.more {
-		w.tidyAt = now
+	if !r.more || r.err != nil {
+		w.tidyAt = now.Add(checkpoint)
 	}
 	if r.err != nil && !w.untidy {
 		c.Log.WithError(r.err).Warn("the history and the journal cannot be trimmed: they grow beyond `storage.max_bytes`")

@@ -17,6 +17,7 @@ import (
 	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/store"
 	"github.com/canaryd/canaryd/internal/world"
 )
 
@@ -367,5 +368,43 @@ func TestAJournalThatCannotBeWrittenHoldsUpNoDecision(t *testing.T) {
 	j.parts = append(j.parts, nil) // as where writing one panics
 	if err := j.encode(); err != nil || j.write.State == nil {
 		t.Errorf("the state is not stored: %v", err)
+	}
+}
+
+// On a disk that is always busy with evidence what is kept is trimmed all the same.
+func TestABusyDiskIsTidied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		b.disk.set(checkpoint+time.Second, nil)
+		time.Sleep(20 * time.Second)
+		b.disk.mu.Lock()
+		saves, tidied := b.disk.saves, b.disk.tidied
+		b.disk.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		b.disk.mu.Lock()
+		defer b.disk.mu.Unlock()
+		if saves, tidied = b.disk.saves-saves, b.disk.tidied-tidied; saves < 15 || tidied < 5 {
+			t.Errorf("tidied %d times, beside %d writes", tidied, saves)
+		}
+	})
+}
+
+// broken is a store on a disk that has changed what bbolt wrote.
+type broken struct{ Store }
+
+func (broken) Tidy(time.Time, store.Limits) (bool, error) { panic("page 7 is not a leaf") }
+func (broken) Save([]store.Write) (uint64, error)         { panic("page 7 is not a leaf") }
+
+func TestABrokenPageEndsNobody(t *testing.T) {
+	c := &Controller{Options: Options{Store: broken{}, Limits: store.Limits{Pack: journal.Pack}}}
+	c.writer = newWriter(c.Store)
+	c.tidy(time.Now().Add(time.Hour))
+	if r := <-c.writer.done; r.err == nil || !r.tidied {
+		t.Errorf("%+v", r)
+	}
+	if r := save(c.Store, nil, nil, nil); r.err == nil {
+		t.Error("stored")
 	}
 }

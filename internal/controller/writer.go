@@ -34,6 +34,8 @@ type writer struct {
 	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
 	tidyAt  time.Time   // what is kept is looked through then
 	untidy  bool        // that failed
+
+	stored bool // something was, since what is kept was looked through
 }
 
 func newWriter(s Store) writer {
@@ -95,12 +97,17 @@ func (c *Controller) write(now time.Time) {
 		go func(cursor uint64, jobs []job) { w.done <- recall(w.store, cursor, jobs) }(w.cursor, w.doubted)
 		return
 	}
+	if c.untidied(now) {
+		w.stored = false
+		c.tidy(now)
+		return
+	}
 	jobs, left := c.jobs(), w.left
 	if len(jobs) == 0 && len(left) == 0 {
 		c.tidy(now)
 		return
 	}
-	w.since, w.left, w.under = now, nil, make([]*unit, len(jobs))
+	w.since, w.left, w.under, w.stored = now, nil, make([]*unit, len(jobs)), true
 	for i := range jobs {
 		w.under[i] = jobs[i].u
 	}
@@ -174,8 +181,14 @@ func save(s Store, h *xds.Hub, jobs []job, left []string) saved {
 		prepare(h, jobs)
 	}()
 	defer func() { <-made }()
-	first, err := s.Save(ws)
+	first, err := put(s, ws)
 	return saved{jobs: jobs, left: left, first: first, err: err}
+}
+
+// put stores writes. A page that the disk has changed is an error of it: cuts still go out.
+func put(s Store, ws []store.Write) (first uint64, err error) {
+	defer recovered(&err)
+	return s.Save(ws)
 }
 
 // prepare makes what is published when the jobs are stored. Only decisions change what is.
