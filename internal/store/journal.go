@@ -175,7 +175,7 @@ func (t *tidy) of(name bucket) *bbolt.Bucket { return t.tx.Bucket([]byte(name)) 
 
 func (t *tidy) turn(now time.Time) (more bool, err error) {
 	if _, known := sized(t.tx, history); !known {
-		return true, t.measure()
+		return true, t.measure(now)
 	}
 	for range packAtOnce {
 		if k, _ := t.of(ripe).Cursor().First(); k != nil {
@@ -201,11 +201,39 @@ func (t *tidy) turn(now time.Time) (more bool, err error) {
 	return true, nil
 }
 
-// measure counts the history of a database that was written before there were limits.
-func (t *tidy) measure() error {
+// measure counts the history of a database that was written before there were limits. Records from before there were events are
+// found by nothing later: what is too old of them goes here, and the rest with the first of its service that has an event.
+func (t *tidy) measure(now time.Time) error {
+	listed := map[string][]byte{} // the first with an event
+	err := t.of(events).ForEach(func(_, place []byte) error {
+		if name := string(placed(place)); listed[name] == nil {
+			listed[name] = place[:min(8, len(place))]
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	n := 0
-	err := t.of(history).ForEachBucket(func(service []byte) error {
-		return t.of(history).Bucket(service).ForEach(func(_, v []byte) error { n += len(v); return nil })
+	err = t.of(history).ForEachBucket(func(service []byte) error {
+		h, first := t.of(history).Bucket(service), listed[string(service)]
+		var old [][]byte
+		if err := h.ForEach(func(k, v []byte) error {
+			if (first == nil || bytes.Compare(k, first) < 0) && t.old(v, now) {
+				old = append(old, bytes.Clone(k))
+				return nil
+			}
+			n += len(v)
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, k := range old {
+			if err := h.Delete(k); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -294,23 +322,31 @@ func placed(place []byte) []byte {
 // oldRecord reports whether the oldest record is to go. The journal goes first where there is too much: it is much larger.
 func (t *tidy) oldRecord(now time.Time) bool {
 	cursor, _, record := t.oldest()
-	if cursor == nil {
-		return false
-	}
+	return cursor != nil && (t.old(record, now) || t.tooMuch())
+}
+
+func (t *tidy) old(record []byte, now time.Time) bool {
 	var r struct {
 		At time.Time `json:"at"`
 	}
 	_ = json.Unmarshal(record, &r) // one that cannot be read is from no time
-	return r.At.Before(now.Add(-t.limits.Retention)) || t.tooMuch()
+	return r.At.Before(now.Add(-t.limits.Retention))
 }
 
 func (t *tidy) dropRecord() error {
-	cursor, place, record := t.oldest()
+	cursor, place, _ := t.oldest()
 	cursor, place = bytes.Clone(cursor), bytes.Clone(place)
-	was := len(record)
+	was := 0
 	if h := t.of(history).Bucket(placed(place)); h != nil {
-		if err := h.Delete(place[:8]); err != nil {
-			return fmt.Errorf("let go of a record: %w", err)
+		var keys [][]byte // with those from before there were events
+		cur := h.Cursor()
+		for k, v := cur.First(); k != nil && bytes.Compare(k, place[:8]) <= 0; k, v = cur.Next() {
+			keys, was = append(keys, bytes.Clone(k)), was+len(v)
+		}
+		for _, k := range keys {
+			if err := h.Delete(k); err != nil {
+				return fmt.Errorf("let go of a record: %w", err)
+			}
 		}
 	}
 	if err := t.of(events).Delete(cursor); err != nil {

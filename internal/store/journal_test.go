@@ -167,3 +167,46 @@ func TestAChunkThatGoesWhileItGrowsLeavesNothing(t *testing.T) {
 		t.Errorf("%d bytes, %v", size, err)
 	}
 }
+
+// Records from before there were events are trimmed as others are: else the newest of all would have to go for them.
+func TestRecordsWithoutEventsGoFirst(t *testing.T) {
+	b := open(t)
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	record := func(i int) []byte {
+		return fmt.Appendf(nil, `{"at":%q,"n":"%d"}`, begin.Add(time.Duration(i)*time.Minute).Format(time.RFC3339), i)
+	}
+	for i := range 250 {
+		b.mustSave(t, Write{Service: fmt.Sprint("shop", i%2), Records: [][]byte{record(i)}})
+	}
+	if err := b.db.Update(func(tx *bbolt.Tx) error {
+		if err := tx.DeleteBucket([]byte(events)); err != nil {
+			return err
+		}
+		return tx.Bucket([]byte(history)).SetSequence(0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 250; i < 300; i++ {
+		b.mustSave(t, Write{Service: fmt.Sprint("shop", i%2), Records: [][]byte{record(i)}})
+	}
+	kept := func() (n int) {
+		for _, service := range []string{"shop0", "shop1"} {
+			h, err := b.History(service, 1000)
+			if err != nil || len(h) > 0 && !bytes.Contains(h[len(h)-1], []byte(`"29`)) {
+				t.Errorf("%s: %q (%v)", service, h, err)
+			}
+			n += len(h)
+		}
+		return n
+	}
+	now := begin.Add(300 * time.Minute)
+	b.tidyAll(t, now, Limits{Retention: 100 * time.Minute, MaxBytes: 1 << 30, Pack: joined})
+	if n := kept(); n != 100 {
+		t.Errorf("%d records are left, not 100", n)
+	}
+	size, _ := b.size(history)
+	b.tidyAll(t, now, Limits{Retention: 1000 * time.Minute, MaxBytes: size / 2, Pack: joined})
+	if n := kept(); n < 48 || n > 50 { // the oldest with an event takes those before it along
+		t.Errorf("%d records are left, not 50", n)
+	}
+}
