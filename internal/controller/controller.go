@@ -220,6 +220,7 @@ func (c *Controller) restored(name string, raw []byte, now time.Time) (u *unit, 
 		return nil, fmt.Errorf("its policy: %w", err)
 	}
 	u.outbox.durable, u.scribe.why = u.state.Table(), journal.Resumed
+	u.scribe.begun = nanoseconds(s.At) // no chunk of what was written has a later name, whatever the clock says now
 	made := c.Hub.Prepare(u.outbox.durable)
 	u.made = &made
 	return u, nil

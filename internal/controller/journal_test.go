@@ -408,3 +408,28 @@ func TestABrokenPageEndsNobody(t *testing.T) {
 		t.Error("stored")
 	}
 }
+
+// The clock was set back while canaryd was stopped: chunks are still named in the order in which they were written.
+func TestChunksAreInOrderAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 2, world.Traffic{Service: "shop", PerSecond: 500, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(20 * time.Second)
+		states, err := b.db.States()
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := b.daemon.restored("shop", states["shop"], time.Now().Add(-time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.daemon.do(t.Context(), func() {
+			b.daemon.journalled(u, u.state, rollout.Tick{At: time.Now().Add(-time.Hour)}, nil)
+		})
+		c, found, err := b.db.Chunk("shop", 0, false)
+		if err != nil || !found || u.scribe.w.Name() <= c.Begin {
+			t.Errorf("chunk %d is written after chunk %d (%v, %v)", u.scribe.w.Name(), c.Begin, found, err)
+		}
+	})
+}
