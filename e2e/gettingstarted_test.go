@@ -152,7 +152,7 @@ func (g *guide) run(t *testing.T, line string) {
 	line = g.here(line)
 	line = strings.Replace(line, "canaryd bootstrap", "canaryd bootstrap --xds "+g.ports["18000"]+" --admin "+g.ports["9901"], 1)
 	if strings.HasPrefix(line, "envoy ") {
-		p, err := rig.Start(g.dir, "envoy", "bash", "-c", "exec "+part(t, "envoy")+strings.TrimSuffix(strings.TrimPrefix(line, "envoy"), "&")+" --concurrency 2 --disable-hot-restart -l warning")
+		p, err := rig.Start(g.dir, "envoy", "bash", "-c", "exec "+part(t, "envoy-newest")+strings.TrimSuffix(strings.TrimPrefix(line, "envoy"), "&")+" --concurrency 2 --disable-hot-restart -l warning")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -68,9 +68,9 @@ func (w *scrapedWorld) trouble(t *testing.T) {
 		words   string
 	}{
 		{"Thanos with a store down", thanos, analysis.SourceUnreachable, "partial answer: No StoreAPIs matched"},
-		{"no password", refuse(http.StatusUnauthorized, ""), analysis.SourceUnreachable, "wants to know who asks (401 Unauthorized)"},
-		{"too many queries", refuse(http.StatusTooManyRequests, "3"), analysis.SourceUnreachable, "left alone for 3s"},
-		{"a page to log in", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>log in") }, analysis.SourceUnreachable, "is no Prometheus API"},
+		{"no password", refuse(http.StatusUnauthorized, ""), analysis.SourceUnreachable, "requires authentication (401 Unauthorized)"},
+		{"too many queries", refuse(http.StatusTooManyRequests, "3"), analysis.SourceUnreachable, "the next one is sent in 3s"},
+		{"a page to log in", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>log in") }, analysis.SourceUnreachable, "is not the Prometheus API"},
 	} {
 		w.front.Store(&c.handler)
 		reason := ""

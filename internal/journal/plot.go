@@ -130,6 +130,8 @@ func (p *Plot) Buckets(step time.Duration) (Evidence, error) {
 		if e.To.IsZero() {
 			e.To = p.points[n-1].at
 		}
+	} else if e.To.IsZero() {
+		e.To = e.From
 	}
 	span := max(0, e.To.Sub(e.From))
 	if step == 0 {

@@ -43,7 +43,8 @@ func (a *api) evidence(w http.ResponseWriter, r *http.Request) {
 		if p.From, p.To, err = between(r); err != nil {
 			return err
 		}
-		if text := r.URL.Query().Get("step"); text != "" {
+		if q := r.URL.Query(); q.Has("step") {
+			text := q.Get("step")
 			d, err := model.ParseDuration(text)
 			if step = time.Duration(d); err != nil || step < time.Second {
 				return problem(http.StatusUnprocessableEntity, fmt.Sprintf("step=%q must be a duration of 1s and more, such as 30s or 5m", text))
@@ -85,10 +86,11 @@ func unprocessable(err, which error) error {
 // between reads `from` and `to`; zero: not given.
 func between(r *http.Request) (from, to time.Time, err error) {
 	for name, at := range map[string]*time.Time{"from": &from, "to": &to} {
-		text := r.URL.Query().Get(name)
-		if text == "" {
+		q := r.URL.Query()
+		if !q.Has(name) {
 			continue
 		}
+		text := q.Get(name)
 		if *at, err = time.Parse(time.RFC3339, text); err != nil || at.Year() < 1970 || at.Year() > 2200 {
 			return from, to, problem(http.StatusUnprocessableEntity, fmt.Sprintf("%s=%q must be a time as RFC 3339 has it, such as 2026-11-28T12:00:00Z (a + is written as %%2B)", name, text))
 		}
