@@ -173,6 +173,20 @@ func TestSecretsAreInNoOutput(t *testing.T) {
 	}
 }
 
+// What check says against canaryd.yml stands in the logs of CI.
+func TestMistakesOfAddressesShowNoPassword(t *testing.T) {
+	for _, text := range []string{
+		"metrics: {prometheus: {url: \"me:hunter2@prom:9090\"}}", "metrics: {prometheus: {url: \"http://me:hunter2%@prom:9090\"}}",
+		"metrics: {prometheus: {proxy_url: \"http://me:hunter2%@proxy:3128\"}}", "metrics: {prometheus: {proxy_url: \"http://me:%zz hunter2/@proxy:3128\"}}",
+		"http_sd_configs: [{url: \"http://me:hunter2%@x/\"}]", "notify: [{url: \"http://me:hunter2%@x/\", proxy_url: \"http://me:hunter2%@proxy:3128\"}]",
+	} {
+		_, fs := parseServerConfig("canaryd.yml", []byte(text+"\n"))
+		if said := fs.Error(); len(fs.Errors()) == 0 || strings.Contains(said, "hunter2") {
+			t.Errorf("%s: %s", text, said)
+		}
+	}
+}
+
 func get(t *testing.T, said *outputs, method, url, authorization string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)

@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -194,9 +196,15 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 			find(path, "serve refuses this without further flags: "+why, true)
 		}
 	}
+	for i := range fs {
+		fs[i].Message = userinfo.ReplaceAllString(fs[i].Message, "://"+policy.Hidden+"@…: write %, / and the like of a password as %25, %2F")
+	}
 	fs.Sort()
 	return c, fs
 }
+
+// userinfo of an address that cannot be read, because of a character in its password, is in what is said against it.
+var userinfo = regexp.MustCompile(`(?s)://.*@.*`)
 
 // validate says what the types do not.
 func (c *serverConfig) validate(say func(path, format string, args ...any)) {
@@ -229,6 +237,9 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 		say("storage.etcd.endpoints", "this build has no etcd store yet: leave the endpoints empty to store in %s", c.Storage.Path)
 	}
 	if u := c.Metrics.Prometheus.URL; !isWebAddress(u) {
+		if strings.ContainsAny(u, "@?") { // it may have a password
+			u = policy.Hidden
+		}
 		say("metrics.prometheus.url", "%q: url must be an address such as http://127.0.0.1:9090", u)
 	}
 	if err := c.Metrics.Prometheus.HTTP.Validate(); err != nil {
