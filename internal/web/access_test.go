@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/canaryd/canaryd/internal/access"
 )
@@ -305,5 +308,18 @@ func TestWhoDidIt(t *testing.T) {
 		if got := by(r); got != c.want {
 			t.Errorf("%+v: %q", c, got)
 		}
+	}
+}
+
+// Who guesses the hook's token is in the log, as is who guesses another one.
+func TestRefusedHooksAreInTheLog(t *testing.T) {
+	log, said := logtest.NewNullLogger()
+	h := NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), HookToken: "of-the-registry", Listener: &net.TCPAddr{IP: net.IPv4zero}, Reload: func(context.Context, string) error { return nil }})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/api/v1/hooks/registry", strings.NewReader("{}"))
+	r.Header.Set("Authorization", "Bearer guess")
+	h.ServeHTTP(w, r)
+	if e := said.LastEntry(); w.Code != http.StatusUnauthorized || e == nil || !strings.Contains(e.Message, "the hook's token is missing or wrong") || e.Data["by"] != "192.0.2.1" {
+		t.Errorf("%d, in the log %v", w.Code, e)
 	}
 }

@@ -49,7 +49,7 @@ type Deployed struct {
 // repeats a notification until it gets 2xx, so a refusal is answered with 2xx as well.
 func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 	if err := a.mayHook(r); err != nil {
-		a.fail(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	var body registryEvents
