@@ -294,6 +294,26 @@ func TestAccessIsReloaded(t *testing.T) {
 			t.Errorf("exit %d: %s", code, out)
 		}
 	}
+	successful := func(want string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+f.addr+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth("root", "toor")
+		client, err := trusting(f.ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if raw, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(raw), "canaryd_config_last_reload_successful "+want+"\n") {
+			t.Errorf("%v: the last reload is not %s", err, want)
+		}
+	}
 	line, err := os.ReadFile(f.at("tokens.yml"))
 	if err != nil {
 		t.Fatal(err)
@@ -302,6 +322,7 @@ func TestAccessIsReloaded(t *testing.T) {
 	f.write("tokens.yml", "ci: "+f.token+"\n")
 	reload(422, "tokens.yml:1:5: this is not the hash of a token: `canaryd token NAME` prints the line")
 	can(f.token, exitOK)
+	successful("0") // SIGHUP tells nobody: a token that was to be taken away is still in force
 	_, out, _ := runCLI(t, "", "token", "ci", "-o", "json")
 	var young struct{ Token, Line string }
 	if err := json.Unmarshal([]byte(out), &young); err != nil {
@@ -316,6 +337,7 @@ func TestAccessIsReloaded(t *testing.T) {
 	reload(200, "reloaded")
 	can(f.token, exitError)
 	can(young.Token, exitOK)
+	successful("1")
 	f.write("canaryd.yml", strings.Replace(f.rulesBefore, "role: deploy, services: [\"shop*\"]", "role: deploy, services: [\"pay*\"]", 1))
 	reload(200, "reloaded")
 	if _, out := f.say(young.Token, "deploy", "shop", "v2", "--endpoint", "127.0.0.1:2"); !strings.Contains(out, "ci has the role deploy in pay*") {

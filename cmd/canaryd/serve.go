@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -124,17 +125,18 @@ func serve(ctx context.Context, f serveFlags) error {
 
 // daemon are the parts that run until one of them ends.
 type daemon struct {
-	cfg       serverConfig
-	log       *logrus.Logger
-	file      string // canaryd.yml
-	webConfig string
-	access    *access.Keeper
-	hub       *xds.Hub
-	src       metrics.Source
-	loads     *xds.Loads
-	ctl       *controller.Controller
-	told      *notify.Notifier // nil: nobody is told
-	run       run.Group
+	cfg         serverConfig
+	log         *logrus.Logger
+	file        string // canaryd.yml
+	webConfig   string
+	access      *access.Keeper
+	accessWrong atomic.Bool // at the last reload
+	hub         *xds.Hub
+	src         metrics.Source
+	loads       *xds.Loads
+	ctl         *controller.Controller
+	told        *notify.Notifier // nil: nobody is told
+	run         run.Group
 }
 
 // decide makes the loop and what feeds it: evidence, containers, versions that are found.
@@ -225,6 +227,7 @@ func (d *daemon) listen() error {
 
 func (d *daemon) collector() *canarydweb.Collector {
 	c := canarydweb.NewCollector(d.ctl, d.src)
+	c.Wrong = d.accessWrong.Load
 	if d.told != nil {
 		c.Lost = d.told.Lost
 	}

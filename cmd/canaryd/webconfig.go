@@ -76,7 +76,9 @@ func (c *serverConfig) accessConfig(webConfig string) (access.Config, error) {
 
 // reload reads again who may do what, and the policies. What is wrong with one keeps the other from nothing.
 func (d *daemon) reload(ctx context.Context, by string) error {
-	return errors.Join(d.reloadAccess(by), d.ctl.Reload(ctx, by))
+	err := d.reloadAccess(by)
+	d.accessWrong.Store(err != nil)
+	return errors.Join(err, d.ctl.Reload(ctx, by))
 }
 
 // reloadAccess: of canaryd.yml only web.access, anonymous and tokens_file are read again.

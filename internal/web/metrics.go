@@ -18,6 +18,7 @@ type Collector struct {
 	Controller *controller.Controller
 	Source     metrics.Source
 	Lost       func() map[string]uint64 // notifications, by target; nil: nobody is told
+	Wrong      func() bool              // whether the last reload of who may do what failed; nil: it cannot
 	decisions  prometheus.Histogram
 }
 
@@ -78,7 +79,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		counter(desc("notify_failures_total", "Notifications that were given up or dropped.", "target"), float64(n), target)
 	}
 	gauge(desc("leader", "Whether this replica decides."), 1)
-	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies worked."), truth(f.ReloadOK))
+	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies, and of who may do what, worked."), truth(f.ReloadOK && (c.Wrong == nil || !c.Wrong())))
 	gauge(desc("config_last_reload_success_timestamp_seconds", "When the policies were last reloaded."), float64(f.ReloadedAt.Unix()))
 	gauge(desc("store_writable", "Whether the history is being written."), truth(f.StoreError == nil))
 	for _, d := range f.Decisions {
