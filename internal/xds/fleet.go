@@ -88,7 +88,7 @@ func (h *Hub) sent(s *session, r reply) {
 // accepted books an ACK.
 func (h *Hub) accepted(s *session, p parcel, at time.Time) {
 	if p.res == nil {
-		h.remaining(serviceOf(p.ref)) // before its connection may end
+		h.letsGo(s, serviceOf(p.ref)) // before its connection may end
 		return
 	}
 	if f := h.cat.routes[p.ref.Name]; p.ref.Type == TypeRoute && f != nil {

@@ -83,6 +83,17 @@ func (p *parting) forget(id string) (known bool) {
 	return known
 }
 
+// letsGo takes in that a stream has taken a removal in.
+func (h *Hub) letsGo(s *session, service string) {
+	p := h.parting[service]
+	if p == nil {
+		return
+	}
+	if m := p.force.find(s.stream); m != nil && h.letGo(p, service, m) {
+		p.force.remove(m)
+	}
+}
+
 // letGo reports whether an Envoy cannot send requests to a service's clusters any more, or is waited for no longer.
 func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	now := h.now()

@@ -1,12 +1,14 @@
 package xds
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sirupsen/logrus"
 
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -157,5 +159,38 @@ func TestWhoGoesOnByARemovedRouteIsWaitedFor(t *testing.T) {
 	publish(t, h, table(2, nil))
 	if !waitsFor(h, "edge-1") {
 		t.Errorf("%+v: it may still send users to v2", h.status("shop").Counts)
+	}
+}
+
+// That an Envoy took in the removal of a service costs what that Envoy has, however many others have the service.
+func TestARemovalCostsEachEnvoyItsOwn(t *testing.T) {
+	h := NewHub(logrus.New())
+	publish(t, h, table(1, map[string]int{"v1": 1}))
+	ref := Ref{TypeCluster, "shop/v1"}
+	cluster, book := h.cat.resources[ref], h.services["shop"].force
+	streams := make([]*session, 3000)
+	for i := range streams {
+		s := h.open(Node{ID: fmt.Sprintf("edge-%d", i)})
+		s.inv.present(ref, cluster)
+		book.Join(s.stream, *book.envoys, h.now())
+		streams[i] = s
+	}
+	if err := h.Remove("shop"); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	for i, s := range streams {
+		h.accepted(s, parcel{ref: Ref{TypeRoute, "shop"}}, begin)
+		if i == 0 && len(h.Remaining("shop")) != len(streams) {
+			t.Error("who lost the route only is not waited for")
+		}
+		s.inv.forget(ref)
+		h.accepted(s, parcel{ref: ref}, begin)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("%d Envoys kept the mutex for %s", len(streams), took)
+	}
+	if left := h.parting["shop"].force.members; len(left) > 0 {
+		t.Errorf("%d are waited for", len(left))
 	}
 }
