@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,7 +36,8 @@ type clients struct {
 	hub     *Hub
 	caches  map[string]*cache.LinearCache
 	server  sotw.Server
-	leaving map[Ref]time.Time // what no view names any more: since when; guarded by the hub's mutex
+	has     map[string]map[string]map[string]types.Resource // what the caches have of each service, by type; guarded by the hub's mutex
+	leaving map[Ref]time.Time                               // what no view names any more: since when; guarded by the hub's mutex
 
 	mu      sync.Mutex // of the map; what is in it is guarded by the hub's
 	streams map[int64]*client
@@ -52,7 +54,7 @@ type client struct {
 }
 
 func newClients(h *Hub) *clients {
-	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*client{}, leaving: map[Ref]time.Time{}}
+	c := &clients{hub: h, caches: map[string]*cache.LinearCache{}, streams: map[int64]*client{}, has: map[string]map[string]map[string]types.Resource{}, leaving: map[Ref]time.Time{}}
 	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, Caches: map[string]cache.Cache{}}
 	for _, typ := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
 		c.caches[typ] = cache.NewLinearCache(typ)
@@ -124,9 +126,17 @@ const clientsFollow = 10 * time.Second
 
 // publish replaces a service's view: first what the new route names, then the route. What only old ones named goes
 // with a change that comes clientsFollow later, because a client may still be on its way.
-func (c *clients) publish(old, now *view) error {
+func (c *clients) publish(service string, old, now *view) (err error) {
 	if now == nil && old == nil {
 		return nil
+	}
+	has := c.has[service]
+	if has == nil {
+		has = map[string]map[string]types.Resource{TypeEndpoint: {}, TypeCluster: {}, TypeRoute: {}, TypeListener: {}}
+		c.has[service] = has
+	}
+	if now == nil {
+		delete(c.has, service)
 	}
 	for _, typ := range []string{TypeEndpoint, TypeCluster, TypeRoute, TypeListener} {
 		var gone []string
@@ -134,12 +144,7 @@ func (c *clients) publish(old, now *view) error {
 		if now != nil {
 			fresh = now.resources[typ]
 		}
-		have := c.caches[typ].GetResources() // a copy of all services'
-		for name := range have {
-			owner, _ := ParseCluster(name)
-			if old == nil || !old.owns(owner.Service) {
-				continue
-			}
+		for name := range has[typ] {
 			if fresh[name] == nil && (now == nil || c.left(Ref{typ, name})) {
 				gone = append(gone, name)
 			}
@@ -147,11 +152,12 @@ func (c *clients) publish(old, now *view) error {
 				delete(c.leaving, Ref{typ, name})
 			}
 		}
-		if err := c.caches[typ].UpdateResources(changed(fresh, have), gone); err != nil {
-			return err
-		}
+		fresh = changed(fresh, has[typ])
+		maps.Copy(has[typ], fresh)
+		maps.DeleteFunc(has[typ], func(name string, _ types.Resource) bool { return slices.Contains(gone, name) })
+		err = errors.Join(err, c.caches[typ].UpdateResources(fresh, gone)) // whom it could not tell says nothing of the cache
 	}
-	return nil
+	return err
 }
 
 // left reports whether nothing has named a resource for long enough.
@@ -164,11 +170,6 @@ func (c *clients) left(r Ref) bool {
 		c.leaving[r] = at
 	}
 	return false
-}
-
-func (v *view) owns(service string) bool {
-	_, ok := v.resources[TypeListener][service]
-	return ok
 }
 
 // changed leaves out what is there already: an update would be sent to everybody.

@@ -177,3 +177,50 @@ func TestAnEnvoyWithoutDeltasIsToldSo(t *testing.T) {
 func envoyRequest() *discovery.DiscoveryRequest {
 	return &discovery.DiscoveryRequest{Node: &core.Node{Id: "e", UserAgentName: "envoy"}, TypeUrl: TypeRoute}
 }
+
+// What gRPC clients get of a service costs what that service costs, however many others they may ask for; and what is
+// gone is gone from their caches.
+func TestAGRPCServiceCostsItsOwn(t *testing.T) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	h := NewHub(log)
+	const services = 1500
+	var all []Prepared
+	for i := range services {
+		tab := table(1, map[string]int{"v2": 100})
+		tab.Service, tab.Policy.Route.Protocol = fmt.Sprintf("s%d", i), policy.ProtocolGRPC
+		tab.Policy.Service = tab.Service
+		all = append(all, h.Prepare(tab))
+	}
+	begin := time.Now()
+	for _, err := range h.Publish(all...) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("%d services kept the mutex for %s", services, took)
+	}
+	has := func(want int) {
+		t.Helper()
+		for typ, c := range h.clients.caches {
+			n := want
+			if typ == TypeCluster || typ == TypeEndpoint {
+				n *= 2
+			}
+			if got := len(c.GetResources()); got != n {
+				t.Errorf("%s: the caches have %d, want %d", shortType(typ), got, n)
+			}
+		}
+		if len(h.clients.has) != want {
+			t.Errorf("%d services are known to be there", len(h.clients.has))
+		}
+	}
+	has(services)
+	for i := range services {
+		if err := h.Remove(fmt.Sprintf("s%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has(0)
+}

@@ -269,7 +269,7 @@ func (h *Hub) Remove(name string) error {
 	h.part(name, s.force)
 	delete(h.restored, name)
 	delete(h.cat.routes, name)
-	if err := h.clients.publish(s.edition.view, nil); err != nil {
+	if err := h.clients.publish(name, s.edition.view, nil); err != nil {
 		return err
 	}
 	h.drop(Ref{TypeRoute, name})

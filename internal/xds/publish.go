@@ -104,7 +104,7 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 	for _, r := range now {
 		h.put(r)
 	}
-	if err := h.clients.publish(old.clientView(), e.view); err != nil {
+	if err := h.clients.publish(name, old.clientView(), e.view); err != nil {
 		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
 	}
 	h.putRoute(name, s, old)
