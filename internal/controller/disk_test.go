@@ -31,6 +31,7 @@ type disk struct {
 	thaw   chan struct{} // closed when it no longer hangs; nil: it does not
 	takes  bool          // what it says it did not
 	lasts  int           // so many saves go well, then it is full; 0: nobody counts
+	small  bool          // it has room for what is there, and for no journal
 	crash  *crash
 	saves  int
 	tidied int
@@ -106,8 +107,8 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 		}
 		d.mu.Unlock()
 	}
-	if fails != nil && !takes {
-		return 0, fails
+	if fails != nil && !takes || d.small && slices.ContainsFunc(ws, func(w store.Write) bool { return len(w.Parts) > 0 }) {
+		return 0, cmp.Or(fails, errDiskFull)
 	}
 	first, err := d.Bolt.Save(ws)
 	return first, cmp.Or(fails, err)

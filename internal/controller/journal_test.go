@@ -364,7 +364,7 @@ func TestWhatIsWithdrawnStaysSoWhenMoreIsLost(t *testing.T) {
 func TestAJournalThatCannotBeWrittenHoldsUpNoDecision(t *testing.T) {
 	u, tell := told(t)
 	tell(rollout.Tick{At: u.state.At.Add(time.Second)})
-	j := u.job()
+	j := u.job(true)
 	j.parts = append(j.parts, nil) // as where writing one panics
 	if err := j.encode(); err != nil || j.write.State == nil {
 		t.Errorf("the state is not stored: %v", err)
@@ -430,6 +430,26 @@ func TestChunksAreInOrderAfterTheClockWasSetBack(t *testing.T) {
 		c, found, err := b.db.Chunk("shop", 0, false)
 		if err != nil || !found || u.scribe.w.Name() <= c.Begin {
 			t.Errorf("chunk %d is written after chunk %d (%v, %v)", u.scribe.w.Name(), c.Begin, found, err)
+		}
+	})
+}
+
+// A disk that the journal has filled still takes what is decided: that needs no more room than it had.
+func TestADiskWithoutRoomForTheJournalTakesDecisions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.disk.small = true
+		_, _, _ = b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
+		time.Sleep(10 * time.Second)
+		if b.share("v2") != 1000 {
+			t.Errorf("v2 gets %d: its announcement waits for the journal", b.share("v2"))
+		}
+		time.Sleep(30 * time.Second)
+		b.disk.small = false
+		time.Sleep(30 * time.Second)
+		if re := b.replayed(); len(re.Otherwise) > 0 || re.Same != re.Decisions || len(re.Gaps) > 0 || re.Events < 60 {
+			t.Errorf("%+v", re)
 		}
 	})
 }

@@ -117,7 +117,7 @@ func (c *Controller) write(now time.Time) {
 // jobs are what is to be stored next: what belongs together, then cuts, then other decisions, then evidence.
 func (c *Controller) jobs() (jobs []job) {
 	take := func(u *unit) {
-		j := c.rebirth(c.leaves(u.job()))
+		j := c.rebirth(c.leaves(u.job(c.writer.err == nil)))
 		_, j.together = c.together[u]
 		jobs = append(jobs, j)
 		for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.stale, c.together} {
@@ -148,10 +148,12 @@ func (c *Controller) jobs() (jobs []job) {
 }
 
 // job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
-// one that it returned.
-func (u *unit) job() job {
+// one that it returned. After a write that failed the journal waits: what is decided may find the room that both do not.
+func (u *unit) job(journalled bool) job {
 	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
-	j.parts = u.scribe.take(&u.state, u.outbox.Unstored())
+	if journalled {
+		j.parts = u.scribe.take(&u.state, u.outbox.Unstored())
+	}
 	j.write = store.Write{Service: u.state.Policy.Service, Delete: u.removing, PolicyHash: u.state.PolicyHash, PolicyText: u.text}
 	u.records = slices.DeleteFunc(u.records, (*pending).void)
 	for _, r := range u.records {
