@@ -34,46 +34,54 @@ func (a *api) reads(w http.ResponseWriter, r *http.Request, read func() error) {
 	}
 }
 
-// evidence answers with what was counted of a version, in intervals.
+// evidence answers with what was counted of a version, in intervals. A client that does not read its answer takes nobody's turn.
 func (a *api) evidence(w http.ResponseWriter, r *http.Request) {
-	a.reads(w, r, func() error {
-		p := &journal.Plot{Service: r.PathValue("service"), Version: r.PathValue("version")}
-		var step time.Duration
-		var err error
-		if p.From, p.To, err = between(r); err != nil {
-			return err
-		}
-		if q := r.URL.Query(); q.Has("step") {
-			text := q.Get("step")
-			d, err := model.ParseDuration(text)
-			if step = time.Duration(d); err != nil || step < time.Second {
-				return problem(http.StatusUnprocessableEntity, fmt.Sprintf("step=%q must be a duration of 1s and more, such as 30s or 5m", text))
-			}
-		}
-		s, err := a.Controller.Service(r.Context(), p.Service)
-		if err != nil {
-			return err
-		}
-		v := s.State.Version(p.Version)
-		if p.From.IsZero() && v != nil {
-			p.From = v.AnnouncedAt
-			if !p.To.IsZero() && !p.From.Before(p.To) {
-				p.From = time.Time{}
-			}
-		}
-		if err := a.Controller.Evidence(r.Context(), p); err != nil {
-			return unprocessable(err, journal.ErrTooLong)
-		}
-		e, err := p.Buckets(step)
-		if err != nil {
-			return problem(http.StatusUnprocessableEntity, err.Error())
-		}
-		if len(e.Buckets) == 0 && v == nil {
-			return problem(http.StatusNotFound, fmt.Sprintf("nothing is in the journal of a version %s of %s: it was never under test, or that is older than storage.retention", p.Version, p.Service))
-		}
-		a.answer(w, http.StatusOK, e)
-		return nil
+	var plot *journal.Evidence
+	a.reads(w, r, func() (err error) {
+		plot, err = a.plot(r)
+		return err
 	})
+	if plot != nil {
+		a.answer(w, http.StatusOK, plot)
+	}
+}
+
+func (a *api) plot(r *http.Request) (*journal.Evidence, error) {
+	p := &journal.Plot{Service: r.PathValue("service"), Version: r.PathValue("version")}
+	var step time.Duration
+	var err error
+	if p.From, p.To, err = between(r); err != nil {
+		return nil, err
+	}
+	if q := r.URL.Query(); q.Has("step") {
+		text := q.Get("step")
+		d, err := model.ParseDuration(text)
+		if step = time.Duration(d); err != nil || step < time.Second {
+			return nil, problem(http.StatusUnprocessableEntity, fmt.Sprintf("step=%q must be a duration of 1s and more, such as 30s or 5m", text))
+		}
+	}
+	s, err := a.Controller.Service(r.Context(), p.Service)
+	if err != nil {
+		return nil, err
+	}
+	v := s.State.Version(p.Version)
+	if p.From.IsZero() && v != nil {
+		p.From = v.AnnouncedAt
+		if !p.To.IsZero() && !p.From.Before(p.To) {
+			p.From = time.Time{}
+		}
+	}
+	if err := a.Controller.Evidence(r.Context(), p); err != nil {
+		return nil, unprocessable(err, journal.ErrTooLong)
+	}
+	e, err := p.Buckets(step)
+	if err != nil {
+		return nil, problem(http.StatusUnprocessableEntity, err.Error())
+	}
+	if len(e.Buckets) == 0 && v == nil {
+		return nil, problem(http.StatusNotFound, fmt.Sprintf("nothing is in the journal of a version %s of %s: it was never under test, or that is older than storage.retention", p.Version, p.Service))
+	}
+	return &e, nil
 }
 
 func unprocessable(err, which error) error {

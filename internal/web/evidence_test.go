@@ -2,7 +2,9 @@ package web
 
 import (
 	"bufio"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -63,5 +65,39 @@ func TestEvidenceAndJournal(t *testing.T) {
 		if c, err := rd.Read(parts); err != nil || c.Service != "shop" {
 			t.Errorf("%+v %v", c.Header, err)
 		}
+	}
+}
+
+// stuck is a client that does not read.
+type stuck struct {
+	http.ResponseWriter
+	release chan struct{}
+}
+
+func (s stuck) Write([]byte) (int, error) {
+	<-s.release
+	return 0, io.ErrClosedPipe
+}
+
+// Clients that do not read what they asked for keep nobody else from it.
+func TestPlotsDoNotWaitForThoseWhoDoNotRead(t *testing.T) {
+	s := newSite(t, "service: shop\nversions: [{version: v1, endpoints: [\"127.0.0.1:1\"], stable: true}]\n")
+	get := func(w http.ResponseWriter) {
+		r := httptest.NewRequest("GET", "/api/v1/services/shop/versions/v1/evidence", nil)
+		r.Host = s.Listener.Addr().String()
+		s.Config.Handler.ServeHTTP(w, r)
+	}
+	release, ended := make(chan struct{}), make(chan struct{})
+	for range maxReaders {
+		go func() { get(stuck{httptest.NewRecorder(), release}); ended <- struct{}{} }()
+	}
+	time.Sleep(500 * time.Millisecond)
+	w := httptest.NewRecorder()
+	if get(w); w.Code != http.StatusOK {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	close(release)
+	for range maxReaders {
+		<-ended
 	}
 }
