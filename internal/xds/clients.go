@@ -311,8 +311,12 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 
 // asks books which routes a client wants now.
 func (c *clients) asks(cl *client, names []string) {
+	wants := map[string]struct{}{}
+	for _, name := range names {
+		wants[name] = struct{}{}
+	}
 	for name := range cl.routes {
-		if slices.Contains(names, name) {
+		if _, still := wants[name]; still {
 			continue
 		}
 		delete(cl.routes, name)
@@ -321,7 +325,7 @@ func (c *clients) asks(cl *client, names []string) {
 			c.hub.changes(name)
 		}
 	}
-	for _, name := range names {
+	for name := range wants {
 		if _, had := cl.routes[name]; had {
 			continue
 		}
@@ -356,14 +360,18 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 	cl, h := c.stream(id), c.hub
 	h.enter()
 	defer h.exit()
+	present := map[string]string{} // service, by the version of its route, which has its name: a client may ask for thousands
+	for name := range cl.routes {
+		if s := h.services[name]; s != nil && s.edition.view != nil {
+			present[s.edition.view.version] = name
+		}
+	}
 	sent := map[string]Content{}
 	for _, any := range resp.GetResources() {
 		version := contentVersion(any.GetValue())
-		for name := range cl.routes {
-			if s := h.services[name]; s != nil && s.edition.view != nil && s.edition.view.version == version {
-				sent[name] = s.wanted().Clients
-				s.force.Sent(cl.stream, version, h.now())
-			}
+		if name, known := present[version]; known {
+			sent[name] = h.services[name].wanted().Clients
+			h.services[name].force.Sent(cl.stream, version, h.now())
 		}
 	}
 	cl.sent[resp.GetNonce()] = sent
