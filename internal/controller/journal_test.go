@@ -138,7 +138,7 @@ func (b *bubble) plots(t *testing.T) {
 			t.Fatal(err)
 		}
 		e, err := p.Buckets(0)
-		if err != nil || len(e.Buckets) < 3 || len(e.Gaps) > 0 {
+		if err != nil || len(e.Buckets) < 2 || len(e.Gaps) > 0 { // v3 is cut within seconds
 			t.Fatalf("%s: %d buckets, %v (%v)", version, len(e.Buckets), e.Gaps, err)
 		}
 		decisions, requests, errors, most := 0, 0.0, 0.0, 0.0
