@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -31,7 +32,7 @@ type disk struct {
 	thaw   chan struct{} // closed when it no longer hangs; nil: it does not
 	takes  bool          // what it says it did not
 	lasts  int           // so many saves go well, then it is full; 0: nobody counts
-	small  bool          // it has room for what is there, and for no journal
+	small  atomic.Bool   // it has room for what is there, and for no journal
 	crash  *crash
 	saves  int
 	tidied int
@@ -107,7 +108,7 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 		}
 		d.mu.Unlock()
 	}
-	if fails != nil && !takes || d.small && slices.ContainsFunc(ws, func(w store.Write) bool { return len(w.Parts) > 0 }) {
+	if fails != nil && !takes || d.small.Load() && slices.ContainsFunc(ws, func(w store.Write) bool { return len(w.Parts) > 0 }) {
 		return 0, cmp.Or(fails, errDiskFull)
 	}
 	first, err := d.Bolt.Save(ws)

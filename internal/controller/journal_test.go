@@ -439,14 +439,14 @@ func TestADiskWithoutRoomForTheJournalTakesDecisions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
 		time.Sleep(3 * time.Second)
-		b.disk.small = true
+		b.disk.small.Store(true)
 		_, _, _ = b.daemon.Announce(t.Context(), "shop", rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.9:80"}, By: "ci"})
 		time.Sleep(10 * time.Second)
 		if b.share("v2") != 1000 {
 			t.Errorf("v2 gets %d: its announcement waits for the journal", b.share("v2"))
 		}
 		time.Sleep(30 * time.Second)
-		b.disk.small = false
+		b.disk.small.Store(false)
 		time.Sleep(30 * time.Second)
 		if re := b.replayed(); len(re.Otherwise) > 0 || re.Same != re.Decisions || len(re.Gaps) > 0 || re.Events < 60 {
 			t.Errorf("%+v", re)
