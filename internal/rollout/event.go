@@ -55,15 +55,18 @@ type Observed struct {
 
 // Cell is what one proxy counted over one interval, for all versions.
 type Cell struct {
-	Slice     string                      `json:"slice,omitempty"` // the proxy
-	Proxy     Proxy                       `json:"proxy,omitempty"` // how it counts
-	From      time.Time                   `json:"from,omitzero"`
-	To        time.Time                   `json:"to,omitzero"`
-	Counts    map[string]analysis.Counts  `json:"counts,omitempty"`
-	Endpoints map[string][]analysis.Slice `json:"endpoints,omitempty"` // a version's counts by endpoint, where known
-	Has       []Run                       `json:"has,omitempty"`       // what the proxy served at the end; none: not known
-	HasSince  time.Time                   `json:"has_since,omitzero"`  // and since when
-	Unknown   bool                        `json:"unknown,omitempty"`   // what it served is not known, though the source knows it of others: it may be anything
+	Slice     string                       `json:"slice,omitempty"` // the proxy
+	Proxy     Proxy                        `json:"proxy,omitempty"` // how it counts
+	From      time.Time                    `json:"from,omitzero"`
+	To        time.Time                    `json:"to,omitzero"`
+	Counts    map[string]analysis.Counts   `json:"counts,omitempty"`
+	Endpoints map[string][]analysis.Slice  `json:"endpoints,omitempty"` // a version's counts by endpoint, where known
+	Answers   map[string][]analysis.Answer `json:"answers,omitempty"`   // a version's answers by class and code, where known: parts of Counts, which has those without an answer as well
+	Times     map[string][]analysis.Times  `json:"times,omitempty"`     // how long a version's answers took, where known
+	Issued    map[string]float64           `json:"issued,omitempty"`    // requests of a version that began, where known
+	Has       []Run                        `json:"has,omitempty"`       // what the proxy served at the end; none: not known
+	HasSince  time.Time                    `json:"has_since,omitzero"`  // and since when
+	Unknown   bool                         `json:"unknown,omitempty"`   // what it served is not known, though the source knows it of others: it may be anything
 }
 
 // Proxy is a kind of proxy. Kinds count differently: their counts are never put into one ratio.
