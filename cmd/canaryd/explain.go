@@ -112,6 +112,9 @@ func evidence(s *web.Service, v web.Version, d *analysis.Verdict) []string {
 		comparison(d),
 		fmt.Sprintf("Evidence that it is worse: %.3g; at %.0f it is rolled back. Proof that it is good enough: %.3g; at %.0f it is promoted.", d.Evidence, d.Threshold, d.Promotion, d.PromoteAt),
 	}
+	for _, c := range d.Cause {
+		lines = append(lines, causeLine(c))
+	}
 	if left := toGo(v); left != "" {
 		lines = append(lines, fmt.Sprintf("If it is as good as stable, it can be promoted in about %s.", left))
 	}
@@ -128,6 +131,26 @@ func evidence(s *web.Service, v web.Version, d *analysis.Verdict) []string {
 		lines = append(lines, "Errors arrive one by one, so each counts in full.")
 	}
 	return lines
+}
+
+// causeLine is one cause of a verdict, with the places that have no room in its reason.
+func causeLine(c analysis.Cause) string {
+	line := fmt.Sprintf("Cause of %s of what fails beyond stable's rate:", percent(c.Excess))
+	if c.Class != "" {
+		line += " class " + c.Class
+	}
+	of := "its requests"
+	if c.Class != "" {
+		of = "that class"
+	}
+	line += fmt.Sprintf(" %s, %s of %s (stable %s)", cmp.Or(c.Kind, "failures of several kinds, or of one that is not known"), rate(&c.Share), of, rate(&c.StableShare))
+	if len(c.Endpoints) > 0 {
+		line += "; on " + strings.Join(c.Endpoints, ", ")
+	}
+	if len(c.Envoys) > 0 {
+		line += "; counted by " + strings.Join(c.Envoys, ", ")
+	}
+	return line + "."
 }
 
 // comparison says what is known of the error rate.

@@ -61,3 +61,27 @@ func explained(t *testing.T, n analysis.Numbers) string {
 	}
 	return text.String()
 }
+
+// Each cause has its line: where it happens has no room in the reason.
+func TestExplainNamesCausesAndPlaces(t *testing.T) {
+	var text strings.Builder
+	d := analysis.Verdict{Outcome: analysis.Fail, Code: analysis.Worse, Reason: "error rate 4%", Numbers: analysis.Numbers{Threshold: 1000, PromoteAt: 100, Requests: 100, Errors: 10}}
+	d.Cause = []analysis.Cause{
+		{Class: "checkout", Kind: "502", Endpoints: []string{"10.0.0.2:80", "10.0.0.3:80"}, Envoys: []string{"edge-1"}, Share: 0.5, StableShare: 0.0002, Excess: 0.7},
+		{Kind: analysis.NoAnswer, Share: 0.01, Excess: 0.25},
+		{Share: 0.001, Excess: 0.05},
+	}
+	v := web.Version{Version: "v2", Phase: rollout.Failed, Verdict: &d}
+	if err := explain(&text, &web.Service{Service: "shop", Versions: []web.Version{v}}, []web.Version{v}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Cause of 70% of what fails beyond stable's rate: class checkout 502, 50% of that class (stable 0.02%); on 10.0.0.2:80, 10.0.0.3:80; counted by edge-1.",
+		"Cause of 25% of what fails beyond stable's rate: no answer, 1% of its requests (stable 0%).",
+		"Cause of 5% of what fails beyond stable's rate: failures of several kinds, or of one that is not known, 0.1% of its requests (stable 0%).",
+	} {
+		if !strings.Contains(text.String(), "  "+want+"\n") {
+			t.Errorf("want %q:\n%s", want, text.String())
+		}
+	}
+}

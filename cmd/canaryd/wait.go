@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -131,6 +132,7 @@ func (w *waiter) end(cmd *cobra.Command, v web.Version, code int) error {
 	} else {
 		fmt.Fprintln(cmd.OutOrStdout(), sentence(w.service, v))
 	}
+	annotate(cmd.ErrOrStderr(), os.Getenv, w.service, v, code)
 	if code == exitOK {
 		return nil
 	}
@@ -151,5 +153,6 @@ func (w *waiter) undecided(cmd *cobra.Command) error {
 	} else {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s, %s at %s. %s\n", w.service, w.version, w.pending, v.Phase, percent(v.Weight), why(*v))
 	}
+	annotate(cmd.ErrOrStderr(), os.Getenv, w.service, *v, exitUndecided)
 	return &exit{exitUndecided, fmt.Sprintf("%s %s is %s; the rollout goes on. Try: canaryd wait %s %s, or canaryd envoys %s", w.service, w.version, w.pending, w.service, w.version, w.service)}
 }

@@ -52,6 +52,7 @@ type Verdict struct {
 	Reason  string    `json:"reason"`
 	At      time.Time `json:"at"`
 	Numbers
+	Cause []Cause `json:"cause,omitempty"` // why it fails more often than stable, the largest first
 }
 
 // Numbers are what a verdict rests on. Rates are fractions of 1.

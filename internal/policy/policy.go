@@ -37,6 +37,8 @@ type Route struct {
 	HealthCheck *HealthCheck `yaml:"health_check,omitempty" json:"health_check,omitempty"`
 	Outlier     *Outlier     `yaml:"outlier,omitempty" json:"outlier,omitempty"`
 	Limits      *Limits      `yaml:"limits,omitempty" json:"limits,omitempty"`
+
+	Classes []Class `yaml:"-" json:"classes,omitempty"`
 }
 
 // GRPC reports whether the service speaks gRPC.

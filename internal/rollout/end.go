@@ -43,5 +43,6 @@ func (m *machine) end(v *Version, p Phase) {
 	m.lower(v, 0)
 	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
 	v.Judge, v.Wanted, v.Launching = nil, "", ""
+	v.Failures = analysis.Failures{}
 	v.Trusted = v.Trusted && !p.is(cut)
 }

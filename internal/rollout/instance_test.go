@@ -36,12 +36,12 @@ func TestAnEnvoyIsNamedThatHasTheErrorsToItself(t *testing.T) {
 		{"two errors", [][]Cell{cellsOf(3, 2, "edge-1")}, ""},
 		{"no cell", [][]Cell{nil}, ""},
 	} {
-		v := &Version{Name: "v2"}
+		m := &machine{State: &State{Versions: []Version{{Name: "v2", Phase: Canary}}}}
+		v := &m.Versions[0]
 		for _, cells := range c.rounds {
-			v.forgetInstances(1)
-			v.tallyEnvoys(cells)
+			m.tallyLately(cells, 1)
 		}
-		if got := v.whose(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+		if got := m.blame(v); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 		if len(v.Envoys) > envoysMost+1 {

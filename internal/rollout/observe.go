@@ -103,6 +103,7 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 			v.tallyEnvoys(cells)
 		}
 	}
+	m.tallyFailures(cells, seconds)
 }
 
 // RequestShare is a version's part of the requests of the last ten seconds or so. With sessions it
@@ -319,11 +320,11 @@ func (m *machine) cutIfWorse(v *Version) {
 	c, b := recent.Canary, recent.Stable
 	if ceiling {
 		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
-			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, v.whose())
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, m.blame(v))
 		return
 	}
 	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",
-		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
 }
 
 func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }

@@ -191,7 +191,7 @@ func (m *machine) stableIsWell(v *Version, _ int) shut {
 
 func (m *machine) looksClean(v *Version, _ int) shut {
 	if v.Judge.Suspicious(&v.Config) {
-		return because(analysis.Holding, "some evidence against it, %.3g of the %.0f for a rollback: no step up meanwhile%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, v.whose())
+		return because(analysis.Holding, "some evidence against it, %.3g of the %.0f for a rollback: no step up meanwhile%s", v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
 	}
 	return shut{}
 }

@@ -29,6 +29,7 @@ type storedVersion struct {
 	Lately    json.RawMessage `json:"lately"`
 	Instances json.RawMessage `json:"instances"`
 	Envoys    json.RawMessage `json:"envoys"`
+	Failures  json.RawMessage `json:"failures"`
 }
 
 // salvage reads the evidence of a stored state as far as it can be read, and says what is lost.
@@ -92,6 +93,9 @@ func (r *salvager) counts(v *Version, d storedVersion) {
 	}
 	r.slices("the instances of "+v.Name, d.Instances, &v.Instances)
 	r.slices("the Envoys of "+v.Name, d.Envoys, &v.Envoys)
+	if !r.read("the failures of "+v.Name, d.Failures, &v.Failures, v.Failures.Sound) {
+		v.Failures = analysis.Failures{}
+	}
 }
 
 func (r *salvager) slices(what string, raw json.RawMessage, into *[]analysis.Slice) {

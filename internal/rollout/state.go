@@ -97,6 +97,8 @@ type Seen struct {
 	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
 	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten within a minute or two
 	Envoys    []analysis.Slice `json:"envoys,omitempty"`    // and by Envoy
+
+	Failures analysis.Failures `json:"failures,omitzero"` // what failed, of a version under test and, beside one, of stable
 }
 
 // Missing says why there is no evidence.
@@ -202,6 +204,7 @@ func (s State) clone() State {
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		v.Slots, v.Instances, v.Envoys = slices.Clone(v.Slots), slices.Clone(v.Instances), slices.Clone(v.Envoys)
+		v.Failures = v.Failures.Clone()
 		if v.Judge != nil {
 			j := v.Judge.Clone()
 			v.Judge = &j

@@ -107,7 +107,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 func (m *machine) verdict(v *Version, o analysis.Outcome, code analysis.Code, format string, args ...any) {
 	v.Verdict = analysis.Verdict{Outcome: o, Code: code, Reason: fmt.Sprintf(format, args...), At: m.at, Numbers: v.Verdict.Numbers}
 	if v.Judge != nil {
-		v.Verdict.Numbers = v.Judge.Numbers(&v.Config)
+		v.Verdict.Numbers, v.Verdict.Cause = v.Judge.Numbers(&v.Config), m.causes(v, code)
 	}
 }
 
