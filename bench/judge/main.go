@@ -165,6 +165,7 @@ func main() {
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
 	moments := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
 	hiccups := flag.Bool("hiccups", false, "only good releases with a single hiccup that stable never had, by thousands")
+	causes := flag.Bool("causes", false, "only how often the cause of a cut is named")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -182,6 +183,10 @@ func main() {
 		}
 		outageTable(os.Stdout, *runs)
 		quietTable(os.Stdout, max(*runs/2, 1))
+		return
+	}
+	if *causes {
+		causeTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *hiccups {

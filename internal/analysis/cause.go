@@ -45,14 +45,18 @@ func (s spot) excess() float64 { return s.errors - s.expected }
 // and last, where there are many, all that are small, without a class and a kind. Requests of the version by endpoint and by Envoy tell whether a few stand out. It is for people: nothing is decided by it.
 func Why(version, stable *Failures, endpoints, envoys []Slice) []Finding {
 	w := why{version: version, stable: stable, endpoints: endpoints, envoys: envoys, left: spots(version, stable)}
-	for _, kind := range w.names(spotKind) {
-		w.total += max(0, excessOf(w.where(spotKind, kind)))
+	w.total = w.excess(2)
+	if w.total <= 0 {
+		w.total = w.excess(0)
 	}
 	covered := 0.0
 	for w.total > 0 && covered < explained*w.total && len(w.found) < causesMost-1 {
 		whole := w.largest()
+		if excessOf(whole.spots) <= few*w.total {
+			break
+		}
 		parts := w.parts(whole)
-		if excessOf(whole.spots) <= few*w.total || len(w.found)+len(parts) > causesMost-1 {
+		if len(w.found)+len(parts) > causesMost-1 {
 			break
 		}
 		for _, p := range parts {
@@ -118,6 +122,20 @@ func (w *why) where(of func(spot) string, name string) (group []spot) {
 		}
 	}
 	return group
+}
+
+// excess is that of all kinds, each of which is so many standard deviations of chance above what was to be expected.
+func (w *why) excess(deviations float64) (sum float64) {
+	for _, kind := range w.names(spotKind) {
+		group, expected := w.where(spotKind, kind), 0.0
+		for _, s := range group {
+			expected += s.expected
+		}
+		if x := excessOf(group); x > deviations*math.Sqrt(expected) {
+			sum += x
+		}
+	}
+	return sum
 }
 
 // part are failures that one cause may explain. Class and kind: theirs; empty: of several.

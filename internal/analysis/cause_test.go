@@ -179,3 +179,39 @@ func TestWhatDoesNotFailCostsNoMemory(t *testing.T) {
 		t.Errorf("%g allocations", n)
 	}
 }
+
+// Whatever two versions have counted, there is an answer, of a handful of causes at most, and their shares are shares.
+func FuzzWhy(f *testing.F) {
+	f.Add([]byte("one class fails\x00and the other\xffdoes not"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var sides [2]Failures
+		var endpoints, envoys []Slice
+		for ; len(raw) >= 5; raw = raw[5:] {
+			a := Answer{Class: fmt.Sprint(raw[0] >> 5), Code: fmt.Sprint(500 + int(raw[1]>>6)), Endpoint: fmt.Sprint(raw[1] & 3)}
+			a.Requests = float64(raw[2])
+			a.Errors = min(a.Requests, float64(raw[3]))
+			r := Report{Envoy: fmt.Sprint(raw[4] & 3), Counts: a.Counts.Add(Counts{float64(raw[4] >> 4), float64(raw[4] >> 6)}), Codes: raw[4]&4 > 0}
+			if raw[4]&8 > 0 {
+				r.Answers, r.Endpoints = []Answer{a}, []Slice{{a.Endpoint, r.Counts}}
+			}
+			side := raw[0] & 1
+			if sides[side].Add(r); side == 0 {
+				endpoints, envoys = Join(endpoints, r.Endpoints), Join(envoys, []Slice{{r.Envoy, r.Counts}})
+			}
+		}
+		found := Why(&sides[0], &sides[1], endpoints, envoys)
+		if len(found) > causesMost {
+			t.Fatalf("%d causes", len(found))
+		}
+		for _, c := range found {
+			for _, x := range []float64{c.Share, c.StableShare, c.OnlyEndpoints, c.OnlyEnvoys} {
+				if !(x >= 0 && x <= 1) {
+					t.Fatalf("%+v", c)
+				}
+			}
+			if math.IsNaN(c.Excess) || math.IsInf(c.Excess, 0) {
+				t.Fatalf("%+v", c)
+			}
+		}
+	})
+}
