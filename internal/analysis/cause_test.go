@@ -215,3 +215,36 @@ func FuzzWhy(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkWhy is what a held canary costs a tick: 20 classes that fail in 16 ways on 16 endpoints.
+func BenchmarkWhy(b *testing.B) {
+	var version, stable Failures
+	var endpoints, envoys []Slice
+	for i := range 20 * 16 * 16 {
+		a := Answer{fmt.Sprint("k", i%20), fmt.Sprint(500 + i/20%16), fmt.Sprint("h", i/320), Counts{20, 1}}
+		r := Report{Envoy: fmt.Sprint("e", i%4), Counts: a.Counts, Answers: []Answer{a}, Endpoints: []Slice{{a.Endpoint, a.Counts}}, Codes: true}
+		version.Add(r)
+		endpoints, envoys = Join(endpoints, r.Endpoints), Join(envoys, []Slice{{r.Envoy, a.Counts}})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		Why(&version, &stable, endpoints, envoys)
+	}
+}
+
+// BenchmarkAddFailures is a report of 20 classes on four endpoints, of which one in twenty answers failed.
+func BenchmarkAddFailures(b *testing.B) {
+	var f Failures
+	r := Report{Envoy: "e1", Codes: true}
+	for i := range 80 {
+		for code, n := range map[string]Counts{"200": {Requests: 19}, "500": {1, 1}} {
+			r.Answers = append(r.Answers, Answer{fmt.Sprint("k", i%20), code, fmt.Sprint("h", i/20), n})
+			r.Counts = r.Counts.Add(n)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Fade(0.999)
+		f.Add(r)
+	}
+}

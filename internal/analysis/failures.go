@@ -75,7 +75,10 @@ func (f *Failures) unanswered(r Report, left float64) {
 	if len(r.Endpoints) == 0 {
 		return
 	}
-	answered := map[string]float64{}
+	var answered map[string]float64
+	if len(r.Answers) > 0 {
+		answered = map[string]float64{}
+	}
 	for _, a := range r.Answers {
 		answered[a.Endpoint] += a.Errors
 	}

@@ -14,7 +14,10 @@ import (
 
 // tallyFailures remembers what fails of the versions under test, and of stable beside them.
 func (m *machine) tallyFailures(cells []Cell, seconds float64) {
-	tested := len(m.with(counted)) > 0
+	tested := false
+	for i := range m.Versions {
+		tested = tested || m.Versions[i].is(counted)
+	}
 	for i := range m.Versions {
 		v := &m.Versions[i]
 		if !tested || !v.is(counted) && v.Name != m.Stable {
@@ -24,9 +27,11 @@ func (m *machine) tallyFailures(cells []Cell, seconds float64) {
 		v.Failures.Fade(math.Exp(-seconds / instanceMemory))
 		for i := range cells {
 			c := &cells[i]
-			if n := c.Counts[v.Name]; n.Requests > 0 {
-				v.Failures.Add(analysis.Report{Envoy: c.Slice, Counts: n, Answers: c.Answers[v.Name], Endpoints: c.Endpoints[v.Name], Codes: c.tellsCodes()})
+			r := analysis.Report{Envoy: c.Slice, Counts: c.Counts[v.Name], Answers: c.Answers[v.Name]}
+			if r.Counts.Errors > 0 {
+				r.Endpoints, r.Codes = c.Endpoints[v.Name], c.tellsCodes()
 			}
+			v.Failures.Add(r)
 		}
 	}
 }
