@@ -146,5 +146,5 @@ func (c *Cell) sound() error {
 			err = errors.Join(err, s.Sound())
 		}
 	}
-	return err
+	return errors.Join(err, c.soundAnswers())
 }
