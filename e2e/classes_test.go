@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,7 +16,15 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rig"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -210,8 +221,210 @@ func TestEnvoysCountByClass(t *testing.T) {
 				if sum != asked || issued != asked || timed != map[string]float64{policy.PerRequest: 0, policy.PerUser: asked}[per] {
 					t.Errorf("%g requests asked for, %g reported, %g issued, %g timed", asked, sum, issued, timed)
 				}
-				t.Logf("%g answers in %d kinds; %s", asked, len(want), strings.TrimSpace(fmt.Sprint(want)))
+				t.Logf("%g answers in %d kinds", asked, len(want))
 			})
 		}
+	}
+}
+
+// Of gRPC the class is the method, and the status stands in the trailers or, where a call fails at once, in the headers.
+func TestEnvoysCountGRPCByClass(t *testing.T) {
+	t.Parallel()
+	for _, envoy := range []string{"envoy-newest", "envoy-oldest"} {
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			v1 := newGRPCVersion(t)
+			tab := tableOf("shop", rig.FreeAddress(), "*", 1, 0, v1.address)
+			tab.Policy.Route.Protocol = policy.ProtocolGRPC
+			tab.Policy.Route.Classes = []policy.Class{{Name: "check", GRPC: "grpc.health.v1.Health/Check"}}
+			tab.Policy.Judge.Slow = &policy.Slow{}
+			r := newReporting(t, envoy, tab)
+			conn, err := grpc.NewClient(r.front, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			client, want := grpc_health_v1.NewHealthClient(conn), map[xds.Answered]float64{}
+			for i := range 200 {
+				status := []codes.Code{codes.OK, codes.NotFound, codes.Internal, codes.OK}[i%4]
+				v1.status.Store(uint32(status))
+				var header metadata.MD
+				_, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}, grpc.Header(&header))
+				if grpcstatus.Code(err) != status || len(header.Get("endpoint-load-metrics")) > 0 {
+					t.Fatalf("%v, want %s; %v", err, status, header)
+				}
+				want[xds.Answered{Endpoint: v1.address, Class: "check", Code: fmt.Sprint("grpc-", int(status))}]++
+			}
+			if _, err := client.List(t.Context(), &grpc_health_v1.HealthListRequest{}); grpcstatus.Code(err) != codes.Unimplemented {
+				t.Fatal(err)
+			}
+			want[xds.Answered{Endpoint: v1.address, Class: "rest", Code: "grpc-12"}]++
+			r.until(10*time.Second, "all reports", func() bool { n, _, _ := r.sums(); return n >= 201 })
+			if got := r.answers.all(); !maps.Equal(got, want) {
+				t.Errorf("reported %v\nmade     %v", got, want)
+			}
+			if sum, issued, timed := r.sums(); sum != 201 || issued != 201 || timed != 201 {
+				t.Errorf("%g calls reported, %g issued, %g timed, of 201", sum, issued, timed)
+			}
+		})
+	}
+}
+
+// What Envoys count by class reaches the judgement, and the journal, and is taken again from there byte for byte.
+func TestClassesReachTheJournal(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, setting{route: "classes: [{name: checkout, path: /checkout}, {name: item, template: /items/*}]", ramp: "ramp: {steps: [50%, 100%], hold: 2s}\njudge: {clump: 1, budget: 100000}\n"})
+	for _, path := range []string{"checkout", "items/7", ""} {
+		l := &rig.Load{URL: "http://" + s.front + "/" + path, Rate: 100}
+		l.Start(context.WithoutCancel(t.Context()))
+		t.Cleanup(func() { l.Stop() })
+	}
+	v2 := s.version("v2")
+	s.run(0, s.deploy(v2)...)
+	s.until(20*time.Second, "v2 in force", func() bool { return s.Version("shop", "v2").InForce && v2.Count().Requests > 100 })
+	v2.Fail(0.5)
+	s.phase("v2", 40*time.Second, rollout.Failed)
+	answers, counts := map[string]analysis.Counts{}, analysis.Counts{}
+	s.until(10*time.Second, "the journal", func() bool {
+		clear(answers)
+		counts = analysis.Counts{}
+		for _, c := range s.cells() {
+			counts = counts.Add(c.Counts["v2"])
+			for _, a := range c.Answers["v2"] {
+				answers[a.Class+" "+a.Code] = answers[a.Class+" "+a.Code].Add(a.Counts)
+			}
+		}
+		return counts.Errors > 0
+	})
+	sum := analysis.Counts{}
+	for kind, n := range answers {
+		sum = sum.Add(n)
+		if failed := strings.HasSuffix(kind, "500"); failed != (n.Errors > 0) {
+			t.Errorf("%s: %+v", kind, n)
+		}
+	}
+	for _, class := range []string{"checkout", "item", "rest"} {
+		if answers[class+" 200"].Requests < 10 || answers[class+" 500"].Errors < 1 {
+			t.Errorf("of class %s: %v", class, answers)
+		}
+	}
+	if sum.Requests > counts.Requests || sum.Requests < 0.9*counts.Requests || sum.Errors > counts.Errors || sum.Errors < 0.9*counts.Errors {
+		t.Errorf("%+v by class, %+v in all", sum, counts)
+	}
+	t.Logf("%+v by class, %+v in all: %v", sum, counts, answers)
+	if out := s.run(0, "replay", "shop"); !strings.Contains(out, "v2") {
+		t.Error(out)
+	}
+}
+
+// cells are all that the journal has of what was counted.
+func (s *scene) cells() (cells []rollout.Cell) {
+	s.t.Helper()
+	resp, err := http.Get("http://" + s.Web + "/api/v1/services/shop/journal")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	rd, err := journal.NewReader()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	in := bufio.NewReader(resp.Body)
+	for {
+		parts, err := journal.ReadFrame(in)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if len(parts) == 0 {
+			return cells
+		}
+		c, err := rd.Read(parts)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, e := range c.Events {
+			if o, ok := e.(rollout.Observed); ok {
+				cells = append(cells, o.Cells...)
+			}
+		}
+	}
+}
+
+// A weight change with 20 classes of all kinds, three versions, pins and testers, beside one without classes.
+func TestFigureWeightInForceWith20Classes(t *testing.T) {
+	v1, err := rig.NewService("v1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v1.Close)
+	for _, classes := range []int{0, policy.ClassesMost} {
+		front := rig.FreeAddress()
+		table := func(generation uint64, v2 int) rollout.Table {
+			tab := classedTable(front, []string{v1.Address}, []string{v1.Address})
+			tab.Generation, tab.Slots = generation, []rollout.Run{{Version: "v1", Count: 10000 - v2}, {Version: "v2", Count: v2}}
+			tab.Clusters = append(tab.Clusters, rollout.Cluster{Version: "v3", Endpoints: []string{v1.Address}, Pinned: true, Pin: "pin-v3"})
+			tab.Policy.Route.Classes = nil
+			for i := range classes {
+				name := fmt.Sprint("class-", i)
+				tab.Policy.Route.Classes = append(tab.Policy.Route.Classes, []policy.Class{{Name: name, Method: "POST", Path: "/" + name}, {Name: name, Prefix: "/" + name + "/"}, {Name: name, Template: "/" + name + "/*/x"}, {Name: name, Regex: "/v[0-9]+/" + name + "/[^/]+"}}[i%4])
+			}
+			return tab
+		}
+		hub, _ := hubWithEnvoy(t, table(1, 100))
+		if st, ok := settled(hub, "shop", 1, 40*time.Second); !ok || !st.InForce {
+			t.Fatalf("never in force: %+v", st)
+		}
+		var took []time.Duration
+		for i := range 200 {
+			begin := time.Now()
+			if err := hub.PublishTable(table(uint64(i+2), 101+i)); err != nil {
+				t.Fatal(err)
+			}
+			if st, ok := settled(hub, "shop", uint64(i+2), 5*time.Second); !ok || !st.InForce {
+				t.Fatalf("%+v", st)
+			}
+			took = append(took, time.Since(begin))
+			time.Sleep(5 * time.Millisecond)
+		}
+		slices.Sort(took)
+		t.Logf("FIGURE weight to in force, three versions, pins and testers, %d classes and the rest, %d changes: p50 %.2f ms, p99 %.2f ms, max %.2f ms", classes, len(took),
+			ms(took[len(took)/2]), ms(took[len(took)*99/100]), ms(took[len(took)-1]))
+		if classes > 0 {
+			within(t, "the median change", took[len(took)/2], 12*time.Millisecond)
+		}
+	}
+}
+
+// Switching classes on, to other ones, and off again changes the clusters under load. Nobody notices.
+func TestSwitchingClassesCostsNoRequest(t *testing.T) {
+	t.Parallel()
+	for _, envoy := range []string{"envoy-newest", "envoy-oldest"} {
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, setting{envoy: envoy})
+			load := s.load(200)
+			plain := policyText(s.front, s.versions["v1"].Address, "")
+			for _, classes := range []string{"[{name: a, path: /a}]", "[{name: a, path: /a}, {name: b, template: /b/*}]", ""} {
+				text := plain
+				if classes != "" {
+					text = strings.Replace(text, "route: {", "route: {classes: "+classes+", ", 1)
+				}
+				if err := s.WritePolicy("shop.yml", text); err != nil {
+					t.Fatal(err)
+				}
+				if code, body := post(t, "http://"+s.Web+"/-/reload"); code != http.StatusOK {
+					t.Fatal(body)
+				}
+				want := strings.Contains(classes, "b")
+				s.until(20*time.Second, "the Envoy to have them", func() bool {
+					_, dump := get(t, "http://"+s.admin+"/config_dump?include_eds")
+					return strings.Contains(dump, "endpoint-load-metrics") == (classes != "") && strings.Contains(dump, `"/b/*"`) == want
+				})
+				time.Sleep(500 * time.Millisecond)
+			}
+			if sent := load.Stop(); sent.Failed > 0 || sent.Requests < 100 {
+				t.Error(sent)
+			}
+		})
 	}
 }
