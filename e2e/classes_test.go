@@ -387,12 +387,61 @@ func TestFigureWeightInForceWith20Classes(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		slices.Sort(took)
-		t.Logf("FIGURE weight to in force, three versions, pins and testers, %d classes and the rest, %d changes: p50 %.2f ms, p99 %.2f ms, max %.2f ms", classes, len(took),
-			ms(took[len(took)/2]), ms(took[len(took)*99/100]), ms(took[len(took)-1]))
+		gone, all := cuts(t, hub, 300, table)
+		t.Logf("FIGURE weight to in force, three versions, pins and testers, %d classes and the rest, %d changes: p50 %.2f ms, p99 %.2f ms, max %.2f ms; a cut: p50 %.2f ms until the version is out of the route, %.2f ms until the classes are back in it", classes, len(took),
+			ms(took[len(took)/2]), ms(took[len(took)*99/100]), ms(took[len(took)-1]), ms(gone), ms(all))
 		if classes > 0 {
 			within(t, "the median change", took[len(took)/2], 12*time.Millisecond)
+			within(t, "the median cut", gone, 3*time.Millisecond)
 		}
 	}
+}
+
+// cuts takes v2 out of the route and puts it back some times. It returns the medians until the Envoy has the route without it,
+// and until it has all of the table.
+func cuts(t *testing.T, hub *xds.Hub, generation uint64, table func(uint64, int) rollout.Table) (gone, all time.Duration) {
+	t.Helper()
+	var out, whole []time.Duration
+	for range 30 {
+		cut := table(generation, 500)
+		cut = cut.Without([]string{"v2"}, "")
+		begin := time.Now()
+		if err := hub.PublishTable(cut); err != nil {
+			t.Fatal(err)
+		}
+		for routesTo(hub, "v2") {
+			if time.Since(begin) > time.Minute {
+				t.Fatal("the Envoy does not take the cut")
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+		out = append(out, time.Since(begin))
+		if st, ok := settled(hub, "shop", generation, 5*time.Second); !ok || !st.InForce {
+			t.Fatalf("%+v", st)
+		}
+		whole = append(whole, time.Since(begin))
+		if err := hub.PublishTable(table(generation+1, 500)); err != nil {
+			t.Fatal(err)
+		}
+		if st, ok := settled(hub, "shop", generation+1, 20*time.Second); !ok || !st.InForce {
+			t.Fatalf("%+v", st)
+		}
+		generation += 2
+	}
+	slices.Sort(out)
+	slices.Sort(whole)
+	return out[len(out)/2], whole[len(whole)/2]
+}
+
+func routesTo(hub *xds.Hub, version string) bool {
+	for _, e := range hub.Envoys() {
+		for _, s := range e.Services {
+			if slices.ContainsFunc(s.Weights, func(r rollout.Run) bool { return r.Version == version }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Switching classes on, to other ones, and off again changes the clusters under load. Nobody notices.

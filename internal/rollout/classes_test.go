@@ -71,3 +71,20 @@ func TestNumbersOfAnswersThatCannotBeAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAStateWithTooManyClassesIsDamaged(t *testing.T) {
+	r := newRun(t, withClasses)
+	r.announce("v2", "10.0.0.2:80")
+	if _, _, err := DecodeState(mustEncode(t, r.s)); err != nil {
+		t.Fatal(err)
+	}
+	many := slices.Repeat(r.s.Policy.Route.Classes, 10)
+	r.s.Version("v2").Told = many
+	if _, _, err := DecodeState(mustEncode(t, r.s)); err == nil {
+		t.Error("20 classes of a release pass")
+	}
+	r.s.Version("v2").Told, r.s.Policy.Route.Classes = nil, many
+	if _, _, err := DecodeState(mustEncode(t, r.s)); err == nil {
+		t.Error("20 classes of a policy pass")
+	}
+}
