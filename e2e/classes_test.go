@@ -227,6 +227,66 @@ func TestEnvoysCountByClass(t *testing.T) {
 	}
 }
 
+// What `check` takes of patterns Envoys take, and read as it says.
+func TestEnvoysReadPatternsAsCheckDoes(t *testing.T) {
+	t.Parallel()
+	const text = `service: shop
+route:
+  classes:
+  - {name: one, template: "/a/*"}
+  - {name: inner, template: "/b/*/c"}
+  - {name: many, template: "/d/**"}
+  - {name: png, template: "/e/**.png"}
+  - {name: jpg, template: "/f/*.jpg"}
+  - {name: odd, template: "/g-h.i_j~k%20l/@m:n/*"}
+  - {name: uuid, regex: "/u/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"}
+  - {name: segments, regex: "/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+"}
+  - {name: words, regex: "/w/(?:cart|order|checkout|payment|invoice|refund|customer|basket)(?:/.*)?"}
+  - {name: nocase, regex: "(?i)/abc/.*"}
+  - {name: ten, template: "/*/*/*/*/*/*/*/*/*/*"}
+  - {name: del, method: DELETE, prefix: /}
+`
+	docs, fs := policy.Parse("f", []byte(text))
+	if len(fs.Errors()) > 0 {
+		t.Fatal(fs)
+	}
+	for _, envoy := range []string{"envoy-newest", "envoy-oldest"} {
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			var counts tallied
+			address := obliging(t, &counts)
+			tab := tableOf("shop", rig.FreeAddress(), "*", 1, 0, address)
+			tab.Policy.Route.Classes = docs[0].Policy.Route.Classes
+			r := newReporting(t, envoy, tab)
+			want := map[xds.Answered]float64{}
+			for path, class := range map[string]string{"/a/1": "one", "/a/1?x=/": "one", "/a/": "rest", "/a": "rest", "/a/1/2": "rest", "/b/1/c": "inner", "/b//c": "rest", "/d/1": "many", "/d/1/2/3": "many", "/e/x/y.png": "png", "/e/y.png": "png", "/e/y.jpg": "rest",
+				"/f/x.jpg": "jpg", "/f/x/y.jpg": "rest", "/g-h.i_j~k%20l/@m:n/7": "odd", "/u/01234567-89ab-cdef-0123-456789abcdef": "uuid", "/u/x": "rest", "/1/2/3/4/5/6/7/8": "segments", "/w/cart": "words", "/w/cart/7": "words", "/w/carts": "rest", "/ABC/d": "nocase",
+				"/1/2/3/4/5/6/7/8/9/0": "ten", "DELETE /x": "del"} {
+				method, rest, other := strings.Cut(path, " ")
+				if !other {
+					method, rest = "GET", path
+				}
+				req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.front+rest, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("x-want", "200")
+				req.Header.Set("x-class", class)
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				want[xds.Answered{Endpoint: address, Class: class, Code: "200"}]++
+			}
+			r.until(10*time.Second, "all reports", func() bool { n, _, _ := r.sums(); return n >= 24 })
+			if got := r.answers.all(); !maps.Equal(got, want) {
+				t.Errorf("Envoy says\n%v\nwant\n%v", got, want)
+			}
+		})
+	}
+}
+
 // Of gRPC the class is the method, and the status stands in the trailers or, where a call fails at once, in the headers.
 func TestEnvoysCountGRPCByClass(t *testing.T) {
 	t.Parallel()
@@ -273,7 +333,16 @@ func TestEnvoysCountGRPCByClass(t *testing.T) {
 // What Envoys count by class reaches the judgement, and the journal, and is taken again from there byte for byte.
 func TestClassesReachTheJournal(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, setting{route: "classes: [{name: checkout, path: /checkout}, {name: item, template: /items/*}]", ramp: "ramp: {steps: [50%, 100%], hold: 2s}\njudge: {clump: 1, budget: 100000}\n"})
+	for _, envoy := range []string{"envoy-newest", "envoy-oldest"} {
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			classesReachTheJournal(t, envoy)
+		})
+	}
+}
+
+func classesReachTheJournal(t *testing.T, envoy string) {
+	s := newScene(t, setting{envoy: envoy, route: "classes: [{name: checkout, path: /checkout}, {name: item, template: /items/*}]", ramp: "ramp: {steps: [50%, 100%], hold: 2s}\njudge: {clump: 1, budget: 100000}\n"})
 	for _, path := range []string{"checkout", "items/7", ""} {
 		l := &rig.Load{URL: "http://" + s.front + "/" + path, Rate: 100}
 		l.Start(context.WithoutCancel(t.Context()))

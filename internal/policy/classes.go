@@ -210,8 +210,8 @@ func (c *check) regex(at, expr string) {
 	}
 }
 
-// programSize is about how many instructions Envoy's RE2 makes of a regex. Until 1.36 it reads UTF-8: what is beyond ASCII
-// takes several.
+// programSize is about how many instructions Envoy's RE2 makes of a regex: one for each range of letters. Until 1.36 it reads
+// UTF-8: what is beyond ASCII takes several.
 func programSize(re *syntax.Regexp) int {
 	prog, err := syntax.Compile(re.Simplify())
 	if err != nil {
@@ -223,14 +223,26 @@ func programSize(re *syntax.Regexp) int {
 		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 			n += 7
 		case syntax.InstRune:
-			for at := 1; at < len(i.Rune); at += 2 {
-				if i.Rune[at] > 0x7f {
-					n += 7
-				}
-			}
+			n += moreOf(i.Rune)
 		}
 	}
 	return n
+}
+
+// moreOf are the instructions beside the first one of some ranges of letters, or of a single letter in both cases.
+func moreOf(ranges []rune) (n int) {
+	if len(ranges) == 1 {
+		if strings.ContainsRune("kKsS", ranges[0]) { // each has a third form in Unicode
+			return 3
+		}
+		return 0
+	}
+	for at := 1; at < len(ranges); at += 2 {
+		if n++; ranges[at] > 0x7f {
+			n += 6
+		}
+	}
+	return n - 1
 }
 
 // reached refuses a class whose requests all belong to an earlier one.

@@ -64,7 +64,7 @@ func TestClassesNeedASourceThatTellsThem(t *testing.T) {
 
 // What Envoy 1.36.4 said of the size of programs (it refuses more than 100), and what is guessed of them.
 func TestTheSizeOfARegexIsGuessedAsEnvoyCountsIt(t *testing.T) {
-	for expr, counted := range map[string]int{`/a{300}`: 305, `/[^/]{50}/.{20}`: 566} {
+	for expr, counted := range map[string]int{`/a{300}`: 305, `/[^/]{50}/.{20}`: 566, `/[a-zA-Z0-9_-]{1,36}`: 184, `/[a-zA-Z0-9_-]{1,44}`: 224, `(?i)/checkoutsskkskskskskskskskskskskskskskskkkkkkkk`: 156} {
 		re, err := syntax.Parse(expr, syntax.Perl)
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +73,8 @@ func TestTheSizeOfARegexIsGuessedAsEnvoyCountsIt(t *testing.T) {
 			t.Errorf("%s: %d, counted %d", expr, n, counted)
 		}
 	}
-	for _, small := range []string{`/v[0-9]+/items/[^/]+/reviews`, `/.*/.*/.*/.*`, `(?i)/abc`} {
+	for _, small := range []string{`/v[0-9]+/items/[^/]+/reviews`, `/.*/.*/.*/.*`, `(?i)/abc`, `/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+/[^/]+`, `/(?:.*/)?[^/]*\.(?:png|jpg|css|js|svg|woff2?)`,
+		`/(?:cart|order|checkout|payment|invoice|refund|address)/[0-9]+`, `/[a-zA-Z0-9_-]{1,14}`, `/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`, `/\w+/\d+/\S+`} {
 		re, err := syntax.Parse(small, syntax.Perl)
 		if n := programSize(re); err != nil || n > programMost {
 			t.Errorf("%s: %d, and Envoy takes it", small, n)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -114,4 +115,29 @@ func TestAReportAfterABreakIsReadAsOne(t *testing.T) {
 	if load.Issued != 10 || load.Answers[Answered{"", "a", "200"}] != 10 {
 		t.Errorf("%+v", load)
 	}
+}
+
+// Whatever an upstream or an Envoy writes: what is taken in has a class and a code that fit, or a duration that can be.
+func FuzzMetric(f *testing.F) {
+	for _, name := range []string{"named_metrics.checkout.200", "named_metrics.rest.g14", "named_metrics.ms.151", "named_metrics.ms.-", "named_metrics..", "cpu_utilization", "named_metrics.-.503"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		var load ClusterLoad
+		load.metric("e", name, 1)
+		if len(load.Answers)+len(load.Took) > 1 {
+			t.Fatalf("%q counts twice: %+v", name, load)
+		}
+		for a := range load.Answers {
+			n, grpc := strings.CutPrefix(a.Code, "grpc-")
+			if code, err := strconv.Atoi(n); err != nil || grpc && (code < 0 || code > 99) || !grpc && (code < 100 || code > 999) || a.Class == "" || len(a.Class) > classLetters || strings.Contains(a.Class, ".") {
+				t.Fatalf("%q: %+v", name, a)
+			}
+		}
+		for k := range load.Took {
+			if k.Millis < 0 || k.Millis > longestMillis {
+				t.Fatalf("%q: %+v", name, k)
+			}
+		}
+	})
 }
