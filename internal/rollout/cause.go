@@ -93,7 +93,7 @@ func (m *machine) said(v *Version, f analysis.Finding) string {
 	}
 	often := "never"
 	if f.StableShare > 0 {
-		often = percent(f.StableShare)
+		often = roughly(f.StableShare)
 	}
 	return m.whatFails(f.Class) + " " + howItFails(f) + whereItFails(v, f) + "; stable: " + often
 }
@@ -116,7 +116,7 @@ func (m *machine) whatFails(class string) string {
 	if class == "" {
 		return "it"
 	}
-	for _, c := range m.Policy.Route.Classes {
+	for _, c := range m.classes() {
 		if c.Name == class {
 			return strings.TrimLeft(c.Method+" ", " ") + matched(c)
 		}
@@ -146,8 +146,11 @@ func howItFails(f analysis.Finding) string {
 	if f.Share >= 0.9995 {
 		return how
 	}
-	return fmt.Sprintf("%s %s %s of its requests", how, to, percent(f.Share))
+	return fmt.Sprintf("%s %s %s of its requests", how, to, roughly(f.Share))
 }
+
+// roughly is a share as a sentence bears it.
+func roughly(share float64) string { return fmt.Sprintf("%.3g%%", 100*share) }
 
 func whereItFails(v *Version, f analysis.Finding) string {
 	switch n := len(v.Endpoints); {

@@ -61,7 +61,7 @@ func TestAVerdictNamesItsCause(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, at := tenPercent(t)
-			s.Policy.Route.Classes = []policy.Class{{Name: "checkout", Method: "POST", Path: "/checkout"}}
+			s.Version("v2").Told = []policy.Class{{Name: "checkout", Method: "POST", Path: "/checkout"}}
 			s.Version("v2").Endpoints = all
 			s.Version("v2").Failures, s.Version("v2").Envoys = analysis.Failures{}, nil
 			var records []Record
