@@ -152,17 +152,14 @@ func (x *causeWorld) named(v analysis.Verdict) bool {
 	if len(v.Cause) == 0 {
 		return false
 	}
-	kind := ""
-	if len(x.kinds) == 1 {
-		kind = x.kinds[0]
-	}
 	class := x.class
-	if kind == analysis.NoAnswer {
+	if x.kinds[0] == analysis.NoAnswer {
 		class = ""
 	}
 	c := v.Cause[0]
+	kind := len(x.kinds) > 1 && c.Kind == "" || slices.Contains(x.kinds, c.Kind)
 	blamesEndpoints, blamesEnvoys := strings.Contains(v.Reason, "of its 3 endpoints"), strings.Contains(v.Reason, "of several Envoys")
-	return c.Class == class && c.Kind == kind &&
+	return c.Class == class && kind &&
 		blamesEndpoints == (x.endpoint != "") && (x.endpoint == "" || slices.Equal(c.Endpoints, []string{x.endpoint})) &&
 		blamesEnvoys == (x.envoy != "") && (x.envoy == "" || slices.Equal(c.Envoys, []string{x.envoy}))
 }

@@ -12,7 +12,7 @@ const (
 	causesMost = 5    // the last of which may be all the others together
 	namedMost  = 3    // classes, endpoints or Envoys that are named; more are "all"
 	apart      = 5.0  // times the rate of the others that makes some the culprits
-	byChance   = 0.02 // chance that all errors fell on them though all are alike
+	byChance   = 0.02 // chance that all errors fall on one though all are alike; on certain others together a tenth of it
 )
 
 // Cause is one way in which a version fails more often than stable does.
@@ -189,15 +189,26 @@ func (w *why) standOut(group []spot, sum float64) bool {
 			asked, classes = asked+w.version.asked(s.class), append(classes, s.class)
 		}
 	}
-	return culprits(Counts{asked, excessOf(group)}, Counts{w.version.Requests - asked, sum - excessOf(group)}, errors, 1)
+	return culprits(Counts{asked, excessOf(group)}, Counts{w.version.Requests - asked, sum - excessOf(group)}, errors, len(classes), len(w.version.Asked))
 }
 
-// culprits reports whether some fail far more often than the others, and not by chance: of several sets that might have.
-func culprits(some, others Counts, errors, sets float64) bool {
+// culprits reports whether n of some that are alike fail far more often than the others, and not by chance: the requests that failed
+// are drawn from all.
+func culprits(some, others Counts, errors float64, n, of int) bool {
 	if others.Requests < some.Requests/10 || others.Rate() > some.Rate()/apart {
 		return false
 	}
-	return sets*math.Pow(some.Requests/(some.Requests+others.Requests), errors) <= byChance
+	chance := 1.0
+	for i := range n { // so many sets might have been
+		chance *= float64(of-i) / float64(i+1)
+	}
+	if n > 1 { // which is less to be expected than that one is
+		chance *= 10
+	}
+	for i := 0.0; i < min(errors, 1000) && chance > byChance; i++ {
+		chance *= max(some.Requests-i, 0.1) / max(some.Requests+others.Requests-i, 1)
+	}
+	return chance <= byChance
 }
 
 // finding is the cause that some failures are.
@@ -262,15 +273,15 @@ type site struct {
 // standing are the few sites that explain the excess while the others are well; nil: there are none.
 func standing(sites []site, sum Counts, of int) []site {
 	var some Counts
-	errors, sets := 0.0, 1.0
+	errors := 0.0
 	for i, s := range sites {
 		if i == namedMost || i+1 >= of || s.name == "" || s.requests <= 0 {
 			return nil
 		}
-		some, errors, sets = some.Add(Counts{s.requests, s.excess}), errors+s.errors, sets*float64(of-i)/float64(i+1)
+		some, errors = some.Add(Counts{s.requests, s.excess}), errors+s.errors
 		if some.Errors >= explained*sum.Errors {
 			others := Counts{sum.Requests - some.Requests, sum.Errors - some.Errors}
-			if errors < 3 || !culprits(some, others, errors, sets) {
+			if errors < 3 || !culprits(some, others, errors, i+1, of) {
 				return nil
 			}
 			return sites[:i+1]
