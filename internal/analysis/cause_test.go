@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// counted makes the failures of a version from lines: class, code, endpoint, Envoy, requests, errors. Code "-": no answer came.
+// counted makes the failures of a version from lines: class, code, endpoint, Envoy, requests, errors. Code "-": no answer came; "?": the
+// source does not tell codes.
 func counted(lines ...string) (f Failures, endpoints, envoys []Slice) {
 	reports := map[string]*Report{}
 	var order []string
@@ -28,6 +29,9 @@ func counted(lines ...string) (f Failures, endpoints, envoys []Slice) {
 		}
 		r.Counts = r.Counts.Add(n)
 		r.Endpoints = Join(r.Endpoints, []Slice{{endpoint, n}})
+		if code == "?" {
+			code, r.Codes = "", false
+		}
 		if code != "-" {
 			r.Answers = append(r.Answers, Answer{class, code, endpoint, n})
 		}
@@ -69,6 +73,8 @@ func TestWhyNamesTheSmallestSetThatExplains(t *testing.T) {
 			"/503 [c1](0.96) [e1 e2](0.00) 0.366197 0 1"},
 		{"no answer by way of one Envoy", []string{"rest - c1 e1 9 9", "rest - c2 e1 9 9", "rest 200 c1 e2 30 0", "rest 200 c2 e3 30 0"}, well,
 			"/no answer [c1 c2](0.00) [e1](1.00) 0.230769 0 1"},
+		{"one class, of a source without codes", []string{"checkout ? c1 e1 10 10", "search ? c1 e1 50 0", "rest ? c1 e1 90 0"}, []string{"checkout ? a1 e1 100 0", "rest ? a1 e1 900 0"},
+			"checkout/ [c1](0.00) [e1](0.00) 1 0 1"},
 		{"stable fails as often", []string{"rest 500 c1 e1 1 1", "rest 200 c1 e1 900 0"}, well, ""},
 		{"nothing fails", []string{"rest 200 c1 e1 10 0"}, well, ""},
 		{"there is no stable", []string{"checkout 502 c1 e1 10 10", "rest 200 c1 e1 200 0"}, nil, "checkout/502 [c1](0.00) [e1](0.00) 1 0 1"},
