@@ -46,16 +46,23 @@ func (c *Cell) tellsCodes() bool {
 	return false
 }
 
-// why are the causes of a version's errors beyond stable's rate that say more than that there are some.
+// why are the causes of a version's errors beyond stable's rate that say more than that there are some. They are looked for once a step.
 func (m *machine) why(v *Version) []analysis.Finding {
+	if all, done := m.whys[v.Name]; done {
+		return all
+	}
 	var stable analysis.Failures
 	if s := m.Version(m.Stable); s != nil {
 		stable = s.Failures
 	}
 	all := analysis.Why(&v.Failures, &stable, v.Instances, v.Envoys)
 	if len(all) == 1 && saysNothing(all[0]) {
-		return nil
+		all = nil
 	}
+	if m.whys == nil {
+		m.whys = map[string][]analysis.Finding{}
+	}
+	m.whys[v.Name] = all
 	return all
 }
 

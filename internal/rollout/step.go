@@ -27,6 +27,7 @@ type machine struct {
 	stuck   bool           // nothing is being stored: no promotion is decided
 	lent    bool           // the evidence was counted while other weights were in force
 	covered [proxies]cover // by the cells of each kind of proxies
+	whys    map[string][]analysis.Finding // by version, of those that were looked for
 }
 
 // Step takes one event in. On a Refusal the state is returned unchanged. What it makes of a state and an event as they are written
