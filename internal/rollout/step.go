@@ -21,12 +21,12 @@ type machine struct {
 	at      time.Time
 	records []Record
 	before  map[string]int
-	moved   bool           // a weight has changed in this step: what else rests on what is in force waits for the next
-	anew    string         // a version that the Envoys have begins a new attempt in this step
-	retry   bool           // what is given is to be sent again, though it is the same
-	stuck   bool           // nothing is being stored: no promotion is decided
-	lent    bool           // the evidence was counted while other weights were in force
-	covered [proxies]cover // by the cells of each kind of proxies
+	moved   bool                          // a weight has changed in this step: what else rests on what is in force waits for the next
+	anew    string                        // a version that the Envoys have begins a new attempt in this step
+	retry   bool                          // what is given is to be sent again, though it is the same
+	stuck   bool                          // nothing is being stored: no promotion is decided
+	lent    bool                          // the evidence was counted while other weights were in force
+	covered [proxies]cover                // by the cells of each kind of proxies
 	whys    map[string][]analysis.Finding // by version, of those that were looked for
 }
 
