@@ -82,3 +82,26 @@ func TestWhoFailedIsForgottenWhenTheClockIsSetBack(t *testing.T) {
 		t.Error("they still fail, ten minutes before they did")
 	}
 }
+
+// A hiccup of a version at 100 % is one cause as well, however short batches are; one that goes on is seen a burst later.
+func TestABurstAloneGainsNoMoreThanABatch(t *testing.T) {
+	for _, test := range []struct {
+		tick, seconds float64
+		cut           bool
+	}{{0.1, 0.3, false}, {0.2, 0.2, false}, {0.1, 0.9, true}, {0.2, 1, true}, {1, 2, true}} {
+		cfg := defaults()
+		cfg.Burst = 0.3
+		j, worst := NewJudge(), 0.0
+		for i := range 100 {
+			c := Counts{Requests: 100 * test.tick}
+			if i >= 50 && float64(i-50)*test.tick < test.seconds-slack {
+				c.Errors = c.Requests
+			}
+			j.Alone(&cfg, c, 0.05, Baseline{M: 1, Batch: test.tick}, float64(i+1)*test.tick)
+			worst = max(worst, j.Ceiling.E)
+		}
+		if reached(worst, cfg.Alpha) != test.cut {
+			t.Errorf("failing for %g s in batches of %g s: E rises to %g", test.seconds, test.tick, worst)
+		}
+	}
+}

@@ -245,13 +245,12 @@ func coveredBy(cells []Cell) (covered [proxies]cover) {
 // noteFailing remembers which of a canary's endpoints fail more than stable does: a hiccup has only one.
 func (m *machine) noteFailing(v *Version, cells []Cell) {
 	var all []analysis.Slice
-	longest := 0.0
+	longest, errors := 0.0, 0.0
 	for _, c := range cells {
-		if of := c.Endpoints[v.Name]; len(of) > 0 {
-			all, longest = append(all, of...), max(longest, c.To.Sub(c.From).Seconds())
-		}
+		all, errors = append(all, c.Endpoints[v.Name]...), errors+c.Counts[v.Name].Errors
+		longest = max(longest, c.To.Sub(c.From).Seconds())
 	}
-	if len(all) == 0 {
+	if errors <= 0 {
 		return
 	}
 	now := v.seconds(m.at)
