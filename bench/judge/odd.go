@@ -10,8 +10,8 @@ import (
 	"github.com/canaryd/canaryd/internal/world"
 )
 
-// oddTable runs releases through the very state machine, with its default policy (steps: auto), four
-// Envoys and a day without releases before: what the specification of the judge had not simulated.
+// oddTable runs releases through the very state machine, with its default policy (steps: auto), four endpoints of
+// each version and a day without releases before: what the specification of the judge had not simulated.
 func oddTable(w io.Writer, runs int) {
 	fmt.Fprintf(w, "\nTHE STATE MACHINE WITH ITS DEFAULT POLICY, %d releases a row\n", runs)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
@@ -22,8 +22,8 @@ func oddTable(w io.Writer, runs int) {
 			q.Policy = policy.Default()
 			q.Policy.Service = "shop"
 		}
-		if q.Envoys == 0 {
-			q.Envoys = 4
+		if q.Instances.Stable == 0 {
+			q.Instances.Stable, q.Instances.Canary = 4, 4
 		}
 		q.Past = 24 * time.Hour
 		a := q.Ask()
@@ -96,10 +96,14 @@ func troubleRows(row func(string, world.Question)) {
 	q.Trouble.Blind = func(at time.Duration) bool { return at >= 3*time.Minute }
 	row("no counts from minute 3 on", q)
 	q = base
-	q.Envoys, q.Canary = 1, 0.01
-	row("x10, one Envoy", q)
-	q.Envoys = 4
-	row("x10, four Envoys", q)
+	q.Canary = 0.01
+	row("x10, four endpoints", q)
+	q.Instances.Stable, q.Instances.Canary = 1, 1
+	row("x10, one endpoint", q)
+	q.Canary = 1
+	row("total failure, one endpoint", q)
+	q.Canary = 0.001
+	row("equal, one endpoint", q)
 	ceiling := policy.Default()
 	ceiling.Service, ceiling.Judge.MaxErrorRate = "shop", 0.02
 	q = base

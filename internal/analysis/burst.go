@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 const (
@@ -126,6 +127,25 @@ func (f *Failing) Add(now float64, endpoints []Slice) {
 		e.Before, e.Last = e.Last, now
 		if s.Errors >= 2 {
 			e.Before = now
+		}
+	}
+}
+
+// clearly is how many times the errors that come anyway, within the time that is looked back over, an endpoint has in a tick that is
+// taken for failing: by luck two endpoints then hardly ever have two errors each.
+const clearly = 30.0
+
+// Fails takes in the canary's counts by endpoint, each once, of one tick that ended at a moment in seconds. usual is the rate of the errors
+// that come anyway: a busy endpoint has two of them at any time.
+func (j *Judge) Fails(cfg *Config, now, tick float64, endpoints []Slice, usual float64) {
+	if tick <= 0 {
+		tick = 1
+	}
+	j.Failing.Endpoints = slices.DeleteFunc(j.Failing.Endpoints, func(e failing) bool { return e.Last > now+slack }) // the clock was set back
+	usual *= clearly * (cfg.Burst + 2*tick) / tick
+	for i, s := range endpoints {
+		if s.Errors > s.Requests*usual {
+			j.Failing.Add(now, endpoints[i:i+1])
 		}
 	}
 }

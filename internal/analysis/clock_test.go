@@ -29,7 +29,7 @@ func TestNoSequenceOfTimesMakesNaN(t *testing.T) {
 			case 1:
 				j.Against(&cfg, b, Baseline{M: d.Bound(), Batch: 0.1}, now)
 			case 2:
-				j.Alone(&cfg, b.Canary, 0.01, d.Bound(), now)
+				j.Alone(&cfg, b.Canary, 0.01, Baseline{M: d.Bound(), Batch: 0.1}, now)
 			default:
 				j.Observe(&cfg, b, Baseline{M: d.Bound(), Usual: u.Rate(), Share: 0.1, Batch: 0.1}, now)
 			}

@@ -39,6 +39,9 @@ const (
 
 // see takes in a batch that is about to be bet on.
 func (h *Hiccup) see(j *Judge, burst float64, b Batch, m, lately float64, s span) {
+	if s.to < h.Begin-s.round { // the clock was set back: until it is there again nothing would end it
+		*h = Hiccup{}
+	}
 	fails := b.Canary.Errors > unusual*b.Canary.Requests*lately+0.5
 	if fails && !h.reaches(burst, s) && !h.large() {
 		*h = Hiccup{M: m, Begin: s.to - s.round, Relative: j.Relative, Ceiling: j.Ceiling}

@@ -165,10 +165,20 @@ func (j *Judge) update(cfg *Config, b Batch, m, now float64, s span) {
 
 // Alone takes in evidence of a version that has no baseline beside it (at 100 %), against an absolute
 // limit.
-func (j *Judge) Alone(cfg *Config, c Counts, limit, m, now float64) {
+func (j *Judge) Alone(cfg *Config, c Counts, limit float64, base Baseline, now float64) {
 	c = c.clip()
-	j.Ceiling.Absolute(cfg, limit, c, max(m, 1), now, j.Stepped)
+	known := j.Ceiling.E
+	j.Ceiling.Absolute(cfg, limit, c, max(base.M, 1), now, j.Stepped)
 	j.Stepped = false
+	s := base.span(now, now)
+	if s.tick >= 0.5 || s.to <= 0 { // one batch is as long as a burst
+		return
+	}
+	most := max(1, j.Ends.before(min(s.from-cfg.Burst, s.to-2*slack)).E) * math.Pow(cfg.Alpha, -1/minBatches)
+	if most = max(known, most); j.Ceiling.E > most {
+		j.Ceiling.scale((most - j.Ceiling.Q) / (j.Ceiling.E - j.Ceiling.Q))
+	}
+	j.Ends.add(end{s.to, j.Ceiling.E, j.Promotion.E}, max(1, cfg.Burst))
 }
 
 // watchIncident applies rule 3 of STATISTICS.md 2.8: stable suffers, and the canary with it.

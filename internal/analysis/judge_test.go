@@ -252,7 +252,7 @@ func TestEvidenceStaysFinite(t *testing.T) {
 	j := NewJudge()
 	for s := 1.0; s < 2000; s++ {
 		j.Observe(&cfg, Batch{Counts{1000, 1000}, Counts{1000, 0}}, Baseline{M: 1}, s)
-		j.Alone(&cfg, Counts{1000, 1000}, 0.001, 1, s)
+		j.Alone(&cfg, Counts{1000, 1000}, 0.001, Baseline{M: 1, Batch: 0.1}, s)
 	}
 	good := NewJudge()
 	for s := 1.0; s < 20000; s++ {

@@ -243,11 +243,20 @@ func coveredBy(cells []Cell) (covered [proxies]cover) {
 	return covered
 }
 
-// noteFailing remembers which of a canary's endpoints fail: a hiccup has only one.
+// noteFailing remembers which of a canary's endpoints fail more than stable does: a hiccup has only one.
 func (m *machine) noteFailing(v *Version, cells []Cell) {
+	var all []analysis.Slice
+	longest, errors := 0.0, 0.0
 	for _, c := range cells {
-		v.Judge.Failing.Add(v.seconds(m.at), c.Endpoints[v.Name])
+		all, errors = append(all, c.Endpoints[v.Name]...), errors+c.Counts[v.Name].Errors
+		longest = max(longest, c.To.Sub(c.From).Seconds())
 	}
+	if errors <= 0 {
+		return
+	}
+	now := v.seconds(m.at)
+	usual := max(m.Usual.Rate(), v.Judge.Recent.Sum(now).Stable.Rate())
+	v.Judge.Fails(&v.Config, now, longest, analysis.Join(nil, all), usual)
 }
 
 // learnStable remembers how stable's errors usually come.

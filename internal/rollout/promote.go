@@ -182,7 +182,7 @@ func (m *machine) watchStable(kind Proxy, counts map[string]analysis.Counts) {
 	if v.Config.Ceiling > 0 {
 		limit, reason = v.Config.Ceiling, "ceiling"
 	}
-	v.Judge.Alone(&v.Config, c, limit, m.clumpBound(v), now)
+	v.Judge.Alone(&v.Config, c, limit, m.baseline(v, kind), now)
 	if math.Log(v.Judge.Ceiling.E) < math.Log(1/v.Config.Alpha)-1e-9 {
 		return
 	}
