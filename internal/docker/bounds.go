@@ -39,23 +39,39 @@ func (b *Bounds) Refuse(d *policy.Docker, image string) error {
 	if d.Port == 0 {
 		return fmt.Errorf("image %s: docker.port is missing in the policy: nobody knows where its containers listen", image)
 	}
+	if err := b.RefuseImage(d, image); err != nil {
+		return err
+	}
+	for _, v := range d.Volumes {
+		if err := b.RefuseVolume(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RefuseImage says why an image may not run.
+func (b *Bounds) RefuseImage(d *policy.Docker, image string) error {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return fmt.Errorf("%q is not an image: %w", image, err)
 	}
-	if !b.allows(d, named) {
-		may := "the repository of docker.image in the policy"
-		if len(b.Allow) > 0 {
-			may = strings.Join(b.Allow, ", ")
-		} else if d.Image != "" {
-			may = d.Image
-		}
-		return fmt.Errorf("image %s may not run here, only %s may: docker.allow in canaryd.yml says which repositories", image, may)
+	if b.allows(d, named) {
+		return nil
 	}
-	for _, v := range d.Volumes {
-		if from, _, _ := strings.Cut(v, ":"); !b.mounts(from) {
-			return fmt.Errorf("volume %q may not be mounted: list its directory or its name in docker.volumes of canaryd.yml", from)
-		}
+	may := "the repository of docker.image in the policy"
+	if len(b.Allow) > 0 {
+		may = strings.Join(b.Allow, ", ")
+	} else if d.Image != "" {
+		may = d.Image
+	}
+	return fmt.Errorf("image %s may not run here, only %s may: docker.allow in canaryd.yml says which repositories", image, may)
+}
+
+// RefuseVolume says why an entry of docker.volumes in a policy may not be mounted.
+func (b *Bounds) RefuseVolume(v string) error {
+	if from, _, _ := strings.Cut(v, ":"); !b.mounts(from) {
+		return fmt.Errorf("volume %q may not be mounted: list its directory or its name in docker.volumes of canaryd.yml", from)
 	}
 	return nil
 }
