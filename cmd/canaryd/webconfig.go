@@ -19,6 +19,7 @@ import (
 	pace "golang.org/x/time/rate"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/secret"
 )
 
 // The file of --web.config.file has Prometheus' format and is checked by its library. Its users are asked for by
@@ -81,7 +82,17 @@ func (d *daemon) reload(ctx context.Context, by string) error {
 	return errors.Join(err, d.ctl.Reload(ctx, by))
 }
 
-// reloadAccess: of canaryd.yml only web.access, anonymous and tokens_file are read again.
+// readHookToken has notifications carry what the configuration says, from now on.
+func (d *daemon) readHookToken(cfg serverConfig) error {
+	token, err := secret.Read(cfg.Docker.HookToken)
+	if err != nil {
+		return fmt.Errorf("docker.hook_token: %w", err)
+	}
+	d.hookToken.Store(&token)
+	return nil
+}
+
+// reloadAccess: of canaryd.yml only web.access, anonymous, tokens_file and docker.hook_token are read again.
 func (d *daemon) reloadAccess(by string) error {
 	cfg, err := loadServerConfig(d.file)
 	var now access.Config
@@ -98,6 +109,9 @@ func (d *daemon) reloadAccess(by string) error {
 	}
 	if d.access.Guards() && !now.Guards() { // a file that was cut off is empty, and valid
 		return errors.New("who may do what was not reloaded, what was in force stays: neither web.access nor users are left, so anybody could do everything; if that is meant, restart canaryd")
+	}
+	if err := d.readHookToken(cfg); err != nil {
+		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
 	}
 	d.access.Set(now)
 	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")

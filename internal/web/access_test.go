@@ -314,7 +314,7 @@ func TestWhoDidIt(t *testing.T) {
 // Who guesses the hook's token is in the log, as is who guesses another one.
 func TestRefusedHooksAreInTheLog(t *testing.T) {
 	log, said := logtest.NewNullLogger()
-	h := NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), HookToken: "of-the-registry", Listener: &net.TCPAddr{IP: net.IPv4zero}, Reload: func(context.Context, string) error { return nil }})
+	h := NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), HookToken: func() string { return "of-the-registry" }, Listener: &net.TCPAddr{IP: net.IPv4zero}, Reload: func(context.Context, string) error { return nil }})
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/api/v1/hooks/registry", strings.NewReader("{}"))
 	r.Header.Set("Authorization", "Bearer guess")

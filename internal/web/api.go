@@ -48,7 +48,7 @@ type Options struct {
 	Log        logrus.FieldLogger
 	Controller *controller.Controller
 	Registry   *prometheus.Registry
-	HookToken  string // what a registry's notifications carry; empty: they are refused
+	HookToken  func() string // what a registry's notifications carry now; nil or empty: they are refused
 
 	Access *access.Keeper                             // nil: anybody may do everything
 	Reload func(ctx context.Context, by string) error // nil: of the policies alone
@@ -60,14 +60,18 @@ type Options struct {
 
 type api struct {
 	Options
-	listeners listeners     // clients of the events
-	readers   chan struct{} // a place for each client of the journal
+	listeners places        // clients of the events
+	readers   chan struct{} // a place for each plot that is made from the journal
+	senders   chan struct{} // and for each client that is sent the journal itself
+	replays   places        // those clients
 	refused   *rate.Limiter // of lines in the log
 }
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{Options: o, readers: make(chan struct{}, maxReaders), refused: rate.NewLimiter(1, 10)}
+	a := &api{Options: o, readers: make(chan struct{}, maxReaders), senders: make(chan struct{}, maxSenders), refused: rate.NewLimiter(1, 10)}
+	a.listeners = places{most: maxListeners, mostOfOne: mostOfOne, what: "are connected to /events"}
+	a.replays = places{most: maxReplays, mostOfOne: replaysOfOne, what: "are sent a journal"}
 	if a.Access == nil {
 		a.Access = access.NewKeeper(access.Config{}, nil)
 	}
