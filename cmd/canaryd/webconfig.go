@@ -125,7 +125,7 @@ func newWebServer(h http.Handler) *http.Server {
 }
 
 // serveWeb serves until the server is closed, with TLS where the file says so; its certificates and client CAs
-// are read anew while it runs.
+// are read anew while it runs. That fewer clients are asked for a certificate takes a restart, as everything that opens canaryd.
 func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
 	if err := web.Validate(webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
@@ -146,16 +146,20 @@ func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logg
 	if !c.HTTPConfig.HTTP2 {
 		protocols, s.TLSNextProto = protocols[1:], map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
+	atFirst := s.TLSConfig.Clone()
 	s.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c, err := readWebConfig(webConfig)
 		if err != nil {
 			return nil, err
 		}
 		t, err := web.ConfigToTLSConfig(&c.TLSConfig)
-		if err == nil {
-			t.NextProtos = protocols
+		if err != nil {
+			return nil, err
 		}
-		return t, err
+		if t.NextProtos = protocols; t.ClientAuth < atFirst.ClientAuth { // nobody else may be asking who is there
+			t.ClientAuth, t.ClientCAs = atFirst.ClientAuth, atFirst.ClientCAs
+		}
+		return t, nil
 	}
 	return s.ServeTLS(l, "", "")
 }
