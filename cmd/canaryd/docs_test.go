@@ -97,6 +97,15 @@ func TestWhatTheDocumentsShowIsValid(t *testing.T) {
 	if checked < 10 {
 		t.Errorf("only %d were checked", checked)
 	}
+	rules := regexp.MustCompile("`(\\{(?:user|token|oidc): [^`]+\\})`").FindAllStringSubmatch(documents(t)["access.md"], -1)
+	for _, m := range rules {
+		if _, fs := parseServerConfig("block", []byte("web: {tokens_file: t, access: ["+m[1]+"]}\n")); len(fs.Errors()) > 0 {
+			t.Errorf("access.md: %s: %v", m[1], fs)
+		}
+	}
+	if len(rules) == 0 {
+		t.Error("access.md shows no rule within a sentence")
+	}
 }
 
 func problemsOf(t *testing.T, text string) (problems []string) {

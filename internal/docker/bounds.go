@@ -80,16 +80,11 @@ func (b *Bounds) RefuseVolume(v string) error {
 func (b *Bounds) allows(d *policy.Docker, image reference.Named) bool {
 	if len(b.Allow) > 0 {
 		return slices.ContainsFunc(b.Allow, func(glob string) bool {
-			return matches(glob, image.Name()) || matches(glob, reference.FamiliarName(image))
+			return policy.Matches(glob, image.Name()) || policy.Matches(glob, reference.FamiliarName(image))
 		})
 	}
 	own, err := reference.ParseNormalizedNamed(d.Image)
 	return err == nil && own.Name() == image.Name()
-}
-
-func matches(glob, name string) bool {
-	fits, err := path.Match(glob, name)
-	return err == nil && fits
 }
 
 // mounts: a directory is allowed with all that lies below it; a path that climbs is not cleaned but refused.
@@ -100,5 +95,5 @@ func (b *Bounds) mounts(from string) bool {
 			return strings.HasPrefix(dir, "/") && strings.HasPrefix(from+"/", below)
 		})
 	}
-	return !strings.ContainsAny(from, `./~\`) && slices.ContainsFunc(b.Volumes, func(glob string) bool { return !strings.HasPrefix(glob, "/") && matches(glob, from) })
+	return !strings.ContainsAny(from, `./~\`) && slices.ContainsFunc(b.Volumes, func(glob string) bool { return !strings.HasPrefix(glob, "/") && policy.Matches(glob, from) })
 }

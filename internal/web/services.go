@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -58,8 +59,7 @@ func boolOf(q url.Values, name string) (bool, error) {
 func (s *selection) named(state *rollout.State) bool {
 	name := state.Policy.Service
 	if strings.ContainsAny(s.match, `*?[\`) {
-		fits, err := path.Match(s.match, name)
-		return err == nil && fits
+		return policy.Matches(s.match, name)
 	}
 	return strings.Contains(name, s.match)
 }
