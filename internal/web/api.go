@@ -149,7 +149,7 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("version")
-	again, err := boolOf(r.URL.Query(), "again")
+	again, err := onlyBool(r.URL.Query(), "again")
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -224,7 +224,10 @@ func testedOnly(r *http.Request) bool {
 
 func (a *api) command(verb string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		knowing, err := boolOf(r.URL.Query(), "even_failed")
+		knowing, err := onlyBool(r.URL.Query(), "even_failed")
+		if err == nil {
+			err = noBody(w, r)
+		}
 		if err != nil {
 			a.fail(w, err)
 			return
@@ -240,6 +243,15 @@ func (a *api) command(verb string) http.HandlerFunc {
 		}
 		a.answer(w, status, answer)
 	}
+}
+
+// noBody refuses what would be left unread: a version that is named there is not the one that is meant.
+func noBody(w http.ResponseWriter, r *http.Request) error {
+	raw, err := readBody(w, r)
+	if raw = bytes.TrimSpace(raw); err != nil || len(raw) > 0 && string(raw) != "{}" {
+		return problem(http.StatusUnprocessableEntity, "this call takes no body: the path names the service and the version")
+	}
+	return nil
 }
 
 func (a *api) history(w http.ResponseWriter, r *http.Request) {

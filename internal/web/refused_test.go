@@ -87,6 +87,8 @@ func TestWhatIsRefusedInWhichWords(t *testing.T) {
 		{"an admin's token at the registry's door", "POST /api/v1/hooks/registry", own, bearer("adminall"), `{"events": []}`},
 		{"the registry's token elsewhere", deploy, own, "Authorization: Bearer of-the-registry", `{}`},
 		{"a misspelt key", deploy, own, bearer("deploy"), `{"pause": true}`},
+		{"a misspelt parameter", deploy + "?agian=true", own, bearer("deploy"), `{"endpoints": ["127.0.0.1:9"]}`},
+		{"a version where none is read", "POST /api/v1/services/shop/abort", own, bearer("operate"), `{"version": "v2"}`},
 		{"a body without an end", deploy, own, bearer("deploy"), strings.Repeat(" ", maxBody+1)},
 	} {
 		resp := s.ask(c.request+" HTTP/1.1", "Host: "+c.host, fmt.Sprintf("Content-Length: %d", len(c.body)), c.headers+"\r\n\r\n"+c.body)
