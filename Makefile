@@ -49,7 +49,7 @@ fuzz: bin/tally
 
 # Tests that wait run beside each other, PARALLEL at a time; those that measure come before them.
 e2e: build bin/tally
-	e2e/tools.sh envoy-newest envoy-oldest prometheus docker disk api systemd openssl
+	e2e/tools.sh envoy-newest envoy-oldest prometheus docker disk api systemd openssl lint
 	$(GO) test -json -timeout 40m -count=1 -parallel $(PARALLEL) ./e2e | $(COUNT) -v e2e
 
 # The figures of README.md and docs/figures.md, measured anew (about half an hour).

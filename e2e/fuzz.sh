@@ -12,7 +12,7 @@ mkdir -p "$bin/fuzz"
 
 targets() { # package and target, one a line
   local file
-  for file in $(grep -lr --include='*_test.go' '^func Fuzz' internal cmd | sort); do
+  grep -lr --include='*_test.go' '^func Fuzz' internal cmd | sort | while read -r file; do
     sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|$(dirname "$file") \1|p" "$file"
   done
 }
@@ -28,7 +28,8 @@ export -f one
 
 all=$(targets)
 [ -n "$all" ] || { echo "no fuzz target found" >&2; exit 1; }
-for package in $(cut -d ' ' -f 1 <<<"$all" | sort -u); do
-  go test -c -fuzz=Fuzz -o "$bin/fuzz/${package//\//-}.test" "./$package"
-done
+packages=$(cut -d ' ' -f 1 <<<"$all" | sort -u)
+while read -r package; do
+  go test -c -fuzz=Fuzz -o "$bin/fuzz/${package//\//-}.test" "./$package" </dev/null
+done <<<"$packages"
 xargs -P 2 -L 1 bash -o pipefail -c 'one "$@"' one <<<"$all"

@@ -3,7 +3,8 @@
 # registry, or, where that is not reached, stand-ins under the same names from the binaries on this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export DOCKER_GID="$(stat -c %g /var/run/docker.sock)"
+DOCKER_GID=$(stat -c %g /var/run/docker.sock)
+export DOCKER_GID
 
 CGO_ENABLED=0 "${GO:-go}" build -trimpath -ldflags "-s -w" -o bin/service ./e2e/service
 docker-compose -f docker-compose.e2e.yml build canaryd v1

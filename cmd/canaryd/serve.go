@@ -28,7 +28,6 @@ import (
 	"github.com/canaryd/canaryd/internal/notify"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
-	"github.com/canaryd/canaryd/internal/secret"
 	"github.com/canaryd/canaryd/internal/store"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
 	"github.com/canaryd/canaryd/internal/xds"
@@ -130,7 +129,8 @@ type daemon struct {
 	file        string // canaryd.yml
 	webConfig   string
 	access      *access.Keeper
-	accessWrong atomic.Bool // at the last reload
+	accessWrong atomic.Bool            // at the last reload
+	hookToken   atomic.Pointer[string] // what a registry has to say
 	hub         *xds.Hub
 	src         metrics.Source
 	loads       *xds.Loads
@@ -211,12 +211,11 @@ func (d *daemon) listen() error {
 		collectorversion.NewCollector("canaryd"), d.collector())
 	grpcServer := xds.NewServer(d.hub, d.loads, tlsConf)
 	d.run.Add(func() error { return grpcServer.Serve(xdsListener) }, func(error) { grpcServer.Stop() })
-	hookToken, err := secret.Read(d.cfg.Docker.HookToken)
-	if err != nil {
-		return fmt.Errorf("docker.hook_token: %w", err)
+	if err := d.readHookToken(d.cfg); err != nil {
+		return err
 	}
 	handler := canarydweb.NewHandler(canarydweb.Options{
-		Log: d.log, Controller: d.ctl, Registry: own, HookToken: hookToken,
+		Log: d.log, Controller: d.ctl, Registry: own, HookToken: func() string { return *d.hookToken.Load() },
 		Access: d.access, Reload: d.reload, Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
 	})
 	server := newWebServer(handler)

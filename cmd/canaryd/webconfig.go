@@ -19,6 +19,7 @@ import (
 	pace "golang.org/x/time/rate"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/secret"
 )
 
 // The file of --web.config.file has Prometheus' format and is checked by its library. Its users are asked for by
@@ -81,7 +82,17 @@ func (d *daemon) reload(ctx context.Context, by string) error {
 	return errors.Join(err, d.ctl.Reload(ctx, by))
 }
 
-// reloadAccess: of canaryd.yml only web.access, anonymous and tokens_file are read again.
+// readHookToken has notifications carry what the configuration says, from now on.
+func (d *daemon) readHookToken(cfg serverConfig) error {
+	token, err := secret.Read(cfg.Docker.HookToken)
+	if err != nil {
+		return fmt.Errorf("docker.hook_token: %w", err)
+	}
+	d.hookToken.Store(&token)
+	return nil
+}
+
+// reloadAccess: of canaryd.yml only web.access, anonymous, tokens_file and docker.hook_token are read again.
 func (d *daemon) reloadAccess(by string) error {
 	cfg, err := loadServerConfig(d.file)
 	var now access.Config
@@ -99,6 +110,9 @@ func (d *daemon) reloadAccess(by string) error {
 	if d.access.Guards() && !now.Guards() { // a file that was cut off is empty, and valid
 		return errors.New("who may do what was not reloaded, what was in force stays: neither web.access nor users are left, so anybody could do everything; if that is meant, restart canaryd")
 	}
+	if err := d.readHookToken(cfg); err != nil {
+		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
+	}
 	d.access.Set(now)
 	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
 	return nil
@@ -111,7 +125,7 @@ func newWebServer(h http.Handler) *http.Server {
 }
 
 // serveWeb serves until the server is closed, with TLS where the file says so; its certificates and client CAs
-// are read anew while it runs.
+// are read anew while it runs. That fewer clients are asked for a certificate takes a restart, as everything that opens canaryd.
 func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
 	if err := web.Validate(webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
@@ -132,16 +146,20 @@ func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logg
 	if !c.HTTPConfig.HTTP2 {
 		protocols, s.TLSNextProto = protocols[1:], map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
+	atFirst := s.TLSConfig.Clone()
 	s.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c, err := readWebConfig(webConfig)
 		if err != nil {
 			return nil, err
 		}
 		t, err := web.ConfigToTLSConfig(&c.TLSConfig)
-		if err == nil {
-			t.NextProtos = protocols
+		if err != nil {
+			return nil, err
 		}
-		return t, err
+		if t.NextProtos = protocols; t.ClientAuth < atFirst.ClientAuth { // nobody else may be asking who is there
+			t.ClientAuth, t.ClientCAs = atFirst.ClientAuth, atFirst.ClientCAs
+		}
+		return t, nil
 	}
 	return s.ServeTLS(l, "", "")
 }

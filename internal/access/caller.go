@@ -3,11 +3,13 @@ package access
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Caller is who a request is from.
 type Caller struct {
-	Name   string // as it was authenticated; empty: nobody was asked
+	Name   string    // as it was authenticated; empty: nobody was asked
+	Until  time.Time // when what was shown expires; zero: it does not
 	grants []grant
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,8 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 const (
@@ -123,11 +124,7 @@ func claimFits(v any, glob string) bool {
 	if list, ok := v.([]any); ok {
 		return slices.ContainsFunc(list, func(v any) bool { return claimFits(v, glob) })
 	}
-	if v == nil {
-		return false
-	}
-	fits, err := path.Match(glob, fmt.Sprint(v))
-	return err == nil && fits
+	return v != nil && policy.Matches(glob, fmt.Sprint(v))
 }
 
 // subject names a job in the history: issuers have subjects of their own.

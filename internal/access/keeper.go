@@ -62,7 +62,7 @@ func (k *Keeper) Identify(r *http.Request) (Caller, error) {
 		return who, nil
 	}
 	if user, password, ok := r.BasicAuth(); ok {
-		return k.user(r.Context(), c, user, password)
+		return k.user(r, c, user, password)
 	}
 	header := r.Header.Get("Authorization")
 	scheme, token, _ := strings.Cut(header, " ")
@@ -78,19 +78,19 @@ func (k *Keeper) Identify(r *http.Request) (Caller, error) {
 }
 
 // user: without any rule users may do everything, as they could before there were rules.
-func (k *Keeper) user(ctx context.Context, c *Config, user, password string) (Caller, error) {
-	if !k.passwords.check(ctx, c.Users, user, password) {
+func (k *Keeper) user(r *http.Request, c *Config, user, password string) (Caller, error) {
+	if !k.passwords.check(r.Context(), peerOf(r), c.Users, user, password) {
 		return Caller{}, unknown("the user or the password is wrong")
 	}
 	if len(c.Rules) == 0 {
-		return Caller{user, []grant{{role: Admin}}}, nil
+		return Caller{Name: user, grants: []grant{{role: Admin}}}, nil
 	}
-	return Caller{user, c.of(func(r *Rule) bool { return r.User == user })}, nil
+	return Caller{Name: user, grants: c.of(func(r *Rule) bool { return r.User == user })}, nil
 }
 
 func (k *Keeper) bearer(ctx context.Context, c *Config, token string) (Caller, error) {
 	if name, ok := c.Tokens.find(token); ok {
-		return Caller{name, c.of(func(r *Rule) bool { return r.Token == name })}, nil
+		return Caller{Name: name, grants: c.of(func(r *Rule) bool { return r.Token == name })}, nil
 	}
 	issuer := issuerOf(token)
 	ours := c.of(func(r *Rule) bool { return issuer != "" && r.OIDC == issuer })
@@ -107,7 +107,7 @@ func (k *Keeper) bearer(ctx context.Context, c *Config, token string) (Caller, e
 	if !slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.OIDC == issuer && slices.Contains(id.Audience, r.Audience) }) {
 		return Caller{}, unknown("the identity token is for the audience %.100q: the job has to ask for one with the audience that web.access names", strings.Join(id.Audience, ", "))
 	}
-	return Caller{subject(id), c.of(func(r *Rule) bool { return r.fits(id, claims) })}, nil
+	return Caller{Name: subject(id), Until: id.Expiry, grants: c.of(func(r *Rule) bool { return r.fits(id, claims) })}, nil
 }
 
 // certified is the name in the client certificate that TLS has verified.

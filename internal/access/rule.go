@@ -8,6 +8,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // Rule gives whom it names a role: a user of the web-config file, a token of the tokens file, or CI jobs whose
@@ -129,10 +131,7 @@ func (c *Config) of(fits func(*Rule) bool) (gs []grant) {
 }
 
 func (g *grant) covers(service string) bool {
-	return len(g.services) == 0 || slices.ContainsFunc(g.services, func(glob string) bool {
-		fits, err := path.Match(glob, service)
-		return err == nil && fits
-	})
+	return len(g.services) == 0 || slices.ContainsFunc(g.services, func(glob string) bool { return policy.Matches(glob, service) })
 }
 
 // coversAll: a list of globs covers all services where one of them fits every name.

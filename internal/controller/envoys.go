@@ -1,8 +1,11 @@
 package controller
 
 import (
+	"context"
 	"fmt"
+	"time"
 
+	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
@@ -41,11 +44,18 @@ func (c *Controller) lossy(st *xds.Status) {
 // mostWarned bounds what is remembered of nodes whose names never come back.
 const mostWarned = 10_000
 
-// ForgetEnvoy ends all waiting for a node.
-func (c *Controller) ForgetEnvoy(node, by string) error {
-	if !c.Hub.Forget(node) {
+// ForgetEnvoy ends all waiting for a node. It is in the history of the services that waited.
+func (c *Controller) ForgetEnvoy(ctx context.Context, node, by string) error {
+	waited, known := c.Hub.Forget(node)
+	if !known {
 		return &UnknownError{fmt.Sprintf("there is no Envoy %s: `canaryd envoys` lists them", node)}
 	}
 	c.Log.WithField("node", node).WithField("by", by).Info("the Envoy is forgotten: nothing waits for it until it accepts a configuration")
-	return nil
+	return c.do(ctx, func() {
+		for _, service := range waited {
+			if u := c.units[service]; u != nil {
+				c.must(u, rollout.Forgotten{At: time.Now(), Node: node, By: by})
+			}
+		}
+	})
 }

@@ -107,7 +107,7 @@ func TestContainersOfADeletedServiceWaitForItsEnvoys(t *testing.T) {
 	for how, ends := range map[string]func(b *patient){
 		"it comes back": func(b *patient) { b.stops[1] = b.run(b.fleet[1]) },
 		"it is forgotten": func(b *patient) {
-			if err := b.daemon.ForgetEnvoy("edge-1", "ann"); err != nil {
+			if err := b.daemon.ForgetEnvoy(b.t.Context(), "edge-1", "ann"); err != nil {
 				b.t.Error(err)
 			}
 		},

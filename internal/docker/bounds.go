@@ -39,23 +39,39 @@ func (b *Bounds) Refuse(d *policy.Docker, image string) error {
 	if d.Port == 0 {
 		return fmt.Errorf("image %s: docker.port is missing in the policy: nobody knows where its containers listen", image)
 	}
+	if err := b.RefuseImage(d, image); err != nil {
+		return err
+	}
+	for _, v := range d.Volumes {
+		if err := b.RefuseVolume(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RefuseImage says why an image may not run.
+func (b *Bounds) RefuseImage(d *policy.Docker, image string) error {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return fmt.Errorf("%q is not an image: %w", image, err)
 	}
-	if !b.allows(d, named) {
-		may := "the repository of docker.image in the policy"
-		if len(b.Allow) > 0 {
-			may = strings.Join(b.Allow, ", ")
-		} else if d.Image != "" {
-			may = d.Image
-		}
-		return fmt.Errorf("image %s may not run here, only %s may: docker.allow in canaryd.yml says which repositories", image, may)
+	if b.allows(d, named) {
+		return nil
 	}
-	for _, v := range d.Volumes {
-		if from, _, _ := strings.Cut(v, ":"); !b.mounts(from) {
-			return fmt.Errorf("volume %q may not be mounted: list its directory or its name in docker.volumes of canaryd.yml", from)
-		}
+	may := "the repository of docker.image in the policy"
+	if len(b.Allow) > 0 {
+		may = strings.Join(b.Allow, ", ")
+	} else if d.Image != "" {
+		may = d.Image
+	}
+	return fmt.Errorf("image %s may not run here, only %s may: docker.allow in canaryd.yml says which repositories", image, may)
+}
+
+// RefuseVolume says why an entry of docker.volumes in a policy may not be mounted.
+func (b *Bounds) RefuseVolume(v string) error {
+	if from, _, _ := strings.Cut(v, ":"); !b.mounts(from) {
+		return fmt.Errorf("volume %q may not be mounted: list its directory or its name in docker.volumes of canaryd.yml", from)
 	}
 	return nil
 }
@@ -64,16 +80,11 @@ func (b *Bounds) Refuse(d *policy.Docker, image string) error {
 func (b *Bounds) allows(d *policy.Docker, image reference.Named) bool {
 	if len(b.Allow) > 0 {
 		return slices.ContainsFunc(b.Allow, func(glob string) bool {
-			return matches(glob, image.Name()) || matches(glob, reference.FamiliarName(image))
+			return policy.Matches(glob, image.Name()) || policy.Matches(glob, reference.FamiliarName(image))
 		})
 	}
 	own, err := reference.ParseNormalizedNamed(d.Image)
 	return err == nil && own.Name() == image.Name()
-}
-
-func matches(glob, name string) bool {
-	fits, err := path.Match(glob, name)
-	return err == nil && fits
 }
 
 // mounts: a directory is allowed with all that lies below it; a path that climbs is not cleaned but refused.
@@ -84,5 +95,5 @@ func (b *Bounds) mounts(from string) bool {
 			return strings.HasPrefix(dir, "/") && strings.HasPrefix(from+"/", below)
 		})
 	}
-	return !strings.ContainsAny(from, `./~\`) && slices.ContainsFunc(b.Volumes, func(glob string) bool { return !strings.HasPrefix(glob, "/") && matches(glob, from) })
+	return !strings.ContainsAny(from, `./~\`) && slices.ContainsFunc(b.Volumes, func(glob string) bool { return !strings.HasPrefix(glob, "/") && policy.Matches(glob, from) })
 }

@@ -36,7 +36,7 @@ func (f *fork) step(e rollout.Event) {
 		return
 	}
 	switch e := e.(type) {
-	case rollout.Applied, rollout.Rejected, rollout.PolicyChanged, rollout.Orphaned, rollout.Recalled, rollout.Removing:
+	case rollout.Applied, rollout.Rejected, rollout.PolicyChanged, rollout.Orphaned, rollout.Recalled, rollout.Removing, rollout.Forgotten:
 		return // about other tables, and other policies
 	case rollout.Commanded:
 		if e.Verb == "promote" || e.Verb == "abort" && e.Version == f.release.Version {

@@ -108,8 +108,8 @@ func (m *machine) announcedAgain(v *Version, e Announced) error {
 		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s is at %s, says %s; %s says %s: name it in one place only", v.Name, strings.Join(v.Endpoints, ", "),
 			cmp.Or(v.Origin, "who announced it"), e.Origin, strings.Join(e.Endpoints, ", "))}
 	}
-	if e.Tested && !v.is(open) && len(e.Endpoints) > 0 && !slices.Equal(v.Endpoints, e.Endpoints) {
-		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s: other endpoints would get its users without any test, which takes the role operate; deploy them under another name", v.Name, v.Phase)}
+	if e.Tested && !v.onTrial() && len(e.Endpoints) > 0 && !slices.Equal(v.Endpoints, e.Endpoints) {
+		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s: other endpoints would get its users without any test, which takes the role operate; deploy them under another name", v.Name, v.standing())}
 	}
 	if e.Content != "" && v.Content != "" && e.Content != v.Content {
 		return &Refusal{Conflict: true, Message: fmt.Sprintf("version %s runs image %.19s, and containers with another one (%.19s) carry its labels: they get no requests; label them with another version", v.Name, v.Content, e.Content)}

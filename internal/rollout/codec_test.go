@@ -255,6 +255,7 @@ func someEvents(at time.Time) []Event {
 		Orphaned{At: at},
 		Recalled{At: at, Version: "v2", Attempt: 1},
 		Removing{At: at, By: "ann"},
+		Forgotten{At: at, Node: "edge-1", By: "ann"},
 		Tick{At: at},
 	}
 }

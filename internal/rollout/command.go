@@ -11,8 +11,8 @@ func (m *machine) commanded(e Commanded) error {
 	if v == nil {
 		return unknown(m.State, e.Version)
 	}
-	if e.Tested && !v.is(open) {
-		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s, and not under test: %s of it takes the role operate", v.Name, v.Phase, e.Verb)}
+	if e.Tested && !v.onTrial() {
+		return &Refusal{Tested: true, Message: fmt.Sprintf("version %s is %s, and not under test: %s of it takes the role operate", v.Name, v.standing(), e.Verb)}
 	}
 	switch e.Verb {
 	case "promote":

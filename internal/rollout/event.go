@@ -286,14 +286,15 @@ const (
 	KindIdle        Kind = "idle"
 	KindPruned      Kind = "pruned"
 	KindReviving    Kind = "reviving"
-	KindRemoved     Kind = "removed" // the service, by a person
-	KindDropped     Kind = "dropped" // records that found no room while nothing could be stored
+	KindRemoved     Kind = "removed"   // the service, by a person
+	KindForgotten   Kind = "forgotten" // an Envoy, by a person
+	KindDropped     Kind = "dropped"   // records that found no room while nothing could be stored
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
 	return []Kind{KindAnnounced, KindQueued, KindStarted, KindAdvanced, KindSteppedBack, KindPromoted, KindRolledBack, KindReturned, KindAborted, KindPaused, KindResumed,
-		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned, KindLaunched, KindStopped, KindIdle, KindPruned, KindReviving, KindRemoved, KindDropped}
+		KindSuperseded, KindUnreachable, KindHeld, KindAlarm, KindDraining, KindRetired, KindNack, KindPolicy, KindEndpoints, KindOrphaned, KindLaunched, KindStopped, KindIdle, KindPruned, KindReviving, KindRemoved, KindForgotten, KindDropped}
 }
 
 // Cut reports whether the record takes traffic away from a failed version: it must reach Envoy

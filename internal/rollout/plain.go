@@ -48,6 +48,9 @@ func Plain(e Event) Event {
 	case Removing:
 		e.At = plain(e.At)
 		return e
+	case Forgotten:
+		e.At = plain(e.At)
+		return e
 	case Tick:
 		e.At = plain(e.At)
 		return e

@@ -45,6 +45,14 @@ func (m *machine) recalled(e Recalled) {
 // wants it at 100 %.
 func (v *Version) onTrial() bool { return v.Phase.Waiting() && v.Wanted == "" }
 
+// standing says in words where a version stands that is not on trial.
+func (v *Version) standing() string {
+	if v.Wanted != "" {
+		return "to get everything when it answers"
+	}
+	return string(v.Phase)
+}
+
 // Recall is the table without those of some attempts which it still has under test, for the time until a newer
 // table says what has become of them. It reports whether there was one.
 func (t Table) Recall(cuts []Attempt) (Table, bool) {

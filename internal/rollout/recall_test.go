@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,27 @@ func TestWhatAPersonWantsIsNotRecalled(t *testing.T) {
 	r.step(Recalled{At: r.at, Version: "v2", Attempt: 1})
 	if p := r.s.Version("v2").Phase; p != Warming {
 		t.Errorf("it is %s", p)
+	}
+}
+
+// A person has promoted v2, whose containers are being started: it gets everything when it answers, without a test. Who may
+// touch versions under test only neither says where it is, nor takes it back.
+func TestWhatAPersonWantsIsNotUnderTest(t *testing.T) {
+	r := newRun(t, seedV1+rampOfRecall+"docker: {image: r/shop, port: 80}\n")
+	r.step(Announced{At: r.at, Version: "v2", Image: "r/shop:v2", By: "ci"})
+	ci := []Event{Announced{At: r.at, Version: "v2", Endpoints: []string{"10.0.0.66:80"}, Tested: true, By: "ci"},
+		Commanded{At: r.at, Verb: "abort", Version: "v2", Tested: true, By: "ci"}, Commanded{At: r.at, Verb: "pause", Version: "v2", Tested: true, By: "ci"}}
+	for _, e := range ci {
+		if _, _, err := Step(r.s, e); err != nil {
+			t.Errorf("under test, %+v: %v", e, err)
+		}
+	}
+	r.step(Commanded{At: r.at, Verb: "promote", Version: "v2", By: "ann"})
+	for _, e := range ci {
+		var refusal *Refusal
+		if _, _, err := Step(r.s, e); !errors.As(err, &refusal) || !refusal.Tested || !strings.Contains(err.Error(), "version v2 is to get everything when it answers") {
+			t.Errorf("promoted, %+v: %v", e, err)
+		}
 	}
 }
 

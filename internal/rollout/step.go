@@ -81,6 +81,8 @@ func (m *machine) take(e Event) error {
 		m.recalled(e)
 	case Removing:
 		m.remove(e)
+	case Forgotten:
+		m.forgotten(e)
 	case Tick:
 		m.tick()
 	}

@@ -166,7 +166,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := 0
+	refused, answers := 0, map[string]map[string]int{}
 	for _, call := range everyCall(t) {
 		want, listed := takes[call]
 		if !listed {
@@ -198,6 +198,10 @@ func TestWhoMayDoWhat(t *testing.T) {
 				has = want.role // sees its own there, and nothing else
 			}
 			status, text, header := s.as(token, method, path, "")
+			if answers[call] == nil {
+				answers[call] = map[string]int{}
+			}
+			answers[call][name] = status
 			may := status != http.StatusUnauthorized && status != http.StatusForbidden
 			if want.role == access.None {
 				if call == "POST /hooks/registry" { // no token of this kind opens it
@@ -228,6 +232,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	if refused < 100 {
 		t.Errorf("%d attempts were refused", refused)
 	}
+	showRefused(t, "calls", tableOfCalls(answers))
 }
 
 // A deploy token touches versions under test only; the history says who it was.
@@ -314,7 +319,7 @@ func TestWhoDidIt(t *testing.T) {
 // Who guesses the hook's token is in the log, as is who guesses another one.
 func TestRefusedHooksAreInTheLog(t *testing.T) {
 	log, said := logtest.NewNullLogger()
-	h := NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), HookToken: "of-the-registry", Listener: &net.TCPAddr{IP: net.IPv4zero}, Reload: func(context.Context, string) error { return nil }})
+	h := NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), HookToken: func() string { return "of-the-registry" }, Listener: &net.TCPAddr{IP: net.IPv4zero}, Reload: func(context.Context, string) error { return nil }})
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/api/v1/hooks/registry", strings.NewReader("{}"))
 	r.Header.Set("Authorization", "Bearer guess")

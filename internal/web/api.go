@@ -48,7 +48,7 @@ type Options struct {
 	Log        logrus.FieldLogger
 	Controller *controller.Controller
 	Registry   *prometheus.Registry
-	HookToken  string // what a registry's notifications carry; empty: they are refused
+	HookToken  func() string // what a registry's notifications carry now; nil or empty: they are refused
 
 	Access *access.Keeper                             // nil: anybody may do everything
 	Reload func(ctx context.Context, by string) error // nil: of the policies alone
@@ -60,14 +60,18 @@ type Options struct {
 
 type api struct {
 	Options
-	listeners listeners     // clients of the events
-	readers   chan struct{} // a place for each client of the journal
+	listeners places        // clients of the events
+	readers   chan struct{} // a place for each plot that is made from the journal
+	senders   chan struct{} // and for each client that is sent the journal itself
+	replays   places        // those clients
 	refused   *rate.Limiter // of lines in the log
 }
 
 // NewHandler serves everything.
 func NewHandler(o Options) http.Handler {
-	a := &api{Options: o, readers: make(chan struct{}, maxReaders), refused: rate.NewLimiter(1, 10)}
+	a := &api{Options: o, readers: make(chan struct{}, maxReaders), senders: make(chan struct{}, maxSenders), refused: rate.NewLimiter(1, 10)}
+	a.listeners = places{most: maxListeners, mostOfOne: mostOfOne, what: "are connected to /events"}
+	a.replays = places{most: maxReplays, mostOfOne: replaysOfOne, what: "are sent a journal"}
 	if a.Access == nil {
 		a.Access = access.NewKeeper(access.Config{}, nil)
 	}
@@ -145,7 +149,7 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("version")
-	again, err := boolOf(r.URL.Query(), "again")
+	again, err := onlyBool(r.URL.Query(), "again")
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -220,7 +224,10 @@ func testedOnly(r *http.Request) bool {
 
 func (a *api) command(verb string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		knowing, err := boolOf(r.URL.Query(), "even_failed")
+		knowing, err := onlyBool(r.URL.Query(), "even_failed")
+		if err == nil {
+			err = noBody(w, r)
+		}
 		if err != nil {
 			a.fail(w, err)
 			return
@@ -236,6 +243,15 @@ func (a *api) command(verb string) http.HandlerFunc {
 		}
 		a.answer(w, status, answer)
 	}
+}
+
+// noBody refuses what would be left unread: a version that is named there is not the one that is meant.
+func noBody(w http.ResponseWriter, r *http.Request) error {
+	raw, err := readBody(w, r)
+	if raw = bytes.TrimSpace(raw); err != nil || len(raw) > 0 && string(raw) != "{}" {
+		return problem(http.StatusUnprocessableEntity, "this call takes no body: the path names the service and the version")
+	}
+	return nil
 }
 
 func (a *api) history(w http.ResponseWriter, r *http.Request) {

@@ -149,7 +149,7 @@ func shares(rs []rollout.Run) map[string]float64 {
 }
 
 func (a *api) forgetEnvoy(w http.ResponseWriter, r *http.Request) {
-	if err := a.Controller.ForgetEnvoy(r.PathValue("node"), by(r)); err != nil {
+	if err := a.Controller.ForgetEnvoy(r.Context(), r.PathValue("node"), by(r)); err != nil {
 		a.fail(w, err)
 		return
 	}

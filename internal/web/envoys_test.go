@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,11 @@ func TestEnvoysAreTold(t *testing.T) {
 	}
 	s.call("DELETE", "/api/v1/envoys/edge-1", "", 204, "")
 	s.until("it is forgotten", func() bool { return count("gone") == 0 })
+	s.until("the history says who had it forgotten", func() bool {
+		return slices.ContainsFunc(s.history("shop"), func(e map[string]any) bool {
+			return e["event"] == "forgotten" && e["by"] == "127.0.0.1" && strings.Contains(fmt.Sprint(e["reason"]), "Envoy edge-1 is forgotten")
+		})
+	})
 	s.call("DELETE", "/api/v1/envoys/edge-1", "", 404, "Problem")
 	s.call("GET", "/api/v1/envoys?service=nosuch", "", 404, "Problem")
 	s.call("GET", "/api/v1/envoys?limit=0", "", 422, "Problem")

@@ -21,6 +21,10 @@ const (
 
 // events sends the records as server-sent events, from now on or after the one that Last-Event-ID names.
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead { // hears nothing, and takes no place
+		eventHeaders(w)
+		return
+	}
 	leave, full := a.listeners.enter(callerOf(r).Name, a.Access.Guards())
 	if full != "" {
 		w.Header().Set("Retry-After", "15")
@@ -36,22 +40,25 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	a.follow(w, r, entries)
 }
 
-// listeners are counted, so that one of them leaves room for others.
-type listeners struct {
+// places are for clients whose answers last, counted so that one caller leaves room for others.
+type places struct {
+	most, mostOfOne int
+	what            string // they do
+
 	mu  sync.Mutex
 	all int
 	of  map[string]int
 }
 
 // enter says why there is no place for one more.
-func (l *listeners) enter(name string, guarded bool) (leave func(), full string) {
+func (l *places) enter(name string, guarded bool) (leave func(), full string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.all >= maxListeners:
-		return nil, fmt.Sprintf("%d clients are connected to /events, the most there may be", maxListeners)
-	case guarded && l.of[name] >= mostOfOne:
-		return nil, fmt.Sprintf("%d clients of %s are connected to /events, the most that one caller may have", mostOfOne, cmp.Or(name, "callers without credentials"))
+	case l.all >= l.most:
+		return nil, fmt.Sprintf("%d clients %s, the most there may be", l.most, l.what)
+	case guarded && l.of[name] >= l.mostOfOne:
+		return nil, fmt.Sprintf("%d clients of %s %s, the most that one caller may have", l.mostOfOne, cmp.Or(name, "callers without credentials"), l.what)
 	case l.of == nil:
 		l.of = map[string]int{}
 	}
@@ -67,10 +74,15 @@ func (l *listeners) enter(name string, guarded bool) (leave func(), full string)
 	}, ""
 }
 
-// follow sends entries until the client is gone, or has fallen so far behind that it has to ask anew.
-func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan controller.Entry) {
+func eventHeaders(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
+}
+
+// follow sends entries until the client is gone, has fallen so far behind that it has to ask anew, or until what it showed
+// when it came has expired.
+func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan controller.Entry) {
+	eventHeaders(w)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	changed := a.Access.Changed()
@@ -78,6 +90,8 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 	if err != nil || !who.MaySome(access.View) {
 		return
 	}
+	expired, stop := after(who.Until)
+	defer stop()
 	var frame []byte // at first nothing but the headers
 	for {
 		if err := send(w, frame); err != nil {
@@ -86,6 +100,8 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 		}
 		select {
 		case <-r.Context().Done():
+			return
+		case <-expired: // it comes back with what is valid, and hears what it missed
 			return
 		case <-changed: // a token that was taken away hears nothing more
 			changed = a.Access.Changed()
@@ -109,6 +125,15 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 			}
 		}
 	}
+}
+
+// after says when a moment has come; the zero one never does.
+func after(at time.Time) (<-chan time.Time, func() bool) {
+	if at.IsZero() {
+		return nil, func() bool { return false }
+	}
+	t := time.NewTimer(time.Until(at))
+	return t.C, t.Stop
 }
 
 // eventFrame is the one place that knows how an entry looks as an event.

@@ -12,32 +12,35 @@ import (
 )
 
 const (
-	maxReaders   = 4 // of the journal at once
+	maxReaders   = 2  // of the journal at once, for plots
+	maxSenders   = 3  // of it, for clients that are sent it: how long that takes is up to them
+	maxReplays   = 64 // of those, with those who wait for it
+	replaysOfOne = 2  // of a caller, where callers are asked who they are
 	chunkWithin  = 30 * time.Second
 	readersQueue = 10 * time.Second
 )
 
-// reads has a client wait for its turn to read the journal.
-func (a *api) reads(w http.ResponseWriter, r *http.Request, read func() error) {
+// reads has a client wait for its turn to read the journal, in a place of those that are there for what it does.
+func (a *api) reads(w http.ResponseWriter, r *http.Request, places chan struct{}, read func() error) {
 	turn := time.NewTimer(readersQueue)
 	defer turn.Stop()
 	select {
-	case a.readers <- struct{}{}:
-		defer func() { <-a.readers }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 		if err := read(); err != nil {
 			a.fail(w, err)
 		}
 	case <-r.Context().Done():
 	case <-turn.C:
 		w.Header().Set("Retry-After", "10")
-		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients read the journal, which is the most at once: try again", maxReaders)))
+		a.fail(w, problem(http.StatusServiceUnavailable, fmt.Sprintf("%d clients read the journal, which is the most at once: try again", cap(places))))
 	}
 }
 
 // evidence answers with what was counted of a version, in intervals. A client that does not read its answer takes nobody's turn.
 func (a *api) evidence(w http.ResponseWriter, r *http.Request) {
 	var plot *journal.Evidence
-	a.reads(w, r, func() (err error) {
+	a.reads(w, r, a.readers, func() (err error) {
 		plot, err = a.plot(r)
 		return err
 	})
@@ -111,7 +114,14 @@ func between(r *http.Request) (from, to time.Time, err error) {
 
 // journal sends the journal of a service as it is stored, for a replay. It holds the values of session cookies.
 func (a *api) journal(w http.ResponseWriter, r *http.Request) {
-	a.reads(w, r, func() error {
+	leave, full := a.replays.enter(callerOf(r).Name, a.Access.Guards())
+	if full != "" {
+		w.Header().Set("Retry-After", "10")
+		a.fail(w, problem(http.StatusServiceUnavailable, full+": try again"))
+		return
+	}
+	defer leave()
+	a.reads(w, r, a.senders, func() error {
 		from, to, err := between(r)
 		if err != nil {
 			return err

@@ -100,11 +100,15 @@ func (a *api) tagged(ctx context.Context) (ps []*policy.Policy, err error) {
 }
 
 func (a *api) mayHook(r *http.Request) error {
-	if a.HookToken == "" {
+	want := ""
+	if a.HookToken != nil {
+		want = a.HookToken()
+	}
+	if want == "" {
 		return problem(http.StatusForbidden, "no token is set for hooks: write `docker: {hook_token: …}` in canaryd.yml, and have the registry send it as `Authorization: Bearer …`")
 	}
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if subtle.ConstantTimeCompare([]byte(token), []byte(a.HookToken)) != 1 {
+	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
 		return problem(http.StatusUnauthorized, "the hook's token is missing or wrong: send `Authorization: Bearer …`")
 	}
 	return nil

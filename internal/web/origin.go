@@ -28,7 +28,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 
 func (a *api) refuseCrossSite(w http.ResponseWriter, r *http.Request) {
 	from := cmp.Or(r.Header.Get("Origin"), "an origin that it does not name")
-	a.fail(w, problem(http.StatusForbidden, fmt.Sprintf("a browser sent this for a page of another site (%.100s): nothing was done. "+
+	a.refuse(w, r, problem(http.StatusForbidden, fmt.Sprintf("a browser sent this for a page of another site (%.100s): nothing was done. "+
 		"Use the command line; a proxy in front of canaryd has to pass on the Host that the browser asked for", from)))
 }
 
@@ -41,7 +41,7 @@ func (a *api) refuseHost(w http.ResponseWriter, r *http.Request) {
 		}
 		say += fmt.Sprintf(", for it listens on loopback: ask %s://%s, or set web.listen to an address that other machines reach", scheme, a.Listener)
 	}
-	a.fail(w, problem(http.StatusForbidden, say+". If it is a name of canaryd's own, such as that of a proxy in front of it, add it to web.hosts in canaryd.yml"))
+	a.refuse(w, r, problem(http.StatusForbidden, say+". If it is a name of canaryd's own, such as that of a proxy in front of it, add it to web.hosts in canaryd.yml"))
 }
 
 // hosts are the names that canaryd answers to, beside those of loopback.

@@ -149,7 +149,7 @@ func TestCrossSiteRequestsAreRefused(t *testing.T) {
 
 // Programs that are no browsers go on as before.
 func TestProgramsAreAnswered(t *testing.T) {
-	s := newSiteWith(t, Options{HookToken: "s3cret"}, stableShop)
+	s := newSiteWith(t, Options{HookToken: func() string { return "s3cret" }}, stableShop)
 	host := "Host: " + s.Listener.Addr().String()
 	push := `{"events": [{"action": "push", "target": {"repository": "shop", "tag": "v2"}}]}`
 	for _, c := range []struct {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -54,12 +56,21 @@ func boolOf(q url.Values, name string) (bool, error) {
 	}
 }
 
+// onlyBool is the only parameter that a call takes: a misspelt one would do nothing, and the call something else than was meant.
+func onlyBool(q url.Values, name string) (bool, error) {
+	for other := range q {
+		if other != name {
+			return false, problem(http.StatusUnprocessableEntity, fmt.Sprintf("there is no parameter %.64q here: this call takes %s", other, name))
+		}
+	}
+	return boolOf(q, name)
+}
+
 // named reports whether a service's name is one of those wanted.
 func (s *selection) named(state *rollout.State) bool {
 	name := state.Policy.Service
 	if strings.ContainsAny(s.match, `*?[\`) {
-		fits, err := path.Match(s.match, name)
-		return err == nil && fits
+		return policy.Matches(s.match, name)
 	}
 	return strings.Contains(name, s.match)
 }

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // Admission says who may speak to canaryd, and how much.
@@ -47,7 +49,7 @@ func (r NodeRule) Check() error {
 // admits reports whether a certificate with these names may speak as a node.
 func (r NodeRule) admits(names []string, n Node) bool {
 	return (r.Cluster == "" || r.Cluster == n.Cluster) && slices.ContainsFunc(names, func(name string) bool {
-		return matches(r.SAN, name) && (r.ID != "" && matches(r.ID, n.ID) || r.ID == "" && isNamed(name, n))
+		return policy.Matches(r.SAN, name) && (r.ID != "" && policy.Matches(r.ID, n.ID) || r.ID == "" && isNamed(name, n))
 	})
 }
 

@@ -266,12 +266,14 @@ func (h *Hub) Envoys() []Envoy {
 	return out
 }
 
-// Forget ends all waiting for a node, and reports whether it was known.
-func (h *Hub) Forget(node string) bool {
+// Forget ends all waiting for a node. It reports which services waited for it, and whether it was known at all.
+func (h *Hub) Forget(node string) (waited []string, known bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	known := false
 	for name, s := range h.services {
+		if s.force.waitsFor(node) {
+			waited = append(waited, name)
+		}
 		if s.force.Forget(node) {
 			known = true
 			h.changes(name)
@@ -280,7 +282,7 @@ func (h *Hub) Forget(node string) bool {
 	for _, p := range h.parting {
 		known = p.forget(node) || known
 	}
-	return known
+	return waited, known
 }
 
 // Figures are for the metrics.

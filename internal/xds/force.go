@@ -321,6 +321,11 @@ func (f *Force) Forget(id string) bool {
 	return known
 }
 
+// waitsFor reports whether a node is not known to have the present table.
+func (f *Force) waitsFor(id string) bool {
+	return slices.ContainsFunc(f.of(id), func(m *member) bool { return f.standing(m) != Applied })
+}
+
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {

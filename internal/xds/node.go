@@ -3,10 +3,11 @@ package xds
 import (
 	"fmt"
 	"net"
-	"path"
 	"slices"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // Node is who an xDS stream comes from.
@@ -35,14 +36,8 @@ func (n Node) sees(services ...string) bool {
 		return true
 	}
 	return slices.ContainsFunc(services, func(s string) bool {
-		return slices.ContainsFunc(n.services, func(pattern string) bool { return matches(pattern, s) })
+		return slices.ContainsFunc(n.services, func(pattern string) bool { return policy.Matches(pattern, s) })
 	})
-}
-
-// matches compares with a pattern that was checked when it was read.
-func matches(pattern, name string) bool {
-	ok, _ := path.Match(pattern, name)
-	return ok
 }
 
 // nodeOf reads it from the first request of a stream.

@@ -150,8 +150,14 @@ func TestALostEnvoyIsGoneAndNotForgotten(t *testing.T) {
 		!all[1].Connected || all[1].Standing != Applied || len(all[1].Services) != 1 || all[1].Services[0].Service != "shop" {
 		t.Errorf("%+v", all)
 	}
-	if !h.Forget("edge-1") || h.Forget("edge-1") {
-		t.Error("it was to be known once")
+	for _, c := range []struct {
+		node   string
+		waited []string
+		known  bool
+	}{{"edge-1", []string{"shop"}, true}, {"edge-1", nil, false}, {"edge-2", nil, true}} {
+		if waited, known := h.Forget(c.node); !slices.Equal(waited, c.waited) || known != c.known {
+			t.Errorf("%+v: %v %v", c, waited, known)
+		}
 	}
 	if s := h.status("shop"); s.Counts.Gone != 0 {
 		t.Errorf("%+v", s)
