@@ -38,7 +38,7 @@ func (h *Hub) disconnect(s *stream) {
 
 // join books everybody who asked for a route before there was one, or before they were admitted.
 func (h *Hub) join(name string, svc *service) {
-	for _, s := range h.subs[Ref{TypeRoute, name}] {
+	for s := range h.askers(Ref{TypeRoute, name}) {
 		h.joins(s, name, svc)
 	}
 	h.clients.join(name, svc)
@@ -219,7 +219,10 @@ func (h *Hub) TakeChanges() []Status {
 		now := s.force.Status(name)
 		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
 		told := !reflect.DeepEqual(now, s.told)
-		s.told = now
+		if told {
+			h.rolls.share(now.Crowds)
+			s.told = now
+		}
 		now.Restarted, s.restarted = s.restarted, nil
 		if told || len(now.Restarted) > 0 {
 			out = append(out, now)

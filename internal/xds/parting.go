@@ -98,7 +98,7 @@ func (h *Hub) letsGo(s *session, service string) {
 func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	now := h.now()
 	switch s := h.sessions[m.who.id]; {
-	case m.accepted.Version == "":
+	case p.force.has(m).Version == "":
 		return true
 	case m.isGone():
 		return now.Sub(m.left) >= h.ForgetAfter
