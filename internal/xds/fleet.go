@@ -33,7 +33,7 @@ func (h *Hub) disconnect(s *stream) {
 		f.Leave(s, now)
 		h.changes(f.service)
 	}
-	h.left[s.ID] = now
+	h.nodes.leaves(s, books, now)
 }
 
 // join books everybody who asked for a route before there was one, or before they were admitted.
@@ -143,13 +143,15 @@ func (h *Hub) outdated(old, now *Resource) {
 
 // restarted notes that a node's process is a new one.
 func (h *Hub) restarted(node string) {
-	if _, known := h.left[node]; !known {
+	k := h.nodes[node]
+	if k == nil || !k.lost {
 		return
 	}
-	delete(h.left, node)
-	for name, s := range h.services {
-		if len(s.force.of(node)) > 0 {
-			s.force.Restarted(node)
+	k.lost = false
+	for _, f := range h.nodes.books(node) {
+		name := f.service
+		if s := h.services[name]; s != nil && s.force == f {
+			f.Restarted(node)
 			s.restarted = append(s.restarted, node)
 			h.changes(name)
 		}

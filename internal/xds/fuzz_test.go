@@ -791,6 +791,9 @@ func (p *play) keepsStill() {
 	}
 	for _, svc := range p.hub.services {
 		for _, m := range svc.force.members {
+			if !slices.Contains(p.hub.nodes.books(m.who.ID), svc.force) {
+				p.fail("%s is in a book, and nobody knows", m.who.ID)
+			}
 			if _, restless := svc.force.restless.m[m]; restless != (m.unrest != nil) {
 				p.fail("%s is taken to rest: %v, and serves %s", m.who.ID, !restless, svc.force.has(m).Version)
 			}

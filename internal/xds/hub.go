@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -46,9 +45,9 @@ type Hub struct {
 	refusals  *refusals
 	penalties *penalties
 	presence  *presence
-	left      map[string]time.Time // nodes that a connection was lost to: when the last one was
-	nacks     map[string]int       // type: refusals so far
-	changed   map[string]struct{}  // services whose status changed
+	nodes     nodes
+	nacks     map[string]int      // type: refusals so far
+	changed   map[string]struct{} // services whose status changed
 	wake      chan struct{}
 	spared    bool // nobody is told of changes for a while
 	rolls     rolls
@@ -91,7 +90,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -252,8 +251,9 @@ func (h *Hub) unhold(name string) {
 	}
 	delete(h.cat.held, name)
 	for _, s := range h.sessions {
-		s.inv.stirAll()
-		s.poke()
+		if s.inv.released(name, len(h.cat.held) == 0) {
+			s.poke()
+		}
 	}
 }
 
@@ -366,5 +366,5 @@ func (h *Hub) tick(now time.Time) {
 		h.remaining(name)
 	}
 	h.presence.tick(now)
-	maps.DeleteFunc(h.left, func(_ string, at time.Time) bool { return now.Sub(at) > h.ForgetAfter })
+	h.nodes.tick(now, h.ForgetAfter)
 }

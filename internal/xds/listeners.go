@@ -14,6 +14,7 @@ type listeners struct {
 	on     map[string]*listening // by address
 	at     map[string]*placed    // by service
 	scopes map[string][]Ref      // by service
+	claims map[Ref][]string      // scopes: the services that have them, the last one has it at present
 }
 
 // listening is what is to be known of the services on one listener.
@@ -33,7 +34,7 @@ type placed struct {
 }
 
 func newListeners() listeners {
-	return listeners{on: map[string]*listening{}, at: map[string]*placed{}, scopes: map[string][]Ref{}}
+	return listeners{on: map[string]*listening{}, at: map[string]*placed{}, scopes: map[string][]Ref{}, claims: map[Ref][]string{}}
 }
 
 // move takes in that a service has another route. It returns the address of the listener that it had before.
@@ -177,8 +178,8 @@ func (h *Hub) relisten(address string, changed []string) error {
 
 // handBack gives a scope that one service has left to another one that has it too: it was lent.
 func (h *Hub) handBack(r Ref, from string) {
-	for name, refs := range h.listeners.scopes {
-		if name != from && slices.Contains(refs, r) && h.services[name] != nil {
+	for _, name := range slices.Backward(slices.Clone(h.listeners.claims[r])) {
+		if name != from && h.services[name] != nil {
 			route := h.services[name].edition.route
 			_ = h.listen([]turn{{name, route, route}}) // it was built before
 			return
@@ -200,7 +201,20 @@ func (h *Hub) scope(service string, scopes []*Resource) {
 			defer h.handBack(old, service)
 		}
 	}
-	if h.listeners.scopes[service] = refs; len(refs) == 0 {
-		delete(h.listeners.scopes, service)
+	h.listeners.claim(service, refs)
+}
+
+// claim notes which scopes a service has now.
+func (l *listeners) claim(service string, refs []Ref) {
+	for _, r := range l.scopes[service] {
+		if l.claims[r] = slices.DeleteFunc(l.claims[r], func(s string) bool { return s == service }); len(l.claims[r]) == 0 {
+			delete(l.claims, r)
+		}
+	}
+	for _, r := range refs {
+		l.claims[r] = append(l.claims[r], service)
+	}
+	if l.scopes[service] = refs; len(refs) == 0 {
+		delete(l.scopes, service)
 	}
 }

@@ -45,7 +45,7 @@ func (h *Hub) Remained(name string, cs []rollout.Crowd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := NewForce(name, h.ForgetAfter)
-	f.Restore(cs, h.now())
+	h.restore(f, cs)
 	h.part(name, f)
 }
 

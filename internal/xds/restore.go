@@ -62,12 +62,20 @@ func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
 // until it does, for of its group nothing is stored.
 func (m *member) restored() bool { return m.isGone() && m.who.Cluster == "" }
 
+// restore books nodes that served a table before a restart.
+func (h *Hub) restore(f *Force, cs []rollout.Crowd) {
+	f.Restore(cs, h.now())
+	for _, c := range cs {
+		h.nodes.restored(c.Nodes, f, h.now())
+	}
+}
+
 // Restore books what is stored of a service's nodes, before the first of them is answered.
 func (h *Hub) Restore(service string, cs []rollout.Crowd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s := h.services[service]; s != nil {
-		s.force.Restore(cs, h.now())
+		h.restore(s.force, cs)
 	} else { // its table cannot be published yet
 		h.restored[service] = cs
 	}

@@ -43,6 +43,7 @@ func (h *Hub) open(n Node) *session {
 	s := &session{stream: h.connect(n), hub: h, inv: newInventory(), sent: map[string]response{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
 	s.place = h.places.take(s)
+	h.nodes.comes(s.stream)
 	h.speaks(s.stream, s)
 	return s
 }
