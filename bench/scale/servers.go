@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -32,7 +33,8 @@ type contender struct {
 	change func(generation int) error // of the common service's weights
 	serve  func(tlsConf *tls.Config) *grpc.Server
 
-	patience time.Duration // with its clients' joining; 0: as long as it takes
+	quiet    func() time.Duration // for how long nothing has changed; nil: it does not say
+	patience time.Duration        // with its clients' joining; 0: as long as it takes
 }
 
 // listen serves until stop is called.
@@ -56,7 +58,9 @@ func quiet() *logrus.Logger {
 // it as the daemon's loop does.
 func canaryd(listener string) contender {
 	h := xds.NewHub(quiet())
+	var changed atomic.Int64
 	return contender{name: "canaryd",
+		quiet: func() time.Duration { return time.Since(time.Unix(0, changed.Load())) },
 		fill: func(n int) error {
 			var ps []xds.Prepared
 			for i := range n {
@@ -75,7 +79,9 @@ func canaryd(listener string) contender {
 		serve: func(t *tls.Config) *grpc.Server {
 			go func() { // until this process ends
 				for range h.Changes() {
-					h.TakeChanges()
+					if len(h.TakeChanges()) > 0 {
+						changed.Store(time.Now().UnixNano())
+					}
 				}
 			}()
 			return xds.NewServer(h, xds.NewLoads(time.Second, func(xds.Report) {}), t)

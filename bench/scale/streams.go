@@ -113,7 +113,11 @@ func (b *bench) hold(ctx context.Context, c contender, of fleetOf, conf *tls.Con
 		return nil, err
 	}
 	h.took = time.Since(begin)
-	time.Sleep(2 * time.Second) // the last answers
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); { // the last answers
+		if time.Sleep(2 * time.Second); c.quiet == nil || c.quiet() > 2*time.Second {
+			break
+		}
+	}
 	h.mem = memoryNow().since(before)
 	return h, b.heap(c.name)
 }

@@ -30,7 +30,7 @@ func (c *Controller) rebirth(j job) job {
 		return j
 	}
 	u := newUnit(j.remains.Successor())
-	u.origin, u.text, u.adopted = c.set.origin(d), policy.Redacted(d.Text), true
+	u.origin, u.text, u.adopted = c.set.origin(d), d.Shown, true
 	next, records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
 	if err != nil {
 		c.Log.WithError(err).WithField("service", d.Policy.Service).Error("a service that was removed does not begin anew")

@@ -279,7 +279,7 @@ func (c *Controller) adopt(d *policy.Document, by string) *unit {
 	if u.adopted = true; same {
 		return u
 	}
-	u.text = policy.Redacted(d.Text)
+	u.text = d.Shown
 	c.must(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: by})
 	if u.state.Policy.Service == "" { // a defect: its first step failed, and nothing without a name may be stored
 		delete(c.units, name)

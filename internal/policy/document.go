@@ -18,6 +18,7 @@ type Document struct {
 	Policy Policy
 	File   string
 	Text   string     // of this document alone: it parses to the same policy without the rest of its file
+	Shown  string     // Text without its secrets
 	Hash   string     // 12 hex digits of the SHA-256 of Text
 	above  int        // lines of the file above Text
 	root   *yaml.Node // while it is being read: it is several times the text

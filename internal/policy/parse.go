@@ -23,7 +23,7 @@ func Parse(file string, data []byte) ([]Document, Findings) {
 	var all Findings
 	for i := range docs {
 		all = append(all, docs[i].decode()...)
-		docs[i].root = nil
+		docs[i].show()
 	}
 	if len(docs) == 0 {
 		all = append(all, Finding{File: file, Line: 1, Column: 1, Message: "no policy here: write at least `service: NAME`"})

@@ -37,6 +37,16 @@ func Redacted(text string) string {
 	return b.String()
 }
 
+// show ends the reading of a document: what it was read from is used up to find out whether it has secrets. Few have any.
+func (d *Document) show() {
+	d.Shown = d.Text
+	var r redaction
+	if r.walk(d.root, ""); r.hid {
+		d.Shown = Redacted(d.Text)
+	}
+	d.root = nil
+}
+
 // redaction notes whether anything was hidden.
 type redaction struct{ hid bool }
 

@@ -24,6 +24,9 @@ func TestRedactedPolicies(t *testing.T) {
 			t.Fatalf("%s: %v", name, fs)
 		}
 		got := Redacted(docs[0].Text)
+		if docs[0].Shown != got {
+			t.Errorf("%s is shown as\n%s", name, docs[0].Shown)
+		}
 		if strings.Contains(got, "s3cret") || !strings.Contains(got, c.want) {
 			t.Errorf("%s:\n%s", name, got)
 		}
@@ -69,6 +72,9 @@ func FuzzRedacted(f *testing.F) {
 		}
 		for _, d := range docs {
 			shown := Redacted(d.Text)
+			if d.Shown != shown && shown != "# this text cannot be read any more, and may hold secrets\n" {
+				t.Errorf("%s\nis shown as\n%s", text, d.Shown)
+			}
 			again, fs := Parse("shop.yml", []byte(shown))
 			if len(fs.Errors()) > 0 || len(again) != 1 || d.Policy.Docker == nil {
 				continue // it is hidden as a whole

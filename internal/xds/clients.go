@@ -264,6 +264,7 @@ func (cl *client) counts(h *Hub, req *discovery.DiscoveryRequest) error {
 // hears takes in who a client is.
 func (c *clients) hears(cl *client, said *core.Node) {
 	cl.heard, cl.Node = true, admitted(cl.ctx, said)
+	c.hub.nodes.comes(cl.stream)
 	cl.Client = true
 	c.hub.speaks(cl.stream, clientSpeaker{c.hub, cl})
 }

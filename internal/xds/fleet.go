@@ -33,12 +33,12 @@ func (h *Hub) disconnect(s *stream) {
 		f.Leave(s, now)
 		h.changes(f.service)
 	}
-	h.left[s.ID] = now
+	h.nodes.leaves(s, books, now)
 }
 
 // join books everybody who asked for a route before there was one, or before they were admitted.
 func (h *Hub) join(name string, svc *service) {
-	for _, s := range h.subs[Ref{TypeRoute, name}] {
+	for s := range h.askers(Ref{TypeRoute, name}) {
 		h.joins(s, name, svc)
 	}
 	h.clients.join(name, svc)
@@ -143,13 +143,15 @@ func (h *Hub) outdated(old, now *Resource) {
 
 // restarted notes that a node's process is a new one.
 func (h *Hub) restarted(node string) {
-	if _, known := h.left[node]; !known {
+	k := h.nodes[node]
+	if k == nil || !k.lost {
 		return
 	}
-	delete(h.left, node)
-	for name, s := range h.services {
-		if len(s.force.of(node)) > 0 {
-			s.force.Restarted(node)
+	k.lost = false
+	for _, f := range h.nodes.books(node) {
+		name := f.service
+		if s := h.services[name]; s != nil && s.force == f {
+			f.Restarted(node)
 			s.restarted = append(s.restarted, node)
 			h.changes(name)
 		}
@@ -219,7 +221,10 @@ func (h *Hub) TakeChanges() []Status {
 		now := s.force.Status(name)
 		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
 		told := !reflect.DeepEqual(now, s.told)
-		s.told = now
+		if told {
+			h.rolls.share(now.Crowds)
+			s.told = now
+		}
 		now.Restarted, s.restarted = s.restarted, nil
 		if told || len(now.Restarted) > 0 {
 			out = append(out, now)

@@ -3,6 +3,7 @@ package xds
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -77,12 +78,19 @@ type stream struct {
 
 // member is one Envoy of the book.
 type member struct {
-	who      *stream  // the last one, where it is gone
-	accepted *Content // what it serves
-	served   moment   // since when it serves these slots
-	heard    moment   // its last ACK or NACK
-	used     moment   // its last report of requests at what an older table may name; its first connection is as good
-	*unrest           // nil: it is at rest. It was sent and serves what is wanted, and nothing else is known of it
+	who     *stream // the last one, where it is gone
+	served  moment  // since when it serves these slots
+	heard   tenths  // its last ACK or NACK
+	used    tenths  // its last report of requests at what an older table may name; its first connection is as good
+	*unrest         // nil: it is at rest. It was sent and serves what is wanted, and nothing else is known of it
+}
+
+// has is what a member serves.
+func (f *Force) has(m *member) *Content {
+	if m.unrest == nil {
+		return f.wanted(m)
+	}
+	return m.accepted
 }
 
 // moment is in the time of a book: what has passed since its first one, and a nanosecond. Zero: never.
@@ -102,8 +110,25 @@ func (f *Force) time(m moment) time.Time {
 	return f.begun.Add(time.Duration(m - 1))
 }
 
+// tenths are as much in tenths of a second, for what is compared with minutes and hours.
+type tenths uint32
+
+const tenth = 100 * time.Millisecond
+
+func (f *Force) tenths(at time.Time) tenths {
+	return tenths(min(time.Duration(f.moment(at)-1)/tenth+1, math.MaxUint32))
+}
+
+func (f *Force) about(t tenths) time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return f.time(moment(time.Duration(t-1)*tenth) + 1)
+}
+
 // unrest is what there is to be known of a member that is not at rest.
 type unrest struct {
+	accepted *Content // what it serves
 	gone     bool
 	left     time.Time // when it went
 	doubted  bool      // the older stream of a node that came back (see seat.go): counts for nothing
@@ -188,7 +213,7 @@ func (f *Force) Join(s *stream, has Content, at time.Time) {
 		f.serves(m, has, at)
 	}
 	if f.lastSign(m).IsZero() { // later connections do not count: canaryd ends them itself
-		m.used = f.moment(at)
+		m.used = f.tenths(at)
 	}
 	m.sent = has.Version
 	f.settle(m, at)
@@ -260,7 +285,7 @@ func (f *Force) Refuse(s *stream, r Ref, version, why string, at time.Time) {
 // Used books that a node reports requests at what an older table may name.
 func (f *Force) Used(s *stream, at time.Time) {
 	if m := f.find(s); m != nil {
-		m.used = f.moment(at)
+		m.used = f.tenths(at)
 	}
 }
 
@@ -364,10 +389,10 @@ func (f *Force) Served(streams []*stream) (served Served, ok bool) {
 		if m == nil || m.isDoubted() && len(streams) > 1 {
 			continue
 		}
-		if ok && !slices.Equal(served.Slots, m.accepted.Slots) {
+		if ok && !slices.Equal(served.Slots, f.has(m).Slots) {
 			return Served{}, false
 		}
-		served.Slots, ok = m.accepted.Slots, true
+		served.Slots, ok = f.has(m).Slots, true
 		if since := f.time(m.served); since.After(served.Since) {
 			served.Since = since
 		}
@@ -379,7 +404,7 @@ func (f *Force) Served(streams []*stream) (served Served, ok bool) {
 func (f *Force) used() map[string]struct{} {
 	out := map[string]struct{}{}
 	for _, m := range f.members {
-		out[m.accepted.Version] = struct{}{}
+		out[f.has(m).Version] = struct{}{}
 		if m.unrest != nil {
 			out[m.sent] = struct{}{}
 		}
@@ -483,7 +508,7 @@ func (f *Force) rest(m *member) {
 // stir ends the rest of a member: something is about to happen to it.
 func (f *Force) stir(m *member) *member {
 	if m.unrest == nil {
-		m.unrest = &unrest{asked: true, sent: m.accepted.Version}
+		m.unrest = &unrest{accepted: f.wanted(m), asked: true, sent: f.wanted(m).Version}
 		f.restless.put(m, struct{}{})
 	}
 	return m
@@ -529,7 +554,7 @@ func (f *Force) heard(s *stream, at time.Time) *member {
 	if m == nil {
 		return nil
 	}
-	m.heard = f.moment(at)
+	m.heard = f.tenths(at)
 	f.believe(f.stir(m), at)
 	return f.stir(m)
 }

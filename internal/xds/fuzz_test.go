@@ -795,8 +795,11 @@ func (p *play) keepsStill() {
 	}
 	for _, svc := range p.hub.services {
 		for _, m := range svc.force.members {
-			if _, restless := svc.force.restless.m[m]; restless != (m.unrest != nil) || m.unrest == nil && m.accepted != svc.force.wanted(m) {
-				p.fail("%s is taken to rest: %v, and serves %s", m.who.ID, !restless, m.accepted.Version)
+			if !slices.Contains(p.hub.nodes.books(m.who.ID), svc.force) {
+				p.fail("%s is in a book, and nobody knows", m.who.ID)
+			}
+			if _, restless := svc.force.restless.m[m]; restless != (m.unrest != nil) {
+				p.fail("%s is taken to rest: %v, and serves %s", m.who.ID, !restless, svc.force.has(m).Version)
 			}
 		}
 	}
@@ -822,8 +825,8 @@ func (p *play) check() {
 		if e.route != nil {
 			has = e.route.Version
 		}
-		if m.accepted.Version != has {
-			p.fail("the book says that %s has %q, it has %q", e.id, m.accepted.Version, has)
+		if booked := svc.force.has(m).Version; booked != has {
+			p.fail("the book says that %s has %q, it has %q", e.id, booked, has)
 		}
 		if served, ok := svc.force.Served([]*stream{e.s.stream}); ok && !slices.Equal(served.Slots, e.route.slots) {
 			p.fail("the book says that %s serves %v, it serves %v", e.id, served.Slots, e.route.slots)

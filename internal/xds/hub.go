@@ -1,9 +1,7 @@
 package xds
 
 import (
-	"cmp"
 	"context"
-	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -38,7 +36,8 @@ type Hub struct {
 	listeners listeners
 	services  map[string]*service
 	sessions  map[uint64]*session
-	subs      map[Ref][]*session               // who asked for it by name, the oldest first
+	subs      map[Ref][]place                  // who asked for it by name, in order
+	places    places                           // of the sessions
 	wild      map[string]map[*session]struct{} // type: who wants all
 	opened    uint64                           // streams so far: they are numbered
 	peers     map[uint64]*stream               // all streams, those of gRPC clients too
@@ -46,11 +45,12 @@ type Hub struct {
 	refusals  *refusals
 	penalties *penalties
 	presence  *presence
-	left      map[string]time.Time // nodes that a connection was lost to: when the last one was
-	nacks     map[string]int       // type: refusals so far
-	changed   map[string]struct{}  // services whose status changed
+	nodes     nodes
+	nacks     map[string]int      // type: refusals so far
+	changed   map[string]struct{} // services whose status changed
 	wake      chan struct{}
 	spared    bool // nobody is told of changes for a while
+	rolls     rolls
 	clients   *clients
 	parting   map[string]*parting        // removed services that somebody may still send requests to
 	restored  map[string][]rollout.Crowd // stored nodes of services that are not published yet
@@ -90,8 +90,8 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
-		subs: map[Ref][]*session{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, left: map[string]time.Time{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -175,7 +175,7 @@ func (h *Hub) putRoute(name string, s *service, old *edition) {
 	f := s.edition.forms
 	f.succeed(old.routes(), s.force.used())
 	h.cat.routes[name] = f
-	for _, st := range h.subs[f.whole.ref()] {
+	for st := range h.askers(f.whole.ref()) {
 		if it := st.inv.item(f.whole.ref()); it != nil {
 			it.learn(f)
 		}
@@ -252,8 +252,9 @@ func (h *Hub) unhold(name string) {
 	}
 	delete(h.cat.held, name)
 	for _, s := range h.sessions {
-		s.inv.stirAll()
-		s.poke()
+		if s.inv.released(name, len(h.cat.held) == 0) {
+			s.poke()
+		}
 	}
 }
 
@@ -296,7 +297,7 @@ func (h *Hub) drop(r Ref) {
 }
 
 func (h *Hub) mark(r Ref) {
-	for _, s := range h.subs[r] {
+	for s := range h.askers(r) {
 		s.inv.renew(r)
 		s.poke()
 	}
@@ -310,7 +311,7 @@ func (h *Hub) mark(r Ref) {
 func (h *Hub) subscribe(s *session, r Ref) {
 	if at, had := h.asker(r, s); !had {
 		s.asked++
-		h.subs[r] = insert(h.subs[r], at, s)
+		h.subs[r] = insert(h.subs[r], at, s.place)
 	}
 	if svc := h.services[r.Name]; svc != nil && r.Type == TypeRoute {
 		h.joins(s, r.Name, svc)
@@ -337,7 +338,7 @@ func (h *Hub) unsubscribe(s *session, r Ref) {
 
 // asker finds where a stream is, or would be, among those that asked for a resource.
 func (h *Hub) asker(r Ref, s *session) (at int, had bool) {
-	return slices.BinarySearchFunc(h.subs[r], s.id, func(o *session, id uint64) int { return cmp.Compare(o.id, id) })
+	return slices.BinarySearch(h.subs[r], s.place)
 }
 
 // Run lets time pass in the books until ctx ends.
@@ -366,5 +367,5 @@ func (h *Hub) tick(now time.Time) {
 		h.remaining(name)
 	}
 	h.presence.tick(now)
-	maps.DeleteFunc(h.left, func(_ string, at time.Time) bool { return now.Sub(at) > h.ForgetAfter })
+	h.nodes.tick(now, h.ForgetAfter)
 }

@@ -219,6 +219,19 @@ func (inv *Inventory) stir(service string) {
 	inv.parked.drop(service)
 }
 
+// released looks again at what is parked of a service that is held no longer, and at listeners and scopes where nothing is:
+// any of them might have been a held service's. It reports whether there is something.
+func (inv *Inventory) released(service string, all bool) bool {
+	_, waits := inv.parked.m[service]
+	inv.stir(service)
+	if all {
+		_, too := inv.parked.m[""]
+		waits = waits || too
+		inv.stir("")
+	}
+	return waits
+}
+
 func (inv *Inventory) stirAll() {
 	for _, service := range slices.Collect(maps.Keys(inv.parked.m)) {
 		inv.stir(service)

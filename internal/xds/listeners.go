@@ -14,6 +14,7 @@ type listeners struct {
 	on     map[string]*listening // by address
 	at     map[string]*placed    // by service
 	scopes map[string][]Ref      // by service
+	claims map[Ref][]string      // scopes: the services that have them, the last one has it at present
 }
 
 // listening is what is to be known of the services on one listener.
@@ -33,21 +34,70 @@ type placed struct {
 }
 
 func newListeners() listeners {
-	return listeners{on: map[string]*listening{}, at: map[string]*placed{}, scopes: map[string][]Ref{}}
+	return listeners{on: map[string]*listening{}, at: map[string]*placed{}, scopes: map[string][]Ref{}, claims: map[Ref][]string{}}
 }
 
-// move takes in that a service has another route. It returns the address of the listener that it had before.
-func (l *listeners) move(service string, route policy.Route) (from string) {
+// moves is one change of many services: by listener, who joins it (true) and who leaves.
+type moves map[*listening]map[string]bool
+
+func (m moves) note(on *listening, service string, joins bool) {
+	if m[on] == nil {
+		m[on] = map[string]bool{}
+	}
+	m[on][service] = joins
+}
+
+// done makes the lists anew, each once.
+func (m moves) done() {
+	const few = 8 // are found one by one
+	for on, moved := range m {
+		if on.appends(moved) {
+			continue
+		}
+		list := slices.Clone(on.services)
+		if len(moved) > few {
+			list = slices.DeleteFunc(list, func(s string) bool { _, is := moved[s]; return is })
+		}
+		for s, joins := range moved {
+			i, found := len(list), false
+			if len(moved) <= few {
+				i, found = slices.BinarySearch(list, s)
+			}
+			switch {
+			case joins && !found:
+				list = slices.Insert(list, i, s)
+			case !joins && found:
+				list = slices.Delete(list, i, i+1)
+			}
+		}
+		if len(moved) > few {
+			slices.Sort(list)
+		}
+		on.services = list
+	}
+}
+
+// appends takes in one service behind all others: whoever has the list goes on to see what it saw.
+func (on *listening) appends(moved map[string]bool) bool {
+	for s, joins := range moved {
+		last := len(on.services) - 1
+		if len(moved) > 1 || !joins || last >= 0 && on.services[last] >= s {
+			return false
+		}
+		on.services = append(on.services, s)
+	}
+	return true
+}
+
+// move takes in that a service has another route, all but the lists of services. It returns the address of the listener that it had before.
+func (l *listeners) move(service string, route policy.Route, m moves) (from string) {
 	was := l.at[service]
 	if was != nil {
 		from = was.address
 		l.on[from].count(was, -1)
 	}
 	if from != "" && from != route.Listener {
-		on := l.on[from]
-		if i, found := slices.BinarySearch(on.services, service); found {
-			on.services = slices.Delete(slices.Clone(on.services), i, i+1)
-		}
+		m.note(l.on[from], service, false)
 	}
 	if delete(l.at, service); route.Listener == "" {
 		return from
@@ -57,10 +107,8 @@ func (l *listeners) move(service string, route policy.Route) (from string) {
 		on = &listening{nodes: map[string]int{}}
 		l.on[route.Listener] = on
 	}
-	if i, found := slices.BinarySearch(on.services, service); !found && i == len(on.services) {
-		on.services = append(on.services, service)
-	} else if !found {
-		on.services = slices.Insert(slices.Clone(on.services), i, service)
+	if from != route.Listener {
+		m.note(on, service, true)
 	}
 	l.at[service] = &placed{route.Listener, route.GRPC(), route.Nodes}
 	on.count(l.at[service], 1)
@@ -111,9 +159,9 @@ func (h *Hub) listen(turns []turn) error {
 }
 
 func (h *Hub) relistenAll(turns []turn) error {
-	changed := map[string][]string{} // by listener
+	changed, m := map[string][]string{}, moves{} // by listener
 	for _, t := range turns {
-		from := h.listeners.move(t.service, t.is)
+		from := h.listeners.move(t.service, t.is, m)
 		addresses := []string{t.is.Listener, t.was.Listener, from}
 		slices.Sort(addresses)
 		for _, address := range slices.Compact(addresses) {
@@ -122,6 +170,7 @@ func (h *Hub) relistenAll(turns []turn) error {
 			}
 		}
 	}
+	m.done()
 	for _, address := range slices.Sorted(maps.Keys(changed)) {
 		if err := h.relisten(address, changed[address]); err != nil {
 			return err
@@ -177,8 +226,8 @@ func (h *Hub) relisten(address string, changed []string) error {
 
 // handBack gives a scope that one service has left to another one that has it too: it was lent.
 func (h *Hub) handBack(r Ref, from string) {
-	for name, refs := range h.listeners.scopes {
-		if name != from && slices.Contains(refs, r) && h.services[name] != nil {
+	for _, name := range slices.Backward(slices.Clone(h.listeners.claims[r])) {
+		if name != from && h.services[name] != nil {
 			route := h.services[name].edition.route
 			_ = h.listen([]turn{{name, route, route}}) // it was built before
 			return
@@ -200,7 +249,20 @@ func (h *Hub) scope(service string, scopes []*Resource) {
 			defer h.handBack(old, service)
 		}
 	}
-	if h.listeners.scopes[service] = refs; len(refs) == 0 {
-		delete(h.listeners.scopes, service)
+	h.listeners.claim(service, refs)
+}
+
+// claim notes which scopes a service has now.
+func (l *listeners) claim(service string, refs []Ref) {
+	for _, r := range l.scopes[service] {
+		if l.claims[r] = slices.DeleteFunc(l.claims[r], func(s string) bool { return s == service }); len(l.claims[r]) == 0 {
+			delete(l.claims, r)
+		}
+	}
+	for _, r := range refs {
+		l.claims[r] = append(l.claims[r], service)
+	}
+	if l.scopes[service] = refs; len(refs) == 0 {
+		delete(l.scopes, service)
 	}
 }

@@ -45,7 +45,7 @@ func (h *Hub) Remained(name string, cs []rollout.Crowd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := NewForce(name, h.ForgetAfter)
-	f.Restore(cs, h.now())
+	h.restore(f, cs)
 	h.part(name, f)
 }
 
@@ -98,7 +98,7 @@ func (h *Hub) letsGo(s *session, service string) {
 func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	now := h.now()
 	switch s := h.sessions[m.who.id]; {
-	case m.accepted.Version == "":
+	case p.force.has(m).Version == "":
 		return true
 	case m.isGone():
 		return now.Sub(m.left) >= h.ForgetAfter

@@ -300,7 +300,7 @@ func TestWhatIsPresentedIsBounded(t *testing.T) {
 		}
 		waitStatus(t, h, "booked", func(s Status) bool { return s.Subscribers == 2 })
 		h.mu.Lock()
-		got := h.services["shop"].force.of("edge-1")[0].accepted.Version
+		got := h.services["shop"].force.has(h.services["shop"].force.of("edge-1")[0]).Version
 		h.mu.Unlock()
 		if got != c.booked {
 			t.Errorf("it is booked with %d bytes: %.80s", len(got), got)

@@ -15,12 +15,13 @@ import (
 func (f *Force) crowds(at time.Time) []rollout.Crowd {
 	var cs []rollout.Crowd
 	for _, m := range f.members {
-		if m.isDoubted() || m.accepted.Version == "" || f.overdue(m, at) {
+		has := f.has(m)
+		if m.isDoubted() || has.Version == "" || f.overdue(m, at) {
 			continue
 		}
-		unknown := m.isGone() && m.accepted.Slots == nil // restored: a table was sent to it, and its answer was lost
-		c := rollout.Crowd{Version: m.accepted.Version, Has: m.accepted.Slots, Present: m.accepted.is(f.wanted(m).Version) && !unknown}
-		if m.isGone() && m.sent != "" && !sameVersion(m.sent, m.accepted.Version) { // its answer was lost with its connection
+		unknown := m.isGone() && has.Slots == nil // restored: a table was sent to it, and its answer was lost
+		c := rollout.Crowd{Version: has.Version, Has: has.Slots, Present: has.is(f.wanted(m).Version) && !unknown}
+		if m.isGone() && m.sent != "" && !sameVersion(m.sent, has.Version) { // its answer was lost with its connection
 			c = rollout.Crowd{Version: m.sent}
 		}
 		i := slices.IndexFunc(cs, func(o rollout.Crowd) bool { return o.Version == c.Version && (o.Has == nil) == (c.Has == nil) })
@@ -45,14 +46,14 @@ func (f *Force) overdue(m *member, at time.Time) bool {
 
 // lastSign is when a node was last heard of.
 func (f *Force) lastSign(m *member) time.Time {
-	return f.time(max(m.used, m.heard))
+	return f.about(max(m.used, m.heard))
 }
 
 // Restore books nodes that served a table before a restart of canaryd: they are gone since then.
 func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
 	for _, c := range cs {
 		for _, id := range c.Nodes {
-			f.add(&member{who: &stream{Node: Node{ID: id}}, accepted: &Content{c.Version, c.Has}, unrest: &unrest{gone: true, left: at, charged: at}})
+			f.add(&member{who: &stream{Node: Node{ID: id}}, unrest: &unrest{accepted: &Content{c.Version, c.Has}, gone: true, left: at, charged: at}})
 		}
 	}
 }
@@ -61,12 +62,20 @@ func (f *Force) Restore(cs []rollout.Crowd, at time.Time) {
 // until it does, for of its group nothing is stored.
 func (m *member) restored() bool { return m.isGone() && m.who.Cluster == "" }
 
+// restore books nodes that served a table before a restart.
+func (h *Hub) restore(f *Force, cs []rollout.Crowd) {
+	f.Restore(cs, h.now())
+	for _, c := range cs {
+		h.nodes.restored(c.Nodes, f, h.now())
+	}
+}
+
 // Restore books what is stored of a service's nodes, before the first of them is answered.
 func (h *Hub) Restore(service string, cs []rollout.Crowd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s := h.services[service]; s != nil {
-		s.force.Restore(cs, h.now())
+		h.restore(s.force, cs)
 	} else { // its table cannot be published yet
 		h.restored[service] = cs
 	}

@@ -26,7 +26,7 @@ func (f *Force) attach(s *stream, at time.Time) *member {
 			f.doubt(*m)
 		}
 	} else { // a new node, or a stream that is older than the one which speaks
-		m = f.add(&member{who: s, accepted: &Content{}, unrest: &unrest{doubted: m != nil}})
+		m = f.add(&member{who: s, unrest: &unrest{accepted: &Content{}, doubted: m != nil}})
 	}
 	if m.who.Build != s.Build { // another build may accept what this one refused
 		clear(m.refusals)
@@ -68,7 +68,7 @@ func (f *Force) believe(m *member, at time.Time) {
 		return
 	}
 	rival := newest(f.of(m.who.ID))
-	if rival != nil && f.time(m.heard).Sub(rival.since()) < lastWords && at.Sub(rival.since()) < halfOpen {
+	if rival != nil && f.about(m.heard).Sub(rival.since()) < lastWords && at.Sub(rival.since()) < halfOpen {
 		return
 	}
 	m.doubted = false

@@ -18,6 +18,7 @@ import (
 type session struct {
 	*stream
 	hub    *Hub
+	place  place
 	inv    *Inventory
 	nonce  uint64
 	sent   map[string]response // by nonce, unanswered
@@ -41,6 +42,8 @@ func (h *Hub) open(n Node) *session {
 	defer h.exit()
 	s := &session{stream: h.connect(n), hub: h, inv: newInventory(), sent: map[string]response{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
+	s.place = h.places.take(s)
+	h.nodes.comes(s.stream)
 	h.speaks(s.stream, s)
 	return s
 }
@@ -60,6 +63,7 @@ func (s *session) close() {
 			h.unsubscribe(s, Ref{typ, name})
 		}
 	}
+	h.places.leave(s.place)
 	h.disconnect(s.stream)
 }
 

@@ -37,7 +37,7 @@ type NodeStatus struct {
 	Node, Cluster, Build, Peer string
 	Standing                   Standing
 	Since                      time.Time     // of the standing
-	Heard                      time.Time     // its last ACK or NACK
+	Heard                      time.Time     // its last ACK or NACK, to a tenth of a second
 	Version                    string        // of the route that it accepted; none: it has none
 	Weights                    []rollout.Run // of that route; none: unknown
 	Type, Resource, Why        string        // what it refuses first of all
@@ -67,7 +67,7 @@ func (f *Force) Status(service string) Status {
 
 func (f *Force) nodeStatus(m *member) NodeStatus {
 	n := NodeStatus{Node: m.who.ID, Cluster: m.who.Cluster, Build: m.who.Build, Peer: m.who.Peer, Standing: f.standing(m),
-		Since: m.since(), Heard: f.time(m.heard), Version: m.accepted.Version, Weights: m.accepted.Slots}
+		Since: m.since(), Heard: f.about(m.heard), Version: f.has(m).Version, Weights: f.has(m).Slots}
 	if m.unrest == nil {
 		return n
 	}

@@ -146,7 +146,7 @@ func (c clientSpeaker) has(cluster string) bool {
 	}
 	m := s.force.find(c.cl.stream)
 	_, there := s.edition.versions[id.Version]
-	return there && m != nil && m.accepted.Version != ""
+	return there && m != nil && s.force.has(m).Version != ""
 }
 
 // refusal is what an Envoy says when it refuses something, as far as that is kept.

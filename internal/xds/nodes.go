@@ -1,0 +1,86 @@
+package xds
+
+import (
+	"slices"
+	"time"
+)
+
+// nodes are in whose books each node is, by node.id: what happens to one of them costs what it has, however many services
+// there are.
+type nodes map[string]*known
+
+// known is what is known of a node.
+type known struct {
+	open  []*stream
+	lost  bool      // a connection to it ended, and no new process of it has come since
+	left  time.Time // when it went last
+	books []*Force  // that it may be gone from, each once
+}
+
+func (n nodes) of(id string) *known {
+	if n[id] == nil {
+		n[id] = &known{}
+	}
+	return n[id]
+}
+
+func (n nodes) comes(s *stream) {
+	k := n.of(s.ID)
+	k.open = append(k.open, s)
+}
+
+// leaves takes in that a stream ended which was in some books.
+func (n nodes) leaves(s *stream, books []*Force, at time.Time) {
+	k := n.of(s.ID)
+	k.open = slices.DeleteFunc(k.open, func(o *stream) bool { return o == s })
+	k.lost = true
+	k.gone(s.ID, books, at)
+}
+
+// restored takes in that nodes are in a book since before a restart.
+func (n nodes) restored(ids []string, book *Force, at time.Time) {
+	for _, id := range ids {
+		n.of(id).gone(id, []*Force{book}, at)
+	}
+}
+
+func (k *known) gone(id string, books []*Force, at time.Time) {
+	k.left, k.books = at, union(k.books, books)
+	k.books = slices.DeleteFunc(k.books, func(f *Force) bool { return len(f.of(id)) == 0 })
+}
+
+// union is the books of two lists, each once.
+func union(a, b []*Force) (all []*Force) {
+	seen := map[*Force]struct{}{}
+	for _, f := range slices.Concat(a, b) {
+		if _, twice := seen[f]; !twice {
+			seen[f] = struct{}{}
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// books are those that a node is in.
+func (n nodes) books(id string) (books []*Force) {
+	k := n[id]
+	if k == nil {
+		return nil
+	}
+	for _, s := range k.open {
+		books = append(books, s.books...)
+	}
+	return slices.DeleteFunc(union(k.books, books), func(f *Force) bool { return len(f.of(id)) == 0 })
+}
+
+// tick forgets what the books have forgotten.
+func (n nodes) tick(now time.Time, after time.Duration) {
+	for id, k := range n {
+		if now.Sub(k.left) <= after {
+			continue
+		}
+		if k.lost, k.books = false, nil; len(k.open) == 0 {
+			delete(n, id)
+		}
+	}
+}
