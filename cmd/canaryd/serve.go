@@ -256,7 +256,8 @@ func newSource(cfg serverConfig) (metrics.Source, *xds.Loads, error) {
 
 // reportOf sorts a load report by service and version.
 func reportOf(r xds.Report) metrics.Report {
-	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}, Dropped: map[string]map[string]float64{}, Served: map[string]metrics.Served{}}
+	out := metrics.Report{Node: r.Node, Stream: r.Stream, To: r.At, From: r.At, Counts: map[string]map[string]analysis.Counts{}, Slices: map[string]map[string]map[string]analysis.Counts{}, Dropped: map[string]map[string]float64{},
+		Answers: map[string]map[string]metrics.Answers{}, Served: map[string]metrics.Served{}}
 	for service, served := range r.Served {
 		out.Served[service] = metrics.Served(served)
 	}
@@ -273,13 +274,26 @@ func reportOf(r xds.Report) metrics.Report {
 			out.Counts[service] = map[string]analysis.Counts{}
 			out.Slices[service] = map[string]map[string]analysis.Counts{}
 			out.Dropped[service] = map[string]float64{}
+			out.Answers[service] = map[string]metrics.Answers{}
 		}
 		out.Counts[service][version] = load.Counts
 		out.Slices[service][version] = load.Endpoints
 		out.Dropped[service][version] = load.Dropped
+		out.Answers[service][version] = answersOf(load)
 		if from := r.At.Add(-load.Interval); from.Before(out.From) {
 			out.From = from
 		}
+	}
+	return out
+}
+
+func answersOf(load xds.ClusterLoad) metrics.Answers {
+	out := metrics.Answers{Issued: load.Issued}
+	for _, a := range load.Answers {
+		out.Counted = append(out.Counted, metrics.Answered(a))
+	}
+	for _, t := range load.Took {
+		out.Took = append(out.Took, metrics.Took(t))
 	}
 	return out
 }

@@ -38,6 +38,7 @@ type limitsConfig struct {
 	RefusalBytes       int             `yaml:"refusal_bytes"`
 	ReportsPerSecond   int             `yaml:"reports_per_second"`
 	EndpointsPerReport int             `yaml:"endpoints_per_report"`
+	MetricsPerReport   int             `yaml:"metrics_per_report"`
 	ConnectionAge      policy.Duration `yaml:"connection_age"`
 }
 
@@ -47,7 +48,7 @@ func defaultXDSConfig() xdsConfig {
 		StreamsPerPeer: l.StreamsPerPeer, FirstMessage: policy.Duration(l.FirstMessage), NamesPerType: l.NamesPerType,
 		NamesPerPeer: l.NamesPerPeer, BytesPerPeer: l.BytesPerPeer, BytesPerSecond: l.BytesPerSecond,
 		RequestBytes: l.RequestBytes, RefusalBytes: l.RefusalBytes, ReportsPerSecond: l.ReportsPerSecond,
-		EndpointsPerReport: l.EndpointsPerReport, ConnectionAge: policy.Duration(l.ConnectionAge),
+		EndpointsPerReport: l.EndpointsPerReport, MetricsPerReport: l.MetricsPerReport, ConnectionAge: policy.Duration(l.ConnectionAge),
 	}}
 }
 
@@ -58,7 +59,7 @@ func (c *xdsConfig) admission() xds.Admission {
 		StreamsPerPeer: l.StreamsPerPeer, FirstMessage: l.FirstMessage.Std(), NamesPerType: l.NamesPerType,
 		NamesPerPeer: l.NamesPerPeer, BytesPerPeer: l.BytesPerPeer, BytesPerSecond: l.BytesPerSecond,
 		RequestBytes: l.RequestBytes, RefusalBytes: l.RefusalBytes, ReportsPerSecond: l.ReportsPerSecond,
-		EndpointsPerReport: l.EndpointsPerReport, ConnectionAge: l.ConnectionAge.Std(),
+		EndpointsPerReport: l.EndpointsPerReport, MetricsPerReport: l.MetricsPerReport, ConnectionAge: l.ConnectionAge.Std(),
 	}}
 	for _, n := range c.Nodes {
 		a.Nodes = append(a.Nodes, xds.NodeRule(n))
@@ -97,7 +98,7 @@ func (l *limitsConfig) validate(say func(path, format string, args ...any)) {
 	}{
 		{"streams_per_peer", l.StreamsPerPeer, 2}, {"names_per_type", l.NamesPerType, 1},
 		{"names_per_peer", l.NamesPerPeer, l.NamesPerType}, {"bytes_per_peer", l.BytesPerPeer, 2 * l.RequestBytes}, {"bytes_per_second", l.BytesPerSecond, 65536}, {"request_bytes", l.RequestBytes, 4096},
-		{"refusal_bytes", l.RefusalBytes, 64}, {"reports_per_second", l.ReportsPerSecond, 2}, {"endpoints_per_report", l.EndpointsPerReport, 1},
+		{"refusal_bytes", l.RefusalBytes, 64}, {"reports_per_second", l.ReportsPerSecond, 2}, {"endpoints_per_report", l.EndpointsPerReport, 1}, {"metrics_per_report", l.MetricsPerReport, 1},
 	} {
 		if k.is < k.at {
 			say("xds.limits."+k.key, "xds.limits.%s must be %d at least", k.key, k.at)

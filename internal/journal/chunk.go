@@ -39,10 +39,14 @@ type Header struct {
 	Machine string    `json:"machine"`       // another one may compute other last digits
 }
 
-// Formats of parts and of packed chunks. A new one gets a new number; those that were ever written are read.
+// Formats of parts and of packed chunks. A new one gets a new number; those that were ever written are read. In the first
+// one cells have no answers, times and requests that began; else they are equal.
 const (
-	partFormat   = 1
-	packedFormat = 129
+	partFormat   = 2
+	packedFormat = 128 + partFormat
+
+	firstPart   = 1
+	firstPacked = 128 + firstPart
 
 	unpackedMost = 64 << 20
 	crcLength    = 4
@@ -82,7 +86,9 @@ type piece struct {
 }
 
 // Packed reports whether a part stands for a whole chunk.
-func Packed(part []byte) bool { return len(part) > 0 && part[0] == packedFormat }
+func Packed(part []byte) bool {
+	return len(part) > 0 && part[0] >= firstPacked && part[0] <= packedFormat
+}
 
 // Lose says that what was written before the chunk is lost. Copies of the part are left as they are.
 func (p *Part) Lose(since time.Time) {
@@ -192,10 +198,10 @@ func halves(parts [][]byte) (beside, events []byte, packed bool, err error) {
 		}
 		i := in{buf: b}
 		switch k := i.kind(); {
-		case k == packedFormat && len(parts) == 1:
+		case Packed(b) && len(parts) == 1:
 			beside = i.bytes(i.length())
 			return beside, i.buf, true, i.err
-		case k != partFormat:
+		case k < firstPart || k > partFormat:
 			return beside, events, false, fmt.Errorf("it has format %d: a newer canaryd wrote it", k)
 		case i.uint() != uint64(n):
 			return beside, events, false, errors.New("a part of it is missing")

@@ -18,8 +18,18 @@ import (
 // What was ever written is read for ever: a new format gets new files, and these stay as they are.
 var update = flag.Bool("update", false, "write the files of a format that has none yet")
 
+// oddAnswers are what cells say from format 2 on.
+func oddAnswers(cells []rollout.Cell) {
+	bounds := []float64{0.001, 0.5, 1e9}
+	cells[0].Answers = map[string][]analysis.Answer{"v2": {{Class: "checkout", Code: "503", Endpoint: "10.0.0.2:80", Counts: analysis.Counts{Requests: 3, Errors: 3}}, {Code: "grpc-0", Counts: analysis.Counts{Requests: 0.5}}}, "v1": {}}
+	cells[0].Times = map[string][]analysis.Times{"v1": {{Name: "10.0.0.1:80", UpTo: bounds, N: []float64{1, 0, 2.5, 0}}, {UpTo: bounds[:2], N: []float64{0, 0, 7}}, {N: []float64{4}}}, "v2": {{UpTo: bounds, N: []float64{0, 0, 0, 0}}}}
+	cells[0].Issued = map[string]float64{"v1": 951, "v2": 50}
+	cells[1].Issued = map[string]float64{}
+	cells[2].Times = map[string][]analysis.Times{"v1": {{UpTo: bounds, N: []float64{0, 1, 0, 0}}}}
+}
+
 // odd are events in which each field says something else than the usual.
-func odd() []rollout.Event {
+func odd(format int) []rollout.Event {
 	at := time.Date(2026, 3, 29, 1, 59, 59, 123456789, time.UTC)
 	has := []rollout.Run{{Version: "v1", Count: 9500}, {Version: "v2", Count: 500}}
 	cells := []rollout.Cell{
@@ -27,6 +37,9 @@ func odd() []rollout.Event {
 			Endpoints: map[string][]analysis.Slice{"v2": {{Name: "10.0.0.2:80", Counts: analysis.Counts{Requests: 50}}}, "v1": {}}},
 		{Slice: "client", Proxy: rollout.Client, From: at.Add(-1500 * time.Millisecond), To: at.Add(-time.Nanosecond), Counts: map[string]analysis.Counts{"v1": {Requests: 0.25, Errors: 0.125}}, Unknown: true},
 		{Slice: "nothing", Has: []rollout.Run{}},
+	}
+	if format >= 2 {
+		oddAnswers(cells)
 	}
 	later := cells[0]
 	later.From, later.To = at, at.Add(time.Second)
@@ -42,7 +55,7 @@ func odd() []rollout.Event {
 	}
 }
 
-func oddParts(t *testing.T) (parts [][]byte, events []rollout.Event) {
+func oddParts(t *testing.T, format int) (parts [][]byte, events []rollout.Event) {
 	t.Helper()
 	d := document(t, usual)
 	at := time.Date(2026, 3, 29, 1, 0, 0, 0, time.UTC)
@@ -52,7 +65,7 @@ func oddParts(t *testing.T) (parts [][]byte, events []rollout.Event) {
 	}
 	w := Begin(1, Header{Service: "shop", At: at, Why: Began, Lost: at.Add(-time.Hour)}, s)
 	w.header.Machine = "amd64 go1" // the file is the same everywhere
-	events = odd()
+	events = odd(format)
 	for i, e := range events {
 		w.Took(e, []rollout.Record{{At: at, Service: "shop", Version: "v2", Kind: rollout.KindHeld, Reason: fmt.Sprint(i), By: "test"}})
 		if i%3 == 2 || i == len(events)-1 {
@@ -67,7 +80,7 @@ func oddParts(t *testing.T) (parts [][]byte, events []rollout.Event) {
 }
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
-	parts, events := oddParts(t)
+	parts, events := oddParts(t, partFormat)
 	packed, err := Pack(parts)
 	if err != nil {
 		t.Fatal(err)
@@ -102,37 +115,33 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 }
 
 func TestTheFilesOfEachFormatAreRead(t *testing.T) {
-	parts, _ := oddParts(t)
-	packed, err := Pack(parts)
-	if err != nil {
-		t.Fatal(err)
-	}
 	rd, err := NewReader()
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := rd.Read(parts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, now := range map[string][][]byte{fmt.Sprintf("parts-%d", partFormat): parts, fmt.Sprintf("packed-%d", packedFormat): {packed}} {
-		file := filepath.Join("testdata", name)
-		if *update {
-			if err := os.WriteFile(file, AppendFrame(nil, now), 0o644); err != nil {
-				t.Fatal(err)
-			}
+	for format := firstPart; format <= partFormat; format++ {
+		parts, _ := oddParts(t, format)
+		packed, err := Pack(parts)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	files, err := filepath.Glob("testdata/pa*")
-	if err != nil || len(files) < 2 {
-		t.Fatalf("%v %v", files, err)
-	}
-	for _, f := range files {
-		got := readFile(t, rd, f)
-		got.stored, want.stored = nil, nil // a state has formats of its own, and grows
-		got.State, want.State = rollout.State{}, rollout.State{}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s:\n%+v\nwant\n%+v", f, got, want)
+		want, err := rd.Read(parts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, now := range map[string][][]byte{fmt.Sprintf("parts-%d", format): parts, fmt.Sprintf("packed-%d", 128+format): {packed}} {
+			file := filepath.Join("testdata", name)
+			if *update && format == partFormat {
+				if err := os.WriteFile(file, AppendFrame(nil, now), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := readFile(t, rd, file)
+			got.stored, want.stored = nil, nil // a state has formats of its own, and grows
+			got.State, want.State = rollout.State{}, rollout.State{}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s:\n%+v\nwant\n%+v", file, got, want)
+			}
 		}
 	}
 }
@@ -155,7 +164,7 @@ func readFile(t *testing.T, rd *Reader, f string) Chunk {
 }
 
 func TestWhatIsBrokenIsTold(t *testing.T) {
-	parts, _ := oddParts(t)
+	parts, _ := oddParts(t, partFormat)
 	rd, err := NewReader()
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +194,7 @@ func TestWhatIsBrokenIsTold(t *testing.T) {
 
 // Whatever the disk has made of a chunk: it is read or refused, and what is read is safe to step with.
 func FuzzRead(f *testing.F) {
-	for _, name := range []string{"testdata/parts-1", "testdata/packed-129"} {
+	for _, name := range []string{"testdata/parts-1", "testdata/packed-129", "testdata/parts-2", "testdata/packed-130"} {
 		raw, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -206,7 +215,7 @@ func FuzzRead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	raw, err := os.ReadFile("testdata/parts-1")
+	raw, err := os.ReadFile("testdata/parts-2")
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -47,6 +47,7 @@ type eventsOut struct {
 	out
 	batch  time.Duration
 	before map[string]told // by proxy
+	bounds []float64       // of the last histogram
 }
 
 // event writes one that is compact; others are encoded elsewhere.
@@ -92,7 +93,7 @@ func bit(f byte, on bool) byte {
 func (o *eventsOut) cell(c *rollout.Cell) {
 	was, known := o.before[c.Slice]
 	same := known && (c.Has == nil) == (was.has == nil) && slices.Equal(c.Has, was.has) && c.HasSince.Equal(was.since)
-	flags := bit(endToEnd, known && c.From.Equal(was.to)) | bit(sameServed, same) | bit(hasUnknown, c.Unknown) | bit(hasNone, c.Has == nil) | bit(hasEndpoints, c.Endpoints != nil)
+	flags := bit(endToEnd, known && c.From.Equal(was.to)) | bit(sameServed, same) | bit(hasUnknown, c.Unknown) | bit(hasNone, c.Has == nil) | bit(hasEndpoints, c.Endpoints != nil) | ofAnswers(c)
 	o.text(c.Slice)
 	o.kind(flags)
 	o.uint(uint64(c.Proxy))
@@ -116,6 +117,7 @@ func (o *eventsOut) cell(c *rollout.Cell) {
 	if c.Endpoints != nil {
 		o.endpoints(c.Endpoints)
 	}
+	o.answers(c)
 	if o.before == nil {
 		o.before = map[string]told{}
 	}
@@ -144,6 +146,7 @@ type eventsIn struct {
 	in
 	batch  time.Duration
 	before map[string]told
+	bounds []float64
 }
 
 // event reads the next one. What it returns without an error is safe to step with.
@@ -220,6 +223,7 @@ func (i *eventsIn) cell() rollout.Cell {
 	if flags&hasEndpoints != 0 {
 		c.Endpoints = i.endpoints()
 	}
+	i.answers(&c, flags)
 	if i.before == nil {
 		i.before = map[string]told{}
 	}

@@ -22,6 +22,7 @@ type Report struct {
 	Counts   map[string]map[string]analysis.Counts            // service, version
 	Slices   map[string]map[string]map[string]analysis.Counts // service, version, endpoint
 	Dropped  map[string]map[string]float64                    // service, version
+	Answers  map[string]map[string]Answers                    // service, version; of those whose answers are measured
 	Served   map[string]Served                                // service, where known
 }
 
@@ -240,6 +241,7 @@ func (t *seen) cell(r Report) (rollout.Cell, bool) {
 			c.Endpoints[v] = es
 		}
 	}
+	t.answers(&c, r)
 	return c, true
 }
 

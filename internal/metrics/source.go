@@ -20,8 +20,10 @@ type Target struct {
 	Stable   string
 	Versions []string // stable among them
 	Queries  *policy.Queries
-	Statuses []int // gRPC statuses that are errors; nil: not a gRPC service
-	Limited  bool  // route.limits.requests is set: Envoys report what it drops as errors, too
+	Statuses []int     // gRPC statuses that are errors; nil: not a gRPC service
+	Classes  []string  // that requests are told apart by, where Envoys count them; nil: none
+	Edges    []float64 // seconds: of how many answers took longer it is to be known exactly
+	Limited  bool      // route.limits.requests is set: Envoys report what it drops as errors, too
 }
 
 // Evidence is what one round learnt about one service.

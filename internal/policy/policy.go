@@ -37,6 +37,8 @@ type Route struct {
 	HealthCheck *HealthCheck `yaml:"health_check,omitempty" json:"health_check,omitempty"`
 	Outlier     *Outlier     `yaml:"outlier,omitempty" json:"outlier,omitempty"`
 	Limits      *Limits      `yaml:"limits,omitempty" json:"limits,omitempty"`
+
+	Classes []Class `yaml:"classes,omitempty" json:"classes,omitempty"`
 }
 
 // GRPC reports whether the service speaks gRPC.
@@ -128,6 +130,7 @@ type Judge struct {
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`
 	GRPCErrors     []string   `yaml:"grpc_errors" json:"grpc_errors,omitempty"`
 	Queries        *Queries   `yaml:"queries,omitempty" json:"queries,omitempty"`
+	Slow           *Slow      `yaml:"-" json:"slow,omitempty"`
 }
 
 // Bound reads: error rate <= Ratio x stable's + Margin.

@@ -231,6 +231,9 @@ func compareKeys(t *testing.T, path string, schema map[string]any, typ reflect.T
 	seen := map[string]bool{}
 	for i := range typ.NumField() {
 		key := strings.Split(typ.Field(i).Tag.Get("yaml"), ",")[0]
+		if key == "-" { // not to be written
+			continue
+		}
 		seen[key] = true
 		p, ok := props[key].(map[string]any)
 		if !ok {

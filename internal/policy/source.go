@@ -11,8 +11,11 @@ const (
 	SourcePrometheus = "prometheus"
 )
 
-// source refuses what load reports cannot count.
+// source refuses what its source of evidence cannot count.
 func (c *check) source(source string) {
+	if source == SourcePrometheus && len(c.d.Policy.Route.Classes) > 0 {
+		c.fail("route.classes", "route.classes needs `metrics: {source: envoy}` in canaryd.yml: Envoy's counters in Prometheus do not tell classes")
+	}
 	if source != SourceEnvoy {
 		return
 	}

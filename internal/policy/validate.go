@@ -40,6 +40,7 @@ func (d *Document) validate() Findings {
 	c.testers(p.Route.Testers)
 	c.health(&p.Route)
 	c.limits(&p.Route)
+	c.classes(&p.Route)
 	c.versions(p.Versions)
 	c.ramp(&p.Ramp)
 	c.judge(&p.Judge)

@@ -154,7 +154,7 @@ func (m *machine) add(e Announced, attempt int) {
 	m.Versions = append(m.Versions, Version{
 		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
-		Launch:    Launch{Image: e.Image, Digests: e.digests(), Sealed: e.Image != "", Content: e.Content}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j},
+		Launch:    Launch{Image: e.Image, Digests: e.digests(), Sealed: e.Image != "", Content: e.Content}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j, Told: slices.Clone(m.Policy.Route.Classes)},
 		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
 	v := &m.Versions[len(m.Versions)-1]

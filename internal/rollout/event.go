@@ -94,6 +94,7 @@ func (c *Cell) Join(later Cell) {
 		}
 		c.Endpoints[version] = analysis.Join(c.Endpoints[version], es)
 	}
+	c.joinAnswers(later)
 }
 
 // Applied says how far the table is in force.

@@ -69,6 +69,8 @@ func (v *Version) sound() error {
 		return fmt.Errorf("there is no phase %q", v.Phase)
 	case v.Done < Leave || v.Done > Prune:
 		return fmt.Errorf("there is no goal %d for its containers", v.Done)
+	case len(v.Told) > policy.ClassesMost:
+		return fmt.Errorf("it is told apart by %d classes", len(v.Told))
 	case len(v.Slots) > 0 && !v.is(weighted):
 		return fmt.Errorf("it is %s and holds slots", v.Phase)
 	}
@@ -95,6 +97,9 @@ func soundPolicy(p *policy.Policy) error {
 	}
 	if p.Ramp.Canaries < 1 {
 		return fmt.Errorf("its policy judges %d canaries at once", p.Ramp.Canaries)
+	}
+	if n := len(p.Route.Classes); n > policy.ClassesMost {
+		return fmt.Errorf("its policy has %d classes", n)
 	}
 	last := 0
 	for _, w := range p.Ramp.Weights() {
@@ -146,5 +151,5 @@ func (c *Cell) sound() error {
 			err = errors.Join(err, s.Sound())
 		}
 	}
-	return err
+	return errors.Join(err, c.soundAnswers())
 }

@@ -73,6 +73,7 @@ type Trial struct {
 	EvidenceAt time.Time       `json:"evidence_at,omitzero"` // last judgement
 	Counts     analysis.Counts `json:"counts"`               // since its first weight
 	Beside     analysis.Counts `json:"beside,omitzero"`      // stable's meanwhile, as long as it was under test
+	Told       []policy.Class  `json:"told,omitempty"`       // the classes that requests were told apart by when it was announced
 }
 
 // Sessions are the users that a version keeps by a cookie.

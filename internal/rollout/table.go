@@ -34,7 +34,8 @@ type Cluster struct {
 // Table is the routing table that the Envoys are to have: what is decided or, while an Envoy refuses
 // that, the fall-back. It is a value: whoever serves it reads its policy while the state goes on.
 func (s *State) Table() Table {
-	t, p := s.decided(), s.Policy
+	t := s.decided()
+	p := *t.Policy
 	t.Policy = &p
 	if len(s.Refused) > 0 && s.refuses(t.content(s.says)) {
 		t = s.fallBack(t)
@@ -44,7 +45,7 @@ func (s *State) Table() Table {
 
 // decided is the table of what is decided.
 func (s *State) decided() Table {
-	t := Table{Service: s.Policy.Service, Generation: s.Generation, Policy: &s.Policy, Stable: s.Stable, Slots: s.runs()}
+	t := Table{Service: s.Policy.Service, Generation: s.Generation, Policy: s.served(), Stable: s.Stable, Slots: s.runs()}
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		switch {
@@ -77,7 +78,7 @@ func (t *Table) Knows(version string) bool {
 
 // content is a hash of all that an Envoy can see of the table; says is what the policy says.
 func (t *Table) content(says string) string {
-	b := strconv.AppendQuote([]byte(says), t.Stable)
+	b := append(strconv.AppendQuote([]byte(says), t.Stable), t.ofClasses()...)
 	for _, r := range t.Slots {
 		b = strconv.AppendInt(strconv.AppendQuote(b, r.Version), int64(r.Count), 10)
 	}

@@ -87,11 +87,13 @@ func serviceOf(r Ref) string {
 }
 
 // forms are the ways in which one table goes out as a route: whole; in part, without what needs clusters
-// that an Envoy does not have yet; minimal, for one that refuses a cut.
+// that an Envoy does not have yet; bare, without classes, for a cut, which is in force sooner by it; minimal, for one that
+// refuses a cut. Parts and minimal have no classes either.
 type forms struct {
 	table   rollout.Table
 	key     Key
 	whole   *Resource
+	bare    *Resource            // nil: the whole one has no classes
 	minimal *Resource            // stable only, no pins; nil: there is no stable version
 	parts   map[string]*Resource // by the versions that they leave out
 	older   map[string]*Resource // by version: what was one of them before, as far as somebody may still serve it
@@ -104,7 +106,7 @@ func (f *forms) succeed(old *forms, used map[string]struct{}) {
 		return
 	}
 	all := maps.Clone(old.older)
-	for _, r := range append(slices.Collect(maps.Values(old.parts)), old.whole, old.minimal) {
+	for _, r := range append(slices.Collect(maps.Values(old.parts)), old.whole, old.bare, old.minimal) {
 		if r != nil {
 			all[r.Version] = r
 		}
@@ -121,14 +123,14 @@ func (f *forms) succeed(old *forms, used map[string]struct{}) {
 // present reports whether a version is a form of the present table.
 func (f *forms) present(version string) bool {
 	is := func(r *Resource) bool { return r != nil && sameVersion(r.Version, version) }
-	return is(f.whole) || is(f.minimal) || slices.ContainsFunc(slices.Collect(maps.Values(f.parts)), is)
+	return is(f.whole) || is(f.bare) || is(f.minimal) || slices.ContainsFunc(slices.Collect(maps.Values(f.parts)), is)
 }
 
 func (f *forms) find(version string) *Resource {
 	if r := f.older[version]; r != nil && !f.present(version) {
 		return r
 	}
-	for _, r := range append(slices.Collect(maps.Values(f.parts)), f.minimal, f.whole) {
+	for _, r := range append(slices.Collect(maps.Values(f.parts)), f.minimal, f.bare, f.whole) {
 		if r != nil && sameVersion(r.Version, version) {
 			return r
 		}
@@ -151,7 +153,7 @@ func (f *forms) part(can func(version string) bool) *Resource {
 	if r := f.parts[key]; r != nil {
 		return r
 	}
-	r, err := routeBuilder{t: f.table.Without(without, ""), p: f.table.Policy, key: f.key}.whole()
+	r, err := routeBuilder{t: f.table.Without(without, ""), p: f.table.Policy, key: f.key, bare: true}.whole()
 	if err != nil { // what the whole was built of encodes
 		return f.minimal
 	}

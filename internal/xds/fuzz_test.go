@@ -137,7 +137,7 @@ func (p *play) fail(format string, args ...any) {
 	p.t.Fatalf("%s\nafter:\n%s", fmt.Sprintf(format, args...), strings.Join(p.told, "\n"))
 }
 
-const tables = 2 * 3 * 3 * 2 * 2
+const tables = 2 * 3 * 3 * 2 * 2 * 2
 
 // draft is a table that may be published, and the attempts in it.
 type draft struct{ table, v1, v2, v3 int }
@@ -150,7 +150,7 @@ func (p *play) attempt(version string) rollout.Attempt {
 	return nth(version, *p.attempts.number(version))
 }
 
-// edition builds the nth table: which version is stable, what v2 and v3 are, v1 pinned or not, other endpoints.
+// edition builds the nth table: which version is stable, what v2 and v3 are, v1 pinned or not, classes or none, other endpoints.
 func (p *play) edition(n int) *edition {
 	p.attempts.table = n
 	e := p.built[p.attempts]
@@ -195,6 +195,10 @@ func nthTable(n int) rollout.Table {
 	v2, n := n%3, n/3
 	v3, n := n%3, n/3
 	pinned, n := n%2 == 1, n/2
+	classed, n := n%2 == 1, n/2
+	if classed {
+		pol.Route.Classes = threeClasses()
+	}
 	if promoted {
 		t.Stable = "v2"
 		v2 = 2

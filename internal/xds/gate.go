@@ -219,8 +219,11 @@ func (g gate) route(service string, it *item, whole *Resource) move {
 		return move{unfit: why}
 	}
 	want := whole
-	if it.wantsMinimal(f) {
+	switch {
+	case it.wantsMinimal(f):
 		want = f.minimal
+	case f.bare != nil && it.takesAway(whole, f.table.Stable):
+		want = f.bare // the classes follow when it is in force
 	}
 	if it.has(want, g.at) {
 		return move{wait: want != whole} // the whole one may follow
@@ -230,6 +233,9 @@ func (g gate) route(service string, it *item, whole *Resource) move {
 		return move{send: want, urgent: urgent, more: want != whole}
 	}
 	part := g.part(f, it, urgent)
+	if part == whole && want == f.bare {
+		part = want
+	}
 	it.learn(f) // it may have that part from before
 	if part == nil || it.has(part, g.at) {
 		return move{wait: true}

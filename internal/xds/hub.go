@@ -80,6 +80,7 @@ type built struct {
 	attempt   rollout.Attempt
 	endpoints []string
 	route     policy.Route
+	measure   measure
 	resources []*Resource
 }
 
@@ -121,9 +122,9 @@ func (h *Hub) exit() {
 func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
 	e := &edition{route: t.Policy.Route, versions: map[string]built{}}
 	for _, c := range t.Clusters {
-		b := built{c.Attempt, slices.Clone(c.Endpoints), t.Policy.Route, nil}
+		b := built{c.Attempt, slices.Clone(c.Endpoints), t.Policy.Route, measureOf(t.Policy), nil}
 		if old != nil {
-			if was, ok := old.versions[c.Version]; ok && was.attempt == b.attempt && slices.Equal(was.endpoints, b.endpoints) && reflect.DeepEqual(was.route, b.route) {
+			if was, ok := old.versions[c.Version]; ok && was.attempt == b.attempt && slices.Equal(was.endpoints, b.endpoints) && was.measure == b.measure && reflect.DeepEqual(was.route, b.route) {
 				e.versions[c.Version] = was
 				continue
 			}

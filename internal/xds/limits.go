@@ -17,6 +17,7 @@ type Limits struct {
 	RefusalBytes       int           // kept of what an Envoy says when it refuses something
 	ReportsPerSecond   int           // of one node
 	EndpointsPerReport int           // of a report that names more only the sums are read
+	MetricsPerReport   int           // classes and statuses of endpoints, and how long answers took; of a report with more none is read
 	ConnectionAge      time.Duration // then an Envoy is asked to connect again, and shows its certificate; 10 % earlier or later
 }
 
@@ -33,6 +34,7 @@ func DefaultLimits() Limits {
 		RefusalBytes:       1 << 10,
 		ReportsPerSecond:   20, // they are asked for once in 100 ms at most
 		EndpointsPerReport: 10_000,
+		MetricsPerReport:   100_000, // twenty classes, four statuses and a thousand durations of a hundred endpoints
 		ConnectionAge:      time.Hour,
 	}
 }

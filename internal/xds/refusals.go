@@ -24,6 +24,7 @@ const (
 	overRefusal   Reason = "refusal_bytes"
 	overReports   Reason = "reports_per_second"
 	overEndpoints Reason = "endpoints_per_report"
+	overMetrics   Reason = "metrics_per_report"
 	overPeer      Reason = "names_per_peer"
 	overBytes     Reason = "bytes_per_peer"
 	overPace      Reason = "bytes_per_second"
@@ -37,7 +38,7 @@ const (
 )
 
 func reasons() []Reason {
-	return []Reason{overStreams, overFirst, overTypes, overNames, overRequest, overRefusal, overReports, overEndpoints, overPeer, overBytes, overPace, overPause,
+	return []Reason{overStreams, overFirst, overTypes, overNames, overRequest, overRefusal, overReports, overEndpoints, overMetrics, overPeer, overBytes, overPace, overPause,
 		badNode, notItsNode, unknownNode, unknownCluster, badNumbers}
 }
 

@@ -3,7 +3,6 @@ package xds
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -26,7 +25,10 @@ type ClusterLoad struct {
 	Interval  time.Duration
 	Counts    analysis.Counts
 	Dropped   float64 // by its circuit breakers; those of max_requests are among the failed attempts as well
+	Issued    float64 // attempts that began, answered or not
 	Endpoints map[string]analysis.Counts
+	Answers   []Answered // of the attempts; nil: nothing is known of them, or it is not measured. One kind may be there several times
+	Took      []Took     // the same
 }
 
 const (
@@ -62,17 +64,29 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 			s.hub.refusals.count(badNumbers, s.node, "a load report is ignored: cluster %s: %v", cs.GetClusterName(), err)
 			return r, false
 		}
+		if err := load.believed(); err != nil {
+			s.hub.refusals.count(badNumbers, s.node, "what a load report says of answers is ignored: cluster %s: %v", cs.GetClusterName(), err)
+			load.Answers, load.Took = nil, nil
+		}
 		r.Clusters[cs.GetClusterName()] = load
 	}
 	s.hub.used(s.node, r.Clusters)
 	return r, len(r.Clusters) > 0
 }
 
-// within drops the endpoints of a report that has too many: their clusters' sums are read all the same.
+// within drops the endpoints of a report that has too many, and what is said of answers where that is too much: their
+// clusters' sums are read all the same.
 func (s *reporter) within(stats []*endpoint.ClusterStats, has map[string]bool) []*endpoint.ClusterStats {
-	n := 0
+	n, metrics := 0, 0
 	for loc := range localities(stats, has) {
 		n += len(loc.GetUpstreamEndpointStats())
+		metrics += metricsOf(loc)
+	}
+	if most := s.hub.Admission.Limits.MetricsPerReport; metrics > most {
+		s.hub.refusals.count(overMetrics, s.node, "of a load report with %d metrics (at most %d) none is read: its requests count, their classes and durations do not", metrics, most)
+		for loc := range localities(stats, has) {
+			forgetMetrics(loc)
+		}
 	}
 	if most := s.hub.Admission.Limits.EndpointsPerReport; n > most {
 		s.hub.refusals.count(overEndpoints, s.node, "of a load report with %d endpoints (at most %d) only the sums are read", n, most)
@@ -120,9 +134,12 @@ func read(cs *endpoint.ClusterStats, load ClusterLoad) (ClusterLoad, error) {
 	}
 	for _, loc := range cs.GetUpstreamLocalityStats() {
 		load.Counts = add(load.Counts, loc.GetTotalSuccessfulRequests(), loc.GetTotalErrorRequests())
+		load.metrics(loc)
+		if load.Issued += float64(loc.GetTotalIssuedRequests()); load.Issued > most {
+			err = fmt.Errorf("%.0f requests begun in %s", load.Issued, load.Interval)
+		}
 		for _, e := range loc.GetUpstreamEndpointStats() {
-			a := e.GetAddress().GetSocketAddress()
-			name := a.GetAddress() + ":" + strconv.Itoa(int(a.GetPortValue()))
+			name := addressOf(e)
 			load.Endpoints[name] = add(load.Endpoints[name], e.GetTotalSuccessfulRequests(), e.GetTotalErrorRequests())
 		}
 	}

@@ -28,6 +28,12 @@ func buildRoute(t rollout.Table, key Key) (*forms, error) {
 	if f.whole, err = rb.whole(); err != nil {
 		return nil, err
 	}
+	if len(t.Policy.Route.Classes) > 0 && len(t.Slots) > 0 {
+		rb.bare = true
+		if f.bare, err = rb.whole(); err != nil {
+			return nil, err
+		}
+	}
 	for _, v := range t.Cut {
 		f.whole.cut = append(f.whole.cut, ClusterID{t.Service, v, Users}, ClusterID{t.Service, v, Testers})
 	}
@@ -50,7 +56,8 @@ func (b routeBuilder) whole() (*Resource, error) {
 // minimal is stable only, no pins.
 func (b routeBuilder) minimal() (*Resource, error) {
 	b.t.Slots = []rollout.Run{{Version: b.t.Stable, Count: policy.FullWeight}}
-	return b.resource([]*route.Route{b.plainRoute()}, []ClusterID{{b.t.Service, b.t.Stable, Users}})
+	b.bare = true
+	return b.resource(b.byClass([]*route.Route{b.plainRoute()}), []ClusterID{{b.t.Service, b.t.Stable, Users}})
 }
 
 // clusters are those that the route names, in order.
@@ -74,20 +81,25 @@ func (b routeBuilder) clusters() []ClusterID {
 }
 
 type routeBuilder struct {
-	t   rollout.Table
-	p   *policy.Policy
-	key Key
+	t    rollout.Table
+	p    *policy.Policy
+	key  Key
+	bare bool // classes are not told apart
 }
 
 func (b routeBuilder) resource(routes []*route.Route, clusters []ClusterID) (*Resource, error) {
 	attempts := b.attempts(clusters)
 	seal := func(hash string) string { return b.key.seal(b.t.Service, hash, b.t.Unstored) }
-	r, err := newResourceTold(TypeRoute, b.t.Service, &route.RouteConfiguration{
+	pb := &route.RouteConfiguration{
 		Name:             b.t.Service,
 		ValidateClusters: wrapperspb.Bool(true),
 		VirtualHosts:     []*route.VirtualHost{{Name: b.t.Service, Domains: []string{"*"}, Routes: routes}},
 		Metadata:         b.named(attempts),
-	}, seal)
+	}
+	if measureOf(b.p).answers {
+		pb.ResponseHeadersToRemove = []string{orca}
+	}
+	r, err := newResourceTold(TypeRoute, b.t.Service, pb, seal)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +145,9 @@ func (b routeBuilder) routes() []*route.Route {
 		}
 	}
 	if b.p.Ramp.Per != policy.PerUser {
-		return append(rs, b.weighted())
+		return b.byClass(append(rs, b.weighted()))
 	}
-	return append(rs, b.perUser()...)
+	return b.byClass(append(rs, b.perUser()...))
 }
 
 func noVersion() *route.Route {

@@ -1,0 +1,104 @@
+package metrics
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// Answers is what an Envoy counted of a version's answers, where it measures them.
+type Answers struct {
+	Counted []Answered
+	Took    []Took
+	Issued  float64 // requests that began
+}
+
+// Answered are so many answers of one endpoint, class and code. A kind may be there several times.
+type Answered struct {
+	Endpoint, Class, Code string
+	N                     float64
+}
+
+// Took are so many answers of an endpoint that took so many whole milliseconds, rounded down.
+type Took struct {
+	Endpoint string
+	Millis   int
+	N        float64
+}
+
+// answers adds to a cell what a report says of the versions' answers.
+func (t *seen) answers(c *rollout.Cell, r Report) {
+	for version, of := range r.Answers[t.Service] {
+		n, ok := c.Counts[version]
+		if !ok {
+			continue
+		}
+		if as := analysis.FitAnswers(t.sorted(of.Counted), n); len(as) > 0 {
+			if c.Answers == nil {
+				c.Answers = map[string][]analysis.Answer{}
+			}
+			c.Answers[version] = as
+		}
+		if ts := t.timed(of.Took); len(ts) > 0 {
+			if c.Times == nil {
+				c.Times = map[string][]analysis.Times{}
+			}
+			c.Times[version] = ts
+		}
+		if of.Issued > 0 {
+			if c.Issued == nil {
+				c.Issued = map[string]float64{}
+			}
+			c.Issued[version] = of.Issued
+		}
+	}
+}
+
+// sorted are answers by class, code and endpoint. What is none of the classes is the rest: the Envoy may have had other ones
+// a moment ago.
+func (t *seen) sorted(of []Answered) []analysis.Answer {
+	out := make([]analysis.Answer, 0, len(of))
+	for _, a := range of {
+		n := analysis.Counts{Requests: a.N}
+		if t.fails(a.Code) {
+			n.Errors = a.N
+		}
+		class := a.Class
+		switch {
+		case len(t.Classes) == 0:
+			class = ""
+		case !slices.Contains(t.Classes, class):
+			class = policy.Rest
+		}
+		out = append(out, analysis.Answer{Class: class, Code: a.Code, Endpoint: a.Endpoint, Counts: n})
+	}
+	return analysis.JoinAnswers(nil, out)
+}
+
+// fails reports whether an answer with a code is an error: 500 and up, or a gRPC status that the policy counts.
+func (t *seen) fails(code string) bool {
+	name, grpc := strings.CutPrefix(code, "grpc-")
+	n, err := strconv.Atoi(name)
+	if grpc {
+		return err == nil && slices.Contains(t.Statuses, n)
+	}
+	return err == nil && n >= 500
+}
+
+func (t *seen) timed(of []Took) []analysis.Times {
+	bounds := analysis.Bounds(t.Edges)
+	var out []analysis.Times
+	for _, k := range of {
+		i, known := slices.BinarySearchFunc(out, k.Endpoint, func(h analysis.Times, name string) int { return cmp.Compare(h.Name, name) })
+		if !known {
+			out = slices.Insert(out, i, analysis.Times{Name: k.Endpoint, UpTo: bounds})
+		}
+		out[i].Put(k.Millis, k.N)
+	}
+	return out
+}

@@ -1,0 +1,100 @@
+package metrics
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// measuring is a report of an Envoy that measures answers.
+func measuring(to time.Time) Report {
+	r := reported("a", to, 100)
+	r.Counts["shop"]["v1"] = analysis.Counts{Requests: 100, Errors: 7}
+	r.Answers = map[string]map[string]Answers{"shop": {"v1": {Issued: 104,
+		Counted: []Answered{{"e1", "rest", "200", 50}, {"e1", "checkout", "503", 5}, {"e1", "gone", "200", 4}, {"e2", "checkout", "200", 30}, {"e2", "-", "404", 6}},
+		Took:    []Took{{"e2", 12, 36}, {"e1", 0, 50}, {"e1", 700, 9}},
+	}, "v0": {Issued: 7}}}
+	return r
+}
+
+func cellOf(t *testing.T, target Target, r Report) rollout.Cell {
+	t.Helper()
+	s := &seen{Target: target}
+	c, ok := s.cell(r)
+	if !ok {
+		t.Fatal("no cell")
+	}
+	return c
+}
+
+func TestAnswersAreSortedByWhatThePolicyKnows(t *testing.T) {
+	target := shop
+	target.Classes, target.Edges = []string{"checkout", "rest"}, []float64{0.7}
+	c := cellOf(t, target, measuring(time.Now()))
+	want := []analysis.Answer{{Class: "checkout", Code: "200", Endpoint: "e2", Counts: analysis.Counts{Requests: 30}}, {Class: "checkout", Code: "503", Endpoint: "e1", Counts: analysis.Counts{Requests: 5, Errors: 5}},
+		{Class: "rest", Code: "200", Endpoint: "e1", Counts: analysis.Counts{Requests: 54}}, {Class: "rest", Code: "404", Endpoint: "e2", Counts: analysis.Counts{Requests: 6}}}
+	if !slices.Equal(c.Answers["v1"], want) || len(c.Answers) != 1 {
+		t.Errorf("%+v", c.Answers)
+	}
+	if c.Issued["v1"] != 104 || len(c.Issued) != 1 {
+		t.Errorf("%v", c.Issued)
+	}
+	ts := c.Times["v1"]
+	if len(ts) != 2 || ts[0].Name != "e1" || ts[1].Name != "e2" || ts[0].All() != 59 || ts[1].All() != 36 {
+		t.Fatalf("%+v", ts)
+	}
+	later := 0.0
+	for i, n := range ts[0].N {
+		if i > slices.Index(ts[0].UpTo, 0.7) {
+			later += n
+		}
+	}
+	if later != 9 {
+		t.Errorf("%g answers later than 0.7 s: %+v", later, ts[0])
+	}
+	// Without classes statuses are told all the same.
+	if c := cellOf(t, shop, measuring(time.Now())); len(c.Answers["v1"]) != 4 || c.Answers["v1"][0] != (analysis.Answer{Code: "200", Endpoint: "e1", Counts: analysis.Counts{Requests: 54}}) {
+		t.Errorf("%+v", c.Answers)
+	}
+	var joined rollout.Cell
+	joined.Join(c)
+	joined.Join(c)
+	if joined.Answers["v1"][2].Requests != 108 || joined.Times["v1"][0].All() != 118 || joined.Issued["v1"] != 208 || c.Answers["v1"][2].Requests != 54 || c.Times["v1"][0].All() != 59 {
+		t.Errorf("%+v", joined)
+	}
+}
+
+// Of gRPC those statuses are errors that the policy names.
+func TestGRPCAnswersFailByThePolicysStatuses(t *testing.T) {
+	target := shop
+	target.Statuses = []int{2, 14}
+	r := measuring(time.Now())
+	r.Answers["shop"]["v1"] = Answers{Counted: []Answered{{"e", "m", "grpc-0", 80}, {"e", "m", "grpc-5", 10}, {"e", "m", "grpc-14", 7}}}
+	c := cellOf(t, target, r)
+	failed := 0.0
+	for _, a := range c.Answers["v1"] {
+		if failed += a.Errors; a.Errors > 0 && a.Code != "grpc-14" {
+			t.Errorf("%+v", a)
+		}
+	}
+	if failed != 7 {
+		t.Errorf("%+v", c.Answers)
+	}
+}
+
+// Answers are parts of what is counted: those that the report is ahead with are left to the next one.
+func TestAnswersAreNoMoreThanWhatIsCounted(t *testing.T) {
+	r := measuring(time.Now())
+	r.Counts["shop"]["v1"] = analysis.Counts{Requests: 90, Errors: 3}
+	c := cellOf(t, shop, r)
+	sum := analysis.Counts{}
+	for _, a := range c.Answers["v1"] {
+		sum = sum.Add(a.Counts)
+	}
+	if sum != (analysis.Counts{Requests: 90, Errors: 3}) {
+		t.Errorf("%+v of %+v", sum, c.Counts["v1"])
+	}
+}
