@@ -192,7 +192,7 @@ func (j *Judge) capBurst(cfg *Config, s span, known float64) {
 	}
 	if j.Classes != nil { // where the twin bounds them all, scaling is not enough
 		e, _ := j.sum(cfg)
-		j.Classes.E = min(e, limit)
+		j.Classes.settled(e, limit)
 	}
 }
 

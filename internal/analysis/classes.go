@@ -24,6 +24,7 @@ type Classes struct {
 	Twin        Capital         `json:"twin"`
 	TwinStepped bool            `json:"twin_stepped,omitempty"`
 	Thin        [Kinds]ripening `json:"thin"`
+	Lost        [Kinds]ripening `json:"lost"` // failures without an answer
 	Each        []Class         `json:"each"`
 }
 
@@ -90,7 +91,7 @@ func (c *Classes) stepped() {
 	if c == nil {
 		return
 	}
-	c.TwinStepped, c.Thin = true, [Kinds]ripening{}
+	c.TwinStepped, c.Thin, c.Lost = true, [Kinds]ripening{}, [Kinds]ripening{}
 	for i := range c.Each {
 		c.Each[i].Stepped, c.Each[i].Open = true, [Kinds]ripening{}
 	}
@@ -149,6 +150,7 @@ type laying struct {
 	gain      float64 // what one batch may multiply all evidence by
 	kind      int
 	alone     bool // nothing is kept for the next tick
+	lost      Batch
 	all, twin logs
 	allLaid   bool
 	twinLaid  bool
@@ -181,6 +183,7 @@ func (c *Classes) lay(y *laying, all *Capital, step bool, batches []ClassBatch) 
 		c.layClass(y, i, b, &l, known)
 	}
 	c.layThin(y, thin)
+	c.layLost(y)
 	together, _ := c.parts(y.cfg)
 	if y.allLaid {
 		all.pays(y, &y.all, together, step)
@@ -203,6 +206,37 @@ func (c *Classes) layThin(y *laying, thin *ripening) {
 	case y.now-thin.Since > OpenBatchLimit:
 		*thin = ripening{}
 	}
+}
+
+// layLost bets on failures without an answer: whose class they were nobody knows, so they are a stratum of their own among all requests.
+// Otherwise a canary that answers nothing at all would be compared with nothing, where stable answers all of a class. They speak through
+// the rest's capital as well.
+func (c *Classes) layLost(y *laying) {
+	var scratch ripening
+	o := &c.Lost[y.kind]
+	if y.alone {
+		o = &scratch
+	}
+	if o.Batch == (Batch{}) || y.now-o.Since > OpenBatchLimit {
+		*o = ripening{}
+	}
+	if y.lost == (Batch{}) {
+		return
+	}
+	if o.add(y.lost, y.now); !o.whole() {
+		return
+	}
+	var l, own logs
+	gains(y.cfg, &o.Batch, &l)
+	y.all.add(&l, y.m)
+	y.twin.add(&l, y.m)
+	y.allLaid, y.twinLaid, y.first = true, true, min(y.first, o.First)
+	own.add(&l, y.m)
+	rest := &c.Each[len(c.Each)-1]
+	_, each := c.parts(y.cfg)
+	rest.Capital.pays(y, &own, each, rest.Stepped)
+	rest.Stepped = false
+	*o = ripening{}
 }
 
 // layClass bets on one class: the strict twin's stratum, and the class's own capital. l holds the gains of this tick, where they are known.
@@ -255,7 +289,7 @@ func (j *Judge) betClasses(cfg *Config, b Batch, base *Baseline, m, lately, now 
 	known, s := j.E(cfg), base.span(now, now)
 	j.Hiccup.see(j, cfg.Burst, b, m, lately, s)
 	j.Hiccup.seeClasses(base.Classes)
-	y := laying{cfg: cfg, m: m, now: now, gain: math.Pow(cfg.Alpha, -1/minBatches), kind: base.Kind, alone: alone}
+	y := laying{cfg: cfg, lost: base.Lost, m: m, now: now, gain: math.Pow(cfg.Alpha, -1/minBatches), kind: base.Kind, alone: alone}
 	j.Classes.lay(&y, &j.Relative, j.Stepped, base.Classes)
 	s.from = base.span(y.first, now).from
 	if cfg.Ceiling > 0 && lately < cfg.Ceiling {

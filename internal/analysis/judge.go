@@ -81,7 +81,8 @@ type Baseline struct {
 	Begun float64 // seconds since the first of it began; 0: the length
 	Ended float64 // and since the last of it ended
 
-	Classes []ClassBatch // what the batch consists of, in the order of the judge's classes
+	Classes []ClassBatch // the answers in the batch, in the order of the judge's classes
+	Lost    Batch        // all requests, and failures without an answer, which have no class; zero: none can be told
 }
 
 // Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and

@@ -33,7 +33,7 @@ func (c *Config) Sound() error {
 	if r != (Restarts{}) && !(r.After > 0) {
 		return fmt.Errorf("restarts after %g s: it is above 0", r.After)
 	}
-	return each("setting", 1e6, c.R0, c.D0, c.R1, c.D1, c.Ceiling, c.WarmUp/mostSeconds, c.Budget/mostCount, r.Start, r.Step, r.After/mostSeconds, r.Power)
+	return each("setting", 1e6, c.R0, c.D0, c.R1, c.D1, c.Ceiling, c.WarmUp/mostSeconds, c.Budget/mostCount, c.Exercise/mostCount, r.Start, r.Step, r.After/mostSeconds, r.Power)
 }
 
 // Sound says what makes a stored judge unusable, nil when nothing does.
@@ -94,7 +94,7 @@ func (c *Classes) sound() error {
 	}
 	err := errors.Join(each("evidence", mostBet, c.E, c.MaxE), c.Twin.sound())
 	for kind := range c.Thin {
-		err = errors.Join(err, c.Thin[kind].sound())
+		err = errors.Join(err, c.Thin[kind].sound(), c.Lost[kind].sound())
 	}
 	for i := range c.Each {
 		k := &c.Each[i]
