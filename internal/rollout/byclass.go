@@ -22,7 +22,8 @@ type Exercise struct {
 
 // Book is what stable serves by class, carried from release to release. Invariant: Classes are in order of their names.
 type Book struct {
-	At      float64 `json:"at,omitempty"` // seconds of the last counts
+	At      float64 `json:"at,omitempty"`      // seconds of the last counts
+	Seconds float64 `json:"seconds,omitempty"` // of which Hour are the counts, half-life one hour
 	Classes []Page  `json:"classes,omitempty"`
 }
 
@@ -40,7 +41,8 @@ const (
 	leastHourly    = 10.0   // requests an hour of a class that nobody configured, to be judged and exercised
 	secondsDay     = 24 * 3600.0
 	secondsHour    = 3600.0
-	leastConfirmed = 3.0 // successes of stable: what fails there as well cannot be exercised
+	longestGap     = 120.0 // seconds between two counts; of a longer gap nothing is known
+	leastConfirmed = 3.0   // successes of stable: what fails there as well cannot be exercised
 )
 
 // hourly is how many requests come an hour at present.
@@ -89,6 +91,10 @@ func (b *Book) shift(by float64) {
 // forget lets what was counted fade, and closes pages on which nothing is left.
 func (b *Book) forget(now float64) {
 	if since := now - b.At; b.At > 0 && since > 0 {
+		b.Seconds *= math.Exp2(-since / secondsHour)
+		if since <= longestGap {
+			b.Seconds += since
+		}
 		day, hour := math.Exp2(-since/secondsDay), math.Exp2(-since/secondsHour)
 		for i := range b.Classes {
 			p := &b.Classes[i]
@@ -303,7 +309,7 @@ func (m *machine) isExercised(v *Version, _ int) shut {
 		s := because(analysis.Unexercised, "proven at %s as a whole; of class %s %.0f of %.0f successful answers were seen (judge.exercise), %.0f failed",
 			share(m.Weight(v.Name)), k.Name, well, v.Config.Exercise, k.Canary.Errors)
 		w := float64(m.Weight(v.Name)) / policy.FullWeight
-		if perSecond := m.Book.page(k.Name).hourly() / secondsHour; perSecond*w > 0 {
+		if perSecond := m.Book.page(k.Name).Hour.Requests / max(m.Book.Seconds, 1); perSecond*w > 0 {
 			t := (v.Config.Exercise - well) / (perSecond * w)
 			s.seconds = &t
 			if t < secondsDay*365 {
@@ -343,7 +349,7 @@ func (m *machine) unseen(v *Version) string {
 
 // sound refuses a stored book that Step cannot bear.
 func (b *Book) sound() error {
-	if len(b.Classes) > mostPages || !(math.Abs(b.At) <= 1e10) {
+	if len(b.Classes) > mostPages || !(math.Abs(b.At) <= 1e10) || !(b.Seconds >= 0 && b.Seconds <= 1e10) {
 		return fmt.Errorf("a book of %d classes at %g s", len(b.Classes), b.At)
 	}
 	var err error
