@@ -130,12 +130,14 @@ func (r *reporting) take(report xds.Report) {
 		if id, _ := xds.ParseCluster(name); id.Role != xds.Users {
 			continue
 		}
-		for a, n := range load.Answers {
+		for _, a := range load.Answers {
+			n := a.N
+			a.N = 0
 			r.answers.add(a, n)
 		}
 		r.mu.Lock()
-		for _, n := range load.Took {
-			r.timed += n
+		for _, t := range load.Took {
+			r.timed += t.N
 		}
 		r.issued += load.Issued
 		r.sum += load.Counts.Requests

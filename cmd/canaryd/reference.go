@@ -34,7 +34,7 @@ One YAML document for each service; a file may hold several. Only ` + "`service`
 ` + "`30s`, `5m`, `1h30m` or `1d`" + `. ` + "`canaryd check FILE`" + ` finds every mistake with its position, ` + "`canaryd check --print FILE`" + ` shows all defaults.
 ` + "`canaryd schema`" + ` prints the JSON schema, for editors. This page is generated: ` + "`canaryd schema --markdown`" + `.
 
-A change to how a release is judged (false_rollback, false_promotion, tolerate, promote_within, max_error_rate, clump, burst, route.classes) applies to
+A change to how a release is judged (false_rollback, false_promotion, tolerate, promote_within, max_error_rate, clump, burst, exercise, route.classes) applies to
 versions that are announced after it; everything else applies at once, and lowers no weight (except a smaller ramp.canaries).
 
 `)

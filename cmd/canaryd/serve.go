@@ -288,11 +288,11 @@ func reportOf(r xds.Report) metrics.Report {
 
 func answersOf(load xds.ClusterLoad) metrics.Answers {
 	out := metrics.Answers{Issued: load.Issued}
-	for a, n := range load.Answers {
-		out.Counted = append(out.Counted, metrics.Answered{Class: a.Class, Code: a.Code, Endpoint: a.Endpoint, N: n})
+	for _, a := range load.Answers {
+		out.Counted = append(out.Counted, metrics.Answered(a))
 	}
-	for k, n := range load.Took {
-		out.Took = append(out.Took, metrics.Took{Endpoint: k.Endpoint, Millis: k.Millis, N: n})
+	for _, t := range load.Took {
+		out.Took = append(out.Took, metrics.Took(t))
 	}
 	return out
 }

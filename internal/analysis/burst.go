@@ -207,15 +207,24 @@ func (j *Judge) capBurst(cfg *Config, s span, known float64) {
 		limit = min(limit, alone/cfg.Alpha)
 	}
 	limit = max(known, limit)
-	e, q, n := j.Relative.E, j.Relative.Q, 1.0
-	if cfg.Ceiling > 0 {
-		e, q, n = e+j.Ceiling.E, q+j.Ceiling.Q, 2
+	if e, q := j.sum(cfg); e > limit {
+		j.scale(cfg, max(0, (limit-q)/(e-q)))
 	}
-	if e, q = e/n, q/n; e > limit {
-		f := (limit - q) / (e - q)
-		j.Relative.scale(f)
-		if cfg.Ceiling > 0 {
-			j.Ceiling.scale(f)
+	if j.Classes != nil { // where the twin bounds them all, scaling is not enough
+		e, _ := j.sum(cfg)
+		j.Classes.settled(e, limit)
+	}
+}
+
+// scale takes a part of all bets away, but for the twin's, which only bounds.
+func (j *Judge) scale(cfg *Config, f float64) {
+	j.Relative.scale(f)
+	if cfg.Ceiling > 0 {
+		j.Ceiling.scale(f)
+	}
+	if j.Classes != nil {
+		for i := range j.Classes.Each {
+			j.Classes.Each[i].Capital.scale(f)
 		}
 	}
 }

@@ -41,13 +41,13 @@ func (c *Capital) inject(r Restarts, now float64, step bool) {
 	c.Prev = now
 }
 
-// settle sums up after the bets, capping what one batch may gain.
-func (c *Capital) settle(alpha float64) {
+// settle sums up after the bets, capping what one batch may gain: so many times what there was.
+func (c *Capital) settle(gain float64) {
 	sum := 0.0
 	for _, s := range c.S {
 		sum += s
 	}
-	limit := min(max(1, c.E)*math.Pow(alpha, -1/minBatches), mostE)
+	limit := min(max(1, c.E)*gain, mostE)
 	c.E = c.Q + sum
 	if c.E > limit {
 		c.scale((limit - c.Q) / sum)
@@ -78,20 +78,29 @@ func (c *Capital) Relative(cfg *Config, b Batch, m, now float64, step bool) {
 		return
 	}
 	c.inject(cfg.Restarts, now, step)
-	r := nb / nc
+	var l logs
+	gains(cfg, &b, &l)
+	for k := range c.S {
+		c.pay(k, l[k]/m)
+	}
+	c.settle(math.Pow(cfg.Alpha, -1/minBatches))
+}
+
+// gains are the logarithms of what each bet on a batch is multiplied by, before the clump bound. (STATISTICS.md 2.3)
+func gains(cfg *Config, b *Batch, l *logs) {
+	nc := b.Canary.Requests
+	r := b.Stable.Requests / nc
 	u := cfg.R0 / r
 	for k, theta := range rollbackTilts {
 		a := min(theta*(cfg.R0+r)/(theta*cfg.R0+r), maxTilt)
-		l := -nc * cfg.D0 * (a - 1)
+		l[k] = -nc * cfg.D0 * (a - 1)
 		if b.Canary.Errors > 0 {
-			l += b.Canary.Errors * math.Log(a)
+			l[k] += b.Canary.Errors * math.Log(a)
 		}
 		if b.Stable.Errors > 0 {
-			l += b.Stable.Errors * math.Log1p(-u*(a-1))
+			l[k] += b.Stable.Errors * math.Log1p(-u*(a-1))
 		}
-		c.pay(k, l/m)
 	}
-	c.settle(cfg.Alpha)
 }
 
 // Absolute updates the one-sample test: null "error rate <= limit". (STATISTICS.md 2.8, 9)
@@ -104,7 +113,7 @@ func (c *Capital) Absolute(cfg *Config, limit float64, n Counts, m, now float64,
 		a := min(theta, maxTilt)
 		c.pay(k, (n.Errors*math.Log(a)-n.Requests*limit*(a-1))/m)
 	}
-	c.settle(cfg.Alpha)
+	c.settle(math.Pow(cfg.Alpha, -1/minBatches))
 }
 
 // reached allows for the rounding of 1/alpha.

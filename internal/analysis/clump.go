@@ -230,12 +230,23 @@ func (d *Dispersion) Phi() float64 {
 }
 
 // Bound is the clump bound m, 1 to 200.
-func (d *Dispersion) Bound() float64 {
-	phi := (d.Phi()*d.Errs + priorPhi*priorErrors) / (d.Errs + priorErrors)
+func (d *Dispersion) Bound() float64 { return d.BoundFrom(priorPhi) }
+
+// Spread is the dispersion as it is known, the prior and what was learnt lately included.
+func (d *Dispersion) Spread() float64 { return d.spread(priorPhi) }
+
+func (d *Dispersion) spread(prior float64) float64 {
+	phi := (d.Phi()*d.Errs + prior*priorErrors) / (d.Errs + priorErrors)
 	for w := range widths {
 		phi = max(phi, d.Lately[w].surely(), d.Just[w].plainly())
 	}
-	m := min(max(1+excess*(phi-1), 1), clumpMax)
+	return phi
+}
+
+// BoundFrom is the clump bound of a class that is taken to clump as the whole service does, until it is known better: prior is the
+// service's Spread. (STATISTICS-2.md 1.5)
+func (d *Dispersion) BoundFrom(prior float64) float64 {
+	m := min(max(1+excess*(d.spread(prior)-1), 1), clumpMax)
 	if d.One {
 		m = max(m, 2)
 	}

@@ -17,6 +17,7 @@ type Config struct {
 	Clump       float64  // errors of one cause; 0 = estimated
 	WarmUp      float64  // seconds of evidence to ignore
 	Burst       float64  `json:",omitzero"` // seconds for which one cause may fail everything, where batches are shorter; 0: no longer than one batch
+	Exercise    float64  `json:",omitzero"` // successes in every class that is due, before a promotion; 0: none are asked for
 	Restarts    Restarts // zero: DefaultRestarts
 }
 

@@ -15,7 +15,18 @@ type Hiccup struct {
 	Stepped  bool    `json:"stepped"`
 	Relative Capital `json:"relative"` // before it
 	Ceiling  Capital `json:"ceiling"`
+
+	Classes []classBefore `json:"classes,omitempty"`
 }
+
+// classBefore is what was known of a class before a hiccup, and what was counted of it since.
+type classBefore struct {
+	Capital Capital `json:"capital"`
+	Batch   Batch   `json:"batch"`
+}
+
+// clear is the end of it; what the classes need of memory is kept.
+func (h *Hiccup) clear() { *h = Hiccup{Classes: h.Classes[:0]} }
 
 // Moments are the hiccups that were counted as one error each, and the errors in them.
 type Moments struct {
@@ -44,7 +55,12 @@ func (h *Hiccup) see(j *Judge, burst float64, b Batch, m, lately float64, s span
 	}
 	fails := b.Canary.Errors > unusual*b.Canary.Requests*lately+0.5
 	if fails && !h.reaches(burst, s) && !h.large() {
-		*h = Hiccup{M: m, Begin: s.to - s.round, Relative: j.Relative, Ceiling: j.Ceiling}
+		*h = Hiccup{M: m, Begin: s.to - s.round, Relative: j.Relative, Ceiling: j.Ceiling, Classes: h.Classes[:0]}
+		if j.Classes != nil {
+			for i := range j.Classes.Each {
+				h.Classes = append(h.Classes, classBefore{Capital: j.Classes.Each[i].Capital})
+			}
+		}
 	}
 	if h.M == 0 {
 		return
@@ -57,6 +73,17 @@ func (h *Hiccup) see(j *Judge, burst float64, b Batch, m, lately float64, s span
 		h.Last, h.Well = max(h.Last, s.to), Counts{}
 	case fails && h.goesOn():
 		h.Last = max(h.Last, s.to)
+	}
+}
+
+// seeClasses takes in the same batch class by class.
+func (h *Hiccup) seeClasses(batches []ClassBatch) {
+	if h.M == 0 || len(batches) != len(h.Classes) {
+		return
+	}
+	for i := range batches {
+		b := &h.Classes[i].Batch
+		b.Canary, b.Stable = b.Canary.Add(batches[i].Canary), b.Stable.Add(batches[i].Stable)
 	}
 }
 
@@ -99,13 +126,13 @@ func (j *Judge) settle(cfg *Config, now float64, s span) {
 	case h.M == 0:
 	case h.goesOn():
 		if s.to-h.Last >= cfg.Burst-slack || s.to-h.Begin > clumpSeconds {
-			*h = Hiccup{}
+			h.clear()
 		}
 	case h.over(cfg.Burst, s):
 		j.recount(cfg, now)
-		*h = Hiccup{}
+		h.clear()
 	case s.to-h.Begin > clumpSeconds:
-		*h = Hiccup{}
+		h.clear()
 	}
 }
 
@@ -128,10 +155,27 @@ func (j *Judge) recount(cfg *Config, now float64) {
 			j.Ceiling = h.Ceiling
 		}
 	}
+	j.recountClasses(cfg, now)
 	if j.E(cfg) < known {
 		j.Moments = Moments{j.Moments.Count + 1, j.Moments.Errors + errors}
 	}
 	for i := range j.Ends.Len { // nothing gains from what was taken back
 		j.Ends.At[i].E = min(j.Ends.At[i].E, j.E(cfg))
 	}
+}
+
+// recountClasses does the same with each class, all of whose errors since are those of the one cause.
+func (j *Judge) recountClasses(cfg *Config, now float64) {
+	if j.Classes == nil {
+		return
+	}
+	h := &j.Hiccup
+	for i := range min(len(h.Classes), len(j.Classes.Each)) {
+		c, own := h.Classes[i].Capital, &j.Classes.Each[i].Capital
+		if c.Relative(cfg, h.Classes[i].Batch, max(h.M, h.Classes[i].Batch.Canary.Errors), now, h.Stepped); c.E < own.E {
+			*own = c
+		}
+	}
+	e, _ := j.sum(cfg)
+	j.Classes.E = min(j.Classes.E, e)
 }

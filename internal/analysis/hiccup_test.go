@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 )
 
@@ -148,11 +149,11 @@ func TestAHiccupIsKept(t *testing.T) {
 		if err := json.Unmarshal(raw, &b); err != nil || b.Sound() != nil {
 			t.Fatal(err, b.Sound())
 		}
-		if a.E(&cfg) != b.E(&cfg) || a.Hiccup != b.Hiccup {
+		if a.E(&cfg) != b.E(&cfg) || !reflect.DeepEqual(a.Hiccup, b.Hiccup) {
 			t.Fatalf("after batch %d: E = %g, read again %g", i+1, a.E(&cfg), b.E(&cfg))
 		}
 	}
-	if n := a.Numbers(&cfg); a.Hiccup != (Hiccup{}) || a.E(&cfg) > 5 || n.Moments != 1 || n.MomentErrors != 12 {
+	if n := a.Numbers(&cfg); !reflect.DeepEqual(a.Hiccup, Hiccup{}) || a.E(&cfg) > 5 || n.Moments != 1 || n.MomentErrors != 12 {
 		t.Errorf("it is over, and E is %g: %v", a.E(&cfg), a.Hiccup)
 	}
 }

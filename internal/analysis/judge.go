@@ -18,6 +18,7 @@ type Judge struct {
 	Failing   Failing   `json:"failing,omitzero"`
 	Hiccup    Hiccup    `json:"hiccup,omitzero"`
 	Moments   Moments   `json:"moments,omitzero"`
+	Classes   *Classes  `json:"classes,omitempty"` // nil: all requests are judged together
 
 	Open      [Kinds]open `json:"open"`
 	LastFlush float64     `json:"last_flush"`
@@ -47,6 +48,7 @@ func NewJudge() Judge {
 func (j *Judge) Clone() Judge {
 	c := *j
 	c.Failing.Endpoints = slices.Clone(j.Failing.Endpoints)
+	c.Classes, c.Hiccup.Classes = j.Classes.clone(), slices.Clone(j.Hiccup.Classes)
 	return c
 }
 
@@ -58,13 +60,15 @@ func (j *Judge) Step() {
 	j.Ends.stepped()
 	j.Open = [Kinds]open{}
 	j.Starving = 0
+	j.Classes.stepped()
 }
 
 // Rebase is called when another version became stable: the null speaks of whichever version is
 // stable, so E is kept; only what compares with the old stable's counts starts anew.
 func (j *Judge) Rebase() {
 	j.Step()
-	j.Exposure, j.Hiccup = Exposure{}, Hiccup{}
+	j.Exposure = Exposure{}
+	j.Hiccup.clear()
 }
 
 // Baseline is what is known about the stable version beyond the batch.
@@ -76,6 +80,9 @@ type Baseline struct {
 	Batch float64 // length in seconds of what is observed at once, the longest; 0: not known, a second
 	Begun float64 // seconds since the first of it began; 0: the length
 	Ended float64 // and since the last of it ended
+
+	Classes []ClassBatch // the answers in the batch, in the order of the judge's classes
+	Lost    Batch        // all requests, and failures without an answer, which have no class; zero: none can be told
 }
 
 // Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and
@@ -90,6 +97,14 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	j.Recent.Add(now, b)
 	j.watchIncident(cfg, base, now)
 	j.watchStarvation(base, now)
+	m := base.M
+	if before > 0 { // few requests cannot hide a big clump
+		m = min(max(before, 1), m)
+	}
+	byClass := j.byClass(&base)
+	if byClass { // at once: a class waits for its own requests
+		j.ended(cfg, j.betClasses(cfg, b, &base, m, j.Recent.Sum(now).Stable.Rate(), now, false))
+	}
 	o := &j.Open[base.Kind]
 	if o.Batch == (Batch{}) || now-o.Since > OpenBatchLimit {
 		o.Batch, o.Since = Batch{}, now
@@ -98,11 +113,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	if o.Canary.Requests < 1 || o.Stable.Requests < 1 {
 		return false
 	}
-	m := base.M
-	if before > 0 { // few requests cannot hide a big clump
-		m = min(max(before, 1), m)
-	}
-	j.update(cfg, o.Batch, m, now, base.span(o.Since, now))
+	j.update(cfg, o.Batch, m, now, base.span(o.Since, now), byClass)
 	*o = open{}
 	return true
 }
@@ -130,6 +141,10 @@ func (j *Judge) Against(cfg *Config, b Batch, base Baseline, now float64) {
 		return
 	}
 	j.Recent.Add(now, b)
+	if j.byClass(&base) {
+		j.ended(cfg, j.betClasses(cfg, b, &base, base.M, b.Stable.Rate(), now, true))
+		return
+	}
 	j.bet(cfg, b, base.M, b.Stable.Rate(), now, base.span(now, now))
 	j.ended(cfg, base.span(now, now))
 }
@@ -151,10 +166,17 @@ func (j *Judge) ended(cfg *Config, s span) {
 	j.Ends.add(end{s.to, j.E(cfg), j.Promotion.E}, max(1, cfg.Burst))
 }
 
-func (j *Judge) update(cfg *Config, b Batch, m, now float64, s span) {
+// byClass reports a batch that is told class by class, as the judge looks at it.
+func (j *Judge) byClass(base *Baseline) bool {
+	return j.Classes != nil && len(base.Classes) == len(j.Classes.Each)
+}
+
+func (j *Judge) update(cfg *Config, b Batch, m, now float64, s span, done bool) {
 	j.M, j.LastFlush = m, now
 	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
-	j.bet(cfg, b, m, j.Recent.Sum(now).Stable.Rate(), now, s)
+	if !done {
+		j.bet(cfg, b, m, j.Recent.Sum(now).Stable.Rate(), now, s)
+	}
 	if !j.Incident(now) {
 		j.Promotion.Update(cfg, b, m, j.Ends.secondAgo(s.to))
 	}
@@ -221,17 +243,33 @@ func (j *Judge) Starved(now float64) float64 {
 }
 
 // E is the evidence against the canary: the relative test, averaged with the ceiling's where there is
-// one, so that both together cost one alpha.
+// one, so that both together cost one alpha; with classes a sum of all of them.
 func (j *Judge) E(cfg *Config) float64 {
-	if cfg.Ceiling > 0 {
-		return (j.Relative.E + j.Ceiling.E) / 2
+	if j.Classes != nil {
+		return j.Classes.E
 	}
-	return j.Relative.E
+	e, _ := j.sum(cfg)
+	return e
+}
+
+// sum is the evidence that the capitals are, and what of it is not bet.
+func (j *Judge) sum(cfg *Config) (e, q float64) {
+	switch {
+	case j.Classes != nil:
+		return j.Classes.sum(cfg, &j.Relative, &j.Ceiling)
+	case cfg.Ceiling > 0:
+		return (j.Relative.E + j.Ceiling.E) / 2, (j.Relative.Q + j.Ceiling.Q) / 2
+	}
+	return j.Relative.E, j.Relative.Q
 }
 
 // Worse reports whether the canary has to be cut, and whether the ceiling weighed more.
 func (j *Judge) Worse(cfg *Config) (cut, ceiling bool) {
-	return reached(j.E(cfg), cfg.Alpha), cfg.Ceiling > 0 && j.Ceiling.E > j.Relative.E
+	if cut = reached(j.E(cfg), cfg.Alpha); j.Classes != nil {
+		e, _ := j.sum(cfg)
+		return cut, cfg.Ceiling > 0 && 2*ceilingPart*j.Ceiling.E > e
+	}
+	return cut, cfg.Ceiling > 0 && j.Ceiling.E > j.Relative.E
 }
 
 // Suspicious reports evidence strong enough to freeze the ramp.

@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
@@ -32,7 +33,7 @@ func (c *Config) Sound() error {
 	if r != (Restarts{}) && !(r.After > 0) {
 		return fmt.Errorf("restarts after %g s: it is above 0", r.After)
 	}
-	return each("setting", 1e6, c.R0, c.D0, c.R1, c.D1, c.Ceiling, c.WarmUp/mostSeconds, c.Budget/mostCount, r.Start, r.Step, r.After/mostSeconds, r.Power)
+	return each("setting", 1e6, c.R0, c.D0, c.R1, c.D1, c.Ceiling, c.WarmUp/mostSeconds, c.Budget/mostCount, c.Exercise/mostCount, r.Start, r.Step, r.After/mostSeconds, r.Power)
 }
 
 // Sound says what makes a stored judge unusable, nil when nothing does.
@@ -61,6 +62,15 @@ func (j *Judge) Sound() error {
 			return err
 		}
 	}
+	if err := j.Classes.sound(); err != nil {
+		return err
+	}
+	for i := range j.Hiccup.Classes {
+		h := &j.Hiccup.Classes[i]
+		if err := errors.Join(h.Capital.sound(), h.Batch.Canary.Sound(), h.Batch.Stable.Sound()); err != nil {
+			return fmt.Errorf("class %d before a hiccup: %w", i, err)
+		}
+	}
 	x, h := j.Exposure, j.Hiccup
 	for _, c := range []Counts{x.Canary, x.Stable, h.Batch.Canary, h.Batch.Stable, h.Well, {Errors: j.Moments.Errors}, j.Open[0].Canary, j.Open[0].Stable, j.Open[1].Canary, j.Open[1].Stable} {
 		if err := c.Sound(); err != nil {
@@ -73,6 +83,31 @@ func (j *Judge) Sound() error {
 		}
 	}
 	return seconds(x.At, h.Begin, h.Last, j.Open[0].Since, j.Open[1].Since, j.LastFlush, j.IncidentUntil, j.Starving, j.ObservedAt, j.Placebo.Since)
+}
+
+func (c *Classes) sound() error {
+	if c == nil {
+		return nil
+	}
+	if len(c.Each) < 2 || len(c.Each) > MostClasses {
+		return fmt.Errorf("%d classes: there are 2 to %d", len(c.Each), MostClasses)
+	}
+	err := errors.Join(each("evidence", mostBet, c.E, c.MaxE), c.Twin.sound())
+	for kind := range c.Thin {
+		err = errors.Join(err, c.Thin[kind].sound(), c.Lost[kind].sound())
+	}
+	for i := range c.Each {
+		k := &c.Each[i]
+		err = errors.Join(err, k.Capital.sound(), each("share", 1, k.Share), each("count", mostCount, k.Now, k.Before), seconds(k.Minute))
+		for kind := range k.Open {
+			err = errors.Join(err, k.Open[kind].sound())
+		}
+	}
+	return err
+}
+
+func (r *ripening) sound() error {
+	return errors.Join(r.Canary.Sound(), r.Stable.Sound(), seconds(r.Since, r.First))
 }
 
 func (c *Capital) sound() error {

@@ -42,7 +42,8 @@ const (
 	ByHand            Code = "by_hand"
 	Aborted           Code = "aborted"
 	Superseded        Code = "superseded"
-	Recalled          Code = "recalled" // it had been cut when canaryd ended before it could store that
+	Unexercised       Code = "unexercised" // too little was seen of a class of requests that stable serves
+	Recalled          Code = "recalled"    // it had been cut when canaryd ended before it could store that
 )
 
 // Verdict carries its reason and the numbers behind it.
@@ -83,7 +84,7 @@ func (j *Judge) Numbers(cfg *Config) Numbers {
 		StableRequests: round3(j.Exposure.Stable.Requests), StableErrors: round3(j.Exposure.Stable.Errors),
 		Evidence: j.E(cfg), Threshold: 1 / cfg.Alpha,
 		Promotion: j.Promotion.E, PromoteAt: 1 / cfg.Beta,
-		PValue:       min(1, 1/max(1, j.Relative.MaxE)),
+		PValue:       min(1, 1/max(1, j.highest())),
 		ExcessAtMost: j.Exposure.Upper(cfg, max(j.M, 1)), Clump: j.M,
 		Moments: j.Moments.Count, MomentErrors: round3(j.Moments.Errors),
 		RatioAtLeast: lo,
@@ -92,6 +93,14 @@ func (j *Judge) Numbers(cfg *Config) Numbers {
 		n.RatioAtMost = &hi
 	}
 	return n
+}
+
+// highest is the most that there ever was of the evidence that is no ceiling's.
+func (j *Judge) highest() float64 {
+	if j.Classes != nil {
+		return j.Classes.MaxE
+	}
+	return j.Relative.MaxE
 }
 
 func round3(x float64) float64 { return math.Round(x*1000) / 1000 }

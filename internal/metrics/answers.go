@@ -18,9 +18,9 @@ type Answers struct {
 	Issued  float64 // requests that began
 }
 
-// Answered are so many answers of one class, code and endpoint.
+// Answered are so many answers of one endpoint, class and code. A kind may be there several times.
 type Answered struct {
-	Class, Code, Endpoint string
+	Endpoint, Class, Code string
 	N                     float64
 }
 

@@ -14,7 +14,7 @@ func measuring(to time.Time) Report {
 	r := reported("a", to, 100)
 	r.Counts["shop"]["v1"] = analysis.Counts{Requests: 100, Errors: 7}
 	r.Answers = map[string]map[string]Answers{"shop": {"v1": {Issued: 104,
-		Counted: []Answered{{"rest", "200", "e1", 50}, {"checkout", "503", "e1", 5}, {"gone", "200", "e1", 4}, {"checkout", "200", "e2", 30}, {"-", "404", "e2", 6}},
+		Counted: []Answered{{"e1", "rest", "200", 50}, {"e1", "checkout", "503", 5}, {"e1", "gone", "200", 4}, {"e2", "checkout", "200", 30}, {"e2", "-", "404", 6}},
 		Took:    []Took{{"e2", 12, 36}, {"e1", 0, 50}, {"e1", 700, 9}},
 	}, "v0": {Issued: 7}}}
 	return r
@@ -72,7 +72,7 @@ func TestGRPCAnswersFailByThePolicysStatuses(t *testing.T) {
 	target := shop
 	target.Statuses = []int{2, 14}
 	r := measuring(time.Now())
-	r.Answers["shop"]["v1"] = Answers{Counted: []Answered{{"m", "grpc-0", "e", 80}, {"m", "grpc-5", "e", 10}, {"m", "grpc-14", "e", 7}}}
+	r.Answers["shop"]["v1"] = Answers{Counted: []Answered{{"e", "m", "grpc-0", 80}, {"e", "m", "grpc-5", 10}, {"e", "m", "grpc-14", 7}}}
 	c := cellOf(t, target, r)
 	failed := 0.0
 	for _, a := range c.Answers["v1"] {

@@ -21,6 +21,7 @@ func Default() Policy {
 			PromoteWithin: Within{Ratio: 1.5, Margin: 0.0005, Cost: 20},
 			Budget:        20,
 			Burst:         Duration(300 * time.Millisecond),
+			Exercise:      3,
 			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},
 			Deadline:      Deadline{After: Duration(24 * time.Hour), Then: ThenHold},
 		},

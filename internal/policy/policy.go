@@ -124,7 +124,8 @@ type Judge struct {
 	Budget         float64    `yaml:"budget" json:"budget"`
 	MaxErrorRate   Share      `yaml:"max_error_rate,omitempty" json:"max_error_rate,omitempty"`
 	Clump          Clump      `yaml:"clump" json:"clump,omitempty"`
-	Burst          Duration   `yaml:"burst" json:"burst,omitempty"` // for so long one cause may fail everything
+	Burst          Duration   `yaml:"burst" json:"burst,omitempty"`       // for so long one cause may fail everything
+	Exercise       int        `yaml:"exercise" json:"exercise,omitempty"` // successes in every class that stable serves, before a promotion; 0: none
 	WarmUp         Duration   `yaml:"warm_up" json:"warm_up,omitempty"`
 	NoEvidence     NoEvidence `yaml:"no_evidence" json:"no_evidence"`
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`

@@ -220,6 +220,9 @@ func (c *check) judge(j *Judge) {
 	if !(j.Budget > 0 && j.Budget <= 1e9) {
 		c.fail("judge.budget", "budget is a number of failed requests above 0")
 	}
+	if j.Exercise < 0 || j.Exercise > 1000 {
+		c.fail("judge.exercise", "exercise is %d: write 0 (off) to 1000 successful answers", j.Exercise)
+	}
 	if j.Burst > Duration(5*time.Second) {
 		c.fail("judge.burst", "burst is %s: write 0s to 5s", j.Burst)
 	}

@@ -21,13 +21,15 @@ func (m *machine) observed(e Observed) {
 	}
 	m.covered = coveredBy(e.Cells)
 	m.tally(e.Cells)
+	m.fixClasses()
+	m.tallyClasses(e.Cells)
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
 	for _, v := range m.with(judged) {
 		m.noteFailing(v, e.Cells)
 		for kind := range proxies {
 			m.judgeAgainst(v, kind, e.Cells)
-			if m.judge(v, kind, counts[kind]) {
+			if m.judge(v, kind, counts[kind], e.Cells) {
 				flushed[v.Name], v.EvidenceAt, v.Held = true, m.at, false
 			}
 		}
@@ -36,6 +38,7 @@ func (m *machine) observed(e Observed) {
 	stable := m.partsOfStable(e.Cells)
 	m.watchPlacebos(stable.placebos)
 	m.learnStable(e.Cells, stable.causes)
+	m.learnClasses(e.Cells)
 	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
 		m.watchStable(kind, seen[kind])
@@ -210,7 +213,9 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	if b.Canary.Requests >= 1 && b.Stable.Requests >= 1 {
 		v.EvidenceAt, v.Held = m.at, false
 	}
-	v.Judge.Against(&v.Config, b, m.baseline(v, kind), v.seconds(m.at))
+	base := m.baseline(v, kind)
+	m.classify(v, &base, cells, func(c Cell) bool { return m.against(v, c) })
+	v.Judge.Against(&v.Config, b, base, v.seconds(m.at))
 }
 
 // baseline is what a judgement has to know beyond the batch. Who reports more slowly than the others makes it long.
@@ -302,11 +307,12 @@ func (v *Version) seconds(at time.Time) float64 {
 	return at.Sub(v.FirstWeight).Seconds()
 }
 
-func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Counts) bool {
+func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Counts, cells []Cell) bool {
 	if v.WeightSince.IsZero() || v.Judge == nil || counts == nil {
 		return false
 	}
 	base := m.baseline(v, kind)
+	m.classify(v, &base, cells, m.full)
 	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && !m.lent && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
@@ -330,6 +336,12 @@ func (m *machine) cutIfWorse(v *Version) {
 	if ceiling {
 		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
 			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, m.blame(v))
+		return
+	}
+	if i := v.Judge.Blame(&v.Config); i >= 0 && i < len(v.Classes) {
+		k := v.Classes[i]
+		m.fail(v, analysis.Worse, "class %s: %.0f of %.0f failed; stable: %.0f of %.0f: evidence %.3g reached %.0f%s",
+			k.Name, k.Canary.Errors, k.Canary.Requests, k.Stable.Errors, k.Stable.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
 		return
 	}
 	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",

@@ -66,7 +66,7 @@ func (m *machine) beforeStep() []guard {
 
 // beforePromotion are those of the last one.
 func (m *machine) beforePromotion() []guard {
-	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.diskAnswers}
+	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.noClassSpeaks, m.isExercised, m.diskAnswers}
 }
 
 // firstStep gives a warming version its first weight.
@@ -100,7 +100,7 @@ func (m *machine) advance(v *Version) {
 	next := m.Policy.Ramp.Next(w)
 	if next == policy.FullWeight {
 		if m.passes(v, next, m.beforePromotion()) {
-			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s", share(w), v.Config.R1, percent(v.Config.D1), v.took(m.at))
+			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s%s", share(w), v.Config.R1, percent(v.Config.D1), v.took(m.at), m.unseen(v))
 			m.promote(v, System, "%s", v.Verdict.Reason)
 		}
 		return

@@ -107,4 +107,5 @@ func (s *State) shift(by time.Duration) {
 	})
 	s.Dispersion.Shift(by.Seconds())
 	s.Usual.Shift(by.Seconds())
+	s.Book.shift(by.Seconds())
 }

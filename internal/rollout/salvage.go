@@ -19,6 +19,7 @@ type storedState struct {
 	Dispersion json.RawMessage `json:"dispersion"`
 	Usual      json.RawMessage `json:"usual"`
 	Rate       json.RawMessage `json:"rate"`
+	Book       json.RawMessage `json:"book"`
 	Placebos   json.RawMessage `json:"placebos"`
 }
 
@@ -41,6 +42,9 @@ func (d *storedState) salvage() (State, []string) {
 	}
 	if !r.read("stable's usual error rate", d.Usual, &s.Usual, s.Usual.Sound) {
 		s.Usual = analysis.Usual{}
+	}
+	if !r.read("what stable serves by class", d.Book, &s.Book, s.Book.sound) {
+		s.Book = Book{}
 	}
 	if !r.read("the rate of requests", d.Rate, &s.Rate, s.Rate.sound) {
 		s.Rate = Rate{}
@@ -124,6 +128,11 @@ func (r *salvager) judge(v *Version, d storedVersion, settings analysis.Config) 
 	} else if d.Judge != nil || v.Phase.Waiting() {
 		j = analysis.NewJudge()
 		v.Judge, v.Config.Alpha = &j, v.Config.Alpha/2
+	}
+	if err := v.soundClasses(); err != nil {
+		r.lose("what was answered of each class by "+v.Name, err)
+		j = analysis.NewJudge()
+		v.Judge, v.Classes, v.Config.Alpha = &j, nil, v.Config.Alpha/2
 	}
 }
 

@@ -74,7 +74,7 @@ func (v *Version) sound() error {
 	case len(v.Slots) > 0 && !v.is(weighted):
 		return fmt.Errorf("it is %s and holds slots", v.Phase)
 	}
-	return nil
+	return v.soundClasses()
 }
 
 // soundSlots refuses segments outside of the 10 000 slots, and those that overlap.

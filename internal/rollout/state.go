@@ -73,6 +73,8 @@ type Trial struct {
 	EvidenceAt time.Time       `json:"evidence_at,omitzero"` // last judgement
 	Counts     analysis.Counts `json:"counts"`               // since its first weight
 	Beside     analysis.Counts `json:"beside,omitzero"`      // stable's meanwhile, as long as it was under test
+	Sorted     bool            `json:"sorted,omitempty"`     // Classes are fixed
+	Classes    []Exercise      `json:"classes,omitempty"`    // that it is judged by, the rest last; none: all requests together
 	Told       []policy.Class  `json:"told,omitempty"`       // the classes that requests were told apart by when it was announced
 }
 
@@ -139,6 +141,7 @@ type State struct {
 	Watch      *Watch              `json:"watch,omitempty"`
 	Dispersion analysis.Dispersion `json:"dispersion"`
 	Usual      analysis.Usual      `json:"usual"`
+	Book       Book                `json:"book,omitzero"`
 	Rate       Rate                `json:"rate"`
 	Placebos   Placebos            `json:"placebos"`
 	Batch      time.Duration       `json:"batch"` // length of a batch of evidence
@@ -206,6 +209,7 @@ func (s State) clone() State {
 		v := &s.Versions[i]
 		v.Slots, v.Instances, v.Envoys = slices.Clone(v.Slots), slices.Clone(v.Instances), slices.Clone(v.Envoys)
 		v.Failures = v.Failures.Clone()
+		v.Classes = slices.Clone(v.Classes)
 		if v.Judge != nil {
 			j := v.Judge.Clone()
 			v.Judge = &j
@@ -216,6 +220,6 @@ func (s State) clone() State {
 		s.Watch = &w
 	}
 	s.Refused = slices.Clone(s.Refused)
-	s.Dispersion = s.Dispersion.Clone()
+	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
 	return s
 }

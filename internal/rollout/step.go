@@ -151,6 +151,6 @@ func JudgeConfig(p *policy.Policy) analysis.Config {
 		R0: j.Tolerate.Ratio, D0: float64(j.Tolerate.Margin),
 		R1: j.PromoteWithin.Ratio, D1: float64(j.PromoteWithin.Margin),
 		Budget: j.Budget, Ceiling: float64(j.MaxErrorRate), Clump: float64(j.Clump),
-		WarmUp: j.WarmUp.Std().Seconds(), Burst: j.Burst.Std().Seconds(),
+		WarmUp: j.WarmUp.Std().Seconds(), Burst: j.Burst.Std().Seconds(), Exercise: float64(j.Exercise),
 	}
 }

@@ -2,6 +2,8 @@ package xds
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,12 +17,14 @@ type Answered struct {
 	Endpoint string // empty: which one is not known
 	Class    string // as the route said
 	Code     string // HTTP status, or "grpc-14"
+	N        float64
 }
 
-// Took is how long answers of an endpoint took: whole milliseconds to their first byte, rounded down.
+// Took are answers of an endpoint that took so many whole milliseconds to their first byte, rounded down.
 type Took struct {
 	Endpoint string
 	Millis   int
+	N        float64
 }
 
 // What there may be more of answers than of requests: both are read while requests go on, one after the other.
@@ -37,19 +41,39 @@ const (
 // metrics takes in what the Envoy has written about the answers of a locality: that of its endpoints, and what is left where
 // one of them is gone.
 func (l *ClusterLoad) metrics(loc *endpoint.UpstreamLocalityStats) {
-	all := map[string]float64{}
+	all, known := 0.0, 0.0
 	for _, m := range loc.GetLoadMetricStats() {
-		all[m.GetMetricName()] += float64(m.GetNumRequestsFinishedWithMetric())
+		all += float64(m.GetNumRequestsFinishedWithMetric())
 	}
 	for _, e := range loc.GetUpstreamEndpointStats() {
+		at := ""
 		for _, m := range e.GetLoadMetricStats() {
+			if at == "" {
+				at = addressOf(e)
+			}
 			n := float64(m.GetNumRequestsFinishedWithMetric())
-			l.metric(addressOf(e), m.GetMetricName(), n)
-			all[m.GetMetricName()] -= n
+			l.metric(at, m.GetMetricName(), n)
+			known += n
 		}
 	}
-	for name, n := range all {
-		if n > 0 {
+	if all > known {
+		l.left(loc)
+	}
+}
+
+// left takes in what a locality has more than its endpoints.
+func (l *ClusterLoad) left(loc *endpoint.UpstreamLocalityStats) {
+	more := map[string]float64{}
+	for _, e := range loc.GetUpstreamEndpointStats() {
+		for _, m := range e.GetLoadMetricStats() {
+			more[m.GetMetricName()] -= float64(m.GetNumRequestsFinishedWithMetric())
+		}
+	}
+	for _, m := range loc.GetLoadMetricStats() {
+		more[m.GetMetricName()] += float64(m.GetNumRequestsFinishedWithMetric())
+	}
+	for _, name := range slices.Sorted(maps.Keys(more)) {
+		if n := more[name]; n > 0 {
 			l.metric("", name, n)
 		}
 	}
@@ -64,10 +88,7 @@ func (l *ClusterLoad) metric(at, name string, n float64) {
 	}
 	if class == millis {
 		if ms, err := strconv.Atoi(code); err == nil && ms >= 0 {
-			if l.Took == nil {
-				l.Took = map[Took]float64{}
-			}
-			l.Took[Took{at, min(ms, longestMillis)}] += n
+			l.Took = append(l.Took, Took{at, min(ms, longestMillis), n})
 		}
 		return
 	}
@@ -77,10 +98,7 @@ func (l *ClusterLoad) metric(at, name string, n float64) {
 	if class == "" || len(class) > classLetters {
 		class = policy.Rest
 	}
-	if l.Answers == nil {
-		l.Answers = map[Answered]float64{}
-	}
-	l.Answers[Answered{at, class, code}] += n
+	l.Answers = append(l.Answers, Answered{at, class, code, n})
 }
 
 // codeOf reads how the status of an answer was written.
@@ -99,11 +117,11 @@ func codeOf(text string) (code string, ok bool) {
 // believed says why answers cannot be as many, or as long.
 func (l *ClusterLoad) believed() error {
 	answers, times := 0.0, 0.0
-	for _, n := range l.Answers {
-		answers += n
+	for _, a := range l.Answers {
+		answers += a.N
 	}
-	for _, n := range l.Took {
-		times += n
+	for _, t := range l.Took {
+		times += t.N
 	}
 	if most := l.Counts.Requests*aheadShare + aheadMost; max(answers, times) > most {
 		return fmt.Errorf("%.0f answers, %.0f of them timed, to %.0f requests", answers, times, l.Counts.Requests)

@@ -1,0 +1,376 @@
+package rollout
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
+)
+
+// Exercise is what was answered of one class since a release began.
+type Exercise struct {
+	Name   string          `json:"name"`
+	Canary analysis.Counts `json:"canary"`
+	Stable analysis.Counts `json:"stable"`
+}
+
+// Book is what stable serves by class, carried from release to release. Invariant: Classes are in order of their names.
+type Book struct {
+	At      float64 `json:"at,omitempty"`      // seconds of the last counts
+	Seconds float64 `json:"seconds,omitempty"` // of which Hour are the counts, half-life one hour
+	Classes []Page  `json:"classes,omitempty"`
+}
+
+// Page is one class in it.
+type Page struct {
+	Name       string              `json:"name"`
+	Day        analysis.Counts     `json:"day"`  // half-life 24 hours
+	Hour       analysis.Counts     `json:"hour"` // half-life one hour
+	Dispersion analysis.Dispersion `json:"dispersion"`
+}
+
+const (
+	mostPages      = 64
+	leastKnown     = 1000.0 // answers of stable of known classes before a class's share is known
+	leastHourly    = 10.0   // requests an hour of a class that nobody configured, to be judged and exercised
+	secondsDay     = 24 * 3600.0
+	secondsHour    = 3600.0
+	longestGap     = 120.0 // seconds between two counts; of a longer gap nothing is known
+	leastConfirmed = 3.0   // successes of stable: what fails there as well cannot be exercised
+)
+
+// hourly is how many requests come an hour at present.
+func (p *Page) hourly() float64 { return p.Hour.Requests * math.Ln2 }
+
+func (p *Page) daily() float64 { return p.Day.Requests * math.Ln2 / 24 }
+
+func (b Book) clone() Book {
+	b.Classes = slices.Clone(b.Classes)
+	for i := range b.Classes {
+		b.Classes[i].Dispersion = b.Classes[i].Dispersion.Clone()
+	}
+	return b
+}
+
+func (b *Book) page(name string) *Page {
+	i, known := slices.BinarySearchFunc(b.Classes, name, func(p Page, n string) int { return cmp.Compare(p.Name, n) })
+	if !known {
+		return nil
+	}
+	return &b.Classes[i]
+}
+
+// open finds a class's page, or begins it while there is room; nil: there is none.
+func (b *Book) open(name string) *Page {
+	i, known := slices.BinarySearchFunc(b.Classes, name, func(p Page, n string) int { return cmp.Compare(p.Name, n) })
+	if !known {
+		if len(b.Classes) >= mostPages {
+			return nil
+		}
+		b.Classes = slices.Insert(b.Classes, i, Page{Name: name})
+	}
+	return &b.Classes[i]
+}
+
+// shift moves its clock, where the clock that it was read from was set.
+func (b *Book) shift(by float64) {
+	if b.At != 0 {
+		b.At += by
+	}
+	for i := range b.Classes {
+		b.Classes[i].Dispersion.Shift(by)
+	}
+}
+
+// forget lets what was counted fade, and closes pages on which nothing is left.
+func (b *Book) forget(now float64) {
+	if since := now - b.At; b.At > 0 && since > 0 {
+		b.Seconds *= math.Exp2(-since / secondsHour)
+		if since <= longestGap {
+			b.Seconds += since
+		}
+		day, hour := math.Exp2(-since/secondsDay), math.Exp2(-since/secondsHour)
+		for i := range b.Classes {
+			p := &b.Classes[i]
+			p.Day = analysis.Counts{Requests: p.Day.Requests * day, Errors: p.Day.Errors * day}
+			p.Hour = analysis.Counts{Requests: p.Hour.Requests * hour, Errors: p.Hour.Errors * hour}
+		}
+		b.Classes = slices.DeleteFunc(b.Classes, func(p Page) bool { return p.Day.Requests < 0.01 })
+	}
+	b.At = max(b.At, now)
+}
+
+// learnClasses remembers what stable answers, by class.
+func (m *machine) learnClasses(cells []Cell) {
+	if m.Stable == "" {
+		return
+	}
+	by := map[string][]analysis.Slice{}
+	var names []string
+	for _, c := range cells {
+		for _, a := range c.Answers[m.Stable] {
+			if a.Class == "" || a.Requests <= 0 {
+				continue
+			}
+			if by[a.Class] == nil {
+				names = append(names, a.Class)
+			}
+			by[a.Class] = append(by[a.Class], analysis.Slice{Name: a.Endpoint, Counts: a.Counts})
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	now := float64(m.at.UnixMilli()) / 1000
+	m.Book.forget(now)
+	for _, name := range names {
+		p := m.Book.open(name)
+		if p == nil {
+			continue
+		}
+		parts := bucketed(analysis.Join(nil, by[name]))
+		for _, s := range parts {
+			p.Day, p.Hour = p.Day.Add(s.Counts), p.Hour.Add(s.Counts)
+		}
+		p.Dispersion.Add(now, parts, m.Usual.Rate())
+	}
+}
+
+// fixClasses settles which classes a release is judged by, when it begins: nothing that is counted of it can choose them.
+func (m *machine) fixClasses() {
+	for _, v := range m.with(judged) {
+		if v.Sorted || v.Judge == nil || v.FirstWeight.IsZero() {
+			continue
+		}
+		v.Sorted = true
+		if v.Judge.Updates > 0 || v.Judge.Ends.Len > 0 {
+			continue // it began before there were any
+		}
+		names := m.classesFor(v)
+		if len(names) < 2 {
+			continue
+		}
+		v.Judge.Classify(m.Book.shares(names))
+		for _, name := range names {
+			v.Classes = append(v.Classes, Exercise{Name: name})
+		}
+	}
+}
+
+// classesFor are those that its policy had when it was announced, as far as the source tells any, else those that stable serves most; the
+// rest comes last.
+func (m *machine) classesFor(v *Version) []string {
+	if names := (&policy.Route{Classes: v.Told}).ClassNames(); names != nil {
+		if slices.ContainsFunc(names, func(n string) bool { return m.Book.page(n) != nil }) {
+			return names
+		}
+		return nil
+	}
+	var learnt []Page
+	for _, p := range m.Book.Classes {
+		if p.Name != policy.Rest && max(p.hourly(), p.daily()) >= leastHourly {
+			learnt = append(learnt, p)
+		}
+	}
+	slices.SortStableFunc(learnt, func(a, b Page) int { return cmp.Compare(b.Day.Requests, a.Day.Requests) })
+	var names []string
+	for _, p := range learnt[:min(len(learnt), analysis.MostClasses-1)] {
+		names = append(names, p.Name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return append(names, policy.Rest)
+}
+
+// shares are the classes' parts of stable's requests; zeros where too little is known.
+func (b *Book) shares(names []string) []float64 {
+	shares, all := make([]float64, len(names)), 0.0
+	for _, p := range b.Classes {
+		all += p.Day.Requests
+		i := slices.Index(names, p.Name)
+		if i < 0 {
+			i = len(names) - 1
+		}
+		shares[i] += p.Day.Requests
+	}
+	for i := range shares {
+		if all < leastKnown {
+			shares[i] = 0
+			continue
+		}
+		shares[i] = min(shares[i]/all, 1)
+	}
+	return shares
+}
+
+// class is where a class stands among those that a release is judged by: what is none of them is the rest.
+func (v *Version) class(name string) int {
+	for i := range v.Classes {
+		if v.Classes[i].Name == name {
+			return i
+		}
+	}
+	return len(v.Classes) - 1
+}
+
+// tallyClasses counts what was answered of each class since a release began, at any weight.
+func (m *machine) tallyClasses(cells []Cell) {
+	for _, v := range m.with(judged) {
+		if len(v.Classes) == 0 {
+			continue
+		}
+		for _, c := range cells {
+			for _, a := range c.Answers[v.Name] {
+				k := &v.Classes[v.class(a.Class)]
+				k.Canary = k.Canary.Add(a.Counts)
+			}
+			for _, a := range c.Answers[m.Stable] {
+				k := &v.Classes[v.class(a.Class)]
+				k.Stable = k.Stable.Add(a.Counts)
+			}
+		}
+	}
+}
+
+// classify adds to a judgement of all requests what they consist of: answers by class, and failures without an answer.
+func (m *machine) classify(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
+	if v.Judge == nil || v.Judge.Classes == nil || len(v.Classes) != len(v.Judge.Classes.Each) {
+		return
+	}
+	base.Classes = make([]analysis.ClassBatch, len(v.Classes))
+	for _, c := range cells {
+		if int(c.Proxy) != base.Kind || !which(c) {
+			continue
+		}
+		v.sorted(c, v.Name, func(b *analysis.Batch) *analysis.Counts { return &b.Canary }, base)
+		v.sorted(c, m.Stable, func(b *analysis.Batch) *analysis.Counts { return &b.Stable }, base)
+	}
+	spread, load := m.Dispersion.Spread(), m.load(v)
+	for i := range base.Classes {
+		k := &base.Classes[i]
+		k.M = base.M
+		if p := m.Book.page(v.Classes[i].Name); p != nil && v.Config.Clump == 0 {
+			k.M = analysis.Loaded(p.Dispersion.BoundFrom(spread), load)
+		}
+	}
+}
+
+// sorted lays one side of a cell into the classes. Of what was not answered all is known that can be: it failed. Where a source tells no
+// answers at all, everything is the rest.
+func (v *Version) sorted(c Cell, name string, side func(*analysis.Batch) *analysis.Counts, base *analysis.Baseline) {
+	all := c.Counts[name]
+	left := all
+	rest := side(&base.Classes[len(base.Classes)-1].Batch)
+	if len(c.Answers) == 0 {
+		*rest = rest.Add(all)
+		return
+	}
+	for _, a := range c.Answers[name] {
+		into := side(&base.Classes[v.class(a.Class)].Batch)
+		*into = into.Add(a.Counts)
+		left.Requests, left.Errors = left.Requests-a.Requests, left.Errors-a.Errors
+	}
+	failed := max(0, min(left.Errors, left.Requests))
+	if well := max(0, left.Requests-failed); well > 0 { // answered, and not told of what class
+		rest.Requests += well
+	}
+	lost := side(&base.Lost)
+	*lost = lost.Add(analysis.Counts{Requests: all.Requests, Errors: failed})
+}
+
+// due are how a class has to be seen before a promotion: those configured that stable served within the day, others that it serves often;
+// in both cases with success.
+func (m *machine) due(v *Version, name string) bool {
+	p := m.Book.page(name)
+	if p == nil {
+		return false
+	}
+	if name != policy.Rest && slices.ContainsFunc(v.Told, func(c policy.Class) bool { return c.Name == name }) {
+		return p.Day.Requests-p.Day.Errors >= leastConfirmed
+	}
+	return p.hourly() >= leastHourly && p.Hour.Requests-p.Hour.Errors >= leastConfirmed
+}
+
+// isExercised holds the promotion until enough of every class that is due went well: a path that fails wholly is never promoted because
+// nobody walked it. (STATISTICS-2.md 1.7)
+func (m *machine) isExercised(v *Version, _ int) shut {
+	for _, k := range v.Classes {
+		well := k.Canary.Requests - k.Canary.Errors
+		if well >= v.Config.Exercise-1e-6 || !m.due(v, k.Name) {
+			continue
+		}
+		s := because(analysis.Unexercised, "proven at %s as a whole; of class %s %.0f of %.0f successful answers were seen (judge.exercise), %.0f failed",
+			share(m.Weight(v.Name)), k.Name, well, v.Config.Exercise, k.Canary.Errors)
+		w := float64(m.Weight(v.Name)) / policy.FullWeight
+		if perSecond := m.Book.page(k.Name).Hour.Requests / max(m.Book.Seconds, 1); perSecond*w > 0 {
+			t := (v.Config.Exercise - well) / (perSecond * w)
+			s.seconds = &t
+			if t < secondsDay*365 {
+				s.why += fmt.Sprintf("; expected in %s", time.Duration(t*float64(time.Second)).Round(time.Second))
+			}
+		}
+		return s
+	}
+	return shut{}
+}
+
+// noClassSpeaks holds the promotion while the classes by themselves speak against the release.
+func (m *machine) noClassSpeaks(v *Version, _ int) shut {
+	i, uneasy := v.Judge.Uneasy()
+	if !uneasy || i >= len(v.Classes) {
+		return shut{}
+	}
+	k := v.Classes[i]
+	return because(analysis.Holding, "proven as a whole, but some evidence against class %s: %.0f of %.0f failed; stable: %.0f of %.0f",
+		k.Name, k.Canary.Errors, k.Canary.Requests, k.Stable.Errors, k.Stable.Requests)
+}
+
+// unseen names what a release is promoted without having answered: too rare to wait for.
+func (m *machine) unseen(v *Version) string {
+	var names []string
+	for _, k := range v.Classes {
+		p := m.Book.page(k.Name)
+		if v.Config.Exercise > 0 && k.Name != policy.Rest && k.Canary.Requests-k.Canary.Errors < v.Config.Exercise-1e-6 && p != nil {
+			names = append(names, fmt.Sprintf("%s (%.2g requests/h)", k.Name, max(p.hourly(), p.daily())))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; promoted without having seen enough of " + strings.Join(names, ", ")
+}
+
+// sound refuses a stored book that Step cannot bear.
+func (b *Book) sound() error {
+	if len(b.Classes) > mostPages || !(math.Abs(b.At) <= 1e10) || !(b.Seconds >= 0 && b.Seconds <= 1e10) {
+		return fmt.Errorf("a book of %d classes at %g s", len(b.Classes), b.At)
+	}
+	var err error
+	for i := range b.Classes {
+		p := &b.Classes[i]
+		if i > 0 && p.Name <= b.Classes[i-1].Name {
+			err = errors.Join(err, fmt.Errorf("class %q is out of order", p.Name))
+		}
+		err = errors.Join(err, p.Day.Sound(), p.Hour.Sound(), p.Dispersion.Sound())
+	}
+	return err
+}
+
+// soundClasses refuses classes that are not those of the judge.
+func (v *Version) soundClasses() error {
+	if v.Judge != nil && v.Judge.Classes != nil && len(v.Judge.Classes.Each) != len(v.Classes) {
+		return fmt.Errorf("it is judged by %d classes, and %d have a name", len(v.Judge.Classes.Each), len(v.Classes))
+	}
+	var err error
+	for _, k := range v.Classes {
+		err = errors.Join(err, k.Canary.Sound(), k.Stable.Sound())
+	}
+	return err
+}

@@ -1,0 +1,145 @@
+package rollout
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/analysis"
+)
+
+const byPath = seedV1 + `ramp: {steps: [10%, 50%, 100%], hold: 2s}
+judge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 5%}}
+`
+
+// told is one second of answers: class and endpoint to counts; what is not answered is beside them.
+type told map[string]map[string]analysis.Counts // version, class
+
+func (r *run) answers(n int, t told, lost map[string]float64) {
+	for range n {
+		from := r.at
+		r.at = r.at.Add(time.Second)
+		c := Cell{From: from, To: r.at, Counts: map[string]analysis.Counts{}, Answers: map[string][]analysis.Answer{}}
+		for version, classes := range t {
+			sum := analysis.Counts{Requests: lost[version], Errors: lost[version]}
+			for class, n := range classes {
+				sum = sum.Add(n)
+				c.Answers[version] = append(c.Answers[version], analysis.Answer{Class: class, Code: "200", Counts: n})
+			}
+			slices.SortFunc(c.Answers[version], func(a, b analysis.Answer) int { return strings.Compare(a.Class, b.Class) })
+			c.Counts[version] = sum
+		}
+		r.step(Observed{At: r.at, Batch: time.Second, Cells: []Cell{c}})
+	}
+}
+
+func good(requests float64) analysis.Counts { return analysis.Counts{Requests: requests} }
+
+// judgedByClass is a canary beside a stable version that serves two paths, one of them now and then.
+func judgedByClass(t *testing.T) *run {
+	r := newRun(t, byPath)
+	r.answers(120, told{"v1": {"home": good(900), "checkout": good(9)}}, nil)
+	r.announce("v2", "10.0.0.2:80")
+	r.answers(1, told{"v1": {"home": good(900), "checkout": good(9)}, "v2": {"home": good(100)}}, nil)
+	var names []string
+	for _, k := range r.s.Version("v2").Classes {
+		names = append(names, k.Name)
+	}
+	if want := []string{"home", "checkout", "rest"}; !slices.Equal(names, want) {
+		t.Fatalf("v2 is judged by %v, not by %v", names, want)
+	}
+	return r
+}
+
+func TestNoPromotionOnAPathThatNobodyWalked(t *testing.T) {
+	r := judgedByClass(t)
+	r.answers(300, told{"v1": {"home": good(900), "checkout": good(9)}, "v2": {"home": good(100)}}, nil)
+	v := r.s.Version("v2")
+	if v.Phase != Canary || v.Verdict.Code != analysis.Unexercised || !strings.Contains(v.Verdict.Reason, "checkout") || v.Verdict.SecondsToDecide == nil {
+		t.Fatalf("v2 is %s, %s: %s", v.Phase, v.Verdict.Code, v.Verdict.Reason)
+	}
+	if s := *v.Verdict.SecondsToDecide; s < 0.3 || s > 3 { // 9 a second at 50 %
+		t.Errorf("three requests are expected within %.1f s", s)
+	}
+	r.answers(3, told{"v1": {"home": good(900), "checkout": good(9)}, "v2": {"home": good(100), "checkout": good(1)}}, nil)
+	if r.s.Stable != "v2" {
+		t.Errorf("three successes do not promote it: %s", r.s.Version("v2").Verdict.Reason)
+	}
+}
+
+func TestExerciseCanBeSwitchedOff(t *testing.T) {
+	r := newRun(t, strings.Replace(byPath, "clump: 1", "clump: 1, exercise: 0", 1))
+	r.answers(120, told{"v1": {"home": good(900), "checkout": good(9)}}, nil)
+	r.announce("v2", "10.0.0.2:80")
+	r.answers(300, told{"v1": {"home": good(900), "checkout": good(9)}, "v2": {"home": good(100)}}, nil)
+	if r.s.Stable != "v2" {
+		t.Errorf("v2 is %s: %s", r.s.Version("v2").Phase, r.s.Version("v2").Verdict.Reason)
+	}
+}
+
+func TestACutNamesTheClassThatFails(t *testing.T) {
+	r := judgedByClass(t)
+	for range 60 {
+		if r.s.Version("v2").Phase == Canary {
+			r.answers(1, told{"v1": {"home": good(9000), "checkout": good(9)}, "v2": {"home": good(1000), "checkout": {Requests: 1, Errors: 1}}}, nil)
+		}
+	}
+	v := r.s.Version("v2")
+	if v.Phase != Failed || !strings.Contains(v.Verdict.Reason, "class checkout: ") || !strings.Contains(v.Verdict.Reason, "stable: 0 of") {
+		t.Fatalf("v2 is %s: %s", v.Phase, v.Verdict.Reason)
+	}
+	if n := v.Counts.Errors; n > 12 {
+		t.Errorf("%.0f requests failed until it was cut", n)
+	}
+}
+
+// Failures without an answer have no class, and stable answers all of its own.
+func TestACanaryThatAnswersNothingIsCut(t *testing.T) {
+	r := judgedByClass(t)
+	from := r.at
+	for r.s.Version("v2").Phase != Failed && r.at.Sub(from) < time.Minute {
+		r.answers(1, told{"v1": {"home": good(900), "checkout": good(9)}, "v2": {}}, map[string]float64{"v2": 100})
+	}
+	if d := r.at.Sub(from); r.s.Version("v2").Phase != Failed || d > 3*time.Second {
+		t.Errorf("v2 is %s after %s: %s", r.s.Version("v2").Phase, d, r.s.Version("v2").Verdict.Reason)
+	}
+}
+
+// Where a source tells no classes, and where it stops to tell them, nothing is lost.
+func TestWithoutClassesItIsJudgedAsAWhole(t *testing.T) {
+	r := newRun(t, byPath)
+	r.announce("v2", "10.0.0.2:80")
+	r.observe(3, counts("v1", 900, 0, "v2", 100, 0))
+	if v := r.s.Version("v2"); v.Judge.Classes != nil || len(v.Classes) > 0 || !v.Sorted {
+		t.Errorf("it is judged by %d classes", len(v.Classes))
+	}
+	r = judgedByClass(t)
+	r.observe(5, counts("v1", 900, 0, "v2", 100, 100))
+	if v := r.s.Version("v2"); v.Phase != Failed {
+		t.Errorf("v2 is %s: %s", v.Phase, v.Verdict.Reason)
+	}
+}
+
+func TestClassesAreKeptOverARestart(t *testing.T) {
+	r := judgedByClass(t)
+	old := r.s.clone()
+	raw, err := json.Marshal(r.s.Version("v2").Judge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var j analysis.Judge
+	if err := json.Unmarshal(raw, &j); err != nil || j.Sound() != nil {
+		t.Fatal(err, j.Sound())
+	}
+	v := r.s.Version("v2")
+	if a, b := v.Judge.E(&v.Config), j.E(&v.Config); math.Abs(a-b) > 0 || len(j.Classes.Each) != 3 {
+		t.Errorf("E is %g, read again %g", a, b)
+	}
+	r.answers(1, told{"v1": {"home": good(900)}, "v2": {"home": {Requests: 100, Errors: 1}}}, nil)
+	if o := old.Version("v2"); o.Classes[0].Canary.Errors != 0 || o.Judge.Classes.Each[0].Capital.E == r.s.Version("v2").Judge.Classes.Each[0].Capital.E {
+		t.Error("a step changed the state that it began with")
+	}
+}
