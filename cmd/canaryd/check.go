@@ -24,7 +24,8 @@ func checkCommand() *cobra.Command {
 	var stable string
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
-		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names, and what its docker.allow and docker.volumes refuse. Warnings go to stderr.
+		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names,
+and what its docker.allow and docker.volumes refuse. Warnings go to stderr.
 
 Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes found (with --strict: warnings, too).`,
 		Example: `  canaryd check canaryd.yml policies/
