@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -76,24 +75,17 @@ func ofAll(n, of int) string {
 
 // ask counts the releases that are cut, those whose cause comes first, and those where it is the only one.
 func (f fault) ask(rate, base float64, runs int) (n [3]int) {
-	var wg sync.WaitGroup
 	var mu sync.Mutex
-	workers := runtime.GOMAXPROCS(0)
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < runs; i += workers {
-				cut, named, alone := f.run(rate, base, uint64(i)+1)
-				mu.Lock()
-				for k, yes := range []bool{cut, named, alone} {
-					if yes {
-						n[k]++
-					}
-				}
-				mu.Unlock()
+	world.Runs(runs, func(i int) {
+		cut, named, alone := f.run(rate, base, uint64(i)+1)
+		mu.Lock()
+		defer mu.Unlock()
+		for k, yes := range []bool{cut, named, alone} {
+			if yes {
+				n[k]++
 			}
-		})
-	}
-	wg.Wait()
+		}
+	})
 	return n
 }
 

@@ -4,13 +4,12 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/world"
 )
 
 // hiccup is one moment in the life of a release that is otherwise exactly as good as stable: the only instance of the canary, which
@@ -73,18 +72,11 @@ func (h hiccup) print(t io.Writer, runs int, cuts, all *int) {
 
 func (h hiccup) count(runs int) int {
 	var cuts atomic.Int64
-	var wg sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	for n := range workers {
-		wg.Go(func() {
-			for i := n; i < runs; i += workers {
-				if h.cuts(uint64(h.row*1_000_000 + i + 1)) {
-					cuts.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
+	world.Runs(runs, func(i int) {
+		if h.cuts(uint64(h.row*1_000_000 + i + 1)) {
+			cuts.Add(1)
+		}
+	})
 	return int(cuts.Load())
 }
 

@@ -7,11 +7,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
+
+	"github.com/canaryd/canaryd/internal/world"
 )
 
 const (
@@ -75,16 +75,7 @@ func measure(l law, m maker, runs int, common bool) cell {
 
 func measureFor(l law, m maker, runs int, common bool, horizon int) cell {
 	results := make([]result, runs)
-	var wg sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < runs; i += workers {
-				results[i] = simulate(l, m, uint64(i)+1, common, horizon)
-			}
-		})
-	}
-	wg.Wait()
+	world.Runs(runs, func(i int) { results[i] = simulate(l, m, uint64(i)+1, common, horizon) })
 	var c cell
 	for _, r := range results {
 		c.allExtras += r.extra / float64(runs)

@@ -4,12 +4,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime"
-	"sync"
 	"sync/atomic"
 	"text/tabwriter"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/world"
 )
 
 // promised is a world in which the canary is exactly as good as stable.
@@ -75,25 +74,18 @@ func (p promised) count(lib *library, seconds, batch, runs int) counted {
 	var cuts [2]atomic.Int64
 	var placebos atomic.Int64
 	ms := make([]float64, runs)
-	var wg sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	for n := range workers {
-		wg.Go(func() {
-			for i := n; i < runs; i += workers {
-				hit, placebo, m := p.run(lib, seconds, batch, uint64(i)+1)
-				for k := range hit {
-					if hit[k] {
-						cuts[k].Add(1)
-					}
-				}
-				if placebo {
-					placebos.Add(1)
-				}
-				ms[i] = m
+	world.Runs(runs, func(i int) {
+		hit, placebo, m := p.run(lib, seconds, batch, uint64(i)+1)
+		for k := range hit {
+			if hit[k] {
+				cuts[k].Add(1)
 			}
-		})
-	}
-	wg.Wait()
+		}
+		if placebo {
+			placebos.Add(1)
+		}
+		ms[i] = m
+	})
 	return counted{[2]int{int(cuts[0].Load()), int(cuts[1].Load())}, int(placebos.Load()), mean(ms)}
 }
 

@@ -469,9 +469,6 @@ func manyClasses(errors int) (b []ClassBatch, sum Batch, shares []float64) {
 }
 
 func TestAJudgementByClassAllocatesNothing(t *testing.T) {
-	if raced {
-		t.Skip("the race detector allocates")
-	}
 	cfg := defaults()
 	cfg.Burst = 0.3
 	j := NewJudge()

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -21,34 +20,20 @@ func ofAnswers(c *rollout.Cell) byte {
 
 func (o *eventsOut) answers(c *rollout.Cell) {
 	if c.Answers != nil {
-		o.uint(uint64(len(c.Answers)))
-		for _, version := range slices.Sorted(maps.Keys(c.Answers)) {
-			o.text(version)
-			o.uint(uint64(len(c.Answers[version])))
-			for _, a := range c.Answers[version] {
+		byVersion(&o.out, c.Answers, func(as []analysis.Answer) {
+			list(&o.out, as, func(a analysis.Answer) {
 				o.text(a.Class)
 				o.text(a.Code)
 				o.text(a.Endpoint)
 				o.counts(a.Counts)
-			}
-		}
+			})
+		})
 	}
 	if c.Times != nil {
-		o.uint(uint64(len(c.Times)))
-		for _, version := range slices.Sorted(maps.Keys(c.Times)) {
-			o.text(version)
-			o.uint(uint64(len(c.Times[version])))
-			for _, t := range c.Times[version] {
-				o.times(t)
-			}
-		}
+		byVersion(&o.out, c.Times, func(ts []analysis.Times) { list(&o.out, ts, o.times) })
 	}
 	if c.Issued != nil {
-		o.uint(uint64(len(c.Issued)))
-		for _, version := range slices.Sorted(maps.Keys(c.Issued)) {
-			o.text(version)
-			o.number(c.Issued[version])
-		}
+		byVersion(&o.out, c.Issued, o.number)
 	}
 }
 
@@ -64,41 +49,22 @@ func (o *eventsOut) times(t analysis.Times) {
 			o.number(b)
 		}
 	}
-	o.uint(uint64(len(t.N)))
-	for _, n := range t.N {
-		o.number(n)
-	}
+	list(&o.out, t.N, o.number)
 }
 
 func (i *eventsIn) answers(c *rollout.Cell, flags byte) {
 	if flags&hasAnswers != 0 {
-		c.Answers = map[string][]analysis.Answer{}
-		for range i.length() {
-			version, n := i.text(), i.length()
-			as := make([]analysis.Answer, 0, n)
-			for range n {
-				as = append(as, analysis.Answer{Class: i.text(), Code: i.text(), Endpoint: i.text(), Counts: i.counts()})
-			}
-			c.Answers[version] = as
-		}
+		c.Answers = versions(&i.in, func() []analysis.Answer {
+			return listed(&i.in, func() analysis.Answer {
+				return analysis.Answer{Class: i.text(), Code: i.text(), Endpoint: i.text(), Counts: i.counts()}
+			})
+		})
 	}
 	if flags&hasTimes != 0 {
-		c.Times = map[string][]analysis.Times{}
-		for range i.length() {
-			version, n := i.text(), i.length()
-			ts := make([]analysis.Times, 0, n)
-			for range n {
-				ts = append(ts, i.times())
-			}
-			c.Times[version] = ts
-		}
+		c.Times = versions(&i.in, func() []analysis.Times { return listed(&i.in, i.times) })
 	}
 	if flags&hasIssued != 0 {
-		c.Issued = map[string]float64{}
-		for range i.length() {
-			version := i.text()
-			c.Issued[version] = i.number()
-		}
+		c.Issued = versions(&i.in, i.number)
 	}
 }
 
@@ -110,11 +76,6 @@ func (i *eventsIn) times() analysis.Times {
 			i.bounds = append(i.bounds, i.number())
 		}
 	}
-	t.UpTo = i.bounds
-	n := i.length()
-	t.N = make([]float64, 0, n)
-	for range n {
-		t.N = append(t.N, i.number())
-	}
+	t.UpTo, t.N = i.bounds, listed(&i.in, i.number)
 	return t
 }

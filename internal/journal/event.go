@@ -102,18 +102,13 @@ func (o *eventsOut) cell(c *rollout.Cell) {
 		o.since(c.From, o.at)
 	}
 	if !same {
-		o.uint(uint64(len(c.Has)))
-		for _, r := range c.Has {
+		list(&o.out, c.Has, func(r rollout.Run) {
 			o.text(r.Version)
 			o.int(int64(r.Count))
-		}
+		})
 		o.since(c.HasSince, o.at)
 	}
-	o.uint(uint64(len(c.Counts)))
-	for _, version := range slices.Sorted(maps.Keys(c.Counts)) {
-		o.text(version)
-		o.counts(c.Counts[version])
-	}
+	byVersion(&o.out, c.Counts, o.counts)
 	if c.Endpoints != nil {
 		o.endpoints(c.Endpoints)
 	}
@@ -125,14 +120,27 @@ func (o *eventsOut) cell(c *rollout.Cell) {
 }
 
 func (o *eventsOut) endpoints(all map[string][]analysis.Slice) {
+	byVersion(&o.out, all, func(each []analysis.Slice) {
+		list(&o.out, each, func(s analysis.Slice) {
+			o.text(s.Name)
+			o.counts(s.Counts)
+		})
+	})
+}
+
+// byVersion writes something of each version, in order of their names.
+func byVersion[T any](o *out, all map[string]T, write func(T)) {
 	o.uint(uint64(len(all)))
 	for _, version := range slices.Sorted(maps.Keys(all)) {
 		o.text(version)
-		o.uint(uint64(len(all[version])))
-		for _, s := range all[version] {
-			o.text(s.Name)
-			o.counts(s.Counts)
-		}
+		write(all[version])
+	}
+}
+
+func list[T any](o *out, all []T, write func(T)) {
+	o.uint(uint64(len(all)))
+	for _, x := range all {
+		write(x)
 	}
 }
 
@@ -232,26 +240,35 @@ func (i *eventsIn) cell() rollout.Cell {
 }
 
 func (i *eventsIn) runs(none bool) []rollout.Run {
-	n := i.length()
+	runs := listed(&i.in, func() rollout.Run { return rollout.Run{Version: i.text(), Count: int(i.int())} })
 	if none {
 		return nil
-	}
-	runs := make([]rollout.Run, 0, n)
-	for range n {
-		runs = append(runs, rollout.Run{Version: i.text(), Count: int(i.int())})
 	}
 	return runs
 }
 
 func (i *eventsIn) endpoints() map[string][]analysis.Slice {
-	all := map[string][]analysis.Slice{}
+	return versions(&i.in, func() []analysis.Slice {
+		return listed(&i.in, func() analysis.Slice { return analysis.Slice{Name: i.text(), Counts: i.counts()} })
+	})
+}
+
+// versions reads what byVersion wrote.
+func versions[T any](i *in, read func() T) map[string]T {
+	all := map[string]T{}
 	for range i.length() {
-		version, n := i.text(), i.length()
-		slice := make([]analysis.Slice, 0, n)
-		for range n {
-			slice = append(slice, analysis.Slice{Name: i.text(), Counts: i.counts()})
-		}
-		all[version] = slice
+		version := i.text()
+		all[version] = read()
+	}
+	return all
+}
+
+// listed reads what list wrote.
+func listed[T any](i *in, read func() T) []T {
+	n := i.length()
+	all := make([]T, 0, n)
+	for range n {
+		all = append(all, read())
 	}
 	return all
 }

@@ -3,10 +3,8 @@ package world
 import (
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -77,19 +75,12 @@ type fate struct {
 // Ask runs the releases through the very state machine and judge that run in production.
 func (q Question) Ask() Answer {
 	fates := make([]fate, q.Runs)
-	var wg sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < q.Runs; i += workers {
-				fates[i] = q.run(rand.New(rand.NewPCG(q.Seed, uint64(i))))
-				if q.Done != nil {
-					q.Done()
-				}
-			}
-		})
-	}
-	wg.Wait()
+	Runs(q.Runs, func(i int) {
+		fates[i] = q.run(rand.New(rand.NewPCG(q.Seed, uint64(i))))
+		if q.Done != nil {
+			q.Done()
+		}
+	})
 	a := Answer{Runs: q.Runs}
 	var cut, failed, promoted, half []float64
 	for _, f := range fates {
