@@ -34,19 +34,19 @@ import (
 // tallied counts what endpoints were asked for, and answered.
 type tallied struct {
 	mu     sync.Mutex
-	counts map[xds.Answered]float64
+	counts map[analysis.Answered]float64
 }
 
-func (c *tallied) add(a xds.Answered, n float64) {
+func (c *tallied) add(a analysis.Answered, n float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counts == nil {
-		c.counts = map[xds.Answered]float64{}
+		c.counts = map[analysis.Answered]float64{}
 	}
 	c.counts[a] += n
 }
 
-func (c *tallied) all() map[xds.Answered]float64 {
+func (c *tallied) all() map[analysis.Answered]float64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.counts)
@@ -64,7 +64,7 @@ func obliging(t *testing.T, counts *tallied) string {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		code := r.Header.Get("x-want")
 		if r.Header.Get("x-canary") == "" && code != "" { // testers are counted by nobody
-			counts.add(xds.Answered{Endpoint: address, Class: r.Header.Get("x-class"), Code: code}, 1)
+			counts.add(analysis.Answered{Endpoint: address, Class: r.Header.Get("x-class"), Code: code}, 1)
 		}
 		w.Header().Set("endpoint-load-metrics", "TEXT named_metrics.own.200=7,cpu_utilization=0.5")
 		w.Header().Set("x-endpoint", address)
@@ -260,7 +260,7 @@ route:
 			tab := tableOf("shop", rig.FreeAddress(), "*", 1, 0, address)
 			tab.Policy.Route.Classes = docs[0].Policy.Route.Classes
 			r := newReporting(t, envoy, tab)
-			want := map[xds.Answered]float64{}
+			want := map[analysis.Answered]float64{}
 			for path, class := range map[string]string{"/a/1": "one", "/a/1?x=/": "one", "/a/": "rest", "/a": "rest", "/a/1/2": "rest", "/b/1/c": "inner", "/b//c": "rest", "/d/1": "many", "/d/1/2/3": "many", "/e/x/y.png": "png", "/e/y.png": "png", "/e/y.jpg": "rest",
 				"/f/x.jpg": "jpg", "/f/x/y.jpg": "rest", "/g-h.i_j~k%20l/@m:n/7": "odd", "/u/01234567-89ab-cdef-0123-456789abcdef": "uuid", "/u/x": "rest", "/1/2/3/4/5/6/7/8": "segments", "/w/cart": "words", "/w/cart/7": "words", "/w/carts": "rest", "/ABC/d": "nocase",
 				"/1/2/3/4/5/6/7/8/9/0": "ten", "DELETE /x": "del"} {
@@ -279,7 +279,7 @@ route:
 					t.Fatal(err)
 				}
 				resp.Body.Close()
-				want[xds.Answered{Endpoint: address, Class: class, Code: "200"}]++
+				want[analysis.Answered{Endpoint: address, Class: class, Code: "200"}]++
 			}
 			r.until(10*time.Second, "all reports", func() bool { n, _, _ := r.sums(); return n >= 24 })
 			if got := r.answers.all(); !maps.Equal(got, want) {
@@ -306,7 +306,7 @@ func TestEnvoysCountGRPCByClass(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = conn.Close() })
-			client, want := grpc_health_v1.NewHealthClient(conn), map[xds.Answered]float64{}
+			client, want := grpc_health_v1.NewHealthClient(conn), map[analysis.Answered]float64{}
 			for i := range 200 {
 				status := []codes.Code{codes.OK, codes.NotFound, codes.Internal, codes.OK}[i%4]
 				v1.status.Store(uint32(status))
@@ -315,12 +315,12 @@ func TestEnvoysCountGRPCByClass(t *testing.T) {
 				if grpcstatus.Code(err) != status || len(header.Get("endpoint-load-metrics")) > 0 {
 					t.Fatalf("%v, want %s; %v", err, status, header)
 				}
-				want[xds.Answered{Endpoint: v1.address, Class: "check", Code: fmt.Sprint("grpc-", int(status))}]++
+				want[analysis.Answered{Endpoint: v1.address, Class: "check", Code: fmt.Sprint("grpc-", int(status))}]++
 			}
 			if _, err := client.List(t.Context(), &grpc_health_v1.HealthListRequest{}); grpcstatus.Code(err) != codes.Unimplemented {
 				t.Fatal(err)
 			}
-			want[xds.Answered{Endpoint: v1.address, Class: "rest", Code: "grpc-12"}]++
+			want[analysis.Answered{Endpoint: v1.address, Class: "rest", Code: "grpc-12"}]++
 			r.until(10*time.Second, "all reports", func() bool { n, _, _ := r.sums(); return n >= 201 })
 			if got := r.answers.all(); !maps.Equal(got, want) {
 				t.Errorf("reported %v\nmade     %v", got, want)

@@ -278,21 +278,10 @@ func reportOf(r xds.Report) metrics.Report {
 		out.Counts[service][version] = load.Counts
 		out.Slices[service][version] = load.Endpoints
 		out.Dropped[service][version] = load.Dropped
-		out.Answers[service][version] = answersOf(load)
+		out.Answers[service][version] = metrics.Answers{Counted: load.Answers, Took: load.Took, Issued: load.Issued}
 		if from := r.At.Add(-load.Interval); from.Before(out.From) {
 			out.From = from
 		}
-	}
-	return out
-}
-
-func answersOf(load xds.ClusterLoad) metrics.Answers {
-	out := metrics.Answers{Issued: load.Issued}
-	for _, a := range load.Answers {
-		out.Counted = append(out.Counted, metrics.Answered(a))
-	}
-	for _, t := range load.Took {
-		out.Took = append(out.Took, metrics.Took(t))
 	}
 	return out
 }

@@ -1,11 +1,24 @@
 package analysis
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
 )
+
+// Times are how long one endpoint's answers took. Invariant: UpTo rises strictly, and len(N) = len(UpTo)+1.
+type Times struct {
+	Name string    `json:"name,omitempty"` // the endpoint; empty: the source does not tell
+	UpTo []float64 `json:"up_to"`          // seconds, inclusive
+	N    []float64 `json:"n"`              // answers between the bound before and this one; the last: beyond all bounds
+}
+
+// Took are answers of an endpoint that took so many whole milliseconds to their first byte, rounded down.
+type Took struct {
+	Endpoint string
+	Millis   int
+	N        float64
+}
 
 // timesMost bounds a stored histogram.
 const timesMost = 256
@@ -101,58 +114,4 @@ func (t *Times) Sound() error {
 		}
 	}
 	return each("count", mostCount, t.N...)
-}
-
-// JoinAnswers adds answers to those of the same class, code and endpoint.
-func JoinAnswers(into, more []Answer) []Answer {
-	out := append(slices.Clone(into), more...)
-	slices.SortStableFunc(out, Answer.compare)
-	kept := out[:0]
-	for _, a := range out {
-		if last := len(kept) - 1; last >= 0 && kept[last].compare(a) == 0 {
-			kept[last].Counts = kept[last].Counts.Add(a.Counts)
-			continue
-		}
-		kept = append(kept, a)
-	}
-	return kept
-}
-
-func (a Answer) compare(o Answer) int {
-	return cmp.Or(cmp.Compare(a.Class, o.Class), cmp.Compare(a.Code, o.Code), cmp.Compare(a.Endpoint, o.Endpoint))
-}
-
-// FitAnswers takes answers away until they are no more than the requests, nor the failed ones more than the errors, of which
-// they are parts: they are counted a moment later. It takes from the most frequent ones.
-func FitAnswers(answers []Answer, within Counts) []Answer {
-	sum := Counts{}
-	for _, a := range answers {
-		sum = sum.Add(a.Counts)
-	}
-	failed := math.Min(sum.Errors, within.Errors)
-	answers = lessen(answers, sum.Errors-failed, func(a Answer) bool { return a.Errors > 0 })
-	ok := math.Min(sum.Requests-sum.Errors, within.Requests-failed)
-	return lessen(answers, sum.Requests-sum.Errors-ok, func(a Answer) bool { return a.Errors == 0 })
-}
-
-// lessen takes some of those answers away of which is holds. An answer is a failure or it is none.
-func lessen(answers []Answer, by float64, is func(Answer) bool) []Answer {
-	if by <= 0 {
-		return answers
-	}
-	answers = slices.Clone(answers)
-	order := make([]int, 0, len(answers))
-	for i, a := range answers {
-		if is(a) {
-			order = append(order, i)
-		}
-	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(answers[j].Requests, answers[i].Requests) })
-	for _, i := range order {
-		a := &answers[i]
-		less := math.Min(by, a.Requests)
-		a.Requests, by = a.Requests-less, by-less
-		a.Errors = math.Min(a.Errors, a.Requests)
-	}
-	return slices.DeleteFunc(answers, func(a Answer) bool { return a.Requests <= 0 })
 }

@@ -13,22 +13,9 @@ import (
 
 // Answers is what an Envoy counted of a version's answers, where it measures them.
 type Answers struct {
-	Counted []Answered
-	Took    []Took
+	Counted []analysis.Answered
+	Took    []analysis.Took
 	Issued  float64 // requests that began
-}
-
-// Answered are so many answers of one endpoint, class and code. A kind may be there several times.
-type Answered struct {
-	Endpoint, Class, Code string
-	N                     float64
-}
-
-// Took are so many answers of an endpoint that took so many whole milliseconds, rounded down.
-type Took struct {
-	Endpoint string
-	Millis   int
-	N        float64
 }
 
 // answers adds to a cell what a report says of the versions' answers.
@@ -61,7 +48,7 @@ func (t *seen) answers(c *rollout.Cell, r Report) {
 
 // sorted are answers by class, code and endpoint. What is none of the classes is the rest: the Envoy may have had other ones
 // a moment ago.
-func (t *seen) sorted(of []Answered) []analysis.Answer {
+func (t *seen) sorted(of []analysis.Answered) []analysis.Answer {
 	out := make([]analysis.Answer, 0, len(of))
 	for _, a := range of {
 		n := analysis.Counts{Requests: a.N}
@@ -90,7 +77,7 @@ func (t *seen) fails(code string) bool {
 	return err == nil && n >= 500
 }
 
-func (t *seen) timed(of []Took) []analysis.Times {
+func (t *seen) timed(of []analysis.Took) []analysis.Times {
 	bounds := analysis.Bounds(t.Edges)
 	var out []analysis.Times
 	for _, k := range of {

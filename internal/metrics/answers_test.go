@@ -14,8 +14,8 @@ func measuring(to time.Time) Report {
 	r := reported("a", to, 100)
 	r.Counts["shop"]["v1"] = analysis.Counts{Requests: 100, Errors: 7}
 	r.Answers = map[string]map[string]Answers{"shop": {"v1": {Issued: 104,
-		Counted: []Answered{{"e1", "rest", "200", 50}, {"e1", "checkout", "503", 5}, {"e1", "gone", "200", 4}, {"e2", "checkout", "200", 30}, {"e2", "-", "404", 6}},
-		Took:    []Took{{"e2", 12, 36}, {"e1", 0, 50}, {"e1", 700, 9}},
+		Counted: []analysis.Answered{{Endpoint: "e1", Class: "rest", Code: "200", N: 50}, {Endpoint: "e1", Class: "checkout", Code: "503", N: 5}, {Endpoint: "e1", Class: "gone", Code: "200", N: 4}, {Endpoint: "e2", Class: "checkout", Code: "200", N: 30}, {Endpoint: "e2", Class: "-", Code: "404", N: 6}},
+		Took:    []analysis.Took{{Endpoint: "e2", Millis: 12, N: 36}, {Endpoint: "e1", Millis: 0, N: 50}, {Endpoint: "e1", Millis: 700, N: 9}},
 	}, "v0": {Issued: 7}}}
 	return r
 }
@@ -72,7 +72,7 @@ func TestGRPCAnswersFailByThePolicysStatuses(t *testing.T) {
 	target := shop
 	target.Statuses = []int{2, 14}
 	r := measuring(time.Now())
-	r.Answers["shop"]["v1"] = Answers{Counted: []Answered{{"e", "m", "grpc-0", 80}, {"e", "m", "grpc-5", 10}, {"e", "m", "grpc-14", 7}}}
+	r.Answers["shop"]["v1"] = Answers{Counted: []analysis.Answered{{Endpoint: "e", Class: "m", Code: "grpc-0", N: 80}, {Endpoint: "e", Class: "m", Code: "grpc-5", N: 10}, {Endpoint: "e", Class: "m", Code: "grpc-14", N: 7}}}
 	c := cellOf(t, target, r)
 	failed := 0.0
 	for _, a := range c.Answers["v1"] {

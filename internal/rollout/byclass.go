@@ -58,8 +58,13 @@ func (b Book) clone() Book {
 	return b
 }
 
+// at is where a class's page is, or would be.
+func (b *Book) at(name string) (i int, known bool) {
+	return slices.BinarySearchFunc(b.Classes, name, func(p Page, n string) int { return cmp.Compare(p.Name, n) })
+}
+
 func (b *Book) page(name string) *Page {
-	i, known := slices.BinarySearchFunc(b.Classes, name, func(p Page, n string) int { return cmp.Compare(p.Name, n) })
+	i, known := b.at(name)
 	if !known {
 		return nil
 	}
@@ -68,7 +73,7 @@ func (b *Book) page(name string) *Page {
 
 // open finds a class's page, or begins it while there is room; nil: there is none.
 func (b *Book) open(name string) *Page {
-	i, known := slices.BinarySearchFunc(b.Classes, name, func(p Page, n string) int { return cmp.Compare(p.Name, n) })
+	i, known := b.at(name)
 	if !known {
 		if len(b.Classes) >= mostPages {
 			return nil

@@ -98,7 +98,7 @@ type Tenure struct {
 type Seen struct {
 	Lately    float64          `json:"lately"`              // requests, forgotten with a time constant of ten seconds
 	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
-	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten within a minute or two
+	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten with a time constant of ten minutes
 	Envoys    []analysis.Slice `json:"envoys,omitempty"`    // and by Envoy
 
 	Failures analysis.Failures `json:"failures,omitzero"` // what failed, of a version under test and, beside one, of stable

@@ -25,10 +25,8 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 		eventHeaders(w)
 		return
 	}
-	leave, full := a.listeners.enter(callerOf(r).Name, a.Access.Guards())
-	if full != "" {
-		w.Header().Set("Retry-After", "15")
-		a.fail(w, problem(http.StatusServiceUnavailable, full+": close some, or read /api/v1/services/{service}/history"))
+	leave, ok := a.seat(w, r, &a.listeners, "15", "close some, or read /api/v1/services/{service}/history")
+	if !ok {
 		return
 	}
 	defer leave()
@@ -72,6 +70,17 @@ func (l *places) enter(name string, guarded bool) (leave func(), full string) {
 			delete(l.of, name)
 		}
 	}, ""
+}
+
+// seat gives a caller one of some places, or answers that there is none, when it may ask again and what it can do.
+func (a *api) seat(w http.ResponseWriter, r *http.Request, of *places, retry, instead string) (leave func(), ok bool) {
+	leave, full := of.enter(callerOf(r).Name, a.Access.Guards())
+	if full != "" {
+		w.Header().Set("Retry-After", retry)
+		a.fail(w, problem(http.StatusServiceUnavailable, full+": "+instead))
+		return nil, false
+	}
+	return leave, true
 }
 
 func eventHeaders(w http.ResponseWriter) {

@@ -114,10 +114,8 @@ func between(r *http.Request) (from, to time.Time, err error) {
 
 // journal sends the journal of a service as it is stored, for a replay. It holds the values of session cookies.
 func (a *api) journal(w http.ResponseWriter, r *http.Request) {
-	leave, full := a.replays.enter(callerOf(r).Name, a.Access.Guards())
-	if full != "" {
-		w.Header().Set("Retry-After", "10")
-		a.fail(w, problem(http.StatusServiceUnavailable, full+": try again"))
+	leave, ok := a.seat(w, r, &a.replays, "10", "try again")
+	if !ok {
 		return
 	}
 	defer leave()

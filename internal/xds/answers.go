@@ -9,23 +9,9 @@ import (
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
 )
-
-// Answered are answers that have something in common.
-type Answered struct {
-	Endpoint string // empty: which one is not known
-	Class    string // as the route said
-	Code     string // HTTP status, or "grpc-14"
-	N        float64
-}
-
-// Took are answers of an endpoint that took so many whole milliseconds to their first byte, rounded down.
-type Took struct {
-	Endpoint string
-	Millis   int
-	N        float64
-}
 
 // What there may be more of answers than of requests: both are read while requests go on, one after the other.
 const (
@@ -88,7 +74,7 @@ func (l *ClusterLoad) metric(at, name string, n float64) {
 	}
 	if class == millis {
 		if ms, err := strconv.Atoi(code); err == nil && ms >= 0 {
-			l.Took = append(l.Took, Took{at, min(ms, longestMillis), n})
+			l.Took = append(l.Took, analysis.Took{Endpoint: at, Millis: min(ms, longestMillis), N: n})
 		}
 		return
 	}
@@ -98,7 +84,7 @@ func (l *ClusterLoad) metric(at, name string, n float64) {
 	if class == "" || len(class) > classLetters {
 		class = policy.Rest
 	}
-	l.Answers = append(l.Answers, Answered{at, class, code, n})
+	l.Answers = append(l.Answers, analysis.Answered{Endpoint: at, Class: class, Code: code, N: n})
 }
 
 // codeOf reads how the status of an answer was written.

@@ -14,6 +14,8 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/canaryd/canaryd/internal/analysis"
 )
 
 // metricsAt are metrics as Envoy reports them.
@@ -30,8 +32,8 @@ func endpointAt(port uint32, ok, failed uint64, counts map[string]uint64) *endpo
 }
 
 // sums are answers by kind.
-func sums(as []Answered) map[Answered]float64 {
-	out := map[Answered]float64{}
+func sums(as []analysis.Answered) map[analysis.Answered]float64 {
+	out := map[analysis.Answered]float64{}
 	for _, a := range as {
 		n := a.N
 		a.N = 0
@@ -54,14 +56,14 @@ func TestAnswersAreReadByEndpointClassAndCode(t *testing.T) {
 	if err != nil || load.believed() != nil {
 		t.Fatal(err, load.believed())
 	}
-	want := map[Answered]float64{{"10.0.0.1:1", "checkout", "200", 0}: 30, {"10.0.0.1:1", "checkout", "503", 0}: 2, {"10.0.0.1:1", "rest", "404", 0}: 20, {"10.0.0.1:2", "checkout", "200", 0}: 40, {"", "checkout", "200", 0}: 5}
+	want := map[analysis.Answered]float64{{Endpoint: "10.0.0.1:1", Class: "checkout", Code: "200", N: 0}: 30, {Endpoint: "10.0.0.1:1", Class: "checkout", Code: "503", N: 0}: 2, {Endpoint: "10.0.0.1:1", Class: "rest", Code: "404", N: 0}: 20, {Endpoint: "10.0.0.1:2", Class: "checkout", Code: "200", N: 0}: 40, {Endpoint: "", Class: "checkout", Code: "200", N: 0}: 5}
 	if !maps.Equal(sums(load.Answers), want) {
 		t.Errorf("%v\nwant %v", load.Answers, want)
 	}
-	slices.SortFunc(load.Took, func(a, b Took) int {
+	slices.SortFunc(load.Took, func(a, b analysis.Took) int {
 		return cmp.Or(cmp.Compare(a.Endpoint, b.Endpoint), cmp.Compare(a.Millis, b.Millis))
 	})
-	if took := []Took{{"10.0.0.1:1", 12, 52}, {"10.0.0.1:2", 0, 39}, {"10.0.0.1:2", longestMillis, 1}}; !slices.Equal(load.Took, took) {
+	if took := []analysis.Took{{Endpoint: "10.0.0.1:1", Millis: 12, N: 52}, {Endpoint: "10.0.0.1:2", Millis: 0, N: 39}, {Endpoint: "10.0.0.1:2", Millis: longestMillis, N: 1}}; !slices.Equal(load.Took, took) {
 		t.Errorf("%v", load.Took)
 	}
 	if load.Issued != 104 || load.Counts.Requests != 100 {
@@ -80,7 +82,7 @@ func TestMetricsOfOthersAreLeftOut(t *testing.T) {
 	}
 	load.metric("e", "named_metrics.-.g14", 2)
 	load.metric("e", "named_metrics."+strings.Repeat("x", 40)+".200", 3)
-	if want := (map[Answered]float64{{"e", "-", "grpc-14", 0}: 2, {"e", "rest", "200", 0}: 3}); !maps.Equal(sums(load.Answers), want) {
+	if want := (map[analysis.Answered]float64{{Endpoint: "e", Class: "-", Code: "grpc-14", N: 0}: 2, {Endpoint: "e", Class: "rest", Code: "200", N: 0}: 3}); !maps.Equal(sums(load.Answers), want) {
 		t.Errorf("%v", load.Answers)
 	}
 }
@@ -98,7 +100,7 @@ func TestAnswersThatCannotBeAreNotCounted(t *testing.T) {
 		l.send(cs)
 		return (<-got).Clusters["shop/v1"]
 	}
-	if c := report(map[string]uint64{"named_metrics.rest.200": 1100}); sums(c.Answers)[Answered{"", "rest", "200", 0}] != 1100 {
+	if c := report(map[string]uint64{"named_metrics.rest.200": 1100}); sums(c.Answers)[analysis.Answered{Endpoint: "", Class: "rest", Code: "200", N: 0}] != 1100 {
 		t.Errorf("a few more answers than requests, as they are read one after the other: %+v", c)
 	}
 	for i, counts := range []map[string]uint64{{"named_metrics.rest.200": 1300}, {"named_metrics.ms.5": 1300}, {"named_metrics.rest.200": math.MaxUint64}} {
@@ -128,7 +130,7 @@ func TestAReportAfterABreakIsReadAsOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if load.Issued != 10 || sums(load.Answers)[Answered{"", "a", "200", 0}] != 10 {
+	if load.Issued != 10 || sums(load.Answers)[analysis.Answered{Endpoint: "", Class: "a", Code: "200", N: 0}] != 10 {
 		t.Errorf("%+v", load)
 	}
 }

@@ -27,8 +27,8 @@ type ClusterLoad struct {
 	Dropped   float64 // by its circuit breakers; those of max_requests are among the failed attempts as well
 	Issued    float64 // attempts that began, answered or not
 	Endpoints map[string]analysis.Counts
-	Answers   []Answered // of the attempts; nil: nothing is known of them, or it is not measured. One kind may be there several times
-	Took      []Took     // the same
+	Answers   []analysis.Answered // of the attempts; nil: nothing is known of them, or it is not measured. One kind may be there several times
+	Took      []analysis.Took     // the same
 }
 
 const (
