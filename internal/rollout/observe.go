@@ -97,7 +97,7 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 		var instances []analysis.Slice
 		for _, c := range cells {
 			v.Lately += c.Counts[v.Name].Requests
-			if v.is(counted) && len(v.Endpoints) > 1 {
+			if v.is(counted) && len(v.Endpoints) > 1 || v.byName() {
 				instances = append(instances, c.Endpoints[v.Name]...)
 			}
 		}
