@@ -21,6 +21,8 @@ func (m *machine) observed(e Observed) {
 	}
 	m.covered = coveredBy(e.Cells)
 	m.tally(e.Cells)
+	past, present := m.beforeIts(e.Cells)
+	m.learnClasses(past)
 	m.fixClasses()
 	m.tallyClasses(e.Cells)
 	counts := m.valid(e.Cells)
@@ -38,7 +40,7 @@ func (m *machine) observed(e Observed) {
 	stable := m.partsOfStable(e.Cells)
 	m.watchPlacebos(stable.placebos)
 	m.learnStable(e.Cells, stable.causes)
-	m.learnClasses(e.Cells)
+	m.learnClasses(present)
 	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
 		m.watchStable(kind, seen[kind])
@@ -95,7 +97,7 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 		var instances []analysis.Slice
 		for _, c := range cells {
 			v.Lately += c.Counts[v.Name].Requests
-			if v.is(counted) && len(v.Endpoints) > 1 {
+			if v.is(counted) && len(v.Endpoints) > 1 || v.byName() {
 				instances = append(instances, c.Endpoints[v.Name]...)
 			}
 		}
