@@ -22,7 +22,11 @@ type counter struct {
 	version string
 	kind    kind
 	name    string // the metric and the labels of its own
+	sort
 }
+
+// sort is what a counter says of the requests that it counts. Both may be empty: it does not say.
+type sort struct{ class, code string }
 
 // scope is what a reading was asked for: a counter outside it is not known to be 0.
 type scope struct {

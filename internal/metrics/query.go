@@ -180,7 +180,7 @@ func (p *Prometheus) envoyQuery(ctx context.Context, targets []Target, window ti
 		c := clusters[string(s.Metric[clusterLabel])]
 		if kind, wanted := c.counts(s.Metric); wanted {
 			service := c.target.Service
-			told.streams[service] = append(told.streams[service], stream{c.version, kind, s.Metric, s.Values})
+			told.streams[service] = append(told.streams[service], stream{version: c.version, kind: kind, labels: s.Metric, samples: s.Values})
 		}
 	}
 }
@@ -239,7 +239,7 @@ func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Dura
 			return
 		}
 		for _, s := range m {
-			told.streams[t.Service] = append(told.streams[t.Service], stream{string(s.Metric[versionLabel]), q.kind, s.Metric, s.Values})
+			told.streams[t.Service] = append(told.streams[t.Service], stream{string(s.Metric[versionLabel]), q.kind, s.Metric, s.Values, sortOf(s.Metric, q.kind, t.Queries.Class)})
 		}
 	}
 }

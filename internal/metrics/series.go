@@ -17,6 +17,7 @@ type stream struct {
 	kind    kind
 	labels  model.Metric
 	samples []model.SamplePair
+	sort
 }
 
 // exposition are the readings of what has the same labels, apart from those that are the counters' own.
@@ -79,7 +80,7 @@ func expositions(streams []stream, own whose, sc *scope) map[string]*exposition 
 			x = &exposition{labels: others(s.labels, own)}
 			found[target], at[x] = x, map[model.Time]*reading{}
 		}
-		c := counter{s.version, s.kind, name}
+		c := counter{s.version, s.kind, name, s.sort}
 		for _, pair := range s.samples {
 			if math.IsNaN(float64(pair.Value)) {
 				continue

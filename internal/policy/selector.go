@@ -1,8 +1,18 @@
 package policy
 
 import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
+
+var labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+// ofTargets are labels that say whose counters they are, and not what was asked for.
+var ofTargets = []string{labels.MetricName, "version", "instance", "job", "le"}
 
 // selector refuses everything but a plain counter selector: canaryd needs the counters themselves,
 // because a rate() has already thrown the counts away.
@@ -29,4 +39,28 @@ func (c *check) selector(path, q string) {
 			c.fail(path, "leave the label `version` out: canaryd asks for the versions it judges")
 		}
 	}
+}
+
+// classLabel refuses labels that name no class of requests.
+func (c *check) classLabel(q *Queries) {
+	const path = "judge.queries.class"
+	switch {
+	case q.Class == "":
+	case !labelName.MatchString(q.Class):
+		c.fail(path, "%q is not the name of a label: write that of the label which names the route, as in handler", q.Class)
+	case strings.HasPrefix(q.Class, "__") || slices.Contains(ofTargets, q.Class):
+		c.fail(path, "the label %s says whose counter it is: write the label that names the route, as in handler", q.Class)
+	default:
+		for _, text := range []string{q.Requests, q.Errors} {
+			if v, err := parser.NewParser(parser.Options{}).ParseExpr(text); err == nil && picks(v, q.Class) {
+				c.warn(path, "%q selects one value of %s: every request is of the same class", text, q.Class)
+				return
+			}
+		}
+	}
+}
+
+func picks(e parser.Expr, label string) bool {
+	v, ok := e.(*parser.VectorSelector)
+	return ok && slices.ContainsFunc(v.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == label && m.Type == labels.MatchEqual })
 }

@@ -14,7 +14,7 @@ const (
 // source refuses what its source of evidence cannot count.
 func (c *check) source(source string) {
 	if source == SourcePrometheus && len(c.d.Policy.Route.Classes) > 0 {
-		c.fail("route.classes", "route.classes needs `metrics: {source: envoy}` in canaryd.yml: Envoy's counters in Prometheus do not tell classes")
+		c.fail("route.classes", "route.classes needs `metrics: {source: envoy}` in canaryd.yml: Envoy's counters in Prometheus do not tell classes; those of the service may: judge.queries.class names the label")
 	}
 	if source != SourceEnvoy {
 		return

@@ -21,6 +21,8 @@ func (m *machine) observed(e Observed) {
 	}
 	m.covered = coveredBy(e.Cells)
 	m.tally(e.Cells)
+	past, present := m.beforeIts(e.Cells)
+	m.learnClasses(past)
 	m.fixClasses()
 	m.tallyClasses(e.Cells)
 	counts := m.valid(e.Cells)
@@ -38,7 +40,7 @@ func (m *machine) observed(e Observed) {
 	stable := m.partsOfStable(e.Cells)
 	m.watchPlacebos(stable.placebos)
 	m.learnStable(e.Cells, stable.causes)
-	m.learnClasses(e.Cells)
+	m.learnClasses(present)
 	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
 		m.watchStable(kind, seen[kind])
