@@ -272,7 +272,7 @@ func (m *machine) noteFailing(v *Version, cells []Cell) {
 	}
 	now := v.seconds(m.at)
 	usual := max(m.Usual.Rate(), v.Judge.Recent.Sum(now).Stable.Rate())
-	v.Judge.Fails(&v.Config, now, longest, analysis.Join(nil, all), usual)
+	v.Judge.Fails(&v.Config, now, longest, analysis.Join(nil, all), usual, max(m.clumpBound(v), 1))
 }
 
 // learnStable remembers how stable's errors usually come.
