@@ -107,7 +107,7 @@ func classTables(w io.Writer, runs int, only string) {
 	for _, t := range []struct {
 		name  string
 		print func(io.Writer, int)
-	}{{"broken", brokenTable}} {
+	}{{"broken", brokenTable}, {"broad", broadTable}, {"equal", equalTable}, {"instances", classInstanceTable}, {"mix", mixTable}, {"exercise", exerciseTable}} {
 		if strings.Contains(t.name, only) {
 			t.print(w, runs)
 		}
