@@ -16,7 +16,7 @@ import (
 const allClasses = 20
 
 // classPasts are the different pasts that the releases of a cell share.
-const classPasts = 16
+const classPasts = 4
 
 // sharedBy are classes of which the first has a share, and each other one four fifths of what the one before has.
 func sharedBy(first float64) []world.Class {

@@ -19,7 +19,7 @@ type broad struct {
 }
 
 func broads() (all []broad) {
-	for _, rate := range []float64{10, 100, 1000, 10000} {
+	for _, rate := range []float64{1000, 10000, 100, 10} {
 		if rate > 10 { // x2 of ten requests/s is not seen within the hour
 			all = append(all, broad{"x2", rate, 0.002, 0})
 		}
