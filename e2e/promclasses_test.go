@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/rig"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -86,5 +88,51 @@ func TestPrometheusTellsClasses(t *testing.T) {
 	}
 	if len(v.Verdict.Cause) != 1 || v.Verdict.Cause[0].Class != broken || v.Verdict.Cause[0].Kind != "502" {
 		t.Errorf("the cause is %+v", v.Verdict.Cause)
+	}
+}
+
+// Envoy's own histogram, with the statistics that the bootstrap keeps: every answer is in the bucket of what it took.
+func TestPrometheusTellsHowLongAnswersTook(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, setting{source: "prometheus", scrape: time.Second})
+	s.versions["v1"].Delay(120 * time.Millisecond)
+	src, err := metrics.NewPrometheus(s.PrometheusURL, http.DefaultTransport, time.Second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.Watch([]metrics.Target{{Service: "shop", Stable: "v1", Versions: []string{"v1"}, Timed: true, Edges: []float64{0.1, 0.5}}})
+	var mu sync.Mutex
+	var all []analysis.Times
+	go func() {
+		_ = src.Run(t.Context(), func(evs []metrics.Evidence) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, ev := range evs {
+				for _, c := range ev.Cells {
+					all = analysis.JoinTimes(all, c.Times["v1"])
+				}
+			}
+		})
+	}()
+	time.Sleep(3 * time.Second) // what came before the delay is read
+	s.load(100)
+	s.until(40*time.Second, "answers with a duration", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(all) == 1 && all[0].All() > 500
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	swift, slow := 0.0, 0.0
+	for i, n := range all[0].N {
+		if i < len(all[0].UpTo) && all[0].UpTo[i] <= 0.1 {
+			swift += n
+		} else {
+			slow += n
+		}
+	}
+	t.Logf("%.0f answers took up to 100 ms, %.0f longer: %v", swift, slow, all)
+	if swift > 20 {
+		t.Error("answers that took 120 ms are counted as swift ones")
 	}
 }

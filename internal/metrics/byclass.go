@@ -26,7 +26,7 @@ var statusCode = regexp.MustCompile(`^[1-5][0-9][0-9]$`)
 
 // sortOf is what the labels of a counter say of its requests: the class, and of failed ones the status.
 func sortOf(m model.Metric, k kind, classLabel string) (s sort) {
-	if classLabel == "" {
+	if classLabel == "" || k == took {
 		return s
 	}
 	s.class = className(string(m[model.LabelName(classLabel)]))

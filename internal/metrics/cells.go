@@ -24,6 +24,7 @@ type progress struct {
 	said      []string           // what is wrong with its labels
 	dropped   map[string]float64 // by version, in the cells read last
 	sorted    *sorting           // how requests are told apart by class; nil: they are not
+	timed     *timing            // how it is told how long answers took; nil: it is not wanted
 
 	atRest bool
 }
@@ -52,6 +53,7 @@ func (pr *progress) read(t Target, streams []stream) []rollout.Cell {
 		steps[in] = in.take(found[key].readings, t.whole())
 	}
 	pr.forget(steps)
+	pr.timed = newTiming(t)
 	pr.sorted = nil
 	if t.Queries != nil && t.Queries.Class != "" {
 		pr.sorted = pr.sorting(t)
@@ -130,7 +132,7 @@ func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
 		}
 		for _, s := range mine {
 			c := rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()}
-			c.Answers = pr.sorted.answers(s, c.Counts)
+			c.Answers, c.Times = pr.sorted.answers(s, c.Counts), pr.timed.times(s, c.Counts)
 			cells = append(cells, c)
 			for v, d := range s.drops() {
 				pr.dropped[v] += d.requests

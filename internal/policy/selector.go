@@ -64,3 +64,21 @@ func picks(e parser.Expr, label string) bool {
 	v, ok := e.(*parser.VectorSelector)
 	return ok && slices.ContainsFunc(v.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == label && m.Type == labels.MatchEqual })
 }
+
+// buckets refuses what selects no buckets of a histogram.
+func (c *check) buckets(text string) {
+	const path = "judge.queries.buckets"
+	if text == "" {
+		return
+	}
+	c.selector(path, text)
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+	v, ok := expr.(*parser.VectorSelector)
+	switch {
+	case err != nil || !ok:
+	case v.Name != "" && !strings.HasSuffix(v.Name, "_bucket"):
+		c.fail(path, "%s is no histogram: the name of its buckets ends in _bucket, as in app_request_duration_seconds_bucket", v.Name)
+	case picks(v, labels.BucketLabel):
+		c.fail(path, "leave the label `le` out: canaryd asks for all buckets")
+	}
+}

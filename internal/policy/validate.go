@@ -241,6 +241,7 @@ func (c *check) judge(j *Judge) {
 		c.selector("judge.queries.requests", q.Requests)
 		c.selector("judge.queries.errors", q.Errors)
 		c.classLabel(q)
+		c.buckets(q.Buckets)
 	}
 }
 
