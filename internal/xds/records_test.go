@@ -2,13 +2,11 @@ package xds
 
 import (
 	"fmt"
-	"io"
 	"testing"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	"github.com/sirupsen/logrus"
 )
 
 func recordsFor(cluster string, n int) (all []*accesslog.HTTPAccessLogEntry) {
@@ -23,9 +21,7 @@ func recordsFor(cluster string, n int) (all []*accesslog.HTTPAccessLogEntry) {
 
 // Records count for nothing but what the Envoys that send them serve.
 func TestRecordsAreOfWhatTheirEnvoyServes(t *testing.T) {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	h := NewHub(log)
+	h := NewHub(quietLog())
 	r := recording{hub: h}
 	r.take(Node{ID: "stranger", Peer: "10.0.0.9:1"}, recordsFor("shop/v1", 3), time.Now())
 	if seen := h.Seen("shop"); seen.All() > 0 {
