@@ -384,8 +384,14 @@ func (m *machine) decide(v *Version, fresh bool) {
 }
 
 func (m *machine) whyNotInForce() string {
-	if m.Subscribers == 0 {
-		return "no Envoy asks for the service's route (`canaryd envoys` lists those that are connected)"
+	switch {
+	case m.Subscribers > 0:
+	case m.Gone == 1:
+		return fmt.Sprintf("the Envoy that had the service's route is gone, and no other asks for it (`canaryd envoys %s` names it)", m.Policy.Service)
+	case m.Gone > 1:
+		return fmt.Sprintf("all %d Envoys that had the service's route are gone, and no other asks for it (`canaryd envoys %s` names them)", m.Gone, m.Policy.Service)
+	default:
+		return "no Envoy asks for the service's route (`canaryd envoys` lists all that are known)"
 	}
 	if i := slices.IndexFunc(m.Borne, m.holdsNothingUp); i >= 0 {
 		return fmt.Sprintf("Envoy %s refuses it, and no other accepts it: %s", m.Borne[i].Node, m.Borne[i].Message)
