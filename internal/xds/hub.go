@@ -34,6 +34,7 @@ type Hub struct {
 	doors     chan struct{} // of the streams; see enter
 	mu        sync.Mutex
 	cat       *Catalog
+	lists     lists
 	listeners listeners
 	services  map[string]*service
 	sessions  map[uint64]*session
