@@ -19,22 +19,38 @@ type Waiting struct {
 // begunMost bounds the moments that are remembered: some twenty for each age.
 const begunMost = 32
 
-// Add takes in what began and what ended between two moments, and returns what ended or has been open for longer than age since, each
-// request once, and how many of them are open. A request that is open counts as failed. counts is false in a batch that cannot be
-// compared: only what has ended does then, and what was open for too long meanwhile is never counted.
-func (w *Waiting) Add(age, from, to, issued float64, c Counts, counts bool) (n Counts, open float64) {
+// Started is what began and what ended between two moments in seconds.
+type Started struct {
+	From, To float64
+	Issued   float64
+	Counts
+}
+
+// Age is after how many seconds an open request hangs, and how finely the moments at which requests began are told apart.
+type Age struct{ Seconds, Grain float64 }
+
+// Add takes a batch in, and returns what ended or hangs since, each request once, and how many of these are open. A request that hangs
+// counts as failed. counts is false in a batch that cannot be compared: only what has ended does then, and what hangs since is never
+// counted.
+func (w *Waiting) Add(age Age, b Started, counts bool) (n Counts, hung float64) {
 	if len(w.Begun) == 0 {
-		w.Begun = append(w.Begun, mark{from, w.Issued})
+		w.Begun = append(w.Begun, mark{b.From, w.Issued})
 	}
-	w.Issued, w.Ended = w.Issued+issued, w.Ended.Add(c)
-	w.note(age, to)
-	open = max(0, w.by(to-age+min((to-from)/4, age/20))-w.Ended.Requests)
+	w.Issued, w.Ended = w.Issued+b.Issued, w.Ended.Add(b.Counts)
+	w.note(age, b.To)
+	open := w.open(age.Seconds, b.To, b.To-b.From)
 	most := Counts{max(w.Most.Requests, w.Ended.Requests+open), max(w.Most.Errors, w.Ended.Errors+open)}
 	n, w.Most = most.less(w.Most), most
+	hung = max(0, n.Errors-b.Errors)
 	if !counts {
-		n = Counts{math.Min(n.Requests, c.Requests), math.Min(n.Errors, c.Errors)}
+		n = Counts{math.Min(n.Requests, b.Requests), math.Min(n.Errors, b.Errors)}
 	}
-	return n.clip(), open
+	return n.clip(), hung
+}
+
+// open is how many requests are certainly open for so long. Reports are not quite regular: a quarter of a batch is forgiven.
+func (w *Waiting) open(age, now, tick float64) float64 {
+	return max(0, w.by(now-age+min(tick/4, age/20))-w.Ended.Requests)
 }
 
 // Lose says that counts are missing: what is open at present is not known any more.
@@ -52,16 +68,16 @@ func (w *Waiting) by(at float64) float64 {
 	return math.Inf(-1)
 }
 
-// note remembers how many have begun. Moments that lie close together are as good as one: the earlier one stays.
-func (w *Waiting) note(age, now float64) {
+// note remembers how many have begun. Of moments that lie close together the last one stays, which is seen later.
+func (w *Waiting) note(age Age, now float64) {
 	w.Begun = slices.DeleteFunc(w.Begun, func(b mark) bool { return b.At > now }) // the clock was set back
-	if last := len(w.Begun) - 1; last >= 1 && w.Begun[last].At-w.Begun[last-1].At < age/25-slack {
+	if last := len(w.Begun) - 1; last >= 1 && w.Begun[last].At-w.Begun[last-1].At < age.Grain-slack {
 		w.Begun[last] = mark{now, w.Issued}
 	} else {
 		w.Begun = append(w.Begun, mark{now, w.Issued})
 	}
 	old := 0
-	for old+1 < len(w.Begun) && (w.Begun[old+1].At <= now-age || len(w.Begun)-old > begunMost) {
+	for old+1 < len(w.Begun) && (w.Begun[old+1].At <= now-age.Seconds || len(w.Begun)-old > begunMost) {
 		old++
 	}
 	w.Begun = slices.Delete(w.Begun, 0, old)

@@ -15,8 +15,8 @@ func TestTheSpecifiedVectorOfOpenRequestsHolds(t *testing.T) {
 		{10, 12, 12, 13, 10, 10}, {10, 30, 20, 0, 17, 7}, {10, 12, 0, 0, 12, 0},
 	} {
 		at := float64(i)
-		n, open := w.Add(2, at, at+1, v[0], Counts{v[1], v[2]}, true)
-		if open != v[3] || n != (Counts{v[4], v[5]}) {
+		n, _ := w.Add(Age{2, 0.1}, Started{at, at + 1, v[0], Counts{v[1], v[2]}}, true)
+		if open := w.open(2, at+1, 1); open != v[3] || n != (Counts{v[4], v[5]}) {
 			t.Errorf("batch %d: %g are open, %+v counted; want %g, %g and %g", i+1, open, n, v[3], v[4], v[5])
 		}
 	}
@@ -62,8 +62,8 @@ func TestOpenRequestsAreCountedForCertain(t *testing.T) {
 					old++
 				}
 			}
-			n, open := w.Add(5, from, to, issued, c, seed%5 > 0 || r.IntN(3) > 0)
-			if open > old {
+			n, _ := w.Add(Age{5, 0.2}, Started{from, to, issued, c}, seed%5 > 0 || r.IntN(3) > 0)
+			if open := w.open(5, to, to-from); open > old {
 				t.Fatalf("seed %d at %.1f s: %g are said to be open for five seconds, %g are", seed, to, open, old)
 			}
 			counted, from, end = counted.Add(n), to, to
@@ -94,7 +94,7 @@ func TestWhatCannotBeComparedIsNeverCountedLater(t *testing.T) {
 	var w Waiting
 	at, sum := 0.0, Counts{}
 	add := func(issued float64, c Counts, counts bool) {
-		n, _ := w.Add(5, at, at+1, issued, c, counts)
+		n, _ := w.Add(Age{5, 0.2}, Started{at, at + 1, issued, c}, counts)
 		at, sum = at+1, sum.Add(n)
 	}
 	for range 5 {
@@ -122,7 +122,7 @@ func TestWhatCannotBeComparedIsNeverCountedLater(t *testing.T) {
 func TestOpenRequestsAreStoredAndShifted(t *testing.T) {
 	var w Waiting
 	for i := range 10 {
-		w.Add(5, float64(i), float64(i+1), 10, Counts{2, 1}, true)
+		w.Add(Age{5, 0.2}, Started{float64(i), float64(i + 1), 10, Counts{2, 1}}, true)
 	}
 	c := w.Clone()
 	c.Shift(-100)
@@ -134,8 +134,8 @@ func TestOpenRequestsAreStoredAndShifted(t *testing.T) {
 	if err != nil || json.Unmarshal(raw, &again) != nil || !slices.Equal(again.Begun, w.Begun) || again.Most != w.Most {
 		t.Errorf("%s: %v", raw, err)
 	}
-	a, openA := w.Add(5, 10, 11, 10, Counts{2, 1}, true)
-	b, openB := c.Add(5, -90, -89, 10, Counts{2, 1}, true)
+	a, openA := w.Add(Age{5, 0.2}, Started{10, 11, 10, Counts{2, 1}}, true)
+	b, openB := c.Add(Age{5, 0.2}, Started{-90, -89, 10, Counts{2, 1}}, true)
 	if a != b || openA != openB {
 		t.Errorf("after the clock was set back %+v are counted, not %+v", b, a)
 	}

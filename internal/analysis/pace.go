@@ -18,8 +18,12 @@ type Pace struct {
 // PaceEdge is how answers that took longer than an edge come.
 type PaceEdge struct {
 	After      float64    `json:"after"` // seconds
+	Usual      Usual      `json:"usual"` // errors are slow answers
 	Dispersion Dispersion `json:"dispersion"`
 }
+
+// mostPaced is how many edges stable's pace is known at, with those of releases that began at others.
+const mostPaced = 4 * MostEdges
 
 // leastTimed is how many answers have to be known before edges are made of them.
 const leastTimed = 1000.0
@@ -33,10 +37,10 @@ var sought = [...]struct{ share, least, most float64 }{{0.1, 0.03, 0.3}, {0.01, 
 const wander = 1.8
 
 // Learn takes in stable's answers of a tick, by endpoint where that is known. Edges are those that are configured or, without any, of
-// stable's own day.
-func (p *Pace) Learn(now float64, configured []float64, times []Times, bucketed func([]Slice) []Slice) {
+// stable's own day; those that are held, by which releases are judged, stay.
+func (p *Pace) Learn(now float64, configured, held []float64, times []Times, bucketed func([]Slice) []Slice) {
 	p.remember(now, times)
-	p.keep(configured)
+	p.keep(append(p.Choose(configured), held...))
 	for i := range p.Edges {
 		e := &p.Edges[i]
 		parts, known := Slowed(times, e.After)
@@ -47,8 +51,8 @@ func (p *Pace) Learn(now float64, configured []float64, times []Times, bucketed 
 			parts = []Slice{{Counts: sumOf(parts)}}
 		}
 		parts = Join(nil, parts)
-		share, _ := p.Day.Beyond(e.After)
-		e.Dispersion.Add(now, bucketed(parts), share)
+		e.Usual.Add(now, sumOf(parts))
+		e.Dispersion.Add(now, bucketed(parts), e.Usual.Rate())
 	}
 }
 
@@ -77,11 +81,10 @@ func (p *Pace) remember(now float64, times []Times) {
 }
 
 // keep has the edges that are wanted, with what is known of those that stay.
-func (p *Pace) keep(configured []float64) {
-	want := configured
-	if len(want) == 0 {
-		want = p.own()
-	}
+func (p *Pace) keep(want []float64) {
+	slices.Sort(want)
+	want = slices.Compact(want)
+	want = want[:min(len(want), mostPaced)]
 	if slices.EqualFunc(p.Edges, want, func(e PaceEdge, after float64) bool { return e.After == after }) {
 		return
 	}
@@ -124,12 +127,13 @@ func (p *Pace) own() (edges []float64) {
 	return edges
 }
 
-// Afters are the edges at present.
-func (p *Pace) Afters() (edges []float64) {
-	for _, e := range p.Edges {
-		edges = append(edges, e.After)
+// Choose is by which edges a release that begins now is judged: those that are configured, else stable's own; none: too little is known
+// of how long its answers take.
+func (p *Pace) Choose(configured []float64) []float64 {
+	if len(configured) > 0 {
+		return slices.Clone(configured)
 	}
-	return edges
+	return p.own()
 }
 
 // Bound is how many slow answers one cause produces together, at an edge.
@@ -158,21 +162,22 @@ func (p *Pace) Shift(by float64) {
 		p.At += by
 	}
 	for i := range p.Edges {
+		p.Edges[i].Usual.Shift(by)
 		p.Edges[i].Dispersion.Shift(by)
 	}
 }
 
 // Sound says what makes a stored pace unusable, nil when nothing does.
 func (p *Pace) Sound() error {
-	if len(p.Edges) > MostEdges {
-		return fmt.Errorf("%d edges of slow answers: at most %d", len(p.Edges), MostEdges)
+	if len(p.Edges) > mostPaced {
+		return fmt.Errorf("%d edges of slow answers: at most %d", len(p.Edges), mostPaced)
 	}
 	err := seconds(p.At)
 	if p.Day.N != nil || p.Day.UpTo != nil {
 		err = errors.Join(err, p.Day.Sound())
 	}
 	for i := range p.Edges {
-		err = errors.Join(err, each("edge", mostSeconds, p.Edges[i].After), p.Edges[i].Dispersion.Sound())
+		err = errors.Join(err, each("edge", mostSeconds, p.Edges[i].After), p.Edges[i].Usual.Sound(), p.Edges[i].Dispersion.Sound())
 	}
 	return err
 }
@@ -207,6 +212,18 @@ func Slowed(times []Times, after float64) (all []Slice, known bool) {
 		all = append(all, Slice{times[i].Name, Counts{times[i].All(), slow}})
 	}
 	return all, true
+}
+
+// SlowOf are all answers of some histograms, with those that took longer than an edge as errors; false: it is no bound of one of them.
+func SlowOf(times []Times, after float64) (sum Counts, known bool) {
+	for i := range times {
+		slow, known := times[i].beyond(after)
+		if !known {
+			return Counts{}, false
+		}
+		sum = sum.Add(Counts{times[i].All(), slow})
+	}
+	return sum, true
 }
 
 func sumOf(all []Slice) (sum Counts) {

@@ -281,35 +281,42 @@ func latencies(r *rand.Rand, n int, median, sigma float64, edges []float64) Time
 	return t
 }
 
+func afters(p *Pace) (edges []float64) {
+	for _, e := range p.Edges {
+		edges = append(edges, e.After)
+	}
+	return edges
+}
+
 func same(s []Slice) []Slice { return s }
 
 func TestEdgesAreThoseOfStablesOwnDay(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var p Pace
-	p.Learn(1, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
+	p.Learn(1, nil, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
 	if len(p.Edges) > 0 {
 		t.Error("500 answers make an edge")
 	}
 	for now := range 100 {
-		p.Learn(float64(now), nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
+		p.Learn(float64(now), nil, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
 	}
-	if got := p.Afters(); !slices.Equal(got, []float64{0.1, 0.2}) { // p90 is 108 ms, p99 202 ms
+	if got := afters(&p); !slices.Equal(got, []float64{0.1, 0.2}) { // p90 is 108 ms, p99 202 ms
 		t.Errorf("edges %v", got)
 	}
 	for now := range 500 { // a little slower: the edges stay
-		p.Learn(float64(now+100), nil, []Times{latencies(r, 500, 0.055, 0.6, nil)}, same)
+		p.Learn(float64(now+100), nil, nil, []Times{latencies(r, 500, 0.055, 0.6, nil)}, same)
 	}
-	if got := p.Afters(); !slices.Equal(got, []float64{0.1, 0.2}) {
+	if got := afters(&p); !slices.Equal(got, []float64{0.1, 0.2}) {
 		t.Errorf("edges %v", got)
 	}
 	for now := range 5000 {
-		p.Learn(float64(now+600), nil, []Times{latencies(r, 500, 0.5, 0.6, nil)}, same)
+		p.Learn(float64(now+600), nil, nil, []Times{latencies(r, 500, 0.5, 0.6, nil)}, same)
 	}
-	if got := p.Afters(); got[0] < 0.8 {
+	if got := afters(&p); got[0] < 0.8 {
 		t.Errorf("edges %v", got)
 	}
-	p.Learn(6000, []float64{0.25, 0.75}, []Times{latencies(r, 50, 0.5, 0.6, []float64{0.25, 0.75})}, same)
-	if got := p.Afters(); !slices.Equal(got, []float64{0.25, 0.75}) || p.Sound() != nil {
+	p.Learn(6000, []float64{0.25, 0.75}, nil, []Times{latencies(r, 50, 0.5, 0.6, []float64{0.25, 0.75})}, same)
+	if got := afters(&p); !slices.Equal(got, []float64{0.25, 0.75}) || p.Sound() != nil {
 		t.Errorf("edges %v, %v", got, p.Sound())
 	}
 	raw, err := json.Marshal(&p)
@@ -336,7 +343,7 @@ func TestSlowAnswersOfOneCauseAreLearnt(t *testing.T) {
 				}
 				times = append(times, h)
 			}
-			p.Learn(float64(now), []float64{0.1}, times, same)
+			p.Learn(float64(now), []float64{0.1}, nil, times, same)
 		}
 		if m := p.Bound(0.1); m < 8 || m > 60 {
 			t.Errorf("by endpoint: %t: m is %g", byEndpoint, m)

@@ -20,8 +20,10 @@ func (m *machine) observed(e Observed) {
 		m.Batch = e.Batch
 	}
 	m.covered = coveredBy(e.Cells)
+	e.Cells = m.warmed(m.withHung(e.Cells))
 	m.tally(e.Cells)
 	m.fixClasses()
+	m.fixEdges()
 	m.tallyClasses(e.Cells)
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
@@ -39,12 +41,14 @@ func (m *machine) observed(e Observed) {
 	m.watchPlacebos(stable.placebos)
 	m.learnStable(e.Cells, stable.causes)
 	m.learnClasses(e.Cells)
+	m.learnPace(e.Cells)
 	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
 		m.watchStable(kind, seen[kind])
 	}
 	for _, v := range m.Canaries() {
 		m.decide(v, flushed[v.Name])
+		m.noteSlower(v)
 	}
 }
 
@@ -214,7 +218,9 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 		v.EvidenceAt, v.Held = m.at, false
 	}
 	base := m.baseline(v, kind)
-	m.classify(v, &base, cells, func(c Cell) bool { return m.against(v, c) })
+	against := func(c Cell) bool { return m.against(v, c) }
+	m.classify(v, &base, cells, against)
+	m.pace(v, &base, cells, against)
 	v.Judge.Against(&v.Config, b, base, v.seconds(m.at))
 }
 
@@ -313,6 +319,7 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 	}
 	base := m.baseline(v, kind)
 	m.classify(v, &base, cells, m.full)
+	m.pace(v, &base, cells, m.full)
 	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && !m.lent && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
@@ -335,17 +342,21 @@ func (m *machine) cutIfWorse(v *Version) {
 	c, b := recent.Canary, recent.Stable
 	if ceiling {
 		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
-			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, m.blame(v))
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, m.saysHung(v)+m.blame(v))
+		return
+	}
+	if v.Judge.BlamesSlow(&v.Config) {
+		m.fail(v, analysis.Slower, "slower than stable: %s: evidence %.3g reached %.0f (judge.slow.then: rollback)", v.slowness(), v.Judge.E(&v.Config), 1/v.Config.Alpha)
 		return
 	}
 	if i := v.Judge.Blame(&v.Config); i >= 0 && i < len(v.Classes) {
 		k := v.Classes[i]
 		m.fail(v, analysis.Worse, "class %s: %.0f of %.0f failed; stable: %.0f of %.0f: evidence %.3g reached %.0f%s",
-			k.Name, k.Canary.Errors, k.Canary.Requests, k.Stable.Errors, k.Stable.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
+			k.Name, k.Canary.Errors, k.Canary.Requests, k.Stable.Errors, k.Stable.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.saysHung(v)+m.blame(v))
 		return
 	}
 	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",
-		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.saysHung(v)+m.blame(v))
 }
 
 func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }
