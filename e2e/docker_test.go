@@ -199,6 +199,43 @@ func TestWhatOthersRunIsNotCanarydsOwn(t *testing.T) {
 	}
 }
 
+// Only here a container is replaced, while canaryd is away, by a copy of its name, its labels and its seal: it has another id,
+// so it gets no request and is not stopped; and one that canaryd did make is known after the restart.
+func TestACopyOfAContainerIsAStranger(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, yardSetting{policy: "ramp: {steps: [20%, 100%], hold: 1h}\n"})
+	y.push(t, "v2")
+	y.first(t)
+	own := y.all("v1")[0]
+	y.run(0, "deploy", y.service, "--image", "v2")
+	y.until(60*time.Second, "v2 to be ramped", func() bool { return y.Version(y.service, "v2").Weight > 0 })
+	before := y.all("v2")[0]
+	name := strings.TrimPrefix(y.docker("inspect", "-f", "{{.Name}}", before), "/")
+	image := y.docker("commit", before)
+	t.Cleanup(func() { y.docker("rmi", "-f", image) })
+	if err := y.Daemon().Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-y.Daemon().Ended()
+	y.docker("rm", "-f", before)
+	copied := y.docker("run", "-d", "--network", y.service, "--name", name, image)
+	t.Cleanup(func() { y.docker("rm", "-f", copied) })
+	if err := y.StartDaemon(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	y.until(60*time.Second, "the copy to be refused", func() bool {
+		return strings.Contains(y.run(0, "status", y.service, "-o", "json"), name+" exists already and is not canaryd's")
+	})
+	y.run(0, "abort", y.service, "v2")
+	time.Sleep(5 * time.Second) // two looks, and more
+	if got := y.docker("inspect", "-f", "{{.State.Status}}", copied); got != "running" {
+		t.Errorf("the copy is %s", got)
+	}
+	if got := y.all("v1"); len(got) != 1 || got[0] != own {
+		t.Errorf("v1 runs in %v, not in %s", got, own)
+	}
+}
+
 // Only here containers end, are deaf or cannot be made; each waits for its verdict: images that cannot run are a failed
 // version with a reason, and the traffic is untouched.
 func TestImagesThatCannotRun(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -170,13 +171,26 @@ func (y *yard) all(version string) []string {
 	return strings.Fields(y.docker("ps", "-aq", "--filter", "label=canaryd.service="+y.service, "--filter", "label=canaryd.version="+version))
 }
 
+// shownNotifications are those that docs/docker.md has people write into a registry's configuration, for another address.
+func shownNotifications(t *testing.T, hook string) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/docker.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```yaml registry\n(.*?)```").FindSubmatch(text)
+	if m == nil || strings.Count(string(m[1]), "http://canaryd:8080/api/v1/hooks/registry") != 1 {
+		t.Fatal("docs/docker.md does not show how a registry notifies canaryd")
+	}
+	return strings.Replace(string(m[1]), "http://canaryd:8080/api/v1/hooks/registry", hook, 1)
+}
+
 // startRegistry runs a real registry that tells of every push; with users only they may pull.
 func startRegistry(t *testing.T, addr, hook, users string) *rig.Process {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "registry.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q}\n"+
-		"notifications: {endpoints: [{name: canaryd, url: %q, headers: {Authorization: [Bearer s3cret]}, timeout: 2s, threshold: 3, backoff: 1s}]}\n", dir, addr, hook)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q}\n", dir, addr) + shownNotifications(t, hook)
 	if users != "" {
 		text += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", users)
 	}

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"journal":    {"policy", "analysis", "rollout"},
 	"controller": {"policy", "analysis", "rollout", "journal", "metrics", "store", "xds", "docker", "registry", "probe"},
 	"notify":     {"policy", "rollout"},
-	"docker":     {"policy", "rollout", "probe", "secret"},
+	"docker":     {"policy", "rollout", "probe", "secret", "store"},
 	"secret":     {"policy"},
 	"probe":      {"policy"},
 	"registry":   {},

@@ -102,16 +102,15 @@ func (c *canaryd) see(t int, k tick) decision {
 	return goOn
 }
 
-// cell is what the Envoy reports. The canary's errors are those of nobody in particular: that matters where batches are
-// shorter than half a second.
+// cell is what the Envoy reports.
 func (c *canaryd) cell(from, to time.Time, k tick) rollout.Cell {
-	stable := k.stable(c.slices)
+	stable, canary := k.stable(c.slices), k.canary(c.slices)
 	for i, name := range c.Version("stable").Endpoints {
-		stable[i].Name = name
+		stable[i].Name, canary[i].Name = name, c.Version("release").Endpoints[i]
 	}
 	return rollout.Cell{Slice: "envoy", From: from, To: to,
 		Counts:    map[string]analysis.Counts{"stable": k.batch.Stable, "release": k.batch.Canary},
-		Endpoints: map[string][]analysis.Slice{"stable": stable}}
+		Endpoints: map[string][]analysis.Slice{"stable": stable, "release": canary}}
 }
 
 // hold makes the present step end when the common ramp's does.

@@ -69,6 +69,10 @@ func instanceWorlds() []instanceWorld {
 		}
 	}
 	four := world.Instances{Stable: 20, Canary: 4}
+	for _, at := range []time.Duration{2 * time.Minute, 12 * time.Minute, 22 * time.Minute} { // 1, 5 and 10 %
+		all = append(all, instanceWorld{name: fmt.Sprintf("one hiccup of 300ms of one of four after %g min", at.Minutes()),
+			made: world.Instances{Stable: 20, Canary: 4, Hiccup: world.Hiccup{At: at, Within: 6 * time.Minute, For: hiccup}}})
+	}
 	const busy = "10 000 requests/s, 1 % errors: "
 	all = append(all,
 		instanceWorld{name: busy + "independent", made: four, busy: true},

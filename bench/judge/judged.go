@@ -51,6 +51,9 @@ func (c *judged) see(t int, k tick) decision {
 	if t-c.since >= 30 {
 		base.Share = share
 	}
+	if k.batch.Canary.Errors > 0 {
+		c.j.Fails(&c.cfg, now, float64(c.batch), k.canary(c.slices), max(c.usual.Rate(), c.j.Recent.Sum(now).Stable.Rate()), base.M)
+	}
 	c.j.Observe(&c.cfg, k.batch, base, now)
 	worse, _ := c.j.Worse(&c.cfg)
 	c.disp.Add(day+now, k.stable(c.slices), c.usual.Rate())

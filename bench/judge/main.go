@@ -157,6 +157,7 @@ func main() {
 	moments := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
 	hiccups := flag.Bool("hiccups", false, "only good releases with a single hiccup that stable never had, by thousands")
 	causes := flag.Bool("causes", false, "only how often the cause of a cut is named")
+	classes := flag.Bool("classes", false, "only releases judged by class: a class that fails, what judging by class costs, classes in another mix")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
 	ms := makers()
@@ -174,6 +175,10 @@ func main() {
 		}
 		outageTable(os.Stdout, *runs)
 		quietTable(os.Stdout, max(*runs/2, 1))
+		return
+	}
+	if *classes {
+		classTables(os.Stdout, *runs, *only)
 		return
 	}
 	if *causes {

@@ -126,15 +126,20 @@ func (p promised) run(lib *library, seconds, batch int, seed uint64) (cuts [2]bo
 func (k *tick) add(o tick) {
 	k.batch.Canary, k.batch.Stable = k.batch.Canary.Add(o.batch.Canary), k.batch.Stable.Add(o.batch.Stable)
 	for i := range k.slices {
-		k.slices[i] = k.slices[i].Add(o.slices[i])
+		k.slices[i], k.places[i] = k.slices[i].Add(o.slices[i]), k.places[i].Add(o.places[i])
 	}
 }
 
 // stable is the tick's counts of stable by slice.
-func (k tick) stable(n int) []analysis.Slice {
-	s := make([]analysis.Slice, n)
+func (k tick) stable(n int) []analysis.Slice { return named(k.slices[:n]) }
+
+// canary is the tick's counts of the canary by instance.
+func (k tick) canary(n int) []analysis.Slice { return named(k.places[:n]) }
+
+func named(counts []analysis.Counts) []analysis.Slice {
+	s := make([]analysis.Slice, len(counts))
 	for i := range s {
-		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: k.slices[i]}
+		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: counts[i]}
 	}
 	return s
 }

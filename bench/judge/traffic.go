@@ -57,6 +57,7 @@ func (l law) rates(t int) (stable, canary float64) {
 type tick struct {
 	batch  analysis.Batch
 	slices [instances]analysis.Counts // stable's
+	places [instances]analysis.Counts // the canary's; what goes on for seconds is in none of them
 	drop   bool                       // no usable cell
 }
 
@@ -131,6 +132,7 @@ func (l law) slices() int {
 
 // aftermath is what outlasts a second: bursts that go on, and what was not read yet.
 type aftermath struct {
+	where          *dice // the canary's errors fall on its instances by
 	canary, stable []int // seconds left of each burst
 	late           *tick
 }
@@ -148,10 +150,12 @@ func (l law) second(d dice, wd *aftermath, t int, w float64) tick {
 	}
 	l.errors(d, k.batch.Canary.Requests, pc, func(n float64) {
 		k.batch.Canary.Errors += n
+		wd.lay(l, &k, n)
 		wd.begin(l, d, &wd.canary)
 	})
 	n := l.slices()
 	for i := range n {
+		k.places[i].Requests = k.batch.Canary.Requests / float64(n)
 		k.slices[i].Requests = d.poisson(l.rate * (1 - w) / float64(n))
 		k.batch.Stable.Requests += k.slices[i].Requests
 		fail := func(size float64) {
@@ -175,6 +179,22 @@ func (l law) second(d dice, wd *aftermath, t int, w float64) tick {
 		}
 	}
 	return k
+}
+
+// lay has errors of the canary fall on its instances: independent ones each on one of them, a clump on one. Who gets how many changes
+// nothing of what comes after.
+func (wd *aftermath) lay(l law, k *tick, errors float64) {
+	if wd.where == nil {
+		d := newDice(uint64(k.batch.Canary.Requests))
+		wd.where = &d
+	}
+	if l.meanSize() > 1 {
+		k.places[wd.where.IntN(l.slices())].Errors += errors
+		return
+	}
+	for range int(errors) {
+		k.places[wd.where.IntN(l.slices())].Errors++
+	}
 }
 
 func (wd *aftermath) begin(l law, d dice, bursts *[]int) {

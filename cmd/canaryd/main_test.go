@@ -134,7 +134,7 @@ notify: [{url: https://example.com, events: [rolled_back, promoted, held, alarm]
 	for text, want := range map[string]string{
 		"storage: {retention: 30m}\n":            "f:1:22: history and journal are kept for 1h at least",
 		"storage: {max_bytes: 1MiB}\n":           "f:1:22: history and journal need 16MiB at least",
-		"storage: {max_bytes: plenty}\n":         "f:1:22: \"plenty\" is not a size: write it as 2GiB",
+		"storage: {max_bytes: plenty}\n":         "f:1:22: \"plenty\" is not a size: write a number and a unit, as in 512MiB",
 		"storage: {etcd: {endpoints: [a:1]}}\n":  "f:1:29: this build has no etcd store yet",
 		"xds: {lisen: a}\n":                      "f:1:7: unknown key \"lisen\"",
 		"metrics: {interval: 1ms}\n":             "f:1:21: the interval must be 100ms at least",

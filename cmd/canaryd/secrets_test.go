@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // The secrets of a service and of its daemon, each in a place of its own.
@@ -133,8 +135,14 @@ func TestSecretsAreInNoOutput(t *testing.T) {
 	for _, args := range []string{"status", "status shop -o json", "history shop", "history shop -o json", "explain shop v2", "explain shop -o json", "envoys", "envoys shop", "wait shop v2", "deploy shop v2 --image v2"} {
 		run(strings.Fields(args)...)
 	}
-	for _, path := range []string{"/api/v1/services", "/api/v1/services/shop", "/api/v1/services/shop/history", "/api/v1/envoys", "/metrics", "/debug/pprof/cmdline", "/-/ready"} {
+	for _, path := range []string{"/api/v1/services", "/api/v1/services/shop", "/api/v1/services/shop/history", "/api/v1/services/shop/journal", "/api/v1/services/shop/versions/v2/evidence", "/api/v1/envoys", "/metrics", "/debug/pprof/cmdline", "/-/ready"} {
 		get(t, said, "GET", "http://"+addr+path, "")
+	}
+	if out := run("replay", "shop"); !strings.Contains(out, "byte for byte") {
+		t.Errorf("a replay without secrets comes out otherwise:\n%s", out)
+	}
+	if text := said.texts["GET http://"+addr+"/api/v1/services/shop/journal"].String(); !strings.Contains(text, policy.Hidden) || !strings.Contains(text, `"redacted":true`) {
+		t.Errorf("the journal does not say that it is redacted: %.2000q", text)
 	}
 	get(t, said, "POST", "http://"+addr+"/api/v1/hooks/registry", "Bearer wrong")
 	if err := os.WriteFile(filepath.Join(dir, "shop.policy"), []byte("service: shop\ndocker: {port: 1, env: {A: ["+secrets["literal"]+"], B: {from_file: a, from_env: b}, C: {x: "+secrets["literal"]+"}}}\nroute: {testers: {header: h, cookie: c, key: \""+secrets["tester"]+" \"}}\n"), 0o600); err != nil {

@@ -149,7 +149,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 		o.Ask = d.loads.Ask
 	}
 	if d.cfg.Docker.Host != "" {
-		if o.Fleet, err = docker.New(docker.Options{Log: d.log, Bounds: *d.cfg.bounds(), Seal: db.Key(), Host: d.cfg.Docker.Host, CA: d.cfg.Docker.TLS.CAFile, Cert: d.cfg.Docker.TLS.CertFile, Key: d.cfg.Docker.TLS.KeyFile}); err != nil {
+		if o.Fleet, err = docker.New(docker.Options{Log: d.log, Bounds: *d.cfg.bounds(), Store: db, Host: d.cfg.Docker.Host, CA: d.cfg.Docker.TLS.CAFile, Cert: d.cfg.Docker.TLS.CertFile, Key: d.cfg.Docker.TLS.KeyFile}); err != nil {
 			return err
 		}
 	}

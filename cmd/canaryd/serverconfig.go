@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/prometheus/common/config"
 	"github.com/sirupsen/logrus"
 	yaml "go.yaml.in/yaml/v4"
@@ -48,7 +47,7 @@ type serverConfig struct {
 	Storage  struct {
 		Path      string          `yaml:"path"`
 		Retention policy.Duration `yaml:"retention"` // of the history and the journal
-		MaxBytes  byteSize        `yaml:"max_bytes"`
+		MaxBytes  policy.Bytes    `yaml:"max_bytes"`
 		Etcd      struct {
 			Endpoints []string  `yaml:"endpoints"`
 			Prefix    string    `yaml:"prefix"`
@@ -136,19 +135,6 @@ func defaultServerConfig() serverConfig {
 	c.Metrics.Source = policy.SourceEnvoy
 	c.Metrics.Prometheus = prometheusConfig{URL: "http://127.0.0.1:9090", HTTP: config.DefaultHTTPClientConfig}
 	return c
-}
-
-// byteSize is a number of bytes.
-type byteSize int64
-
-// UnmarshalYAML reads 2GiB, 500MiB, or a number of bytes.
-func (b *byteSize) UnmarshalYAML(n *yaml.Node) error {
-	v, err := units.RAMInBytes(n.Value)
-	if err != nil || n.Kind != yaml.ScalarNode {
-		return fmt.Errorf("%q is not a size: write it as 2GiB or 500MiB", n.Value)
-	}
-	*b = byteSize(v)
-	return nil
 }
 
 // What is kept at least: less would not hold one release.

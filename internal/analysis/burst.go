@@ -101,15 +101,18 @@ func (x *Ends) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// Failing are the endpoints of the canary that failed last, each with the moments of its last two errors.
+// Failing are the endpoints of the canary that failed last.
 type Failing struct {
 	Endpoints []failing `json:"endpoints,omitempty"`
+	At        float64   `json:"at,omitzero"`     // seconds of the last errors
+	Spread    float64   `json:"spread,omitzero"` // seconds: when more failed beside the worst endpoint than by luck; 0: never
 }
 
 type failing struct {
 	Name   string  `json:"name"`
-	Last   float64 `json:"last"`
+	Last   float64 `json:"last"` // moments of its last two errors in ticks in which it failed clearly
 	Before float64 `json:"before"`
+	Errors float64 `json:"errors,omitzero"` // all of a moment ago: they fade as fast as a burst passes
 }
 
 const (
@@ -120,14 +123,16 @@ const (
 // Add takes in the canary's counts by endpoint at a moment in seconds.
 func (f *Failing) Add(now float64, endpoints []Slice) {
 	for _, s := range endpoints {
-		if s.Errors < 1 {
-			continue
+		if s.Errors >= 1 {
+			f.of(s.Name).fails(now, s.Errors)
 		}
-		e := f.of(s.Name)
-		e.Before, e.Last = e.Last, now
-		if s.Errors >= 2 {
-			e.Before = now
-		}
+	}
+}
+
+func (e *failing) fails(now, errors float64) {
+	e.Before, e.Last = e.Last, now
+	if errors >= 2 {
+		e.Before = now
 	}
 }
 
@@ -135,19 +140,54 @@ func (f *Failing) Add(now float64, endpoints []Slice) {
 // taken for failing: by luck two endpoints then hardly ever have two errors each.
 const clearly = 30.0
 
+// beyondLuck is how many standard deviations more than usual all but the worst endpoint fail when that is no luck: beside a hiccup of
+// one endpoint they do so once in some thousands of times.
+const beyondLuck = 3.3
+
 // Fails takes in the canary's counts by endpoint, each once, of one tick that ended at a moment in seconds. usual is the rate of the errors
-// that come anyway: a busy endpoint has two of them at any time.
-func (j *Judge) Fails(cfg *Config, now, tick float64, endpoints []Slice, usual float64) {
+// that come anyway: a busy endpoint has two of them at any time. m is how many of them one cause may produce.
+func (j *Judge) Fails(cfg *Config, now, tick float64, endpoints []Slice, usual, m float64) {
 	if tick <= 0 {
 		tick = 1
 	}
-	j.Failing.Endpoints = slices.DeleteFunc(j.Failing.Endpoints, func(e failing) bool { return e.Last > now+slack }) // the clock was set back
-	usual *= clearly * (cfg.Burst + 2*tick) / tick
-	for i, s := range endpoints {
-		if s.Errors > s.Requests*usual {
-			j.Failing.Add(now, endpoints[i:i+1])
+	keep := j.Failing.fade(now, cfg.Burst+tick, tick)
+	clear, requests := usual*clearly*(cfg.Burst+2*tick)/tick, 0.0
+	for _, s := range endpoints {
+		requests += s.Requests
+		if s.Errors < 1 {
+			continue
+		}
+		e := j.Failing.of(s.Name)
+		if e.Errors += s.Errors; s.Errors > s.Requests*clear {
+			e.fails(now, s.Errors)
 		}
 	}
+	if j.Failing.spread(usual*requests/(1-keep), m) {
+		j.Failing.Spread = now
+	}
+}
+
+// fade forgets errors with a time constant in seconds, and what the clock that was set back has not brought yet; keep is what a tick leaves.
+func (f *Failing) fade(now, over, tick float64) (keep float64) {
+	f.Endpoints = slices.DeleteFunc(f.Endpoints, func(e failing) bool { return e.Last > now+slack })
+	if f.Spread > now+slack {
+		f.Spread = 0
+	}
+	left := math.Exp(-max(now-f.At, 0) / over)
+	for i := range f.Endpoints {
+		f.Endpoints[i].Errors *= left
+	}
+	f.At = now
+	return math.Exp(-tick / over)
+}
+
+// spread reports that more failed than one endpoint's hiccup and the usual errors of the others explain.
+func (f *Failing) spread(usual, m float64) bool {
+	others, worst := 0.0, 0.0
+	for _, e := range f.Endpoints {
+		others, worst = others+e.Errors, max(worst, e.Errors)
+	}
+	return others-worst >= usual+beyondLuck*math.Sqrt(m*usual)+1.5*m
 }
 
 // of finds an endpoint; where too many failed, the one that failed longest ago makes room.
@@ -158,7 +198,7 @@ func (f *Failing) of(name string) *failing {
 		if e.Name == name {
 			return e
 		}
-		if e.Last < f.Endpoints[oldest].Last {
+		if o := f.Endpoints[oldest]; e.Last < o.Last || e.Last == o.Last && e.Errors < o.Errors {
 			oldest = i
 		}
 	}
@@ -188,7 +228,7 @@ func (f *Failing) several(since float64) bool {
 // told since the batch began is no base. Where more failed than one cause explains, the end of the batch before is enough.
 func (j *Judge) base(cfg *Config, s span) end {
 	switch {
-	case j.Failing.several(s.to - cfg.Burst - 2*s.tick):
+	case j.Failing.several(s.to - cfg.Burst - 2*s.tick), j.Failing.Spread > max(s.from, 0):
 		return j.Ends.earlier(s.to)
 	case j.Hiccup.outlasts(cfg.Burst, s):
 		return j.Ends.before(min(s.from+s.tick/4, s.to-2*slack))

@@ -143,7 +143,7 @@ func (j *Judge) recount(cfg *Config, now float64) {
 	h := j.Hiccup
 	errors := h.failed().Errors
 	around := j.Recent.since(now - clumpSeconds).Canary.less(h.Batch.Canary)
-	if !h.large() || around.Errors > calm*around.Requests*h.Usual+errors-2 || j.Failing.several(h.Begin) {
+	if !h.large() || around.Errors > calm*around.Requests*h.Usual+errors-2 || j.Failing.several(h.Begin) || j.Failing.Spread > h.Begin {
 		return
 	}
 	known, m := j.E(cfg), max(h.M, errors)

@@ -364,7 +364,7 @@ func TestInstancesThatHaveJustBegunAreLeftOut(t *testing.T) {
 		for _, n := range instances {
 			times = append(times, Times{Name: n})
 		}
-		for _, w := range s.Warm(now, 60, times) {
+		for _, w := range s.Warm(now, 60, times, false) {
 			warm = append(warm, w.Name)
 		}
 		return warm
@@ -375,7 +375,7 @@ func TestInstancesThatHaveJustBegunAreLeftOut(t *testing.T) {
 		want []string
 	}{
 		{1000, []string{"a", "b"}, nil}, {1059, []string{"a"}, nil}, {1060, []string{"a", "b"}, []string{"a", "b"}}, {1100, []string{"a", "c", "b"}, []string{"a", "b"}},
-		{1165, []string{"a", "c", "b"}, []string{"a", "c", "b"}}, {1900, []string{"a"}, nil}, {1000, []string{"a"}, nil}, {1060, []string{"a"}, []string{"a"}},
+		{1165, []string{"a", "c", "b"}, []string{"a", "c", "b"}}, {1900, []string{"a"}, nil}, {1000, []string{"a"}, nil}, {1060, []string{"a"}, []string{"a"}}, {1055, []string{"a"}, nil},
 	} {
 		if got := names(c.now, c.in...); !slices.Equal(got, c.want) {
 			t.Errorf("at %g s of %v %v are warm, not %v", c.now, c.in, got, c.want)

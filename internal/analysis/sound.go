@@ -63,8 +63,11 @@ func (j *Judge) Sound() error {
 	if err := j.Ends.sound(); err != nil {
 		return err
 	}
+	if err := seconds(j.Failing.At, j.Failing.Spread); err != nil {
+		return err
+	}
 	for _, f := range j.Failing.Endpoints {
-		if err := seconds(f.Last, f.Before); err != nil {
+		if err := errors.Join(seconds(f.Last, f.Before), each("errors", mostCount, f.Errors)); err != nil {
 			return err
 		}
 	}

@@ -25,17 +25,23 @@ const (
 	longAway   = 600.0 // seconds without an answer after which an instance may be another process
 )
 
-// Warm are the answers of instances that began at least so many seconds ago.
-func (s *Starts) Warm(now, warmUp float64, times []Times) []Times {
+// Unknown reports whether no instance is known: nobody has looked at the version lately.
+func (s *Starts) Unknown() bool { return len(s.Each) == 0 && s.Whole.Last == 0 }
+
+// Warm are the answers, until a moment, of instances that began at least so many seconds before; old: those that are not known have
+// answered for longer, and nobody looked.
+func (s *Starts) Warm(now, warmUp float64, times []Times, old bool) []Times {
 	if warmUp <= 0 {
 		return times
 	}
-	s.forget(now)
+	s.Forget(now)
 	warm := times
 	for i := range times {
 		at := s.of(times[i].Name)
 		if at.Last == 0 {
-			at.First = now
+			if at.First = now; old {
+				at.First -= warmUp
+			}
 		}
 		at.Last = max(at.Last, now)
 		if now-at.First < warmUp && len(warm) == len(times) {
@@ -65,8 +71,9 @@ func (s *Starts) of(name string) *start {
 	return &s.Each[i]
 }
 
-func (s *Starts) forget(now float64) {
-	gone := func(e start) bool { return now-e.Last > longAway || e.First > now } // the clock was set back
+// Forget drops instances that have been away for so long that they may be others.
+func (s *Starts) Forget(now float64) {
+	gone := func(e start) bool { return now-e.Last > longAway || e.First > now+longAway } // the clock was set back
 	s.Each = slices.DeleteFunc(s.Each, gone)
 	if s.Whole.Last != 0 && gone(s.Whole) {
 		s.Whole = start{}

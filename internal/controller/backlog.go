@@ -8,13 +8,17 @@ import (
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
-// pieceMost is how many services the loop works on before it looks what else there is to do.
-const pieceMost = 64
+const (
+	pieceMost   = 64   // services that the loop works on before it looks what else there is to do
+	compareMost = 1024 // policies that it compares with those that there are
+	aheadMost   = 4    // of what somebody waits for, before a piece: who asks without end does not stop the judgement
+)
 
 // backlog is work that concerns many services. It is done a piece at a time, each kind in its order and the kinds in turns:
 // a command, a cut that is due and a write that has ended wait for a piece, whatever came before them.
 type backlog struct {
 	turn     int
+	ahead    int           // of what somebody waits for, since the last piece
 	ready    chan struct{} // closed
 	ticks    queue[*unit]
 	evidence queue[metrics.Evidence]
@@ -40,8 +44,8 @@ func newBacklog() backlog {
 type queue[T any] []T
 
 // some does a piece of it.
-func (q *queue[T]) some(f func(T)) {
-	piece := (*q)[:min(len(*q), pieceMost)]
+func (q *queue[T]) some(most int, f func(T)) {
+	piece := (*q)[:min(len(*q), most)]
 	for _, x := range piece {
 		f(x)
 	}
@@ -58,8 +62,35 @@ func (b *backlog) more() <-chan struct{} {
 	return nil
 }
 
-// work does a piece of the kind whose turn it is.
+// first does something that somebody waits for, before more of what concerns many services is done: who commands a cut, or
+// decided one, waits for the piece under way and not for those that chance puts before it.
+func (c *Controller) first() bool {
+	if c.backlog.more() == nil {
+		return false // whatever comes is done at once
+	}
+	if c.backlog.ahead++; c.backlog.ahead > aheadMost {
+		c.work(time.Now())
+		return true
+	}
+	select {
+	case call := <-c.calls:
+		call()
+	case r := <-c.writer.done:
+		c.written(r)
+	default:
+		return false
+	}
+	return true
+}
+
+// work does a piece of the kind whose turn it is. While a cut waits to be stored, it is the turn of what is: the writer begins
+// when that is worked off.
 func (c *Controller) work(now time.Time) {
+	c.backlog.ahead = 0
+	if len(c.cutting) > 0 && len(c.backlog.stored) > 0 {
+		c.durable(now)
+		return
+	}
 	for {
 		c.backlog.turn++
 		switch b := &c.backlog; {
@@ -84,7 +115,7 @@ func (c *Controller) work(now time.Time) {
 
 // tickSome lets time pass for services with something under judgement.
 func (c *Controller) tickSome(now time.Time) {
-	c.backlog.ticks.some(func(u *unit) {
+	c.backlog.ticks.some(pieceMost, func(u *unit) {
 		if c.busy[u.state.Policy.Service] == u {
 			c.must(u, rollout.Tick{At: now})
 		}
@@ -92,11 +123,11 @@ func (c *Controller) tickSome(now time.Time) {
 }
 
 func (c *Controller) observeSome(now time.Time) {
-	c.backlog.evidence.some(func(ev metrics.Evidence) { c.observed(ev, now) })
+	c.backlog.evidence.some(pieceMost, func(ev metrics.Evidence) { c.observed(ev, now) })
 }
 
 func (c *Controller) applySome(now time.Time) {
-	c.backlog.statuses.some(func(st status) {
+	c.backlog.statuses.some(pieceMost, func(st status) {
 		if c.units[st.Service] == st.u {
 			c.applied(st.u, &st.Status, now)
 		}
@@ -105,7 +136,7 @@ func (c *Controller) applySome(now time.Time) {
 
 // useSome brings what is named and the state together.
 func (c *Controller) useSome() {
-	c.backlog.findings.some(func(f *finding) {
+	c.backlog.findings.some(pieceMost, func(f *finding) {
 		if c.findings.byOrigin[f.origin][f.serviceVersion] == f {
 			c.reconcileOne(f)
 		}

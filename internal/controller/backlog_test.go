@@ -176,3 +176,92 @@ func TestAReloadThatIsLeftForgetsNoEdit(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for an answer is heard before the next piece of what concerns many services, and those who ask without end are
+// not heard forever.
+func TestWhoWaitsGoesBeforeTheNextPiece(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 0, world.Traffic{})
+		c := b.daemon
+		if err := c.do(t.Context(), func() {
+			c.backlog.evidence, c.backlog.ahead = make([]metrics.Evidence, 10*pieceMost), 0
+			heard := 0
+			for range 3 * aheadMost {
+				go func() { _ = c.do(t.Context(), func() { heard++ }) }()
+			}
+			synctest.Wait() // all of them are at the door
+			for turn := 1; turn <= 2*(aheadMost+1); turn++ {
+				if !c.first() {
+					t.Fatal("nobody was heard, and nothing was done")
+				}
+				pieces := 10 - len(c.backlog.evidence)/pieceMost
+				if want := turn / (aheadMost + 1); pieces != want || heard != turn-want {
+					t.Errorf("after %d turns %d were heard and %d pieces done", turn, heard, pieces)
+				}
+			}
+			c.backlog.evidence = nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// While many policies are taken in, a cut waits for the write under way and for its own, in which there is nothing but
+// cuts; however many cuts there are, the policies are stored as well.
+func TestACutDuringAReloadWaitsForOneWrite(t *testing.T) {
+	const n, cuts, each = 1600, 20, 20 * time.Millisecond
+	many := func(hold string) string {
+		var s strings.Builder
+		for i := range n {
+			fmt.Fprintf(&s, "---\nservice: s%04d\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\nramp: {hold: %s}\n", i, hold)
+		}
+		return s.String()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, many("1m"), 0, world.Traffic{})
+		name := func(i int) string { return fmt.Sprintf("s%04d", i*n/cuts) }
+		for i := range cuts {
+			if _, _, err := b.daemon.Announce(t.Context(), name(i), rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.2:80"}, By: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * checkpoint)
+		b.disk.set(each, nil)
+		before := len(b.disk.sizes())
+		b.write(many("2m"))
+		done := make(chan error, 1)
+		go func() { done <- b.daemon.Reload(t.Context(), "ann") }()
+		time.Sleep(each / 2)
+		var slowest time.Duration
+		for i := range cuts {
+			begin := time.Now()
+			if _, _, err := b.daemon.Command(t.Context(), name(i), rollout.Commanded{Verb: "abort", Version: "v2", By: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+			slowest = max(slowest, time.Since(begin))
+			select {
+			case err := <-done:
+				t.Fatalf("the reload was over after %d cuts: %v", i, err)
+			default:
+			}
+		}
+		if slowest > 2*each {
+			t.Errorf("a cut was stored after %s, with writes of %s", slowest, each)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		alone := 0
+		for i, size := range b.disk.sizes()[before:] {
+			if size > storedAtOnce {
+				t.Errorf("write %d holds %d services", i, size)
+			}
+			if size == 1 {
+				alone++
+			}
+		}
+		if alone < cuts {
+			t.Errorf("%d of %d cuts had a write of their own", alone, cuts)
+		}
+	})
+}

@@ -265,6 +265,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.atOnce = storedAtOnce
 	c.settle(time.Now())
 	for {
+		if c.first() {
+			c.settle(time.Now())
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			c.stop()

@@ -35,6 +35,7 @@ type disk struct {
 	small  atomic.Bool   // it has room for what is there, and for no journal
 	crash  *crash
 	saves  int
+	held   []int // services in each save
 	tidied int
 	key    []byte // nil: the stored one
 }
@@ -93,6 +94,7 @@ func (b *bubble) unstored(err error) {
 func (d *disk) Save(ws []store.Write) (uint64, error) {
 	d.mu.Lock()
 	d.saves++
+	d.held = append(d.held, len(ws))
 	delay, fails, thaw, kill, takes := d.delay, d.fails, d.thaw, d.crash, d.takes
 	d.mu.Unlock()
 	if kill != nil {
@@ -113,6 +115,12 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 	}
 	first, err := d.Bolt.Save(ws)
 	return first, cmp.Or(fails, err)
+}
+
+func (d *disk) sizes() []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.held)
 }
 
 func (d *disk) Tidy(now time.Time, l store.Limits) (more bool, err error) {

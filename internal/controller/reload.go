@@ -104,9 +104,11 @@ type reading struct {
 // adoption is a reading of the policy files that is being taken in, some services at a time.
 type adoption struct {
 	by       string
+	read     queue[*policy.Document] // that are to be compared with what their services have
+	compared bool                    // all are
 	docs     queue[*policy.Document] // that say something else than their services have
 	orphans  queue[*unit]            // that no document names any more
-	together []*policy.Document      // these are taken in at once: one leaves a listener that another one joins
+	together queue[*policy.Document] // these are stored and published at once: one leaves a listener that another one joins
 	done     chan struct{}           // closed when all is taken in
 	receipt  *receipt                // that it is stored, as what was decided before; made when it is done
 }
@@ -125,18 +127,28 @@ func (c *Controller) reloaded(set policySet, err error, by string) (*adoption, e
 	a := &adoption{by: by, done: make(chan struct{})}
 	c.reloadedAt, c.set, c.backlog.reading = time.Now(), set, a
 	for i := range set.docs {
-		if d := &set.docs[i]; !c.has(d, set.origin(d)) {
+		a.read = append(a.read, &set.docs[i])
+	}
+	c.adoptSome()
+	return a, nil
+}
+
+// compare finds out what a piece of the documents says anew; with the last of them, who has none, and what moves.
+func (c *Controller) compare(a *adoption) {
+	a.read.some(compareMost, func(d *policy.Document) {
+		if !c.has(d, c.set.origin(d)) {
 			a.docs = append(a.docs, d)
 		}
+	})
+	if a.compared = len(a.read) == 0; !a.compared {
+		return
 	}
 	for name, u := range c.units {
-		if _, here := set.place[name]; !here && !u.state.Orphaned {
+		if _, here := c.set.place[name]; !here && !u.state.Orphaned {
 			a.orphans = append(a.orphans, u)
 		}
 	}
 	c.groupMoves(a)
-	c.adoptSome()
-	return a, nil
 }
 
 // has reports whether a service has its policy already, wherever the file may be now.
@@ -191,22 +203,25 @@ func (c *Controller) groupMoves(a *adoption) {
 // adoptSome takes in a piece of the policies.
 func (c *Controller) adoptSome() {
 	a := c.backlog.reading
-	for _, d := range a.together {
-		if u := c.adopt(d, a.by); u != nil && u.outbox.Unstored() {
-			c.together[u] = struct{}{}
-		}
-	}
-	a.together = nil
-	if len(a.docs) > 0 {
-		a.docs.some(func(d *policy.Document) { c.adopt(d, a.by) })
-	} else {
-		a.orphans.some(func(u *unit) {
+	switch {
+	case !a.compared:
+		c.compare(a)
+	case len(a.together) > 0:
+		a.together.some(pieceMost, func(d *policy.Document) {
+			if u := c.adopt(d, a.by); u != nil && u.outbox.Unstored() {
+				c.together[u] = struct{}{}
+			}
+		})
+	case len(a.docs) > 0:
+		a.docs.some(pieceMost, func(d *policy.Document) { c.adopt(d, a.by) })
+	default:
+		a.orphans.some(pieceMost, func(u *unit) {
 			if c.units[u.state.Policy.Service] == u {
 				c.must(u, rollout.Orphaned{At: c.reloadedAt})
 			}
 		})
 	}
-	if len(a.docs)+len(a.orphans) == 0 {
+	if a.compared && len(a.together)+len(a.docs)+len(a.orphans) == 0 {
 		c.adoptionDone(a)
 	}
 }

@@ -112,7 +112,7 @@ func (b *bubble) start() {
 	loads := xds.NewLoads(time.Second, func(r xds.Report) { src.Add(reportOf(r)) })
 	src = metrics.NewEnvoy(loads.Often, loads.Nodes)
 	b.disk.Bolt = db
-	houses, err := docker.New(docker.Options{Log: log, Host: "unix:///nowhere.sock"}) // it never runs: tests say what becomes of containers
+	houses, err := docker.New(docker.Options{Log: log, Store: db, Host: "unix:///nowhere.sock"}) // it never runs: tests say what becomes of containers
 	if err != nil {
 		b.t.Fatal(err)
 	}

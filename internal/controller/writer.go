@@ -17,7 +17,7 @@ const (
 	writeHangs   = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
 	stopPatience = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
-	storedAtOnce = 128              // services whose decisions are
+	storedAtOnce = 64               // services whose decisions are
 )
 
 // writer stores what was decided, one transaction at a time, outside the loop.
@@ -34,6 +34,7 @@ type writer struct {
 	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
 	tidyAt  time.Time   // what is kept is looked through then
 	untidy  bool        // that failed
+	alone   bool        // the last write held nothing but cuts
 
 	stored bool // something was, since what is kept was looked through
 }
@@ -114,7 +115,8 @@ func (c *Controller) write(now time.Time) {
 	go func() { w.done <- save(w.store, c.Hub, jobs, left) }()
 }
 
-// jobs are what is to be stored next: what belongs together, then cuts, then other decisions, then evidence.
+// jobs are what is to be stored next: cuts, which wait for nothing else, then what belongs together, then other decisions,
+// then evidence. Cuts without end hold up no other decision: every other write has room for these.
 func (c *Controller) jobs() (jobs []job) {
 	take := func(u *unit) {
 		j := c.rebirth(c.leaves(u.job(c.writer.err == nil)))
@@ -124,26 +126,38 @@ func (c *Controller) jobs() (jobs []job) {
 			delete(set, u)
 		}
 	}
-	for u := range c.together {
-		take(u)
+	cuts := func() {
+		for u := range c.cutting {
+			_, due := c.unsaved[u]
+			if _, bound := c.together[u]; due && !bound && len(jobs) < c.atOnce {
+				take(u)
+			}
+		}
 	}
-	for u := range c.cutting {
-		if _, due := c.unsaved[u]; due && len(jobs) < c.atOnce {
+	if !c.writer.alone {
+		cuts()
+	}
+	if c.writer.alone = len(jobs) > 0; c.writer.alone {
+		return jobs
+	}
+	if r := c.backlog.reading; r == nil || len(r.together) == 0 { // else they are not complete
+		for u := range c.together {
 			take(u)
 		}
 	}
-	for u := range c.unsaved {
-		if len(jobs) >= c.atOnce {
-			break
+	cuts()
+	some := func(set map[*unit]struct{}, most int) {
+		for u := range set {
+			if len(jobs) >= most {
+				return
+			}
+			if _, bound := c.together[u]; !bound {
+				take(u)
+			}
 		}
-		take(u)
 	}
-	for u := range c.aged {
-		if len(jobs) >= agedAtOnce {
-			break
-		}
-		take(u)
-	}
+	some(c.unsaved, c.atOnce)
+	some(c.aged, agedAtOnce)
 	return jobs
 }
 

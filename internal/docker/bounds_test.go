@@ -8,7 +8,6 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/canaryd/canaryd/internal/policy"
-	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // What may run, and what may be mounted.
@@ -70,41 +69,6 @@ func TestContainersAreConfined(t *testing.T) {
 	h = hostConfigOf(policy.Docker{Port: 80, NewPrivileges: true, Capabilities: []string{"NET_BIND_SERVICE"}, ReadOnly: true})
 	if h.SecurityOpt != nil || h.CapAdd[0] != "NET_BIND_SERVICE" || !h.ReadonlyRootfs {
 		t.Errorf("%+v", h)
-	}
-}
-
-// Whatever a container's labels say, only what canaryd made is canaryd's.
-func TestWhatCanarydOwns(t *testing.T) {
-	f := &Fleet{key: Key("of this canaryd")}
-	want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 2, Sealed: true}}
-	ours := f.configOf(want, nil, want.name(0)).Labels
-	older := want
-	older.Attempt = 1
-	others := (&Fleet{key: Key("of another canaryd")}).configOf(want, nil, want.name(0)).Labels
-	unsealed := map[string]string{LabelManaged: "true", LabelService: "shop", LabelVersion: "v2", LabelAttempt: "2"}
-	for _, c := range []struct {
-		why     string
-		name    string
-		labels  map[string]string
-		attempt int
-		sealed  bool
-		owns    bool
-	}{
-		{"ours", want.name(0), ours, 2, true, true},
-		{"the same labels under another name, as `docker commit` and `docker run` leave them", "/vigilant_bose", ours, 2, true, false},
-		{"the same labels under the name of another replica", want.name(1), ours, 2, true, false},
-		{"another canaryd's", want.name(0), others, 2, true, false},
-		{"labels that somebody wrote", want.name(0), unsealed, 2, true, false},
-		{"of a release that did not seal", want.name(0), unsealed, 2, false, true},
-		{"of such a release, copied", "/vigilant_bose", unsealed, 2, false, false},
-		{"an older attempt", older.name(0), f.configOf(older, nil, older.name(0)).Labels, 1, true, true},
-		{"an older attempt that was not sealed", older.name(0), unsealed, 1, true, true},
-		{"a name that goes on", want.name(0) + "-copy", ours, 2, true, false},
-	} {
-		want.Sealed = c.sealed
-		if got := f.owns(want, container.Summary{Names: []string{c.name}, Labels: c.labels}, c.attempt); got != c.owns {
-			t.Errorf("%s: %v", c.why, got)
-		}
 	}
 }
 

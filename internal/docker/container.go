@@ -51,7 +51,8 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
 	defer f.survey.changed()
-	_, err = f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: f.configOf(want, env, name), HostConfig: hostConfigOf(want.Spec)})
+	f.owned.making(ctx, name)
+	made, err := f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: f.configOf(want, env, name), HostConfig: hostConfigOf(want.Spec)})
 	switch {
 	case errdefs.IsConflict(err):
 		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
@@ -60,6 +61,7 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	case err != nil:
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
+	f.owned.made(ctx, name, made.ID)
 	return nil
 }
 

@@ -1,4 +1,4 @@
-// Package docker runs versions as containers: it keeps what runs equal to what is wanted, by labels, so
+// Package docker runs versions as containers: it keeps what runs equal to what is wanted, by name, labels and id, so
 // that a restart of canaryd or of the daemon neither orphans nor doubles anything. A container that it
 // did not make, whatever its labels say, is never touched, and an image that it did not pull is never removed.
 package docker
@@ -19,6 +19,7 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/probe"
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/store"
 )
 
 const (
@@ -50,6 +51,7 @@ type Fleet struct {
 	events chan Event
 	bounds Bounds
 	key    Key
+	owned  *ownership
 	survey survey
 
 	mu    sync.Mutex
@@ -81,7 +83,7 @@ type Options struct {
 	Host          string // unix:///var/run/docker.sock or tcp://host:2376
 	CA, Cert, Key string // files, for TCP with TLS; without them those that DOCKER_CERT_PATH names
 	Bounds        Bounds
-	Seal          Key // marks what canaryd made
+	Store         *store.Bolt // remembers what canaryd made
 }
 
 // New makes a fleet. It does not wait for the daemon.
@@ -94,7 +96,11 @@ func New(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker.host %s: %w", o.Host, err)
 	}
-	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Seal, events: make(chan Event, 64), wants: map[string][]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
+	owned, err := newOwnership(o.Log, o.Store)
+	if err != nil {
+		return nil, err
+	}
+	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Store.Key(), owned: owned, events: make(chan Event, 64), wants: map[string][]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Events tell what became of what is wanted.

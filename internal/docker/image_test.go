@@ -25,7 +25,7 @@ func TestAnImageThatIsGoneAgain(t *testing.T) {
 			_, _ = w.Write([]byte(`{"message": "no such ` + missing + `"}`))
 		}))
 		log, _ := logtest.NewNullLogger()
-		f, err := New(Options{Log: log, Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+		f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
 		if err != nil {
 			t.Fatal(err)
 		}

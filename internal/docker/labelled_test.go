@@ -33,7 +33,7 @@ func TestTheFirstLookIsTold(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	log, _ := logtest.NewNullLogger()
-	f, err := New(Options{Log: log, Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
 	if err != nil {
 		t.Fatal(err)
 	}

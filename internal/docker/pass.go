@@ -28,6 +28,9 @@ func (f *Fleet) pass(ctx context.Context, want Want, w *worker) (Event, error) {
 	if e.Logs, err = f.stop(ctx, append(mine, older...), want.Goal >= rollout.Remove); err != nil {
 		return e, err
 	}
+	if want.Goal >= rollout.Remove {
+		f.owned.gone(ctx, older, want.stem())
+	}
 	if want.Goal == rollout.Prune && want.Pulled {
 		err = f.removeImage(ctx, want.Image)
 	}
@@ -49,7 +52,10 @@ func (f *Fleet) keepRunning(ctx context.Context, want Want, w *worker, mine, old
 	if err != nil || len(e.Endpoints) == 0 || !want.Alone || !slices.Equal(e.Endpoints, w.told.Endpoints) {
 		return e, err // nothing is stopped while some are unknown
 	}
-	_, err = f.stop(ctx, append(older, surplus...), true)
+	old := append(older, surplus...)
+	if _, err = f.stop(ctx, old, true); err == nil {
+		f.owned.gone(ctx, old, "")
+	}
 	return e, err
 }
 
@@ -74,6 +80,7 @@ func (want Want) split(cs []container.Summary) (mine, surplus []container.Summar
 
 // list finds the containers of an attempt, by name, and those of earlier attempts of its version.
 func (f *Fleet) list(ctx context.Context, want Want) (mine, older []container.Summary, err error) {
+	f.owned.retry()
 	all, err := f.containers(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -81,7 +88,7 @@ func (f *Fleet) list(ctx context.Context, want Want) (mine, older []container.Su
 	for _, c := range all {
 		l := c.Labels
 		attempt, err := strconv.Atoi(l[LabelAttempt])
-		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version || !f.owns(want, c, attempt) {
+		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version || !f.owns(ctx, want, c, attempt) {
 			continue
 		}
 		switch {

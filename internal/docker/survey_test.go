@@ -43,7 +43,7 @@ func counted(t *testing.T, slow <-chan struct{}) (f *Fleet, asked *atomic.Int64)
 	t.Cleanup(func() { _ = s.Close() })
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	if f, err = New(Options{Log: log, Host: "unix://" + path}); err != nil {
+	if f, err = New(Options{Log: log, Store: stored(t), Host: "unix://" + path}); err != nil {
 		t.Fatal(err)
 	}
 	return f, asked

@@ -32,11 +32,12 @@ const (
 
 // Header is how a chunk begins.
 type Header struct {
-	Service string    `json:"service"`
-	At      time.Time `json:"at"`
-	Why     Why       `json:"why"`
-	Lost    time.Time `json:"lost,omitzero"` // what happened from then on to At is in no chunk
-	Machine string    `json:"machine"`       // another one may compute other last digits
+	Service  string    `json:"service"`
+	At       time.Time `json:"at"`
+	Why      Why       `json:"why"`
+	Lost     time.Time `json:"lost,omitzero"`      // what happened from then on to At is in no chunk
+	Redacted bool      `json:"redacted,omitempty"` // policies in it have no secrets, but something else in their place
+	Machine  string    `json:"machine"`            // another one may compute other last digits
 }
 
 // Formats of parts and of packed chunks. A new one gets a new number; those that were ever written are read. In the first

@@ -23,6 +23,8 @@ type progress struct {
 	answered  time.Time          // the last time that there was an answer
 	said      []string           // what is wrong with its labels
 	dropped   map[string]float64 // by version, in the cells read last
+	sorted    *sorting           // how requests are told apart by class; nil: they are not
+	timed     *timing            // how it is told how long answers took; nil: it is not wanted
 
 	atRest bool
 }
@@ -48,16 +50,29 @@ func (pr *progress) read(t Target, streams []stream) []rollout.Cell {
 		if at := found[key].torn(); at.After(in.torn) {
 			in.torn = at
 		}
-		steps[in] = in.take(found[key].readings, t.Stable)
+		steps[in] = in.take(found[key].readings, t.whole())
 	}
 	pr.forget(steps)
+	pr.timed = newTiming(t)
+	pr.sorted = nil
+	if t.Queries != nil && t.Queries.Class != "" {
+		pr.sorted = pr.sorting(t)
+	}
 	return pr.count(steps)
+}
+
+// whole are the versions of which a whole scrape shows the requests of one: Envoys show stable's. An application may be of one version only.
+func (t Target) whole() []string {
+	if t.Queries != nil {
+		return t.Versions
+	}
+	return []string{t.Stable}
 }
 
 func scopeOf(t Target) *scope {
 	sc := &scope{versions: slices.Clone(t.Versions), what: fmt.Sprint(t.Statuses)}
 	if t.Queries != nil {
-		sc.what = t.Queries.Requests + "\n" + t.Queries.Errors
+		sc.what = t.Queries.Requests + "\n" + t.Queries.Errors + "\n" + t.Queries.Class
 	}
 	return sc
 }
@@ -116,7 +131,9 @@ func (pr *progress) count(steps map[*instance][]step) (cells []rollout.Cell) {
 			pr.said = append(pr.said, twice(envoy, in))
 		}
 		for _, s := range mine {
-			cells = append(cells, rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()})
+			c := rollout.Cell{Slice: in.name, From: s.from.at, To: s.to.at, Counts: s.counts()}
+			c.Answers, c.Times = pr.sorted.answers(s, c.Counts), pr.timed.times(s, c.Counts)
+			cells = append(cells, c)
 			for v, d := range s.drops() {
 				pr.dropped[v] += d.requests
 			}

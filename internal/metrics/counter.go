@@ -14,6 +14,7 @@ const (
 	requests    kind = iota
 	failures         // errors
 	unavailable      // errors, of gRPC status UNAVAILABLE: Envoy's own answer to a dropped request is one
+	took             // answers that took up to so long
 	overflow         // dropped by a circuit breaker; Envoy counts them as requests and as failures, too
 )
 
@@ -21,8 +22,16 @@ const (
 type counter struct {
 	version string
 	kind    kind
-	name    string // the metric and the labels of its own
+	name    string  // the metric and the labels of its own
+	upTo    float64 // of what counts durations: seconds
+	sort
 }
+
+// counts reports whether it counts requests, of which none may be missed or made up. Durations are used where they are there.
+func (c counter) counts() bool { return c.kind != took }
+
+// sort is what a counter says of the requests that it counts. Both may be empty: it does not say.
+type sort struct{ class, code string }
 
 // scope is what a reading was asked for: a counter outside it is not known to be 0.
 type scope struct {
@@ -73,6 +82,9 @@ const (
 func (r *reading) change(later *reading) change {
 	result := rose
 	for c, v := range r.values {
+		if !c.counts() {
+			continue
+		}
 		switch w, there := later.values[c]; {
 		case !there && later.scope.has(c.version):
 			result = vanished
@@ -86,7 +98,7 @@ func (r *reading) change(later *reading) change {
 // atLeast reports that no counter which both have is below the other's.
 func (r *reading) atLeast(other *reading) bool {
 	for c, v := range other.values {
-		if w, there := r.values[c]; there && w < v {
+		if w, there := r.values[c]; there && w < v && c.counts() {
 			return false
 		}
 	}
@@ -177,6 +189,9 @@ func (s step) outgrown() bool {
 func (s step) leaps() bool {
 	appeared, grew := 0.0, 0.0
 	for c, w := range s.to.values {
+		if !c.counts() {
+			continue
+		}
 		if v, there := s.from.values[c]; there {
 			grew += w - v
 		} else if s.from.scope.has(c.version) {
@@ -189,7 +204,7 @@ func (s step) leaps() bool {
 // appears reports a counter that is not there in the first reading and above 0 in the second.
 func (s step) appears() bool {
 	for c, w := range s.to.values {
-		if _, there := s.from.values[c]; !there && w > 0 && s.from.scope.has(c.version) {
+		if _, there := s.from.values[c]; !there && w > 0 && c.counts() && s.from.scope.has(c.version) {
 			return true
 		}
 	}

@@ -67,11 +67,11 @@ func (f *first) isWhole(r *reading) bool {
 }
 
 // take reads on and returns what may be counted.
-func (in *instance) take(rs []*reading, stable string) (steps []step) {
+func (in *instance) take(rs []*reading, whole []string) (steps []step) {
 	for i, r := range rs {
 		newest := i >= len(rs)-wholeAfter
 		switch {
-		case !r.shows(stable): // not a whole scrape
+		case !slices.ContainsFunc(whole, r.shows): // not a whole scrape
 		case i == len(rs)-1 && in.arriving(r): // it is looked at again in the next round
 		case in.last != nil && r.at.Equal(in.last.at):
 			in.again(r, newest)

@@ -42,7 +42,7 @@ func (pr *progress) unclear(service string) *rollout.Missing {
 
 // remarks are what is wrong with the labels, though all is counted once.
 func (pr *progress) remarks() []string {
-	remarks := slices.Clone(pr.said)
+	remarks := append(slices.Clone(pr.said), append(pr.sorted.remarks(), pr.timed.remarks()...)...)
 	for _, in := range pr.all() {
 		if !in.named && !in.tangled() {
 			remarks = append(remarks, fmt.Sprintf("no label of %s says which Envoy it is: it is counted half a minute late, to see that it is one; keep the label `instance`", in.labels))

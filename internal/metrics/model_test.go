@@ -191,7 +191,7 @@ func (s *server) scrape(j *scraping, at int64, renamed bool) {
 		}
 		st := s.store[labels.String()]
 		if st == nil {
-			st = &stream{version, kindOf(what), labels, nil}
+			st = &stream{version: version, kind: kindOf(what), labels: labels}
 			s.store[labels.String()] = st
 		}
 		if n := len(st.samples); n == 0 || int64(st.samples[n-1].Timestamp) < at { // a server takes no older sample
@@ -229,7 +229,7 @@ func (f *fleet) answer(round int, window time.Duration) (out []stream) {
 			if !known {
 				i = len(out)
 				byKey[key] = i
-				out = append(out, stream{st.version, st.kind, st.labels, nil})
+				out = append(out, stream{version: st.version, kind: st.kind, labels: st.labels})
 			}
 			out[i].samples = append(out[i].samples, samples...)
 		}

@@ -139,23 +139,25 @@ type cluster struct {
 	version string
 }
 
-// envoyCounters reads Envoy's counters of all services in queries split by size only; a service's are
-// in one query, so that they are seen at one moment.
+// envoyCounters reads Envoy's counters of all services in queries split by size only, and those of services whose durations are wanted
+// apart; a service's are in one query, so that they are seen at one moment.
 func (p *Prometheus) envoyCounters(ctx context.Context, part part, told *answers) {
-	var together []Target
-	size := 0
-	for _, t := range part.targets {
-		if t.Queries != nil {
-			continue
+	for _, timed := range []bool{false, true} {
+		var together []Target
+		size := 0
+		for _, t := range part.targets {
+			if t.Queries != nil || t.Timed != timed {
+				continue
+			}
+			if size += len(t.Versions); size > namesPerQuery && len(together) > 0 {
+				p.envoyQuery(ctx, together, part.window, told)
+				together, size = nil, len(t.Versions)
+			}
+			together = append(together, t)
 		}
-		if size += len(t.Versions); size > namesPerQuery && len(together) > 0 {
+		if len(together) > 0 {
 			p.envoyQuery(ctx, together, part.window, told)
-			together, size = nil, len(t.Versions)
 		}
-		together = append(together, t)
-	}
-	if len(together) > 0 {
-		p.envoyQuery(ctx, together, part.window, told)
 	}
 }
 
@@ -173,14 +175,20 @@ func (p *Prometheus) envoyQuery(ctx context.Context, targets []Target, window ti
 		return
 	}
 	metrics := slices.Concat(requestMetrics, classMetrics, overflowMetrics, statusMetrics(targets))
+	if targets[0].Timed {
+		metrics = append(metrics, tookMetric)
+	}
 	v := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{oneOf(labels.MetricName, metrics), oneOf(clusterLabel, slices.Sorted(maps.Keys(clusters)))}}
 	m, said, f := p.samples(ctx, v, window)
 	told.take(services, said, f)
 	for _, s := range m {
 		c := clusters[string(s.Metric[clusterLabel])]
 		if kind, wanted := c.counts(s.Metric); wanted {
-			service := c.target.Service
-			told.streams[service] = append(told.streams[service], stream{c.version, kind, s.Metric, s.Values})
+			st := stream{version: c.version, kind: kind, labels: s.Metric, samples: s.Values}
+			st.upTo, wanted = boundOf(kind, s.Metric)
+			if service := c.target.Service; wanted {
+				told.streams[service] = append(told.streams[service], st)
+			}
 		}
 	}
 }
@@ -212,11 +220,13 @@ func (c cluster) counts(m model.Metric) (k kind, wanted bool) {
 		return failures, m[classLabel] == "5"
 	case slices.Contains(overflowMetrics, name):
 		return overflow, true
+	case name == tookMetric:
+		return took, true
 	}
 	return requests, slices.Contains(requestMetrics, name)
 }
 
-// ownCounters reads the counters that a policy names instead: two queries a service, because two
+// ownCounters reads the counters that a policy names instead: two queries a service, three where durations are wanted, because
 // selectors cannot be joined into one range selector. The errors come second: a scrape in between is
 // then no whole one, and is read with the next round.
 func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Duration, told *answers) {
@@ -228,18 +238,35 @@ func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Dura
 			told.take([]string{t.Service}, nil, told.failure)
 			return
 		}
-		v, err := plainSelector(q.text)
-		if err != nil { // the policy's check lets none through
-			told.take([]string{t.Service}, nil, &failure{Missing: rollout.Missing{Code: analysis.QueryError, Reason: fmt.Sprintf("judge.queries: %q: %v", q.text, err)}})
-			return
-		}
-		m, said, f := p.samples(ctx, with(v, oneOf(versionLabel, t.Versions)), window)
+		said, f := p.ownQuery(ctx, t, q.text, q.kind, window, told)
 		told.take([]string{t.Service}, said, f)
 		if f != nil {
 			return
 		}
-		for _, s := range m {
-			told.streams[t.Service] = append(told.streams[t.Service], stream{string(s.Metric[versionLabel]), q.kind, s.Metric, s.Values})
+	}
+	if !t.Timed || t.Queries.Buckets == "" || told.busy() {
+		return
+	}
+	if _, f := p.ownQuery(ctx, t, t.Queries.Buckets, took, window, told); f != nil { // nothing waits for durations
+		told.warnings[t.Service] = append(told.warnings[t.Service], "it does not tell how long answers took: "+f.Reason)
+	}
+}
+
+func (p *Prometheus) ownQuery(ctx context.Context, t Target, text string, k kind, window time.Duration, told *answers) ([]string, *failure) {
+	v, err := plainSelector(text)
+	if err != nil { // the policy's check lets none through
+		return nil, &failure{Missing: rollout.Missing{Code: analysis.QueryError, Reason: fmt.Sprintf("judge.queries: %q: %v", text, err)}}
+	}
+	m, said, f := p.samples(ctx, with(v, oneOf(versionLabel, t.Versions)), window)
+	if f != nil {
+		return said, f
+	}
+	for _, s := range m {
+		st := stream{version: string(s.Metric[versionLabel]), kind: k, labels: s.Metric, samples: s.Values, sort: sortOf(s.Metric, k, t.Queries.Class)}
+		wanted := true
+		if st.upTo, wanted = boundOf(k, s.Metric); wanted {
+			told.streams[t.Service] = append(told.streams[t.Service], st)
 		}
 	}
+	return said, nil
 }

@@ -17,6 +17,8 @@ type stream struct {
 	kind    kind
 	labels  model.Metric
 	samples []model.SamplePair
+	upTo    float64 // of what counts durations: seconds
+	sort
 }
 
 // exposition are the readings of what has the same labels, apart from those that are the counters' own.
@@ -32,7 +34,7 @@ type whose func(model.LabelName) bool
 // made more tags of the cluster's name (stats_config.stats_tags): those that go with the version.
 func ownOfEnvoys(tags map[model.LabelName]bool) whose {
 	return func(name model.LabelName) bool {
-		return name == model.MetricNameLabel || strings.HasPrefix(string(name), "envoy_") || tags[name]
+		return name == model.MetricNameLabel || name == model.BucketLabel || strings.HasPrefix(string(name), "envoy_") || tags[name]
 	}
 }
 
@@ -73,13 +75,13 @@ func expositions(streams []stream, own whose, sc *scope) map[string]*exposition 
 	at := map[*exposition]map[model.Time]*reading{}
 	var k keys
 	for _, s := range streams {
-		target, name := k.of(s.labels, own)
+		target, name := k.of(s.labels, own, s.kind == took)
 		x := found[target]
 		if x == nil {
 			x = &exposition{labels: others(s.labels, own)}
 			found[target], at[x] = x, map[model.Time]*reading{}
 		}
-		c := counter{s.version, s.kind, name}
+		c := counter{s.version, s.kind, name, s.upTo, s.sort}
 		for _, pair := range s.samples {
 			if math.IsNaN(float64(pair.Value)) {
 				continue
@@ -104,10 +106,14 @@ type keys struct {
 	target, name []byte
 }
 
-// of returns a key of the labels that say which Envoy it is, and one of those that are the counter's own.
-func (k *keys) of(labels model.Metric, own whose) (target, name string) {
+// of returns a key of the labels that say which Envoy it is, and one of those that are the counter's own. That is the same for all buckets of
+// a histogram.
+func (k *keys) of(labels model.Metric, own whose, bucket bool) (target, name string) {
 	k.names, k.target, k.name = k.names[:0], k.target[:0], k.name[:0]
 	for l := range labels {
+		if bucket && l == model.BucketLabel {
+			continue
+		}
 		k.names = append(k.names, string(l))
 	}
 	slices.Sort(k.names)
@@ -140,6 +146,9 @@ func (x *exposition) torn() (at time.Time) {
 	seen := map[counter]int{}
 	for i, r := range x.readings {
 		for c := range r.values {
+			if !c.counts() {
+				continue
+			}
 			if last, known := seen[c]; known && last < i-1 {
 				missing[c] = append(missing[c], x.readings[last+1:i]...)
 			}

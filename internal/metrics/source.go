@@ -22,6 +22,7 @@ type Target struct {
 	Queries  *policy.Queries
 	Statuses []int     // gRPC statuses that are errors; nil: not a gRPC service
 	Classes  []string  // that requests are told apart by, where Envoys count them; nil: none
+	Timed    bool      // how long answers took is wanted
 	Edges    []float64 // seconds: of how many answers took longer it is to be known exactly
 	Limited  bool      // route.limits.requests is set: Envoys report what it drops as errors, too
 }

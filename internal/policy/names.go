@@ -76,6 +76,16 @@ func endpoint(e string) error {
 	return nil
 }
 
+// ByName reports an endpoint that Envoy looks up: there may be any number of instances behind it.
+func ByName(endpoint string) bool {
+	host, _, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return false
+	}
+	_, err = netip.ParseAddr(host)
+	return err != nil
+}
+
 func hostName(h string) bool {
 	labels := strings.Split(strings.TrimSuffix(h, "."), ".")
 	if len(h) > 253 || digits.MatchString(labels[len(labels)-1]) {

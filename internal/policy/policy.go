@@ -165,6 +165,16 @@ type Deadline struct {
 type Queries struct {
 	Requests string `yaml:"requests" json:"requests"`
 	Errors   string `yaml:"errors" json:"errors"`
+	Class    string `yaml:"class" json:"class,omitempty"`     // the label that names the class of requests; empty: they are not told apart
+	Buckets  string `yaml:"buckets" json:"buckets,omitempty"` // of a histogram of how long answers took; empty: that is not known
+}
+
+// ClassLabel is the label that names the class of requests in Prometheus; empty: there is none.
+func (j *Judge) ClassLabel() string {
+	if j.Queries == nil {
+		return ""
+	}
+	return j.Queries.Class
 }
 
 // Sessions are pinned by cookie for TTL.

@@ -241,6 +241,8 @@ func (c *check) judge(j *Judge) {
 	if q := j.Queries; q != nil {
 		c.selector("judge.queries.requests", q.Requests)
 		c.selector("judge.queries.errors", q.Errors)
+		c.classLabel(q)
+		c.buckets(q.Buckets)
 	}
 }
 

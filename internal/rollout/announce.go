@@ -208,6 +208,9 @@ func (m *machine) policyChanged(e PolicyChanged) {
 	}
 	seeds := m.Policy.Versions
 	m.Pinning = m.Pinning || m.Policy.Sessions != nil
+	if !first && m.Policy.Judge.ClassLabel() != e.Policy.Judge.ClassLabel() {
+		m.Book = Book{} // classes of another label would be waited for, and never come
+	}
 	m.Policy, m.PolicyHash, m.Orphaned, m.says = e.Policy, e.Hash, false, says
 	for i := range m.Versions {
 		c := &m.Versions[i].Config

@@ -71,15 +71,27 @@ func (b *Book) page(name string) *Page {
 	return &b.Classes[i]
 }
 
-// open finds a class's page, or begins it while there is room; nil: there is none.
-func (b *Book) open(name string) *Page {
+// open finds a class's page, or begins it; where there is no room, in the place of the one with fewest requests, if that has no more than
+// are to be written. nil: there is none.
+func (b *Book) open(name string, requests float64) *Page {
 	i, known := b.at(name)
-	if !known {
-		if len(b.Classes) >= mostPages {
+	if known {
+		return &b.Classes[i]
+	}
+	if len(b.Classes) >= mostPages {
+		least := 0
+		for k := range b.Classes {
+			if b.Classes[k].Day.Requests < b.Classes[least].Day.Requests {
+				least = k
+			}
+		}
+		if b.Classes[least].Day.Requests > requests {
 			return nil
 		}
-		b.Classes = slices.Insert(b.Classes, i, Page{Name: name})
+		b.Classes = slices.Delete(b.Classes, least, least+1)
+		i, _ = b.at(name)
 	}
+	b.Classes = slices.Insert(b.Classes, i, Page{Name: name})
 	return &b.Classes[i]
 }
 
@@ -135,16 +147,42 @@ func (m *machine) learnClasses(cells []Cell) {
 	now := float64(m.at.UnixMilli()) / 1000
 	m.Book.forget(now)
 	for _, name := range names {
-		p := m.Book.open(name)
+		parts := bucketed(analysis.Join(nil, by[name]))
+		requests := 0.0
+		for _, s := range parts {
+			requests += s.Requests
+		}
+		p := m.Book.open(name, requests)
 		if p == nil {
 			continue
 		}
-		parts := bucketed(analysis.Join(nil, by[name]))
 		for _, s := range parts {
 			p.Day, p.Hour = p.Day.Add(s.Counts), p.Hour.Add(s.Counts)
 		}
 		p.Dispersion.Add(now, parts, m.Usual.Rate())
 	}
+}
+
+// beforeIts parts cells into those from before the first weight of a release whose classes are not settled yet, and all others: a source may
+// have looked at stable for the first time when the release was announced, and tell of the minutes before.
+func (m *machine) beforeIts(cells []Cell) (past, others []Cell) {
+	var began time.Time
+	for _, v := range m.with(judged) {
+		if !v.Sorted && !v.FirstWeight.IsZero() && (began.IsZero() || v.FirstWeight.Before(began)) {
+			began = v.FirstWeight
+		}
+	}
+	if began.IsZero() {
+		return nil, cells
+	}
+	for _, c := range cells {
+		if c.To.After(began) {
+			others = append(others, c)
+		} else {
+			past = append(past, c)
+		}
+	}
+	return past, others
 }
 
 // fixClasses settles which classes a release is judged by, when it begins: nothing that is counted of it can choose them.
@@ -176,6 +214,9 @@ func (m *machine) classesFor(v *Version) []string {
 			return names
 		}
 		return nil
+	}
+	if m.Policy.Judge.ClassLabel() == "" {
+		return nil // what is in the book is of classes that were taken out of the policy
 	}
 	var learnt []Page
 	for _, p := range m.Book.Classes {

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 const byPath = seedV1 + `ramp: {steps: [10%, 50%, 100%], hold: 2s}
-judge: {clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 5%}}
+judge: {queries: {requests: r_total, errors: e_total, class: handler}, clump: 1, budget: 100000, promote_within: {ratio: 2, margin: 5%}}
 `
 
 // told is one second of answers: class and endpoint to counts; what is not answered is beside them.
@@ -141,5 +142,33 @@ func TestClassesAreKeptOverARestart(t *testing.T) {
 	r.answers(1, told{"v1": {"home": good(900)}, "v2": {"home": {Requests: 100, Errors: 1}}}, nil)
 	if o := old.Version("v2"); o.Classes[0].Canary.Errors != 0 || o.Judge.Classes.Each[0].Capital.E == r.s.Version("v2").Judge.Classes.Each[0].Capital.E {
 		t.Error("a step changed the state that it began with")
+	}
+}
+
+// A label may have more values than there are pages: those that come often have theirs, and what comes rarely makes room.
+func TestTheBookKeepsWhatComesOften(t *testing.T) {
+	r := newRun(t, byPath)
+	for i := range 3 * mostPages {
+		r.answers(1, told{"v1": {fmt.Sprintf("rare%03d", i): good(1)}}, nil)
+	}
+	r.answers(10, told{"v1": {"home": good(900), "checkout": good(9)}}, nil)
+	if r.s.Book.page("home") == nil || r.s.Book.page("checkout") == nil || len(r.s.Book.Classes) != mostPages {
+		t.Errorf("%d pages, home %v, checkout %v", len(r.s.Book.Classes), r.s.Book.page("home"), r.s.Book.page("checkout"))
+	}
+	if err := r.s.Book.sound(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What another label called classes is waited for by nobody.
+func TestAnotherLabelBeginsAnotherBook(t *testing.T) {
+	r := judgedByClass(t)
+	r.policy(strings.Replace(byPath, "class: handler", "class: route", 1))
+	r.answers(300, told{"v1": {"/": good(900), "/checkout": good(9)}, "v2": {"/": good(100), "/checkout": good(1)}}, nil)
+	if v := r.s.Version("v2"); r.s.Stable != "v2" {
+		t.Errorf("v2 is %s: %s", v.Phase, v.Verdict.Reason)
+	}
+	if r.s.Book.page("home") != nil || r.s.Book.page("/") == nil {
+		t.Errorf("the book: %+v", r.s.Book.Classes)
 	}
 }

@@ -160,7 +160,7 @@ func howItFails(f analysis.Finding) string {
 func roughly(share float64) string { return fmt.Sprintf("%.3g%%", 100*share) }
 
 func whereItFails(v *Version, f analysis.Finding) string {
-	switch n := len(v.Endpoints); {
+	switch n := v.endpoints(); {
 	case f.OnlyEndpoints > 0:
 		return " on " + someEndpoints(v, f) + perhaps(f)
 	case f.OnlyEnvoys > 0:
@@ -172,7 +172,7 @@ func whereItFails(v *Version, f analysis.Finding) string {
 }
 
 func someEndpoints(v *Version, f analysis.Finding) string {
-	return fmt.Sprintf("%s, %s of its %d endpoints", strings.Join(f.Endpoints, ", "), oneOr(f.Endpoints), len(v.Endpoints))
+	return fmt.Sprintf("%s, %s of its %d endpoints", strings.Join(f.Endpoints, ", "), oneOr(f.Endpoints), v.endpoints())
 }
 
 func someEnvoys(f analysis.Finding) string {

@@ -26,11 +26,7 @@ func (m *machine) load(v *Version) float64 {
 	if stable == nil || stable == v || m.Weight(m.Stable) == 0 {
 		return 1
 	}
-	return perInstance(m.Weight(v.Name), v) / perInstance(m.Weight(m.Stable), stable)
-}
-
-func perInstance(weight int, v *Version) float64 {
-	return float64(weight) / float64(max(len(v.Endpoints), 1))
+	return float64(m.Weight(v.Name)) / v.instances() / (float64(m.Weight(m.Stable)) / stable.instances())
 }
 
 // parts are the slices of stable that should be alike.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 const (
@@ -13,6 +14,34 @@ const (
 	instancesMost  = 64
 	envoysMost     = 8 // those with most errors; the rest is one slice without a name
 )
+
+// byName reports a version whose instances only the Envoys know, because they look up its endpoints.
+func (v *Version) byName() bool { return slices.ContainsFunc(v.Endpoints, policy.ByName) }
+
+// endpoints is how many a person would count: those that answered lately, where they are looked up.
+func (v *Version) endpoints() int {
+	if v.byName() && len(v.Instances) > 0 {
+		return len(v.Instances)
+	}
+	return len(v.Endpoints)
+}
+
+// instances is how many instances share a version's requests, 1 at least. Behind names they are as many as would share them evenly, were they
+// spread as they were lately: one that has just been replaced still counts, but not for long.
+func (v *Version) instances() float64 {
+	known := float64(max(len(v.Endpoints), 1))
+	if !v.byName() {
+		return known
+	}
+	var sum, squares float64
+	for _, s := range v.Instances {
+		sum, squares = sum+s.Requests, squares+s.Requests*s.Requests
+	}
+	if squares <= 0 {
+		return known
+	}
+	return max(sum*sum/squares, 1)
+}
 
 // forgetInstances lets old counts fade, and those of endpoints and Envoys that are gone.
 func (v *Version) forgetInstances(seconds float64) {

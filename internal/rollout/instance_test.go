@@ -49,3 +49,32 @@ func TestAnEnvoyIsNamedThatHasTheErrorsToItself(t *testing.T) {
 		}
 	}
 }
+
+// Behind one name there may be one instance or twenty: what a moment in one of them costs depends on it, and nobody but the
+// Envoys knows.
+func TestInstancesBehindANameAreCounted(t *testing.T) {
+	spread := func(n int, each float64) (all []analysis.Slice) {
+		for i := range n {
+			all = append(all, analysis.Slice{Name: fmt.Sprintf("10.0.0.%d:8080", i), Counts: analysis.Counts{Requests: each}})
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name      string
+		endpoints []string
+		seen      []analysis.Slice
+		want      float64
+	}{
+		{"addresses count themselves", []string{"10.0.0.1:80", "10.0.0.2:80"}, spread(5, 10), 2},
+		{"a name that nobody asked yet", []string{"shop:80"}, nil, 1},
+		{"twenty behind a name", []string{"shop:80"}, spread(20, 10), 20},
+		{"one replaced, the old one fading", []string{"shop:80"}, append(spread(4, 100), analysis.Slice{Name: "10.0.1.1:8080", Counts: analysis.Counts{Requests: 1}}), 4.02},
+	} {
+		m := &machine{State: &State{Versions: []Version{{Name: "v1", Phase: Stable, Endpoints: c.endpoints}}}}
+		cell := Cell{Slice: "edge-1", From: time.Unix(0, 0), To: time.Unix(1, 0), Counts: map[string]analysis.Counts{"v1": {Requests: 1}}, Endpoints: map[string][]analysis.Slice{"v1": c.seen}}
+		m.tallyLately([]Cell{cell}, 1)
+		if got := m.Versions[0].instances(); got < c.want-0.01 || got > c.want+0.01 {
+			t.Errorf("%s: %g instances, want %g", c.name, got, c.want)
+		}
+	}
+}

@@ -22,6 +22,9 @@ func (m *machine) observed(e Observed) {
 	m.covered = coveredBy(e.Cells)
 	e.Cells = m.warmed(m.withHung(e.Cells))
 	m.tally(e.Cells)
+	past, present := m.beforeIts(e.Cells)
+	m.learnClasses(past)
+	m.learnPace(past)
 	m.fixClasses()
 	m.fixEdges()
 	m.tallyClasses(e.Cells)
@@ -40,8 +43,8 @@ func (m *machine) observed(e Observed) {
 	stable := m.partsOfStable(e.Cells)
 	m.watchPlacebos(stable.placebos)
 	m.learnStable(e.Cells, stable.causes)
-	m.learnClasses(e.Cells)
-	m.learnPace(e.Cells)
+	m.learnClasses(present)
+	m.learnPace(present)
 	seen := m.countsOf(e.Cells, m.has)
 	for kind := range proxies {
 		m.watchStable(kind, seen[kind])
@@ -99,7 +102,7 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 		var instances []analysis.Slice
 		for _, c := range cells {
 			v.Lately += c.Counts[v.Name].Requests
-			if v.is(counted) && len(v.Endpoints) > 1 {
+			if v.is(counted) && len(v.Endpoints) > 1 || v.byName() {
 				instances = append(instances, c.Endpoints[v.Name]...)
 			}
 		}
@@ -267,7 +270,7 @@ func (m *machine) noteFailing(v *Version, cells []Cell) {
 	}
 	now := v.seconds(m.at)
 	usual := max(m.Usual.Rate(), v.Judge.Recent.Sum(now).Stable.Rate())
-	v.Judge.Fails(&v.Config, now, longest, analysis.Join(nil, all), usual)
+	v.Judge.Fails(&v.Config, now, longest, analysis.Join(nil, all), usual, max(m.clumpBound(v), 1))
 }
 
 // learnStable remembers how stable's errors usually come.

@@ -30,6 +30,9 @@ func (s *State) slow() *policy.Slow {
 	return s.Policy.Judge.Slow
 }
 
+// Timed reports whether the source is asked for how long answers take.
+func (s *State) Timed() bool { return s.slow() != nil || s.Policy.Judge.Slow != nil }
+
 // SlowEdges are the bounds, in seconds, that a histogram of durations has to have: those that the policy names, and those of all releases
 // under test.
 func (s *State) SlowEdges() []float64 {
@@ -60,13 +63,19 @@ func (m *machine) warmed(cells []Cell) []Cell {
 	if told == nil {
 		return cells
 	}
-	now, warmUp := seconds(m.at), told.WarmUp.Std().Seconds()
+	warmUp, old := told.WarmUp.Std(), ""
+	for i := range m.Versions {
+		m.Versions[i].Starts.Forget(seconds(m.at))
+	}
+	if v := m.Version(m.Stable); v != nil && v.Starts.Unknown() && m.at.Sub(v.AnnouncedAt) >= warmUp {
+		old = v.Name
+	}
 	out := make([]Cell, len(cells))
 	for i, c := range cells {
 		times := map[string][]analysis.Times{}
 		for name, ts := range c.Times { // each has its own starts: their order decides nothing
 			if v := m.Version(name); v != nil {
-				if warm := v.Starts.Warm(now, warmUp, ts); len(warm) > 0 {
+				if warm := v.Starts.Warm(seconds(c.To), warmUp.Seconds(), ts, name == old); len(warm) > 0 {
 					times[name] = warm
 				}
 			}

@@ -48,7 +48,7 @@ func (a *api) calls() []call {
 		{"PUT /api/v1/services/{service}/versions/{version}", access.Deploy, one, a.announce},
 		{"GET /api/v1/services/{service}/history", access.View, one, a.history},
 		{"GET /api/v1/services/{service}/versions/{version}/evidence", access.View, one, a.evidence},
-		{"GET /api/v1/services/{service}/journal", access.Operate, one, a.journal}, // it holds policies, with what is secret there
+		{"GET /api/v1/services/{service}/journal", access.Operate, one, a.journal}, // it holds values of session cookies
 		{"GET /api/v1/events", access.View, some, a.events},
 		{"GET /api/v1/envoys", access.View, some, a.envoys},
 		{"DELETE /api/v1/envoys/{node}", access.Operate, all, a.forgetEnvoy},

@@ -1,6 +1,10 @@
 package web
 
 import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,6 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/canaryd/canaryd/internal/journal"
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 const (
@@ -136,7 +141,18 @@ func (a *api) journal(w http.ResponseWriter, r *http.Request) {
 			_, err := w.Write(journal.AppendFrame(nil, parts))
 			return err
 		}
-		err = a.Controller.Journal(r.Context(), r.PathValue("service"), from, to, send)
+		redact, err := redaction()
+		if err != nil {
+			return err
+		}
+		err = a.Controller.Journal(r.Context(), r.PathValue("service"), from, to, func(parts [][]byte) error {
+			without, err := redact(parts)
+			if err != nil {
+				a.Log.WithError(err).Warn("a chunk of the journal was not sent: it cannot be read, so its secrets cannot be taken out")
+				without = [][]byte{{}} // the client counts a chunk that cannot be read
+			}
+			return send(without)
+		})
 		if err == nil {
 			err = send(nil)
 		}
@@ -146,4 +162,24 @@ func (a *api) journal(w http.ResponseWriter, r *http.Request) {
 		}
 		return err
 	})
+}
+
+// redaction takes the secrets of policies out of chunks that one client is sent. In their place stands a MAC with a key that is
+// forgotten then: equal secrets stay equal, which a replay needs, and none can be guessed from it.
+func redaction() (func(parts [][]byte) ([][]byte, error), error) {
+	rd, err := journal.NewReader()
+	if err != nil {
+		return nil, err
+	}
+	key := make([]byte, sha256.Size)
+	if _, err := rand.Read(key); err != nil {
+		return nil, err
+	}
+	return func(parts [][]byte) ([][]byte, error) {
+		return rd.Redacted(parts, func(secret string) string {
+			m := hmac.New(sha256.New, key)
+			m.Write([]byte(secret))
+			return policy.Hidden + hex.EncodeToString(m.Sum(nil)[:8])
+		})
+	}, nil
 }

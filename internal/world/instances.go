@@ -54,6 +54,22 @@ func newCrew(n int, host string) (c crew, endpoints []string) {
 	return c, endpoints
 }
 
+// clone is the same crew, with moments of its own from now on.
+func (c crew) clone() (d crew) {
+	for _, x := range c {
+		y := *x
+		d = append(d, &y)
+	}
+	return d
+}
+
+func (c crew) names() (all []string) {
+	for _, x := range c {
+		all = append(all, x.name)
+	}
+	return all
+}
+
 // failing is which share of an interval's requests each instance fails for its moments.
 func (i Instances) failing(r *rand.Rand, from time.Time, batch time.Duration, all crew) map[*instance]float64 {
 	fails := map[*instance]float64{}
@@ -93,13 +109,18 @@ func overlap(from, to, begin, end time.Time) float64 {
 // count draws what a version's instances answered in an interval of mean requests, where a rate of them fails anyway.
 func (c crew) count(r *rand.Rand, mean, rate float64, fails map[*instance]float64) (sum analysis.Counts, each []analysis.Slice) {
 	for _, x := range c {
-		n := poisson(r, mean/float64(len(c)))
-		bad := math.Min(n, poisson(r, n*rate))
-		if f := min(fails[x], 1); f > 0 {
-			bad = math.Min(n, math.Round(n*f)+bad)
-		}
-		one := analysis.Counts{Requests: n, Errors: bad}
+		one := x.count(r, mean/float64(len(c)), rate, fails)
 		sum, each = sum.Add(one), append(each, analysis.Slice{Name: x.name, Counts: one})
 	}
 	return sum, each
+}
+
+// count draws what one instance answered.
+func (x *instance) count(r *rand.Rand, mean, rate float64, fails map[*instance]float64) analysis.Counts {
+	n := poisson(r, mean)
+	bad := failed(r, n, rate)
+	if f := min(fails[x], 1); f > 0 {
+		bad = math.Min(n, math.Round(n*f)+bad)
+	}
+	return analysis.Counts{Requests: n, Errors: bad}
 }

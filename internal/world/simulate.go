@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -20,13 +21,19 @@ type Question struct {
 	Onset          time.Duration
 	Trouble        Trouble
 	Instances      Instances
+	Classes        []Class // of requests, whose shares add up to 1, the last one what is left; none: all are alike
+	Told           Told
 	Envoys         int           // 0: one
 	Past           time.Duration // of stable alone, before the release
+	Pasts          int           // so many different ones, which the runs share; 0: each has its own
 	Horizon        time.Duration
-	Batch          time.Duration // how often evidence comes
+	Until          []time.Duration // since the announcement, when each step of the policy's ends, whatever its hold; nil: by the hold
+	Batch          time.Duration   // how often evidence comes
 	Runs           int
 	Seed           uint64
 	Done           func() // called after each run, from several goroutines
+
+	pasts []past
 }
 
 // Trouble is what else may happen, each at a time since the announcement; nil: never.
@@ -43,6 +50,7 @@ type Answer struct {
 	Cut        int       `json:"cut"`
 	Promoted   int       `json:"promoted"`
 	Undecided  int       `json:"undecided"`
+	Held       int       `json:"undecided_for_want_of_a_class"` // proven as a whole, and too little seen of a class
 	AtFirst    int       `json:"undecided_at_the_first_step"`
 	CutAfter   Quantiles `json:"cut_after_seconds"`      // from the onset
 	Failed     Quantiles `json:"failed_before_cut"`      // expected requests beyond stable's rate
@@ -64,39 +72,51 @@ func quantiles(v []float64) Quantiles {
 	return Quantiles{&v[len(v)/2], &v[len(v)*9/10]}
 }
 
-type fate struct {
-	phase  rollout.Phase
-	first  bool // at the first step
-	after  time.Duration
-	failed float64
-	half   time.Duration // since when it had 50 %; 0: never
+// Fate is what became of one release.
+type Fate struct {
+	Phase  rollout.Phase
+	First  bool          // it was at the first step
+	Held   bool          // for want of a class
+	After  time.Duration // since the announcement
+	Failed float64       // expected requests beyond stable's rate
+	Half   time.Duration // since when it had 50 %; 0: never
 }
 
-// Ask runs the releases through the very state machine and judge that run in production.
-func (q Question) Ask() Answer {
-	fates := make([]fate, q.Runs)
+// Fates are those of all runs, each through the very state machine and judge that run in production.
+func (q Question) Fates() []Fate {
+	fates := make([]Fate, q.Runs)
+	q.pasts = make([]past, min(q.Pasts, q.Runs))
 	Runs(q.Runs, func(i int) {
-		fates[i] = q.run(rand.New(rand.NewPCG(q.Seed, uint64(i))))
+		fates[i] = q.run(i)
 		if q.Done != nil {
 			q.Done()
 		}
 	})
+	return fates
+}
+
+// Ask sums them up.
+func (q Question) Ask() Answer {
+	fates := q.Fates()
 	a := Answer{Runs: q.Runs}
 	var cut, failed, promoted, half []float64
 	for _, f := range fates {
-		if f.half > 0 {
-			half = append(half, f.half.Seconds())
+		if f.Half > 0 {
+			half = append(half, f.Half.Seconds())
 		}
-		switch f.phase {
+		switch f.Phase {
 		case rollout.Failed:
 			a.Cut++
-			cut, failed = append(cut, max(0, f.after-q.Onset).Seconds()), append(failed, f.failed)
+			cut, failed = append(cut, max(0, f.After-q.Onset).Seconds()), append(failed, f.Failed)
 		case rollout.Stable:
 			a.Promoted++
-			promoted = append(promoted, f.after.Seconds())
+			promoted = append(promoted, f.After.Seconds())
 		default:
 			a.Undecided++
-			if f.first {
+			if f.Held {
+				a.Held++
+			}
+			if f.First {
 				a.AtFirst++
 			}
 		}
@@ -105,44 +125,84 @@ func (q Question) Ask() Answer {
 	return a
 }
 
-// run is one release from its announcement to its fate.
-func (q Question) run(r *rand.Rand) fate {
-	begin := time.Unix(0, 0).UTC()
-	at := begin
-	q.Instances.Hiccup = q.Instances.Hiccup.falls(r)
+// past is what a service was before its release. Invariant: once it is made nothing changes it.
+type past struct {
+	once           sync.Once
+	at             time.Time
+	state          Release
+	stable, canary crew
+}
+
+// lived makes a past.
+func (q *Question) lived(r *rand.Rand, a *past) {
+	a.at = time.Unix(0, 0).UTC()
 	p := q.Policy
 	p.Route.Probe = policy.ProbeOff
-	stable, stableAt := newCrew(q.Instances.Stable, "127.0.0.1")
-	canary, canaryAt := newCrew(q.Instances.Canary, "127.0.0.2")
-	seen := func(s rollout.State, batch, since time.Duration) rollout.Observed {
-		return q.seen(r, s, at, batch, since, stable, canary)
+	var endpoints []string
+	a.stable, endpoints = newCrew(q.Instances.Stable, "127.0.0.1")
+	a.canary, _ = newCrew(q.Instances.Canary, "127.0.0.2")
+	p.Versions = []policy.Seed{{Version: "stable", Endpoints: endpoints, Stable: true}}
+	a.state.Take(a.at, rollout.PolicyChanged{At: a.at, Policy: p, By: "simulation"})
+	for left := q.Past; left > 0; left -= pastBatch {
+		e := q.seen(r, a.state.State, a.at, pastBatch, -left, a.stable, a.canary)
+		a.at = a.at.Add(pastBatch)
+		a.state.Take(a.at, e)
 	}
-	p.Versions = []policy.Seed{{Version: "stable", Endpoints: stableAt, Stable: true}}
-	var s Release
-	s.Take(at, rollout.PolicyChanged{At: at, Policy: p, By: "simulation"})
-	for ; at.Sub(begin) < q.Past; at = at.Add(pastBatch) {
-		s.Take(at.Add(pastBatch), seen(s.State, pastBatch, at.Sub(begin)-q.Past))
+}
+
+// pastOf is what a run begins with.
+func (q *Question) pastOf(r *rand.Rand, i int) *past {
+	if len(q.pasts) == 0 {
+		a := &past{}
+		q.lived(r, a)
+		return a
 	}
-	begin = at
-	s.Take(at, rollout.Announced{At: at, Version: "release", Endpoints: canaryAt, By: "simulation"})
-	var f fate
+	n := i % len(q.pasts)
+	a := &q.pasts[n]
+	a.once.Do(func() { q.lived(rand.New(rand.NewPCG(q.Seed, 1<<32+uint64(n))), a) })
+	return a
+}
+
+// run is one release from its announcement to its fate.
+func (q Question) run(i int) Fate {
+	r := rand.New(rand.NewPCG(q.Seed, uint64(i)))
+	q.Instances.Hiccup = q.Instances.Hiccup.falls(r)
+	before := q.pastOf(r, i)
+	old, release := before.stable.clone(), before.canary.clone()
+	s, at, begin := before.state, before.at, before.at
+	s.Take(at, rollout.Announced{At: at, Version: "release", Endpoints: release.names(), By: "simulation"})
+	var f Fate
 	for at.Sub(begin) < q.Horizon {
 		since := at.Sub(begin)
 		stable, canary := q.rates(since)
-		f.failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * math.Max(0, canary-stable)
-		e := seen(s.State, q.Batch, since)
+		f.Failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * q.excess(since >= q.Onset, stable, canary)
+		e := q.seen(r, s.State, at, q.Batch, since, old, release)
 		at = e.At
+		if q.Until != nil {
+			s.Policy.Ramp.Hold = q.hold(&s.State, begin)
+		}
 		s.Take(at, e)
 		v := s.Version("release")
-		f.first = s.Weight("release") <= p.Ramp.First()
-		if f.half == 0 && s.Weight("release") >= policy.FullWeight/2 {
-			f.half = at.Sub(begin)
+		f.First = s.Weight("release") <= q.Policy.Ramp.First()
+		if f.Half == 0 && s.Weight("release") >= policy.FullWeight/2 {
+			f.Half = at.Sub(begin)
 		}
-		if f.phase, f.after = v.Phase, at.Sub(begin); !v.Phase.Waiting() {
+		f.Held = v.Verdict.Code == analysis.Unexercised
+		if f.Phase, f.After = v.Phase, at.Sub(begin); !v.Phase.Waiting() {
 			return f
 		}
 	}
 	return f
+}
+
+// hold makes the present step end when it has to.
+func (q *Question) hold(s *rollout.State, begin time.Time) policy.Duration {
+	for i, until := range q.Until[:min(len(q.Until), len(q.Policy.Ramp.Steps))] {
+		if s.Weight("release") <= q.Policy.Ramp.Steps[i].Weight() {
+			return policy.Duration(max(0, begin.Add(until).Sub(s.Version("release").WeightSince)))
+		}
+	}
+	return q.Policy.Ramp.Hold
 }
 
 // pastBatch is the length of a batch before the announcement: the shortest window of the dispersion.
@@ -187,13 +247,30 @@ func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch, sin
 	envoys := max(q.Envoys, 1)
 	for i := range envoys {
 		c := rollout.Cell{Slice: strconv.Itoa(i), From: from, To: to, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
-		c.Counts["stable"], c.Endpoints["stable"] = old.count(r, n*(1-weight)/float64(envoys), stable, fails)
+		q.count(r, &c, one{"stable", false, n * (1 - weight) / float64(envoys), stable, old, fails}, false)
 		if weight > 0 {
-			c.Counts["release"], c.Endpoints["release"] = release.count(r, completed/float64(envoys), canary, fails)
+			q.count(r, &c, one{"release", true, completed / float64(envoys), canary, release, fails}, since >= q.Onset)
 		}
 		e.Cells = append(e.Cells, c)
 	}
 	return e
+}
+
+// failed draws how many of n requests fail.
+func failed(r *rand.Rand, n, rate float64) float64 {
+	switch {
+	case rate >= 1:
+		return n
+	case rate < 0.1 || n > 1000:
+		return math.Min(n, poisson(r, n*rate))
+	}
+	k := 0.0
+	for range int(n) {
+		if r.Float64() < rate {
+			k++
+		}
+	}
+	return k
 }
 
 // poisson draws exactly for small means, and from the normal law for large ones.

@@ -133,6 +133,7 @@ stats_config:
     inclusion_list:
       patterns:
       - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|(pending|active)_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*|grpc\\.[0-9]+)"}
+      - safe_regex: {regex: "cluster\\.[^.]*\\.upstream_rq_time"}
       - {prefix: cluster_manager}
       - {prefix: control_plane}
       - {prefix: listener_manager}

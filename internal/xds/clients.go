@@ -77,7 +77,7 @@ func newView(t rollout.Table) (*view, error) {
 	}
 	v := &view{resources: map[string]map[string]types.Resource{TypeCluster: {}, TypeEndpoint: {}}}
 	for _, c := range t.Clusters {
-		if slices.ContainsFunc(c.Endpoints, isHostName) {
+		if slices.ContainsFunc(c.Endpoints, policy.ByName) {
 			return nil, fmt.Errorf("version %s: a gRPC client without a proxy cannot resolve host names as endpoints", c.Version)
 		}
 		name := ClusterID{t.Service, c.Version, Users}.String()

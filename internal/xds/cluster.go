@@ -3,7 +3,6 @@ package xds
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -52,7 +51,7 @@ func namedCluster(p *policy.Policy, id ClusterID, c rollout.Cluster) ([]*Resourc
 	withHealth(pb, p)
 	withLimits(pb, p)
 	withProtocol(pb, p)
-	byDNS := slices.ContainsFunc(c.Endpoints, isHostName)
+	byDNS := slices.ContainsFunc(c.Endpoints, policy.ByName)
 	if byDNS {
 		pb.ClusterDiscoveryType = &cluster.Cluster_Type{Type: cluster.Cluster_STRICT_DNS}
 		pb.LoadAssignment = cla
@@ -74,12 +73,6 @@ func namedCluster(p *policy.Policy, id ClusterID, c rollout.Cluster) ([]*Resourc
 	}
 	eds.attempts = cds.attempts
 	return []*Resource{cds, eds}, nil
-}
-
-func isHostName(e string) bool {
-	host, _, _ := net.SplitHostPort(e)
-	_, err := netip.ParseAddr(host)
-	return err != nil
 }
 
 func assignment(name string, endpoints []string) (*endpoint.ClusterLoadAssignment, error) {
