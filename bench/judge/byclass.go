@@ -16,7 +16,7 @@ import (
 const allClasses = 20
 
 // classPasts are the different pasts that the releases of a cell share.
-const classPasts = 16
+const classPasts = 4
 
 // sharedBy are classes of which the first has a share, and each other one four fifths of what the one before has.
 func sharedBy(first float64) []world.Class {
@@ -107,7 +107,7 @@ func classTables(w io.Writer, runs int, only string) {
 	for _, t := range []struct {
 		name  string
 		print func(io.Writer, int)
-	}{{"broken", brokenTable}} {
+	}{{"broken", brokenTable}, {"broad", broadTable}, {"equal", equalTable}, {"instances", classInstanceTable}, {"mix", mixTable}, {"exercise", exerciseTable}} {
 		if strings.Contains(t.name, only) {
 			t.print(w, runs)
 		}

@@ -85,8 +85,8 @@ func instanceWorlds() []instanceWorld {
 	return all
 }
 
-// ask simulates an hour on the common ramp, or ten minutes on one that is six times as fast where batches are short.
-func (x instanceWorld) ask(t io.Writer, batch time.Duration, runs int, clean, all *int) {
+// question is about an hour on the common ramp, or ten minutes on one that is six times as fast where batches are short.
+func (x instanceWorld) question(batch time.Duration, runs int) world.Question {
 	p, horizon := untolerant(), time.Hour
 	if batch < time.Second {
 		horizon = 10 * time.Minute
@@ -100,7 +100,11 @@ func (x instanceWorld) ask(t io.Writer, batch time.Duration, runs int, clean, al
 	if x.outage {
 		q.Trouble.Before = outageBefore(0.5)
 	}
-	a := q.Ask()
+	return q
+}
+
+func (x instanceWorld) ask(t io.Writer, batch time.Duration, runs int, clean, all *int) {
+	a := x.question(batch, runs).Ask()
 	mark := ""
 	if x.outside {
 		mark = " (outside)"

@@ -59,7 +59,7 @@ func causes(e *atEdge) []cause {
 		{name: "refusal", steps: "[10%, 100%]", traffic: refuses, until: func(s web.Service) bool {
 			return says("v2", analysis.Nack, "")(s) && s.Envoys.Applied == 1 // it was given back what it had
 		}},
-		{name: "gone Envoy", steps: "[10%, 100%]", traffic: idle, happens: func(w *town, e *atEdge) { started(w, 0); e.leave() }, until: says("v2", analysis.NotInForce, "no Envoy")},
+		{name: "gone Envoy", steps: "[10%, 100%]", traffic: idle, happens: func(w *town, e *atEdge) { started(w, 0); e.leave() }, until: says("v2", analysis.NotInForce, "no other asks")},
 		{name: "no evidence", steps: "[10%, 100%]", judge: "no_evidence: {for: 2s, then: hold}", traffic: idle, until: says("v2", analysis.NoTraffic, "judge.no_evidence")},
 		{name: "incident", steps: "[10%, 100%]", judge: "clump: 1", traffic: fails, happens: func(w *town, e *atEdge) { started(w, 50); e.failed.Store(true) }, until: says("v2", analysis.IncidentShared, "")},
 		{name: "an older canary", steps: "[10%, 30%, 100%]", judge: "clump: 1, budget: 100000", traffic: busy, more: "v3", until: func(s web.Service) bool {

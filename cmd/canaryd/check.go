@@ -22,6 +22,7 @@ func checkCommand() *cobra.Command {
 	var strict, show bool
 	var rate float64
 	var stable string
+	var classes []string
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
 		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names,
@@ -31,6 +32,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		Example: `  canaryd check canaryd.yml policies/
   canaryd check --print shop.yml          # with all defaults
   canaryd check --rate 1 shop.yml         # what is out of reach at 1 request/s
+  canaryd check --rate 20 --class checkout=0.01% shop.yml     # and how long a rare class holds a promotion
   generate-policy | canaryd check -`,
 	}
 	out := output(c)
@@ -38,11 +40,16 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 	c.Flags().BoolVar(&show, "print", false, "print the policies with all their defaults")
 	c.Flags().Float64Var(&rate, "rate", 0, "the service's requests/s: warn about what the policy cannot do with so many")
 	c.Flags().StringVar(&stable, "stable", "0%", "stable's usual error rate, with --rate")
+	c.Flags().StringArrayVar(&classes, "class", nil, "a class's share of the requests, with --rate: NAME=SHARE[:STABLE] (may be repeated)")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
 			return err
 		}
 		usual, err := share("stable", stable)
+		if err != nil {
+			return err
+		}
+		shares, err := readClasses(classes, usual)
 		if err != nil {
 			return err
 		}
@@ -58,7 +65,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		k.findings = append(append(k.findings, policy.CheckSet(k.docs, k.source())...), k.beyond()...)
 		if rate > 0 {
 			for _, d := range k.docs {
-				k.findings = append(k.findings, feasible(d, rate, usual)...)
+				k.findings = append(append(k.findings, feasible(d, rate, usual)...), rare(d, rate, shares)...)
 			}
 		}
 		return k.report(cmd, *out, strict, show)

@@ -105,8 +105,8 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, &buf)
-	if err != nil {
-		return nil, fmt.Errorf("--url %s: %w", c.base, err)
+	if err != nil || req.URL.Host == "" || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
+		return nil, usage("--url or CANARYD_URL: this is not an address such as http://127.0.0.1:8080 or https://canaryd.example.com: %s", c.shown())
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if u, err := user.Current(); err == nil {
@@ -125,6 +125,20 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 		return nil, c.unreached(err)
 	}
 	return resp, nil
+}
+
+// shown is the daemon's address as it may stand in a log: without a password.
+func (c *client) shown() string {
+	u, err := url.Parse(c.base)
+	switch {
+	case err == nil && u.User == nil:
+		return c.base
+	case err == nil:
+		return u.Redacted()
+	case strings.Contains(c.base, "@"):
+		return "..." + c.base[strings.LastIndex(c.base, "@"):]
+	}
+	return c.base
 }
 
 // identify says who asks.
@@ -172,6 +186,8 @@ func (c *client) unreached(err error) error {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	switch {
+	case strings.Contains(err.Error(), "malformed HTTP response"):
+		why, try = errors.New("what answers there does not speak HTTP/1.1"), "write the address of web.listen in --url or CANARYD_URL, not that of xds.listen"
 	case errors.As(err, &authority):
 		try = "set --ca-file or CANARYD_CA_FILE to the certificate of the authority that signed the daemon's"
 	case errors.As(err, &name):
@@ -179,7 +195,7 @@ func (c *client) unreached(err error) error {
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		try = "write http:// in --url or CANARYD_URL: there is no TLS there"
 	}
-	return fmt.Errorf("no canaryd answers at %s: %w\nTry: %s", c.base, why, try)
+	return fmt.Errorf("no canaryd answers at %s: %w\nTry: %s", c.shown(), why, try)
 }
 
 func servicePath(service string, more ...string) string {

@@ -87,3 +87,20 @@ func TestTheSampleShowsTheDefaults(t *testing.T) {
 		}
 	}
 }
+
+// Who may do what is said in canaryd.yml: a daemon that runs without the one beside it says so.
+func TestACanarydYMLThatIsNotReadIsToldOf(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if w := (serveFlags{}).unread(); w != "" {
+		t.Error(w)
+	}
+	if err := os.WriteFile("canaryd.yml", []byte("web: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if w := (serveFlags{}).unread(); !strings.Contains(w, "--config.file=canaryd.yml") {
+		t.Errorf("%q", w)
+	}
+	if w := (serveFlags{file: "canaryd.yml"}).unread(); w != "" {
+		t.Error(w)
+	}
+}

@@ -87,6 +87,14 @@ func (f serveFlags) config() (serverConfig, error) {
 	return c, c.exposed(f.webConfig)
 }
 
+// unread warns of a canaryd.yml that is not read: who is asked for a password may stand in it.
+func (f serveFlags) unread() string {
+	if _, err := os.Stat("canaryd.yml"); f.file != "" || err != nil {
+		return ""
+	}
+	return "there is a canaryd.yml in this directory, and it is not read: say `canaryd serve --config.file=canaryd.yml`"
+}
+
 // serve wires the daemon: what comes later depends on what comes first.
 func serve(ctx context.Context, f serveFlags) error {
 	log, flush, err := f.logger()
@@ -97,6 +105,9 @@ func serve(ctx context.Context, f serveFlags) error {
 	cfg, err := f.config()
 	if err != nil {
 		return err
+	}
+	if w := f.unread(); w != "" {
+		log.Warn(w)
 	}
 	db, err := store.Open(cfg.Storage.Path)
 	if err != nil {

@@ -26,14 +26,16 @@ type simulation struct {
 	envoys         int
 	runs           int
 	seed           uint64
+	classes        []string
 }
 
 func simulateCommand() *cobra.Command {
 	var s simulation
 	c := &cobra.Command{
 		Use: "simulate [POLICY]", Short: "What a policy would do to a good and to a bad release",
-		Long:    "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one\nwith the given error rate. Without POLICY: the defaults.\n\nExit codes: 0 done, 1 error, 2 wrong usage, 3 the policy has mistakes.",
-		Example: `  canaryd simulate shop.yml --rate 100 --stable 0.1% --canary 1%`,
+		Long: "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one\nwith the given error rate. Without POLICY: the defaults.\n\n--class says that a class of requests has a share of them, how often it fails on stable (--stable where it is left out), and how\noften on a release that breaks it (100%): such a release is simulated as well, one for each class. Classes of the policy that are\nnot named share what is left with the rest. Without POLICY the classes named are those that are counted.\n\nExit codes: 0 done, 1 error, 2 wrong usage, 3 the policy has mistakes.",
+		Example: `  canaryd simulate shop.yml --rate 100 --stable 0.1% --canary 1%
+  canaryd simulate --rate 1000 --class checkout=0.03%        # a release that breaks all of a path with 0.03% of the requests`,
 	}
 	out := output(c)
 	c.Flags().Float64Var(&s.rate, "rate", 100, "requests/s of the service")
@@ -46,6 +48,7 @@ func simulateCommand() *cobra.Command {
 	c.Flags().IntVar(&s.envoys, "envoys", 2, "Envoys that the traffic comes through")
 	c.Flags().IntVar(&s.runs, "runs", 100, "releases of each kind")
 	c.Flags().Uint64Var(&s.seed, "seed", 1, "random seed")
+	c.Flags().StringArrayVar(&s.classes, "class", nil, "a class of requests, and a release that breaks it: NAME=SHARE[:STABLE[:CANARY]] (may be repeated)")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
 			return err
@@ -54,7 +57,7 @@ func simulateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.run(cmd, p, *out)
+		return s.run(cmd, p, len(args) == 0, *out)
 	}
 	return c
 }
@@ -84,7 +87,7 @@ func share(flag, text string) (float64, error) {
 	return float64(v), nil
 }
 
-func (s simulation) run(cmd *cobra.Command, p policy.Policy, out string) error {
+func (s simulation) run(cmd *cobra.Command, p policy.Policy, defaults bool, out string) error {
 	stable, err := share("stable", s.stable)
 	if err != nil {
 		return err
@@ -96,21 +99,45 @@ func (s simulation) run(cmd *cobra.Command, p policy.Policy, out string) error {
 	if s.rate <= 0 || s.runs < 1 || s.envoys < 1 || s.past < 0 || s.batch <= 0 || s.most < s.batch {
 		return usage("--rate, --runs, --envoys, --batch and --most must be above 0")
 	}
+	flags, err := readClasses(s.classes, stable)
+	if err != nil {
+		return err
+	}
 	var done atomic.Int64
-	stop := s.showProgress(cmd.ErrOrStderr(), &done)
 	q := world.Question{Policy: p, PerSecond: s.rate, Stable: stable, Canary: stable, Horizon: s.most, Past: s.past, Envoys: s.envoys, Batch: s.batch, Runs: s.runs, Seed: s.seed, Done: func() { done.Add(1) }}
-	good := q.Ask()
-	q.Canary, q.Onset = canary, s.late
-	bad := q.Ask()
+	if len(flags) > 0 {
+		if err := classed(&q, flags, defaults); err != nil {
+			return err
+		}
+	}
+	stop := s.showProgress(cmd.ErrOrStderr(), &done, (2+len(flags))*s.runs)
+	results := []simulated{{Release: "as good as stable", Answer: q.Ask()}}
+	q.Onset = s.late
+	bad := q
+	bad.Canary = canary
+	results = append(results, simulated{Release: "fails " + s.canary, Answer: bad.Ask()})
+	for _, f := range flags {
+		results = append(results, simulated{f.release(), f.name, f.breaking(q).Ask()})
+	}
 	stop()
 	if out == "json" {
-		return printJSON(cmd.OutOrStdout(), map[string]any{"as_good_as_stable": good, "bad": bad})
+		return printJSON(cmd.OutOrStdout(), map[string]any{"as_good_as_stable": results[0].Answer, "bad": results[1].Answer, "classes": results[2:]})
 	}
-	return s.table(cmd.OutOrStdout(), good, bad)
+	if q.Told.Nothing {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the policy has no route.classes: all requests are judged together")
+	}
+	return s.table(cmd.OutOrStdout(), results)
+}
+
+// simulated is what became of releases of one kind.
+type simulated struct {
+	Release string `json:"release"`
+	Class   string `json:"class,omitempty"` // that it breaks
+	world.Answer
 }
 
 // showProgress draws a bar on a terminal while the runs are being done.
-func (s simulation) showProgress(w io.Writer, done *atomic.Int64) (stop func()) {
+func (s simulation) showProgress(w io.Writer, done *atomic.Int64, all int) (stop func()) {
 	if !isTerminal(w) {
 		return func() {}
 	}
@@ -119,8 +146,8 @@ func (s simulation) showProgress(w io.Writer, done *atomic.Int64) (stop func()) 
 		defer close(gone)
 		for {
 			const width = 40
-			full := int(done.Load()) * width / (2 * s.runs)
-			fmt.Fprintf(w, "\r[%s%s] %d of %d", strings.Repeat("#", full), strings.Repeat("-", width-full), done.Load(), 2*s.runs)
+			full := int(done.Load()) * width / all
+			fmt.Fprintf(w, "\r[%s%s] %d of %d", strings.Repeat("#", full), strings.Repeat("-", width-full), done.Load(), all)
 			select {
 			case <-quit:
 				fmt.Fprint(w, "\r\033[K")
@@ -132,17 +159,18 @@ func (s simulation) showProgress(w io.Writer, done *atomic.Int64) (stop func()) 
 	return func() { close(quit); <-gone }
 }
 
-func (s simulation) table(w io.Writer, good, bad world.Answer) error {
+func (s simulation) table(w io.Writer, results []simulated) error {
 	fmt.Fprintf(w, "%g requests/s, stable fails %s; %d releases of each kind, followed for %s\n\n", s.rate, s.stable, s.runs, s.most)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "RELEASE\tCUT\tAFTER (median, 90 %)\tFAILED REQUESTS\tPROMOTED\tAFTER (median, 90 %)\tUNDECIDED")
-	for _, r := range []struct {
-		name string
-		a    world.Answer
-	}{{"as good as stable", good}, {"fails " + s.canary, bad}} {
-		n := float64(r.a.Runs)
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.name, percent(float64(r.a.Cut)/n), seconds(r.a.CutAfter), number(r.a.Failed),
-			percent(float64(r.a.Promoted)/n), seconds(r.a.PromotedAt), percent(float64(r.a.Undecided)/n))
+	for _, r := range results {
+		n := float64(r.Runs)
+		undecided := percent(float64(r.Undecided) / n)
+		if r.Held > 0 {
+			undecided += fmt.Sprintf(" (%s unexercised)", percent(float64(r.Held)/n))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Release, percent(float64(r.Cut)/n), seconds(r.CutAfter), number(r.Failed),
+			percent(float64(r.Promoted)/n), seconds(r.PromotedAt), undecided)
 	}
 	return t.Flush()
 }

@@ -144,7 +144,7 @@ func (w *waiter) undecided(cmd *cobra.Command) error {
 	w.log.end()
 	v := w.seen
 	if v == nil {
-		return fmt.Errorf("no canaryd has answered at %s: set --url or CANARYD_URL", w.base)
+		return fmt.Errorf("no canaryd has answered at %s: set --url or CANARYD_URL", w.shown())
 	}
 	if w.out == "json" {
 		if err := printJSON(cmd.OutOrStdout(), v); err != nil {

@@ -193,7 +193,7 @@ func (d *Dispersion) oneSlice(w int, c Counts) {
 	}
 	d.One = true
 	h := &d.Single[w]
-	h.Past = append(h.Past, c)
+	h.Past = append(slices.Clip(h.Past), c) // copies share what there was
 	if len(h.Past) > oneSliceKeep {
 		h.Past = slices.Delete(h.Past, 0, 1)
 	}
@@ -271,11 +271,18 @@ func (d *Dispersion) Shift(by float64) {
 	}
 }
 
-// Clone returns a copy that shares nothing.
+// Clone returns a copy that shares nothing that is changed in place. The open windows have one
+// array.
 func (d Dispersion) Clone() Dispersion {
+	n := 0
 	for w := range d.Open {
-		d.Open[w].Slices = slices.Clone(d.Open[w].Slices)
-		d.Single[w].Past = slices.Clone(d.Single[w].Past)
+		n += len(d.Open[w].Slices)
+	}
+	all := make([]Slice, 0, n)
+	for w := range d.Open {
+		begin := len(all)
+		all = append(all, d.Open[w].Slices...)
+		d.Open[w].Slices = all[begin:len(all):len(all)]
 	}
 	return d
 }

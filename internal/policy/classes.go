@@ -257,15 +257,41 @@ func (c *check) reached(at string, before []Class, k *Class) {
 
 // covers reports whether a class certainly matches whatever another one does.
 func (k *Class) covers(o *Class) bool {
-	if k.Method != "" && k.Method != o.Method {
+	switch {
+	case k.Method != "" && k.Method != o.Method:
 		return false
-	}
-	if k.Prefix != "" {
-		literal := o.Path + o.Prefix
-		if o.Template != "" {
-			literal, _, _ = strings.Cut(o.Template, "*")
-		}
-		return strings.HasPrefix(literal, k.Prefix)
+	case k.Prefix != "":
+		return strings.HasPrefix(o.literal(), k.Prefix)
+	case k.Regex != "" && (k.Regex == ".*" || k.Regex == "/.*"):
+		return true
+	case k.Regex != "" && o.Path != "":
+		re, err := regexp.Compile("^(?:" + k.Regex + ")$")
+		return err == nil && re.MatchString(o.Path)
+	case k.Template != "" && o.Path+o.Template != "":
+		return templateCovers(strings.Split(k.Template, "/"), strings.Split(o.Path+o.Template, "/"))
 	}
 	return k.Path == o.Path && k.Prefix == o.Prefix && k.Template == o.Template && k.Regex == o.Regex && k.GRPC == o.GRPC
+}
+
+// literal is what all the paths that it matches begin with; empty: that is not known.
+func (k *Class) literal() string {
+	before, _, _ := strings.Cut(k.Template, "*")
+	return k.Path + k.Prefix + before
+}
+
+// templateCovers reports whether a template matches all that another one, or a path, does. Of what stands beside a * in one segment only the same is
+// known to be covered.
+func templateCovers(k, o []string) bool {
+	for i, segment := range k {
+		switch {
+		case segment == "**":
+			return len(o) > i
+		case i >= len(o):
+			return false
+		case segment == "*" && !strings.Contains(o[i], "**") && o[i] != "":
+		case segment != o[i]:
+			return false
+		}
+	}
+	return len(k) == len(o)
 }

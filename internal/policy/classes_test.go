@@ -81,3 +81,40 @@ func TestTheSizeOfARegexIsGuessedAsEnvoyCountsIt(t *testing.T) {
 		}
 	}
 }
+
+func TestAClassThatAnEarlierOneCoversIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		first, then string
+		covered     bool
+	}{
+		{"prefix: /items", "path: /items/1", true},
+		{"prefix: /items", "template: /items/*", true},
+		{"prefix: /items/a", "template: /items/*", false},
+		{"path: /items", "path: /items", true},
+		{"method: POST, path: /items", "path: /items", false},
+		{"method: POST, path: /items", "method: POST, path: /items", true},
+		{"path: /items", "method: POST, path: /items", true},
+		{"template: /items/*", "path: /items/1", true},
+		{"template: /items/*", "path: /items/1/2", false},
+		{"template: /items/*", "path: /items", false},
+		{"template: /items/*", "path: /items/", false},
+		{"template: /items/*", "prefix: /items/", false},
+		{"template: /items/*", "template: /items/*/reviews", false},
+		{"template: /*/reviews", "template: /items/reviews/*", false},
+		{"template: /items/**", "template: /items/*/reviews", true},
+		{"template: /items/**", "path: /items", false},
+		{"template: /items/*", "template: /items/*.png", true},
+		{"template: /items/*", "template: /items/**", false},
+		{"template: /items/*", "template: /items/**.png", false},
+		{"template: /items/*.png", "path: /items/a.png", false}, // it is, but that is not looked for
+		{`regex: "/v[0-9]/.*"`, "path: /v1/cart", true},
+		{`regex: "/v[0-9]/.*"`, "path: /cart/v1/", false},
+		{`regex: "/v[0-9]/.*"`, "template: /v1/*", false},
+		{`regex: ".*"`, "prefix: /v1", true},
+	} {
+		_, fs := classesOf(t, "  classes: [{name: a, "+c.first+"}, {name: b, "+c.then+"}]\n")
+		if covered := len(fs) == 1 && strings.Contains(fs[0].String(), "class b gets no request: class a"); covered != c.covered || !covered && len(fs) > 0 {
+			t.Errorf("%s before %s: %v", c.first, c.then, fs)
+		}
+	}
+}

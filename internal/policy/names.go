@@ -82,6 +82,9 @@ func ByName(endpoint string) bool {
 	if err != nil {
 		return false
 	}
+	if !strings.Contains(host, ":") && strings.ContainsFunc(host, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
+		return true // told without the error of ParseAddr: it is asked for each version with each evidence
+	}
 	_, err = netip.ParseAddr(host)
 	return err != nil
 }

@@ -125,6 +125,9 @@ func plainWords(s string) string {
 	if strings.Contains(s, "cannot start any token") {
 		return "this character cannot stand here: indent with spaces, not with tabs, and quote text that begins with one of @ ` %"
 	}
+	if strings.Contains(s, "tab character") {
+		return s + ": indent with spaces"
+	}
 	if strings.HasPrefix(s, "did not find expected") {
 		return s + ": is a [, a { or a quote above not closed, or a line indented wrongly?"
 	}

@@ -334,8 +334,15 @@ func (r Ramp) Weights() []int {
 // Next is the first configured step above weight, whatever the weight is: a policy edited in flight
 // never causes a jump. 10 000 when there is none.
 func (r Ramp) Next(weight int) int {
-	for _, w := range r.Weights() {
-		if w > weight {
+	if r.Auto() {
+		for _, w := range autoSteps() {
+			if w > weight {
+				return w
+			}
+		}
+	}
+	for _, s := range r.Steps {
+		if w := s.Weight(); w > weight {
 			return w
 		}
 	}
@@ -343,7 +350,7 @@ func (r Ramp) Next(weight int) int {
 }
 
 // First is the lowest step.
-func (r Ramp) First() int { return r.Weights()[0] }
+func (r Ramp) First() int { return r.Next(0) }
 
 // Weight is the share in parts of 10 000, rounded.
 func (s Share) Weight() int { return int(math.Round(float64(s) * FullWeight)) }

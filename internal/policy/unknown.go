@@ -56,8 +56,14 @@ func pathTo(n *yaml.Node, at yaml.Mark) (path []string, found bool) {
 
 // typeAt is the struct that is written under a path of keys; nil: none.
 func typeAt(t reflect.Type, path []string) reflect.Type {
-	for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice) {
+	for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map && len(path) > 0) {
+		if t.Kind() == reflect.Map { // its keys are names
+			path = path[1:]
+		}
 		t = t.Elem()
+	}
+	if t == reflect.TypeFor[Secret]() {
+		t = reflect.TypeFor[secretKeys]()
 	}
 	if t == nil || t.Kind() != reflect.Struct || len(path) == 0 {
 		return t

@@ -9,17 +9,19 @@ import (
 // A key that is not known is told with what may be meant.
 func TestDidYouMean(t *testing.T) {
 	for text, want := range map[string]string{
-		"route: {domain: [a]}":                      `unknown key "domain" in route: did you mean "domains"?`,
-		"route: {health_check: {interva: 5s}}":      `unknown key "interva" in route.health_check: did you mean "interval"?`,
-		"hold: 1m":                                  `unknown key "hold": it belongs under ramp`,
-		"judge: {docker: {}}":                       `unknown key "docker" in judge: it belongs at the top level`,
-		"judge: {tolerate: {ratoi: 1}}":             `unknown key "ratoi" in judge.tolerate: did you mean "ratio"?`,
-		"versions: [{version: v, endpoint: []}]":    `unknown key "endpoint" in versions: did you mean "endpoints"?`,
-		"ramp: {pre: user}":                         `unknown key "pre" in ramp: did you mean "per"?`,
-		"ramp: {nonsense: 1}":                       `unknown key "nonsense" in ramp: possible are steps, hold, per, canaries`,
-		"drain: &d {at_mots: 1h}\nsessions: *d":     `unknown key "at_mots" in drain: did you mean "at_most"?`,
-		"docker: {port: 1, healthchekc: {test: 1}}": `unknown key "healthchekc" in docker: did you mean "healthcheck"?`,
-		"x: 1": `unknown key "x": possible are service, route, `,
+		"route: {domain: [a]}":                       `unknown key "domain" in route: did you mean "domains"?`,
+		"route: {health_check: {interva: 5s}}":       `unknown key "interva" in route.health_check: did you mean "interval"?`,
+		"hold: 1m":                                   `unknown key "hold": it belongs under ramp`,
+		"judge: {docker: {}}":                        `unknown key "docker" in judge: it belongs at the top level`,
+		"judge: {tolerate: {ratoi: 1}}":              `unknown key "ratoi" in judge.tolerate: did you mean "ratio"?`,
+		"versions: [{version: v, endpoint: []}]":     `unknown key "endpoint" in versions: did you mean "endpoints"?`,
+		"ramp: {pre: user}":                          `unknown key "pre" in ramp: did you mean "per"?`,
+		"ramp: {nonsense: 1}":                        `unknown key "nonsense" in ramp: possible are steps, hold, per, canaries`,
+		"drain: &d {at_mots: 1h}\nsessions: *d":      `unknown key "at_mots" in drain: did you mean "at_most"?`,
+		"docker: {port: 1, healthchekc: {test: 1}}":  `unknown key "healthchekc" in docker: did you mean "healthcheck"?`,
+		"docker: {port: 1, env: {A: {from_fil: x}}}": `unknown key "from_fil" in docker.env.A: did you mean "from_file"?`,
+		"\tramp: {}":                                 `indent with spaces`,
+		"x: 1":                                       `unknown key "x": possible are service, route, `,
 	} {
 		if _, fs := Parse("f", []byte("service: shop\n"+text)); !strings.Contains(fs.Error(), want) {
 			t.Errorf("%s\n%v\nwant: %s", text, fs, want)

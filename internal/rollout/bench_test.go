@@ -17,7 +17,20 @@ func BenchmarkTickOf10000Rollouts(b *testing.B) { tickOf(b, 10000, 0) }
 // The same where the source counts by endpoint, and one of the canary's fails now and then.
 func BenchmarkTickOf1000RolloutsByEndpoint(b *testing.B) { tickOf(b, 1000, 4) }
 
-func tickOf(b *testing.B, rollouts, endpoints int) {
+// BenchmarkTimeOf1000Rollouts lets time alone pass.
+func BenchmarkTimeOf1000Rollouts(b *testing.B) {
+	states, at := climbing(1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		at = at.Add(time.Millisecond) // there is evidence all the time
+		for i := range states {
+			states[i], _, _ = Step(states[i], Tick{At: at})
+		}
+	}
+}
+
+// climbing are rollouts at their first step.
+func climbing(rollouts int) ([]State, time.Time) {
 	states := make([]State, rollouts)
 	at := time.Unix(1_700_000_000, 0)
 	for i := range states {
@@ -28,6 +41,11 @@ func tickOf(b *testing.B, rollouts, endpoints int) {
 		}
 		states[i], _, _ = Step(s, Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1})
 	}
+	return states, at
+}
+
+func tickOf(b *testing.B, rollouts, endpoints int) {
+	states, at := climbing(rollouts)
 	second := 0
 	b.ReportAllocs()
 	for b.Loop() {

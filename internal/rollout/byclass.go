@@ -285,11 +285,13 @@ func (m *machine) tallyClasses(cells []Cell) {
 	}
 }
 
+// byClass reports a version that is judged by classes.
+func (v *Version) byClass() bool {
+	return v.Judge != nil && v.Judge.Classes != nil && len(v.Classes) == len(v.Judge.Classes.Each)
+}
+
 // classify adds to a judgement of all requests what they consist of: answers by class, and failures without an answer.
 func (m *machine) classify(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	if v.Judge == nil || v.Judge.Classes == nil || len(v.Classes) != len(v.Judge.Classes.Each) {
-		return
-	}
 	base.Classes = make([]analysis.ClassBatch, len(v.Classes))
 	for _, c := range cells {
 		if int(c.Proxy) != base.Kind || !which(c) {

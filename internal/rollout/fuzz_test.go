@@ -27,6 +27,12 @@ func FuzzStep(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { newWalk(t, b).run() })
 }
 
+// keptState is one that a step was given, as it was then.
+type keptState struct {
+	State
+	raw []byte
+}
+
 // walk is a random walk through the events.
 type walk struct {
 	t     *testing.T
@@ -35,6 +41,7 @@ type walk struct {
 	at    time.Time
 	names int
 	steps int
+	kept  []keptState // earlier ones
 
 	fleet *envoys
 	cut   map[string]int // attempt at which a version was cut
@@ -300,8 +307,16 @@ func (w *walk) step(e Event) {
 		before = w.encode(old)
 	}
 	next, records, err := Step(old, e)
-	if thorough && string(w.encode(old)) != string(before) {
-		w.t.Fatal("Step changed its argument")
+	if thorough {
+		if string(w.encode(old)) != string(before) {
+			w.t.Fatal("Step changed its argument")
+		}
+		if w.kept = append(w.kept, keptState{old, before}); len(w.kept) > 4 { // states share what does not change
+			if k := w.kept[0]; string(w.encode(k.State)) != string(k.raw) {
+				w.t.Fatal("a step changed what a state from long before it shares with its argument")
+			}
+			w.kept = w.kept[1:]
+		}
 	}
 	if err != nil {
 		return

@@ -44,7 +44,9 @@ func (h Hang) clone() Hang {
 	for i := range h.Each {
 		h.Each[i].Waiting = h.Each[i].Waiting.Clone()
 	}
-	h.Dispersion = h.Dispersion.Clone()
+	if h.Dispersion.Seen != 0 { // what is nothing is not written, and stays nothing
+		h.Dispersion = h.Dispersion.Clone()
+	}
 	return h
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -15,6 +16,7 @@ import (
 // observed takes a tick of evidence in: first what everybody learns from it, then one decision per
 // canary, cuts before anything else.
 func (m *machine) observed(e Observed) {
+	m.own()
 	m.Missing, m.stuck, m.lent = e.Missing, e.Stuck, e.Lent
 	if e.Batch > 0 {
 		m.Batch = e.Batch
@@ -45,9 +47,11 @@ func (m *machine) observed(e Observed) {
 	m.learnStable(e.Cells, stable.causes)
 	m.learnClasses(present)
 	m.learnPace(present)
-	seen := m.countsOf(e.Cells, m.has)
-	for kind := range proxies {
-		m.watchStable(kind, seen[kind])
+	if m.Watch != nil {
+		seen := m.countsOf(e.Cells, m.has)
+		for kind := range proxies {
+			m.watchStable(kind, seen[kind])
+		}
 	}
 	for _, v := range m.Canaries() {
 		m.decide(v, flushed[v.Name])
@@ -61,9 +65,12 @@ func (m *machine) tally(cells []Cell) {
 		m.Rate = Rate{}
 	}
 	longest, sum := 0.0, 0.0
+	names := make([]string, 0, len(m.Versions))
 	for _, c := range cells {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
-		for _, name := range slices.Sorted(maps.Keys(c.Counts)) { // the sum of fractions depends on their order
+		names = slices.AppendSeq(names[:0], maps.Keys(c.Counts))
+		slices.Sort(names) // the sum of fractions depends on their order
+		for _, name := range names {
 			n := c.Counts[name]
 			sum += n.Requests
 			v := m.Version(name)
@@ -222,8 +229,12 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	}
 	base := m.baseline(v, kind)
 	against := func(c Cell) bool { return m.against(v, c) }
-	m.classify(v, &base, cells, against)
-	m.pace(v, &base, cells, against)
+	if v.byClass() {
+		m.classify(v, &base, cells, against)
+	}
+	if v.bySpeed() {
+		m.pace(v, &base, cells, against)
+	}
 	v.Judge.Against(&v.Config, b, base, v.seconds(m.at))
 }
 
@@ -296,9 +307,7 @@ func (m *machine) watchPlacebos(slices []analysis.Slice) {
 		if v.Judge == nil || v.FirstWeight.IsZero() {
 			continue
 		}
-		pick := fnv.New64a()
-		_, _ = fmt.Fprintf(pick, "%s/%d", v.Name, v.Attempt) // a hash never fails
-		began, alarm := v.Judge.Placebo.Observe(&v.Config, slices, pick.Sum64(), m.clumpBound(v), v.seconds(m.at))
+		began, alarm := v.Judge.Placebo.Observe(&v.Config, slices, v.pick(), m.clumpBound(v), v.seconds(m.at))
 		if began {
 			m.Placebos.Begun++
 		}
@@ -306,6 +315,13 @@ func (m *machine) watchPlacebos(slices []analysis.Slice) {
 			m.Placebos.Alarms++
 		}
 	}
+}
+
+// pick chooses a placebo: another one for every attempt.
+func (v *Version) pick() uint64 {
+	pick := fnv.New64a()
+	_, _ = pick.Write(strconv.AppendInt(append([]byte(v.Name), '/'), int64(v.Attempt), 10)) // a hash never fails
+	return pick.Sum64()
 }
 
 // seconds is the judge's clock: since the version first got traffic.
@@ -321,8 +337,12 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 		return false
 	}
 	base := m.baseline(v, kind)
-	m.classify(v, &base, cells, m.full)
-	m.pace(v, &base, cells, m.full)
+	if v.byClass() {
+		m.classify(v, &base, cells, m.full)
+	}
+	if v.bySpeed() {
+		m.pace(v, &base, cells, m.full)
+	}
 	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && !m.lent && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
@@ -380,8 +400,14 @@ func (m *machine) decide(v *Version, fresh bool) {
 }
 
 func (m *machine) whyNotInForce() string {
-	if m.Subscribers == 0 {
-		return "no Envoy asks for the service's route (`canaryd envoys` lists those that are connected)"
+	switch {
+	case m.Subscribers > 0:
+	case m.Gone == 1:
+		return fmt.Sprintf("the Envoy that had the service's route is gone, and no other asks for it (`canaryd envoys %s` names it)", m.Policy.Service)
+	case m.Gone > 1:
+		return fmt.Sprintf("all %d Envoys that had the service's route are gone, and no other asks for it (`canaryd envoys %s` names them)", m.Gone, m.Policy.Service)
+	default:
+		return "no Envoy asks for the service's route (`canaryd envoys` lists all that are known)"
 	}
 	if i := slices.IndexFunc(m.Borne, m.holdsNothingUp); i >= 0 {
 		return fmt.Sprintf("Envoy %s refuses it, and no other accepts it: %s", m.Borne[i].Node, m.Borne[i].Message)

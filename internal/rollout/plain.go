@@ -10,6 +10,9 @@ func plain(t time.Time) time.Time { return t.Round(0).UTC() }
 // Plain is an event as it is written and read again, so that Step makes the same of both. What a cell says of when it was
 // counted is kept as long as it was by the monotonic clock: the other one may have been set meanwhile.
 func Plain(e Event) Event {
+	if at := e.when(); at == plain(at) { // and so is all that it says of when it was counted
+		return e
+	}
 	switch e := e.(type) {
 	case Announced:
 		e.At = plain(e.At)
@@ -60,9 +63,6 @@ func Plain(e Event) Event {
 
 // plainCells leaves what it is given as it is: others may read it.
 func plainCells(cells []Cell, at time.Time) []Cell {
-	if at == plain(at) { // written and read, or of a time that is told: so are its cells
-		return cells
-	}
 	base := plain(at)
 	as := func(t time.Time) time.Time {
 		if t.IsZero() {

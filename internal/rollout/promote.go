@@ -78,7 +78,7 @@ func (m *machine) watchFrom(at time.Time) {
 	if m.Watch == nil {
 		return
 	}
-	m.Watch.Until = at.Add(m.Policy.AfterPromotion.Watch.Std())
+	m.Watch = &Watch{Until: at.Add(m.Policy.AfterPromotion.Watch.Std()), Limit: m.Watch.Limit}
 	for _, o := range m.in(Warm) {
 		o.Until = m.Watch.Until
 	}
@@ -124,7 +124,7 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 // the evidence against it; what speaks for it is gathered anew, from when that is in force.
 func (v *Version) rebase() {
 	v.WeightSince, v.FromZero = at0, false
-	if v.Judge != nil {
+	if v.ownJudge(); v.Judge != nil {
 		v.Judge.Rebase()
 	}
 }

@@ -28,7 +28,7 @@ func because(code analysis.Code, format string, args ...any) shut {
 func (m *machine) passes(v *Version, to int, guards []guard) bool {
 	for _, g := range guards {
 		if s := g(v, to); s.code != "" {
-			m.verdict(v, analysis.Wait, s.code, "%s", s.why)
+			m.finds(v, analysis.Wait, s.code, s.why)
 			v.Verdict.SecondsToDecide = s.seconds
 			return false
 		}

@@ -94,14 +94,14 @@ func (s *State) setWeight(v *Version, n int) {
 	if n == had {
 		return
 	}
-	mine := v.Slots
+	mine := slices.Clone(v.Slots)
 	v.Slots = nil
 	if n < had {
 		v.Slots = shrink(mine, n)
 	} else {
 		v.Slots = s.grow(mine, n)
 	}
-	if v.Judge != nil {
+	if v.ownJudge(); v.Judge != nil {
 		v.Judge.Step()
 	}
 	v.WeightSince, v.FromZero = at0, had == 0

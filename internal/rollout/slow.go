@@ -64,8 +64,8 @@ func (m *machine) warmed(cells []Cell) []Cell {
 		return cells
 	}
 	warmUp, old := told.WarmUp.Std(), ""
-	for i := range m.Versions {
-		m.Versions[i].Starts.Forget(seconds(m.at))
+	for _, v := range m.with(live) {
+		v.Starts.Forget(seconds(m.at))
 	}
 	if v := m.Version(m.Stable); v != nil && v.Starts.Unknown() && m.at.Sub(v.AnnouncedAt) >= warmUp {
 		old = v.Name
@@ -74,7 +74,7 @@ func (m *machine) warmed(cells []Cell) []Cell {
 	for i, c := range cells {
 		times := map[string][]analysis.Times{}
 		for name, ts := range c.Times { // each has its own starts: their order decides nothing
-			if v := m.Version(name); v != nil {
+			if v := m.Version(name); v != nil && v.Phase.Live() {
 				if warm := v.Starts.Warm(seconds(c.To), warmUp.Seconds(), ts, name == old); len(warm) > 0 {
 					times[name] = warm
 				}
@@ -116,11 +116,11 @@ func (m *machine) fixEdges() {
 	}
 }
 
+// bySpeed reports a version that is judged by how long its answers take.
+func (v *Version) bySpeed() bool { return v.Judge != nil && v.Judge.Slow != nil }
+
 // pace adds to a judgement how long the answers took.
 func (m *machine) pace(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	if v.Judge == nil || v.Judge.Slow == nil {
-		return
-	}
 	load, told := m.load(v), false
 	all := make([]analysis.SlowBatch, len(v.Judge.Slow.Edges))
 	for i := range all {

@@ -207,24 +207,44 @@ func (s *State) Busy() bool {
 	return s.Watch != nil
 }
 
+// clone shares nothing with its original that anything changes in place.
 func (s State) clone() State {
-	s.Versions = slices.Clone(s.Versions)
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		v.Slots, v.Instances, v.Envoys = slices.Clone(v.Slots), slices.Clone(v.Instances), slices.Clone(v.Envoys)
-		v.Failures = v.Failures.Clone()
-		v.Classes, v.Starts = slices.Clone(v.Classes), v.Starts.Clone()
-		if v.Judge != nil {
-			j := v.Judge.Clone()
-			v.Judge = &j
-		}
-	}
+	s = s.fork()
+	s.own()
 	if s.Watch != nil {
 		w := *s.Watch
 		s.Watch = &w
 	}
 	s.Refused = slices.Clone(s.Refused)
+	return s
+}
+
+// fork is what a step begins with. It shares with the state before what most steps leave as it is: evidence, of which a
+// step that adds to it gets its own (own), and judges, slots and the watch, which are replaced where they change.
+func (s State) fork() State {
+	s.Versions = slices.Clone(s.Versions)
+	return s
+}
+
+// own copies what evidence is added to. That of versions that have ended stays as it is.
+func (s *State) own() {
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		if !v.Phase.Live() {
+			continue
+		}
+		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
+		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
+		v.ownJudge()
+	}
 	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
 	s.Pace, s.Hang = s.Pace.Clone(), s.Hang.clone()
-	return s
+}
+
+// ownJudge makes a copy of its judge, which is to change.
+func (v *Version) ownJudge() {
+	if v.Judge != nil {
+		j := v.Judge.Clone()
+		v.Judge = &j
+	}
 }

@@ -20,7 +20,9 @@ type machine struct {
 	*State
 	at      time.Time
 	records []Record
-	before  map[string]int
+	earlier []Version                     // the versions before the step
+	stable  string                        // and who was stable then
+	before  map[string]int                // the weights then, where somebody asked for them
 	moved   bool                          // a weight has changed in this step: what else rests on what is in force waits for the next
 	anew    string                        // a version that the Envoys have begins a new attempt in this step
 	retry   bool                          // what is given is to be sent again, though it is the same
@@ -33,8 +35,8 @@ type machine struct {
 // Step takes one event in. On a Refusal the state is returned unchanged. What it makes of a state and an event as they are written
 // (EncodeState, EncodeEvent) is the same, to the last digit: so what is journalled can be replayed.
 func Step(old State, e Event) (State, []Record, error) {
-	s, e := old.clone(), Plain(e)
-	m := &machine{State: &s, at: e.when(), before: old.Weights()}
+	s, e := old.fork(), Plain(e)
+	m := &machine{State: &s, at: e.when(), earlier: old.Versions, stable: old.Stable}
 	if err := m.take(e); err != nil {
 		return old, nil, err
 	}
@@ -90,7 +92,7 @@ func (m *machine) take(e Event) error {
 }
 
 func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
-	r := Record{At: m.at, Service: m.Policy.Service, Kind: k, Reason: fmt.Sprintf(format, args...), By: by, Before: m.before}
+	r := Record{At: m.at, Service: m.Policy.Service, Kind: k, Reason: fmt.Sprintf(format, args...), By: by, Before: m.weightsBefore()}
 	if r.By == "" {
 		r.By = System
 	}
@@ -107,8 +109,21 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 	m.records = append(m.records, r)
 }
 
+func (m *machine) weightsBefore() map[string]int {
+	if m.before == nil {
+		was := State{Versions: m.earlier, Stable: m.stable}
+		m.before = was.Weights()
+	}
+	return m.before
+}
+
 func (m *machine) verdict(v *Version, o analysis.Outcome, code analysis.Code, format string, args ...any) {
-	v.Verdict = analysis.Verdict{Outcome: o, Code: code, Reason: fmt.Sprintf(format, args...), At: m.at, Numbers: v.Verdict.Numbers}
+	m.finds(v, o, code, fmt.Sprintf(format, args...))
+}
+
+// finds is verdict for a reason that is written out.
+func (m *machine) finds(v *Version, o analysis.Outcome, code analysis.Code, reason string) {
+	v.Verdict = analysis.Verdict{Outcome: o, Code: code, Reason: reason, At: m.at, Numbers: v.Verdict.Numbers}
 	if v.Judge != nil {
 		v.Verdict.Numbers, v.Verdict.Cause = v.Judge.Numbers(&v.Config), m.causes(v, code)
 		v.Verdict.Slow, v.Verdict.Unpaced = v.Judge.Paces(&v.Config), m.unpaced(v)

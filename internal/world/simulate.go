@@ -96,9 +96,11 @@ func (q Question) Fates() []Fate {
 }
 
 // Ask sums them up.
-func (q Question) Ask() Answer {
-	fates := q.Fates()
-	a := Answer{Runs: q.Runs}
+func (q Question) Ask() Answer { return q.Sum(q.Fates()) }
+
+// Sum is what became of some releases.
+func (q Question) Sum(fates []Fate) Answer {
+	a := Answer{Runs: len(fates)}
 	var cut, failed, promoted, half []float64
 	for _, f := range fates {
 		if f.Half > 0 {
