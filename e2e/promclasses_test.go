@@ -77,6 +77,9 @@ func TestPrometheusTellsClasses(t *testing.T) {
 		_, body := get(t, s.PrometheusURL+"/api/v1/query?query="+url.QueryEscape("sum(app_requests_total) > 1500"))
 		return strings.Contains(body, `"value"`)
 	})
+	if out := s.run(0, "classes", "shop"); !strings.Contains(out, "class: handler\n    # /  ") || !strings.Contains(out, "# /items/:id") || strings.Contains(out, "user=42") {
+		t.Errorf("proposed:\n%s", out)
+	}
 	s.run(0, "deploy", "shop", "v2", "--endpoint", v2.address)
 	s.until(20*time.Second, "v2 to get requests", func() bool { return s.Version("shop", "v2").Requests > 100 })
 	broken := "/items/:id"

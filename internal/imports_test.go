@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"rollout":    {"policy", "analysis"},
 	"metrics":    {"policy", "analysis", "rollout"},
 	"store":      {},
-	"xds":        {"policy", "analysis", "rollout"},
+	"xds":        {"policy", "analysis", "rollout", "paths"},
 	"journal":    {"policy", "analysis", "rollout"},
 	"controller": {"policy", "analysis", "rollout", "journal", "metrics", "store", "xds", "docker", "registry", "probe"},
 	"notify":     {"policy", "rollout"},
@@ -32,12 +32,13 @@ var mayImport = map[string][]string{
 	"probe":      {"policy"},
 	"registry":   {},
 	"access":     {"policy"},
-	"web":        {"policy", "analysis", "rollout", "journal", "metrics", "controller", "access"},
+	"web":        {"policy", "analysis", "rollout", "journal", "metrics", "controller", "access", "paths"},
 	"world":      {"policy", "analysis", "rollout"},
+	"paths":      {"policy"},
 	"rig":        {"web", "xds"},
 }
 
-var pure = []string{"policy", "analysis", "rollout", "journal"}
+var pure = []string{"policy", "analysis", "rollout", "journal", "paths"}
 
 // What a pure package must not touch, and why.
 var impure = map[string]string{

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -18,7 +19,7 @@ import (
 // bench is what all rows share.
 type bench struct {
 	services, streams, rollouts int
-	rest                        time.Duration
+	rest, within                time.Duration
 	peers                       bool
 	canaryd, envoy              string // programs
 	dir                         string // for files; removed at the end
@@ -38,6 +39,7 @@ func rows() []row {
 		{"streams", "delta streams of ten routes: a change of a service that all have", (*bench).manyStreams},
 		{"edge", "an edge with 1 000 services of 2 versions: memory per stream", (*bench).edges},
 		{"storm", "all streams cut and back at once, and a cut of a version meanwhile", (*bench).storm},
+		{"hostile", "a hostile client beside honest ones", (*bench).hostile},
 		{"reports", "load reports with real nodes", (*bench).reports},
 		{"tick", "live rollouts: a tick, and a cut during a reload", (*bench).tick},
 	}
@@ -52,12 +54,14 @@ func main() {
 
 func run() error {
 	b := &bench{}
-	clients := flag.String("fleet", "", "")
+	clients, foe := flag.String("fleet", "", ""), flag.String("hostile", "", "")
 	which := flag.String("rows", "all", "of "+strings.Join(names(), ", "))
 	flag.IntVar(&b.services, "services", 10_000, "services")
 	flag.IntVar(&b.streams, "streams", 10_000, "delta streams")
 	flag.IntVar(&b.rollouts, "rollouts", 10_000, "live rollouts")
 	flag.DurationVar(&b.rest, "rest", time.Minute, "of rest before memory and CPU are read")
+	flag.DurationVar(&b.within, "within", 0, "no row begins later than that; 0: all are measured")
+	idle := flag.Float64("idle", 0, "wait, for three minutes at most, until the load of the machine is below that; 0: begin at once")
 	flag.BoolVar(&b.peers, "peers", true, "measure go-control-plane's caches too")
 	flag.StringVar(&b.canaryd, "canaryd", "bin/canaryd", "the daemon (make build)")
 	flag.StringVar(&b.envoy, "envoy", ".tools/bin/envoy-newest", "a real Envoy (e2e/tools.sh envoy-newest)")
@@ -66,13 +70,33 @@ func run() error {
 	if *clients != "" {
 		return runFleet(*clients)
 	}
+	if *foe != "" {
+		return runHostile(*foe)
+	}
 	if files := raiseFiles(); uint64(b.streams)+200 > files {
 		b.streams = int(files) - 200
 		fmt.Printf("%d files may be open: no more than %d streams\n", files, b.streams)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	settle(ctx, *idle)
 	return b.all(ctx, strings.Split(*which, ","))
+}
+
+// settle waits for a machine that has nothing else to do.
+func settle(ctx context.Context, idle float64) {
+	deadline := time.Now().Add(3 * time.Minute)
+	for idle > 0 && ctx.Err() == nil {
+		busy, err := strconv.ParseFloat(load(), 64)
+		if err != nil || busy < idle {
+			return
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(os.Stderr, "the load of the machine is %s: times are longer than on one that has nothing else to do\n", load())
+			return
+		}
+		time.Sleep(2 * time.Second)
+	}
 }
 
 func (b *bench) all(ctx context.Context, which []string) (err error) {
@@ -91,8 +115,13 @@ func (b *bench) all(ctx context.Context, which []string) (err error) {
 	}
 	fmt.Println("| figure | goal | measured | how |\n| --- | --- | --- | --- |")
 	var errs []error
+	begin := time.Now()
 	for _, r := range rows() {
 		if !slices.Contains(which, "all") && !slices.Contains(which, r.name) {
+			continue
+		}
+		if b.within > 0 && time.Since(begin) > b.within {
+			fmt.Printf("| %s | | not measured: there was no time left | |\n", r.what)
 			continue
 		}
 		before := load()
@@ -105,7 +134,7 @@ func (b *bench) all(ctx context.Context, which []string) (err error) {
 			errs = append(errs, fmt.Errorf("%s: %w", r.name, err))
 			fmt.Printf("| %s | | not measured: %v | |\n", r.what, err)
 		}
-		fmt.Fprintf(os.Stderr, "%s: load of the machine %s before, %s after\n", r.name, before, load())
+		fmt.Fprintf(os.Stderr, "%s: load of the machine %s before, %s after, %.0f s in all\n", r.name, before, load(), time.Since(begin).Seconds())
 	}
 	return errors.Join(errs...)
 }

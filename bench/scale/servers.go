@@ -35,17 +35,24 @@ type contender struct {
 
 	quiet    func() time.Duration // for how long nothing has changed; nil: it does not say
 	patience time.Duration        // with its clients' joining; 0: as long as it takes
+
+	everywhere bool       // it listens on all addresses
+	refused    func() int // requests and streams that it turned away; nil: it does not say
 }
 
 // listen serves until stop is called.
 func (c contender) listen(tlsConf *tls.Config) (address string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	host := "127.0.0.1"
+	if c.everywhere {
+		host = ""
+	}
+	l, err := net.Listen("tcp4", host+":0")
 	if err != nil {
 		return "", nil, err
 	}
 	s := c.serve(tlsConf)
 	go func() { _ = s.Serve(l) }() // ends with Stop
-	return l.Addr().String(), s.Stop, nil
+	return fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port), s.Stop, nil
 }
 
 func quiet() *logrus.Logger {
@@ -61,6 +68,12 @@ func canaryd(listener string) contender {
 	var changed atomic.Int64
 	return contender{name: "canaryd",
 		quiet: func() time.Duration { return time.Since(time.Unix(0, changed.Load())) },
+		refused: func() (n int) {
+			for _, of := range h.Figures().Refused {
+				n += int(of)
+			}
+			return n
+		},
 		fill: func(n int) error {
 			var ps []xds.Prepared
 			for i := range n {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
@@ -70,6 +71,7 @@ func (b *bench) each(measure func(contender) error) error {
 type held struct {
 	contender
 	*fleet
+	port string
 	stop func()
 	took time.Duration // for all clients to join
 	mem  memory        // that they need
@@ -104,6 +106,10 @@ func (b *bench) hold(ctx context.Context, c contender, of fleetOf, conf *tls.Con
 		return nil, err
 	}
 	h := &held{contender: c, fleet: f, stop: stop}
+	if _, h.port, err = net.SplitHostPort(address); err != nil {
+		h.end()
+		return nil, err
+	}
 	s, err := f.until("joined", cmp.Or(c.patience, joinWithin))
 	if err == nil && s.Missing > 0 {
 		err = fmt.Errorf("%s: %d of %d streams did not get their routes", c.name, s.Missing, of.Streams)

@@ -98,7 +98,7 @@ Environment: CANARYD_URL, where the daemon is (default http://127.0.0.1:8080); C
 	for group, cmds := range map[string][]*cobra.Command{
 		"daemon":  {serveCommand(), healthcheckCommand(), tokenCommand(), demoCommand()},
 		"release": append([]*cobra.Command{statusCommand(), envoysCommand(), deployCommand(), waitCommand(), historyCommand(), explainCommand(), removeCommand()}, personCommands()...),
-		"policy":  {checkCommand(), testCommand(), simulateCommand(), replayCommand(), schemaCommand()},
+		"policy":  {checkCommand(), testCommand(), classesCommand(), simulateCommand(), replayCommand(), schemaCommand()},
 		"envoy":   {bootstrapCommand(), xdsCommand()},
 	} {
 		for _, c := range cmds {

@@ -227,7 +227,7 @@ func (d *daemon) listen() error {
 	}
 	handler := canarydweb.NewHandler(canarydweb.Options{
 		Log: d.log, Controller: d.ctl, Registry: own, HookToken: func() string { return *d.hookToken.Load() },
-		Access: d.access, Reload: d.reload, Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
+		Classes: d.propose, Access: d.access, Reload: d.reload, Listener: webListener.Addr(), Listen: d.cfg.Web.Listen, Hosts: d.cfg.Web.Hosts,
 	})
 	server := newWebServer(handler)
 	d.run.Add(func() error { return serveWeb(server, webListener, d.webConfig, d.log) }, func(error) { _ = server.Close() })

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -124,5 +125,24 @@ func TestEachVersionHasInstancesOfItsOwn(t *testing.T) {
 	}
 	if counted["v1"] != (analysis.Counts{Requests: 200}) || counted["v1.2"] != (analysis.Counts{Requests: 20, Errors: 4}) {
 		t.Errorf("%+v", counted)
+	}
+}
+
+func TestTheLabelOfRoutesIsFound(t *testing.T) {
+	base := time.Now().Add(-30 * time.Second).Truncate(time.Second)
+	r := &recorded{series: []series{
+		handled("req_total", "v1", "code=200,route=/", base, 100, 200, 5), handled("req_total", "v1", "code=500,route=/", base, 0, 3, 3), handled("req_total", "v1", "code=200,route=/buy?x=1", base, 0, 7, 9),
+	}}
+	p := source(t, r)
+	label, values, err := p.Values(t.Context(), &policy.Queries{Requests: "req_total"}, "v1")
+	if got := fmt.Sprint(label, values, err); got != "routemap[/:108 /buy:9] <nil>" {
+		t.Errorf("%s from %v", got, r.queries)
+	}
+	if label, values, err := p.Values(t.Context(), &policy.Queries{Requests: "req_total", Class: "code"}, "v1"); label != "code" || len(values) != 2 || err != nil {
+		t.Errorf("%s %v %v", label, values, err)
+	}
+	r.err = errors.New("away")
+	if _, _, err := p.Values(t.Context(), &policy.Queries{Requests: "req_total"}, "v1"); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Error(err)
 	}
 }

@@ -61,6 +61,17 @@ func (c *Class) patterns() []pattern {
 	return slices.DeleteFunc(all, func(p pattern) bool { return p.value == "" })
 }
 
+// Matchable reports whether a policy may have a class of one pattern, whatever its name and its neighbours are.
+func (c *Class) Matchable(grpc bool) bool {
+	ps := c.patterns()
+	if len(ps) != 1 || grpc != (c.GRPC != "") || c.Method != "" && !methodName.MatchString(c.Method) {
+		return false
+	}
+	k := &check{d: &Document{Text: "service: any"}}
+	k.pattern("", ps[0])
+	return len(k.fs) == 0
+}
+
 func (c *check) classes(r *Route) {
 	if len(r.Classes) == 0 {
 		return

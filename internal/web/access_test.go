@@ -29,6 +29,7 @@ var takes = map[string]struct {
 	"GET /services":                                       {role: access.View},
 	"GET /services/{service}":                             {role: access.View},
 	"GET /services/{service}/history":                     {role: access.View},
+	"GET /services/{service}/classes":                     {role: access.View},
 	"GET /services/{service}/versions/{version}/evidence": {role: access.View},
 	"GET /services/{service}/journal":                     {role: access.Operate},
 	"GET /events":                                         {role: access.View},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/paths"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -49,6 +50,8 @@ type Options struct {
 	Controller *controller.Controller
 	Registry   *prometheus.Registry
 	HookToken  func() string // what a registry's notifications carry now; nil or empty: they are refused
+
+	Classes func(ctx context.Context, p *policy.Policy, stable string) (paths.Proposal, error) // which ones a service could have; nil: nothing is known
 
 	Access *access.Keeper                             // nil: anybody may do everything
 	Reload func(ctx context.Context, by string) error // nil: of the policies alone

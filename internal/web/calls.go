@@ -46,6 +46,7 @@ func (a *api) calls() []call {
 		{"GET /api/v1/services/{service}", access.View, one, a.service},
 		{"DELETE /api/v1/services/{service}", access.Operate, one, a.remove},
 		{"PUT /api/v1/services/{service}/versions/{version}", access.Deploy, one, a.announce},
+		{"GET /api/v1/services/{service}/classes", access.View, one, a.classes},
 		{"GET /api/v1/services/{service}/history", access.View, one, a.history},
 		{"GET /api/v1/services/{service}/versions/{version}/evidence", access.View, one, a.evidence},
 		{"GET /api/v1/services/{service}/journal", access.Operate, one, a.journal}, // it holds values of session cookies
