@@ -4,63 +4,95 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/world"
 )
 
-// broad is a release that fails more than stable in every class.
-type broad struct {
-	name   string
-	rate   float64
-	canary float64
-	onset  time.Duration
-}
-
-func broads() (all []broad) {
+// broads are releases that fail more than stable in every class.
+func broads() (all []law) {
 	for _, rate := range []float64{1000, 10000, 100, 10} {
-		if rate > 10 { // x2 of ten requests/s is not seen within the hour
-			all = append(all, broad{"x2", rate, 0.002, 0})
+		base := law{rate: rate, stable: 0.001, clump: 1}
+		add := func(name string, canary float64, onset int) {
+			all = append(all, with(base, name, func(l *law) { l.canary, l.onset = canary, onset }))
 		}
-		all = append(all, broad{"x5", rate, 0.005, 0}, broad{"x10", rate, 0.01, 0}, broad{"total", rate, 1, 0}, broad{"x10 at 30 min", rate, 0.01, 30 * time.Minute})
+		if rate > 10 { // x2 of ten requests/s is not seen within the hour
+			add("x2", 0.002, 0)
+		}
+		add("x5", 0.005, 0)
+		add("x10", 0.01, 0)
+		add("total", 1, 0)
+		add("x10 at 30 min", 0.01, 1800)
 	}
 	return all
 }
 
-// broadTable asks what it costs to judge by class where classes have nothing to do with it: the same requests, told by class and not.
-// A release that is not cut counts with the hour.
+// broadTable asks what it costs to judge by class where classes have nothing to do with it: the same counts, told by class and not. A release
+// that is not cut counts with the hour.
 func broadTable(w io.Writer, runs int) {
-	for _, unanswered := range []float64{0, 0.5} {
-		fmt.Fprintf(w, "\nWORSE IN ALL OF %d CLASSES, told by class and together, stable fails 0.1 %%, %.0f %% of the failures get no answer, common ramp, the same %d releases\n", allClasses, 100*unanswered, runs)
-		fmt.Fprintln(w, "seconds to the cut: mean, one that is not cut counts with the hour")
+	for _, unanswered := range []bool{false, true} {
+		fmt.Fprintf(w, "\nWORSE IN ALL OF %d CLASSES, told by class and together, stable fails 0.1 %%, failures without an answer: %t, common ramp, the judge alone on given weights, %d releases a cell\n", allClasses, unanswered, runs)
+		fmt.Fprintln(w, "seconds from the onset to the cut: mean, one that is not cut counts with the hour")
 		t := rows(w)
 		fmt.Fprintln(t, "requests/s\trelease\ttogether s\tby class s\tratio\tcut\tcut by class")
 		logs, cells, most := 0.0, 0.0, 0.0
-		for _, b := range broads() {
-			q := onCommonRamp(sorted(b.rate, 0.001, sharedBy(0.01), runs))
-			q.Canary, q.Onset, q.Told.Unanswered = b.canary, b.onset, unanswered
-			before, cutBefore := toCut(together(q))
-			after, cut := toCut(q)
-			fmt.Fprintf(t, "%g\t%s\t%.1f\t%.1f\t%.3f\t%d\t%d\n", b.rate, b.name, before, after, after/before, cutBefore, cut)
+		for _, l := range broads() {
+			seconds, cuts := classLaw{law: l, unanswered: unanswered, alike: true}.compare(runs)
+			ratio := seconds[1] / seconds[0]
+			fmt.Fprintf(t, "%g\t%s\t%.1f\t%.1f\t%.3f\t%d\t%d\n", l.rate, l.name, seconds[0], seconds[1], ratio, cuts[0], cuts[1])
 			flushed(t)
-			logs, cells, most = logs+math.Log(after/before), cells+1, max(most, after/before)
+			logs, cells, most = logs+math.Log(ratio), cells+1, max(most, ratio)
 		}
 		fmt.Fprintf(w, "geometric mean of the ratios %.3f, largest %.3f\n", math.Exp(logs/cells), most)
 	}
 }
 
-// toCut is the mean time from the onset to the cut, and how many are cut after it.
-func toCut(q world.Question) (seconds float64, cut int) {
-	for _, f := range q.Fates() {
-		if f.Phase == rollout.Failed {
-			cut++
-			seconds += max(0, f.After-q.Onset).Seconds()
-		} else {
-			seconds += (q.Horizon - q.Onset).Seconds()
+// compare is the mean time to the cut together and by class, and how many are cut after the onset.
+func (l classLaw) compare(runs int) (seconds [2]float64, cuts [2]int) {
+	var mu sync.Mutex
+	pasts := make([]classPast, classPasts)
+	world.Runs(runs, func(i int) {
+		p := &pasts[i%len(pasts)]
+		p.once.Do(func() { p.live(l, uint64(i%len(pasts))) })
+		at := l.both(p, uint64(i)+1)
+		mu.Lock()
+		defer mu.Unlock()
+		for k := range at {
+			seconds[k] += float64(max(0, at[k]-l.onset)) / float64(runs)
+			if at[k] < horizon {
+				cuts[k]++
+			}
 		}
+	})
+	return seconds, cuts
+}
+
+// both is when each of two judges cuts one release: one that is told no classes, and one that is.
+func (l classLaw) both(p *classPast, seed uint64) (at [2]int) {
+	m := newClassMaker(l, newDice(seed))
+	known := p.clone()
+	rule := newClassJudged(known, p.usual, l, 0.001)
+	plain := &judged{cfg: rule.cfg, j: analysis.NewJudge(), slices: l.slices(), batch: 1, disp: p.disp.Clone(), usual: p.usual}
+	at = [2]int{horizon, horizon}
+	for t := 0; t < horizon && (at[0] == horizon || at[1] == horizon); t++ {
+		w := commonRamp.at(t)
+		k := m.second(t, w)
+		known.lay(k, w/(1-w))
+		plain.given(w, t)
+		if plain.see(t, k.tick) == cut && at[0] == horizon {
+			at[0] = t + 1
+		}
+		usual := rule.usual.Rate()
+		rule.given(w, t)
+		if rule.see(t, k) && at[1] == horizon {
+			at[1] = t + 1
+		}
+		known.learn(k, day+float64(t+1), l.slices(), usual)
 	}
-	return seconds / float64(q.Runs), cut
+	return at
 }
 
 // mixTable asks whether a release is cut because it gets another mix of classes, each of which fails as often as with stable.

@@ -17,6 +17,7 @@ type classLaw struct {
 	law
 	across     bool // what fails together is of any classes; else of one
 	unanswered bool // one in two times a class fails somewhere, nobody answers
+	alike      bool // all classes fail as often
 }
 
 // classFactors are how often classes fail, beside the law.
@@ -49,6 +50,9 @@ func classLaws() (all []classLaw) {
 func (l *classLaw) of(j int, share float64) law {
 	one := l.law
 	f := classFactors[j%len(classFactors)]
+	if l.alike {
+		f = 1
+	}
 	one.rate, one.stable, one.canary = l.rate*share, l.stable*f, l.canary*f
 	return one
 }
@@ -117,6 +121,7 @@ func (m *classMaker) spread(k *classTick, t int, w float64) {
 		fail(&k.each[m.any()].batch.Canary)
 	}
 	for i := range m.slices() {
+		k.each[0].places[i] = all.places[i] // which class an instance failed is not asked
 		for range int(all.slices[i].Errors) {
 			o := &k.each[m.any()]
 			fail(&o.batch.Stable)
@@ -229,7 +234,7 @@ func (p *classPast) clone() *classKnown {
 
 func newClassJudged(known *classKnown, usual analysis.Usual, l classLaw, alpha float64) *classJudged {
 	c := &classJudged{judged: judged{cfg: defaultConfig(), j: analysis.NewJudge(), slices: l.slices(), batch: 1, usual: usual}, known: known}
-	c.cfg.Ceiling, c.cfg.Alpha, c.cfg.R0, c.cfg.D0 = l.ceiling, alpha, 1, 0
+	c.cfg.Ceiling, c.cfg.Alpha = l.ceiling, alpha
 	c.j.Classify(classShares20())
 	return c
 }
@@ -240,6 +245,9 @@ func (c *classJudged) see(t int, k *classTick) bool {
 	base := analysis.Baseline{M: analysis.Loaded(c.known.disp.Bound(), share), Usual: c.usual.Rate(), Batch: float64(c.batch), Classes: c.known.batches, Lost: k.lost}
 	if t-c.since >= 30 {
 		base.Share = share
+	}
+	if k.batch.Canary.Errors > 0 {
+		c.j.Fails(&c.cfg, now, float64(c.batch), k.canary(c.slices), max(c.usual.Rate(), c.j.Recent.Sum(now).Stable.Rate()), base.M)
 	}
 	c.j.Observe(&c.cfg, k.batch, base, now)
 	worse, _ := c.j.Worse(&c.cfg)
@@ -294,6 +302,9 @@ func (l classLaw) run(p *classPast, seed uint64) (cuts [2]bool, uneasy bool) {
 	m := newClassMaker(l, newDice(seed))
 	known := p.clone()
 	rules := [2]*classJudged{newClassJudged(known, p.usual, l, 0.01), newClassJudged(known, p.usual, l, 0.001)}
+	for _, r := range rules { // as good as stable is the edge of what is promised
+		r.cfg.R0, r.cfg.D0 = 1, 0
+	}
 	for t := range horizon {
 		w := commonRamp.at(t)
 		k := m.second(t, w)

@@ -86,13 +86,18 @@ func (c *Capital) Relative(cfg *Config, b Batch, m, now float64, step bool) {
 	c.settle(math.Pow(cfg.Alpha, -1/minBatches))
 }
 
+// tilted is the odds of a bet on the canary's errors, where stable has r times its requests.
+func tilted(cfg *Config, theta, r float64) float64 {
+	return min(theta*(cfg.R0+r)/(theta*cfg.R0+r), maxTilt)
+}
+
 // gains are the logarithms of what each bet on a batch is multiplied by, before the clump bound. (STATISTICS.md 2.3)
 func gains(cfg *Config, b *Batch, l *logs) {
 	nc := b.Canary.Requests
 	r := b.Stable.Requests / nc
 	u := cfg.R0 / r
 	for k, theta := range rollbackTilts {
-		a := min(theta*(cfg.R0+r)/(theta*cfg.R0+r), maxTilt)
+		a := tilted(cfg, theta, r)
 		l[k] = -nc * cfg.D0 * (a - 1)
 		if b.Canary.Errors > 0 {
 			l[k] += b.Canary.Errors * math.Log(a)

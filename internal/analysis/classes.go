@@ -151,10 +151,54 @@ type laying struct {
 	kind      int
 	alone     bool // nothing is kept for the next tick
 	lost      Batch
-	all, twin logs
-	allLaid   bool
-	twinLaid  bool
-	first     float64 // the canary's first count of what was laid
+	all, twin strata
+	first     float64 // the canary's first count of what was laid and has failures of it: what has none gains nothing
+}
+
+// strata are what one tick lays into a capital of several classes.
+type strata struct {
+	logs
+	laid bool
+	n    float64 // requests of the canary in it
+	odds logs    // that the bets gave its failures beyond 1, times the requests
+}
+
+// add lays a batch, whose gains are l.
+func (s *strata) add(cfg *Config, b *Batch, l *logs, m float64) {
+	s.logs.add(l, m)
+	s.laid, s.n = true, s.n+b.Canary.Requests
+	r := b.Stable.Requests / b.Canary.Requests
+	for k, theta := range rollbackTilts {
+		s.odds[k] += b.Canary.Requests * (tilted(cfg, theta, r) - 1)
+	}
+}
+
+// addLost lays failures without an answer among all requests, beside the answers laid before: with the same odds, so that both together may
+// exceed what is tolerated by nothing, instead of each by itself. What was not laid pays for the tolerance here.
+func (s *strata) addLost(cfg *Config, b *Batch, m float64) {
+	u := cfg.R0 * b.Canary.Requests / b.Stable.Requests
+	for k, theta := range rollbackTilts {
+		odds := tilted(cfg, theta, b.Stable.Requests/b.Canary.Requests) - 1
+		if s.n > 0 {
+			odds = min(s.odds[k]/s.n, (1-1e-12)/u)
+		}
+		l := -max(0, b.Canary.Requests-s.n) * cfg.D0 * odds
+		if b.Canary.Errors > 0 {
+			l += b.Canary.Errors * math.Log1p(odds)
+		}
+		if b.Stable.Errors > 0 {
+			l += b.Stable.Errors * math.Log1p(-u*odds)
+		}
+		s.logs[k] += l / m
+	}
+	s.laid = true
+}
+
+// began notes since when the canary failed in what is laid.
+func (y *laying) began(r *ripening) {
+	if r.Canary.Errors > 0 {
+		y.first = min(y.first, r.First)
+	}
 }
 
 // lay bets on one tick of all classes: the capital of all of them, the twin, and each class's own.
@@ -177,19 +221,19 @@ func (c *Classes) lay(y *laying, all *Capital, step bool, batches []ClassBatch) 
 			thin.add(b.Batch, y.now)
 		} else if b.whole() {
 			gains(y.cfg, &b.Batch, &l)
-			y.all.add(&l, y.m)
-			known, y.allLaid = true, true
+			y.all.add(y.cfg, &b.Batch, &l, y.m)
+			known = true
 		}
 		c.layClass(y, i, b, &l, known)
 	}
 	c.layThin(y, thin)
 	c.layLost(y)
 	together, _ := c.parts(y.cfg)
-	if y.allLaid {
-		all.pays(y, &y.all, together, step)
+	if y.all.laid {
+		all.pays(y, &y.all.logs, together, step)
 	}
-	if y.twinLaid {
-		c.Twin.pays(y, &y.twin, 1, c.TwinStepped)
+	if y.twin.laid {
+		c.Twin.pays(y, &y.twin.logs, 1, c.TwinStepped)
 		c.TwinStepped = false
 	}
 }
@@ -200,8 +244,8 @@ func (c *Classes) layThin(y *laying, thin *ripening) {
 	case thin.whole():
 		var l logs
 		gains(y.cfg, &thin.Batch, &l)
-		y.all.add(&l, y.m)
-		y.allLaid, y.first = true, min(y.first, thin.First)
+		y.all.add(y.cfg, &thin.Batch, &l, y.m)
+		y.began(thin)
 		*thin = ripening{}
 	case y.now-thin.Since > OpenBatchLimit:
 		*thin = ripening{}
@@ -228,9 +272,9 @@ func (c *Classes) layLost(y *laying) {
 	}
 	var l, own logs
 	gains(y.cfg, &o.Batch, &l)
-	y.all.add(&l, y.m)
-	y.twin.add(&l, y.m)
-	y.allLaid, y.twinLaid, y.first = true, true, min(y.first, o.First)
+	y.all.addLost(y.cfg, &o.Batch, y.m)
+	y.twin.addLost(y.cfg, &o.Batch, y.m)
+	y.began(o)
 	own.add(&l, y.m)
 	rest := &c.Each[len(c.Each)-1]
 	_, each := c.parts(y.cfg)
@@ -262,8 +306,8 @@ func (c *Classes) layClass(y *laying, i int, b *ClassBatch, l *logs, known bool)
 	if !known || !fresh {
 		gains(y.cfg, &o.Batch, l)
 	}
-	y.twin.add(l, y.m)
-	y.twinLaid, y.first = true, min(y.first, o.First)
+	y.twin.add(y.cfg, &o.Batch, l, y.m)
+	y.began(o)
 	var own logs
 	own.add(l, min(max(class.Now+class.Before, 1), max(b.M, 1)))
 	_, each := c.parts(y.cfg)
@@ -293,13 +337,13 @@ func (j *Judge) betClasses(cfg *Config, b Batch, base *Baseline, m, lately, now 
 	j.Classes.lay(&y, &j.Relative, j.Stepped, base.Classes)
 	s.from = base.span(y.first, now).from
 	if cfg.Ceiling > 0 && lately < cfg.Ceiling {
-		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped && y.allLaid)
+		j.Ceiling.Absolute(cfg, cfg.Ceiling, b.Canary, m, now, j.Stepped && y.all.laid)
 	}
 	e, _ := j.sum(cfg)
 	j.Classes.settled(e, mostE)
 	j.capBurst(cfg, s, known)
 	j.settle(cfg, now, s)
-	j.Stepped = j.Stepped && !y.allLaid
+	j.Stepped = j.Stepped && !y.all.laid
 	return s
 }
 
