@@ -123,11 +123,25 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 	m.tallyFailures(cells, seconds)
 }
 
+// shownFor is how long what was counted last is shown as what is: services at rest are looked at every 30 s.
+const shownFor = time.Minute
+
+// reported tells whether somebody has counted requests lately.
+func (s *State) reported() bool { return s.At.Sub(s.SeenAt) <= max(shownFor, 3*s.Batch) }
+
+// RequestsPerSecond are those of the last ten seconds or so; 0 where nobody has reported for a while.
+func (s *State) RequestsPerSecond() float64 {
+	if !s.reported() {
+		return 0
+	}
+	return s.Rate.PerSecond()
+}
+
 // RequestShare is a version's part of the requests of the last ten seconds or so. With sessions it
 // lags behind the weight, which is the part of new sessions. It is 0 of one that gets nothing, however much it got a
-// moment ago.
+// moment ago, and where nobody has reported for a while.
 func (s *State) RequestShare(name string) float64 {
-	if v := s.Version(name); v == nil || v.Lately < aboutNone || s.getsNothing(v) {
+	if v := s.Version(name); v == nil || !s.reported() || v.Lately < aboutNone || s.getsNothing(v) {
 		return 0
 	}
 	sum, own := 0.0, 0.0
