@@ -362,7 +362,7 @@ func TestARouteThatMayHaveBeenAppliedIsReplaced(t *testing.T) {
 // A removal came with something that was refused, and the cluster was sent again before that was known: Envoy has
 // removed it all the same, so nothing may be routed to what it presented once.
 func TestARemovalThatCameWithARefusalIsBooked(t *testing.T) {
-	inv := newInventory()
+	inv := newInventory(&lists{})
 	gone, bad := Ref{TypeCluster, "shop/v2"}, Ref{TypeCluster, "shop/v1"}
 	inv.wild(TypeCluster, nil)
 	inv.present(gone, &Resource{Type: TypeCluster, Name: gone.Name, Version: "old"})

@@ -30,9 +30,11 @@ type Hub struct {
 	log logrus.FieldLogger
 	now func() time.Time
 
+	records   records
 	doors     chan struct{} // of the streams; see enter
 	mu        sync.Mutex
 	cat       *Catalog
+	lists     lists
 	listeners listeners
 	services  map[string]*service
 	sessions  map[uint64]*session

@@ -18,6 +18,7 @@ const (
 // Inventory is what one stream asked for, was sent, accepted and refused. It is data: what goes out next is
 // decided in gate.go.
 type Inventory struct {
+	lists  *lists // of what rests, of all streams
 	kinds  map[string]*kind
 	parked lean[string, map[Ref]struct{}] // by service: what waits until something else of the service happens
 	failed lean[Ref, struct{}]            // what is sent again when its time has come
@@ -29,6 +30,8 @@ type kind struct {
 	answered bool // an Envoy waits for the first answer to a wildcard, even an empty one
 	heard    bool // and it has taken that in
 	items    lean[string, *item]
+	lists    *lists
+	shared   bool                   // still is others' as well: it is copied before it is changed
 	still    []*item                // by name, in order: what is not among the items because nothing happens to it (see still.go)
 	dirty    lean[string, struct{}] // to be looked at
 	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them
@@ -61,8 +64,8 @@ type parcel struct {
 	turn int // of what was sent of it
 }
 
-func newInventory() *Inventory {
-	return &Inventory{kinds: map[string]*kind{}}
+func newInventory(l *lists) *Inventory {
+	return &Inventory{lists: l, kinds: map[string]*kind{}}
 }
 
 // kind is what the stream has of a type; first reports that it never asked for it before.
@@ -71,7 +74,7 @@ func (inv *Inventory) kind(typ string) (k *kind, first bool) {
 	if k != nil {
 		return k, false
 	}
-	k = &kind{}
+	k = &kind{lists: inv.lists}
 	inv.kinds[typ] = k
 	return k, true
 }

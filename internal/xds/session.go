@@ -40,7 +40,7 @@ type response struct {
 func (h *Hub) open(n Node) *session {
 	h.enter()
 	defer h.exit()
-	s := &session{stream: h.connect(n), hub: h, inv: newInventory(), sent: map[string]response{}, wake: make(chan struct{}, 1)}
+	s := &session{stream: h.connect(n), hub: h, inv: newInventory(&h.lists), sent: map[string]response{}, wake: make(chan struct{}, 1)}
 	h.sessions[s.id] = s
 	s.place = h.places.take(s)
 	h.nodes.comes(s.stream)

@@ -56,7 +56,7 @@ func (k *kind) has(name string) *item {
 	it = &item{}
 	if at, found := k.resting(name); found {
 		*it = *k.still[at]
-		k.still = slices.Delete(k.still, at, at+1)
+		k.unrest(at)
 	}
 	k.items.put(name, it)
 	return it
@@ -73,6 +73,7 @@ func (k *kind) rest(of []parcel) {
 	}
 	slices.SortFunc(more, func(a, b *item) int { return strings.Compare(a.acked.Name, b.acked.Name) })
 	have := len(k.still)
+	k.shared = k.shared && len(more) == 0 // which has no room for more: they are put into a copy
 	if most := have + len(more); most > cap(k.still) {
 		k.still = append(make([]*item, 0, most+most/8), k.still...)
 	}
@@ -85,15 +86,48 @@ func (k *kind) rest(of []parcel) {
 			have--
 		}
 	}
-	copy(k.still, more)
+	if copy(k.still, more); len(k.items.m) == 0 && !k.shared && len(k.still) >= leastShared {
+		k.still, k.shared = k.lists.one(k.still), true
+	}
+}
+
+// leastShared is how long a list is that streams share.
+const leastShared = 64
+
+// lists are some of those that rest, the last ones of different content: edges that have the same have one list of it, as long as
+// nothing of it changes. Invariant: a list that was handed out is never changed, and has no room.
+type lists struct {
+	last [8][]*item
+	next int
+}
+
+// one is a list of the same content, which others may have as well.
+func (l *lists) one(of []*item) []*item {
+	for _, o := range l.last {
+		if slices.Equal(o, of) {
+			return o
+		}
+	}
+	of = slices.Clone(of)
+	of = of[:len(of):len(of)]
+	l.last[l.next], l.next = of, (l.next+1)%len(l.last)
+	return of
 }
 
 // drop forgets what there is of a resource.
 func (k *kind) drop(name string) {
 	k.items.drop(name)
 	if at, found := k.resting(name); found {
-		k.still = slices.Delete(k.still, at, at+1)
+		k.unrest(at)
 	}
+}
+
+// unrest takes one of what rests out.
+func (k *kind) unrest(at int) {
+	if k.shared {
+		k.still, k.shared = slices.Clone(k.still), false
+	}
+	k.still = slices.Delete(k.still, at, at+1)
 }
 
 func (k *kind) size() int { return len(k.items.m) + len(k.still) }

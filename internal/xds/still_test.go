@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -64,5 +65,52 @@ func TestWhatAnEnvoyHasAcceptedRests(t *testing.T) {
 	}
 	if s.close(); len(h.subs) != 1 {
 		t.Errorf("%d names are asked for by nobody", len(h.subs)-1)
+	}
+}
+
+// Edges that have the same have one list of it, until something of one of them changes; the others keep theirs as it was.
+func TestEdgesThatHaveTheSameShareTheList(t *testing.T) {
+	h := NewHub(quietLog())
+	var names []string
+	for i := range 3 * leastShared {
+		at := table(1, map[string]int{"v2": 100})
+		p := *at.Policy
+		p.Service, at.Service, at.Policy = fmt.Sprintf("svc-%04d", i), fmt.Sprintf("svc-%04d", i), &p
+		publish(t, h, at)
+		names = append(names, at.Service)
+	}
+	say := func(s *session, req *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		req.TypeUrl = TypeRoute
+		if err := s.receive(req); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			_, nonce, ok := s.next()
+			if !ok {
+				return
+			}
+			if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResponseNonce: nonce}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var edges []*session
+	list := func(i int) []*item { return edges[i].inv.kinds[TypeRoute].still }
+	for i := range 3 {
+		edges = append(edges, h.open(Node{ID: fmt.Sprint("edge-", i)}))
+		say(edges[i], &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names})
+		if len(list(i)) != len(names) || &list(i)[0] != &list(0)[0] {
+			t.Errorf("edge %d has a list of its own, of %d", i, len(list(i)))
+		}
+	}
+	before := slices.Clone(list(0))
+	say(edges[1], &discovery.DeltaDiscoveryRequest{ResourceNamesUnsubscribe: names[7:8]})
+	if !slices.Equal(list(0), before) || !slices.Equal(list(2), before) || len(list(1)) != len(names)-1 {
+		t.Errorf("%d, %d and %d rest after edge 1 wanted one less", len(list(0)), len(list(1)), len(list(2)))
+	}
+	say(edges[1], &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[7:8]})
+	if !slices.Equal(list(1), before) || &list(1)[0] != &list(0)[0] || cap(list(1)) != len(before) {
+		t.Errorf("edge 1 has the same again, and not the list")
 	}
 }
