@@ -23,9 +23,9 @@ func classesCommand() *cobra.Command {
 	c := &cobra.Command{Use: "classes [SERVICE]", Short: "Propose classes of requests, from what the stable version serves",
 		Long: `Proposes a table of classes for a policy, as YAML to paste: at most 19, what is served most, ids in paths as *.
 
-With source prometheus it names the label of the counters in judge.queries and its values. With source envoy it is made of access log records
-that canaryd's own listeners send. --from takes an access log instead (common, combined, Envoy's, JSON), a list of paths, or what
-"sort | uniq -c" makes of one; no daemon is asked then. Queries, the part of a path behind ?, are not read.`,
+With source prometheus it names the label of the counters in judge.queries and its values. With source envoy it is made of sampled access log
+records, where the listeners of Envoys send them (docs/envoys.md). --from takes an access log instead (common, combined, Envoy's, JSON), a
+list of paths, or what "sort | uniq -c" makes of one; no daemon is asked then. Queries, the part of a path behind ?, are not read.`,
 		Example: `  canaryd classes shop
   canaryd classes --from /var/log/nginx/access.log
   kubectl logs deploy/shop | canaryd classes --from -`}

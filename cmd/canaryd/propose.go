@@ -27,8 +27,12 @@ func (d *daemon) propose(ctx context.Context, p *policy.Policy, stable string) (
 		}
 		return ofLabel(label, values), nil
 	}
-	none.Note = "no access log record of " + p.Service + " has come yet: canaryd classes --from FILE reads an access log"
-	return none, nil
+	seen := d.hub.Seen(p.Service)
+	proposal := paths.FromRequests(&seen, p.Route.GRPC())
+	if proposal.From == paths.FromNothing {
+		proposal.Note = "no access log record of " + p.Service + " has come: docs/envoys.md says how an Envoy sends them; canaryd classes --from FILE reads an access log"
+	}
+	return proposal, nil
 }
 
 // ofLabel is the proposal of a label's values.

@@ -69,7 +69,7 @@ var rampLists = []string{"auto", "[1%, 10%, 50%, 100%]", "[10%, 100%]", "[5%, 20
 func (w *walk) policy() policy.Policy {
 	text := "service: shop\nramp: {steps: " + rampLists[w.next()%len(rampLists)] + ", hold: " + strconv.Itoa(w.next()%3) + "s, canaries: " + strconv.Itoa(1+w.next()%4) + "}\n" +
 		"judge: {clump: " + []string{"auto", "1"}[w.next()%2] + ", no_evidence: {for: 30s, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, deadline: {after: 2m, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, promote_within: {ratio: 2, margin: 5%}, budget: 10000" +
-		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
+		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + []string{"", "", ", slow: {warm_up: 2s}", ", slow: {edges: [100ms], then: rollback, warm_up: 0s}"}[w.next()%4] + []string{"", ", hang: off", ", hang: 1s"}[w.next()%3] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
 		[]string{"", "docker: {image: r/x, port: 8080, stop_idle_after: " + []string{"5s", "0s", "1h"}[w.next()%3] + ", keep: " + strconv.Itoa(w.next()%3) + "}\n"}[min(w.next()%4, 1)] +
 		"drain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
 		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
@@ -272,7 +272,30 @@ func (w *walk) evidence() Event {
 		}
 		counts[v.Name] = analysis.Counts{Requests: float64(int(n)), Errors: float64(int(x))}
 	}
-	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: from, To: w.at, Counts: counts}}}
+	c := Cell{Slice: "n", From: from, To: w.at, Counts: counts}
+	w.opened(&c)
+	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{c}}
+}
+
+// opened adds to a cell how long answers took, and how many requests began, where that is told.
+func (w *walk) opened(c *Cell) {
+	what := w.next()
+	if what%2 == 0 {
+		c.Issued = map[string]float64{}
+	}
+	if what%4 < 2 {
+		c.Times = map[string][]analysis.Times{}
+	}
+	for _, v := range w.s.Versions {
+		n := c.Counts[v.Name].Requests
+		if c.Issued != nil && w.next()%8 > 0 {
+			c.Issued[v.Name] = n + float64(w.next()%16)
+		}
+		if c.Times != nil && w.next()%8 > 0 {
+			slow := float64(int(n * float64(w.next()) / 512))
+			c.Times[v.Name] = []analysis.Times{{Name: []string{"", v.Name}[w.next()%2], UpTo: []float64{0.1, 0.5}, N: []float64{n - slow, slow, 0}}}
+		}
+	}
 }
 
 func (w *walk) step(e Event) {

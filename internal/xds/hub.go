@@ -30,6 +30,7 @@ type Hub struct {
 	log logrus.FieldLogger
 	now func() time.Time
 
+	records   records
 	doors     chan struct{} // of the streams; see enter
 	mu        sync.Mutex
 	cat       *Catalog

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	als "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc"
@@ -116,7 +117,7 @@ const (
 	readBytes = 1 << 10
 )
 
-// NewServer serves the hub's resources and takes load reports in. A nil tlsConfig means plain text.
+// NewServer serves the hub's resources, and takes load reports and access log records in. A nil tlsConfig means plain text.
 func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 	limits := h.Admission.Limits
 	var creds = insecure.NewCredentials()
@@ -148,6 +149,7 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 		}},
 	}, nil)
 	loadstats.RegisterLoadReportingServiceServer(s, reporting{h, loads})
+	als.RegisterAccessLogServiceServer(s, recording{hub: h})
 	return s
 }
 

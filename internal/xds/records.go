@@ -1,0 +1,134 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	als "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"golang.org/x/time/rate"
+
+	"github.com/canaryd/canaryd/internal/paths"
+)
+
+const (
+	recordsPerSecond = 200 // of one stream, an Envoy has one for each worker; more are not read, and Envoy drops what it cannot send
+	recordedMost     = 200 // services of which requests are remembered
+	recordedHalf     = 24 * time.Hour
+)
+
+// records are what access log records say that a service is asked for. They are examples: Envoy drops them when they are too many, and when
+// canaryd is away, so nothing is counted by them. No queries are kept, and nothing else of a user.
+type records struct {
+	mu       sync.Mutex
+	services map[string]*recorded
+}
+
+type recorded struct {
+	paths.Tally
+	at time.Time // it faded last
+}
+
+// Seen are the requests of a service that sampled access log records showed lately.
+func (h *Hub) Seen(service string) paths.Tally {
+	h.records.mu.Lock()
+	defer h.records.mu.Unlock()
+	if r := h.records.services[service]; r != nil {
+		return r.Clone()
+	}
+	return paths.Tally{}
+}
+
+// add remembers a request. Whose service it is was vouched for.
+func (r *records) add(service, method, path string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.services[service]
+	if s == nil {
+		if len(r.services) >= recordedMost {
+			return
+		}
+		if r.services == nil {
+			r.services = map[string]*recorded{}
+		}
+		s = &recorded{at: now}
+		r.services[service] = s
+	}
+	if since := now.Sub(s.at); since >= time.Hour {
+		s.Fade(math.Exp2(-float64(since) / float64(recordedHalf)))
+		s.at = now
+	}
+	s.Add(method, path, 1)
+}
+
+// recording takes access log records in.
+type recording struct {
+	als.UnimplementedAccessLogServiceServer
+	hub *Hub
+}
+
+// StreamAccessLogs serves one worker of an Envoy. What comes too fast is left where it is: Envoy keeps some megabytes and drops the rest, and its
+// users and its other streams feel nothing.
+func (r recording) StreamAccessLogs(ss als.AccessLogService_StreamAccessLogsServer) error {
+	m, err := ss.Recv()
+	if err != nil {
+		return err
+	}
+	node, err := r.speaker(ss.Context(), m.GetIdentifier().GetNode())
+	if err != nil {
+		return err
+	}
+	pace := rate.NewLimiter(recordsPerSecond, recordsPerSecond)
+	for {
+		entries := m.GetHttpLogs().GetLogEntry()
+		r.take(node, entries, time.Now())
+		if err := pace.WaitN(ss.Context(), min(max(len(entries), 1), recordsPerSecond)); err != nil {
+			return err
+		}
+		if m, err = ss.Recv(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// speaker is who sends records: only their first message says it, and not where that of other streams does.
+func (r recording) speaker(ctx context.Context, said *core.Node) (Node, error) {
+	v, ok := ctx.Value(visitorKey{}).(*visitor)
+	if !ok {
+		return nodeOf(said, peerOf(ctx)), nil
+	}
+	node, err := r.hub.admit(ctx, said)
+	v.node = node
+	return node, v.fails(err)
+}
+
+// take remembers the requests of clusters that the node has accepted. Of a large message it looks at the first records: the others are as good.
+func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, now time.Time) {
+	entries = entries[:min(len(entries), recordsPerSecond)]
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.GetCommonProperties().GetUpstreamCluster())
+	}
+	vouched, known := r.hub.vouch(node, slices.Compact(slices.Sorted(slices.Values(names))))
+	if !known {
+		r.hub.refusals.count(unknownNode, node, "access log records are ignored: their node has no ADS stream with the same certificate, or node.id and IP address")
+		return
+	}
+	for i, e := range entries {
+		c, is := ParseCluster(names[i])
+		if !is || c.Role != Users || !vouched.has[names[i]] {
+			continue
+		}
+		path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?")
+		r.hub.records.add(c.Service, e.GetRequest().GetRequestMethod().String(), path, now)
+	}
+}
