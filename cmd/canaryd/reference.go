@@ -34,7 +34,7 @@ One YAML document for each service; a file may hold several. Only ` + "`service`
 ` + "`30s`, `5m`, `1h30m` or `1d`" + `. ` + "`canaryd check FILE`" + ` finds every mistake with its position, ` + "`canaryd check --print FILE`" + ` shows all defaults.
 ` + "`canaryd schema`" + ` prints the JSON schema, for editors. This page is generated: ` + "`canaryd schema --markdown`" + `.
 
-A change to how a release is judged (false_rollback, false_promotion, tolerate, promote_within, max_error_rate, clump, burst, exercise, route.classes) applies to
+A change to how a release is judged (false_rollback, false_promotion, tolerate, promote_within, max_error_rate, clump, burst, exercise, slow, hang, route.classes) applies to
 versions that are announced after it; everything else applies at once, and lowers no weight (except a smaller ramp.canaries).
 
 `)
@@ -73,9 +73,6 @@ func (r *reference) table(prefix string, t reflect.Type, d described, top bool) 
 func (r *reference) rows(prefix string, t reflect.Type, d described, top bool) {
 	for f := range t.Fields() {
 		key := keyOf(f)
-		if key == "-" { // not to be written
-			continue
-		}
 		k := d.Properties[key]
 		below, _ := mapping(f.Type)
 		name := "`" + strings.TrimPrefix(prefix+key, "versions[].") + "`"
@@ -127,6 +124,10 @@ func valueOf(t reflect.Type, d described) string {
 		return "`auto`, or list of percentages"
 	case reflect.TypeFor[policy.Clump]():
 		return "`auto`, or number"
+	case reflect.TypeFor[policy.Edges]():
+		return "`auto`, or list of durations"
+	case reflect.TypeFor[policy.Hang]():
+		return "`off`, or duration"
 	}
 	switch t.Kind() {
 	case reflect.String:

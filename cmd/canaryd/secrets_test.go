@@ -131,7 +131,7 @@ func TestSecretsAreInNoOutput(t *testing.T) {
 			t.Errorf("the container gets %s, without %s", env, want)
 		}
 	}
-	until("it has failed", func() bool { return strings.Contains(run("status", "shop"), "failed") })
+	until("it has failed, and that is stored", func() bool { return strings.Contains(run("history", "shop"), "rolled_back") })
 	for _, args := range []string{"status", "status shop -o json", "history shop", "history shop -o json", "explain shop v2", "explain shop -o json", "envoys", "envoys shop", "wait shop v2", "deploy shop v2 --image v2"} {
 		run(strings.Fields(args)...)
 	}

@@ -289,7 +289,7 @@ func reportOf(r xds.Report) metrics.Report {
 		out.Counts[service][version] = load.Counts
 		out.Slices[service][version] = load.Endpoints
 		out.Dropped[service][version] = load.Dropped
-		out.Answers[service][version] = metrics.Answers{Counted: load.Answers, Took: load.Took, Issued: load.Issued}
+		out.Answers[service][version] = metrics.Answers{Counted: load.Answers, Took: load.Took, Issued: load.Issued, Active: load.Active}
 		if from := r.At.Add(-load.Interval); from.Before(out.From) {
 			out.From = from
 		}

@@ -259,6 +259,9 @@ func (j *Judge) capBurst(cfg *Config, s span, known float64) {
 // scale takes a part of all bets away, but for the twin's, which only bounds.
 func (j *Judge) scale(cfg *Config, f float64) {
 	j.Relative.scale(f)
+	if j.slowCuts(cfg) {
+		j.Slow.scale(f)
+	}
 	if cfg.Ceiling > 0 {
 		j.Ceiling.scale(f)
 	}

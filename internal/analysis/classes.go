@@ -98,17 +98,19 @@ func (c *Classes) stepped() {
 }
 
 // parts are the weights of all classes together and of each class.
-func (c *Classes) parts(cfg *Config) (together, each float64) {
-	u := 1.0
+func (j *Judge) parts(cfg *Config) (together, each float64) {
+	u := j.besideSlow(cfg)
 	if cfg.Ceiling > 0 {
 		u -= ceilingPart
 	}
-	return togetherPart * u, (1 - togetherPart) * u / float64(len(c.Each))
+	return togetherPart * u, (1 - togetherPart) * u / float64(len(j.Classes.Each))
 }
 
-// sum is the evidence of all capitals, and what of it is not bet. Nothing needs the classes to be independent of each other.
-func (c *Classes) sum(cfg *Config, all, ceiling *Capital) (e, q float64) {
-	together, each := c.parts(cfg)
+// sumClasses is the evidence of all capitals but that of slow answers, and what of it is not bet. Nothing needs the classes to be
+// independent of each other.
+func (j *Judge) sumClasses(cfg *Config) (e, q float64) {
+	c, all, ceiling := j.Classes, &j.Relative, &j.Ceiling
+	together, each := j.parts(cfg)
 	e, q = together*min(all.E, twinTimes*c.Twin.E), together*min(all.Q, twinTimes*c.Twin.E)
 	for i := range c.Each {
 		e, q = e+each*c.Each[i].Capital.E, q+each*c.Each[i].Capital.Q
@@ -148,6 +150,8 @@ type laying struct {
 	cfg       *Config
 	m, now    float64
 	gain      float64 // what one batch may multiply all evidence by
+	together  float64 // the weight of all classes together
+	each      float64 // and of each class
 	kind      int
 	alone     bool // nothing is kept for the next tick
 	lost      Batch
@@ -228,9 +232,8 @@ func (c *Classes) lay(y *laying, all *Capital, step bool, batches []ClassBatch) 
 	}
 	c.layThin(y, thin)
 	c.layLost(y)
-	together, _ := c.parts(y.cfg)
 	if y.all.laid {
-		all.pays(y, &y.all.logs, together, step)
+		all.pays(y, &y.all.logs, y.together, step)
 	}
 	if y.twin.laid {
 		c.Twin.pays(y, &y.twin.logs, 1, c.TwinStepped)
@@ -277,8 +280,7 @@ func (c *Classes) layLost(y *laying) {
 	y.began(o)
 	own.add(&l, y.m)
 	rest := &c.Each[len(c.Each)-1]
-	_, each := c.parts(y.cfg)
-	rest.Capital.pays(y, &own, each, rest.Stepped)
+	rest.Capital.pays(y, &own, y.each, rest.Stepped)
 	rest.Stepped = false
 	*o = ripening{}
 }
@@ -310,8 +312,7 @@ func (c *Classes) layClass(y *laying, i int, b *ClassBatch, l *logs, known bool)
 	y.began(o)
 	var own logs
 	own.add(l, min(max(class.Now+class.Before, 1), max(b.M, 1)))
-	_, each := c.parts(y.cfg)
-	class.Capital.pays(y, &own, each, class.Stepped)
+	class.Capital.pays(y, &own, y.each, class.Stepped)
 	class.Stepped = false
 	*o = ripening{}
 }
@@ -334,6 +335,7 @@ func (j *Judge) betClasses(cfg *Config, b Batch, base *Baseline, m, lately, now 
 	j.Hiccup.see(j, cfg.Burst, b, m, lately, s)
 	j.Hiccup.seeClasses(base.Classes)
 	y := laying{cfg: cfg, lost: base.Lost, m: m, now: now, gain: math.Pow(cfg.Alpha, -1/minBatches), kind: base.Kind, alone: alone}
+	y.together, y.each = j.parts(cfg)
 	j.Classes.lay(&y, &j.Relative, j.Stepped, base.Classes)
 	s.from = base.span(y.first, now).from
 	if cfg.Ceiling > 0 && lately < cfg.Ceiling {
@@ -352,7 +354,7 @@ func (j *Judge) Blame(cfg *Config) int {
 	if j.Classes == nil {
 		return -1
 	}
-	together, each := j.Classes.parts(cfg)
+	together, each := j.parts(cfg)
 	most, at := together*min(j.Relative.E, twinTimes*j.Classes.Twin.E), -1
 	for i := range j.Classes.Each {
 		if e := each * j.Classes.Each[i].Capital.E; e > most {

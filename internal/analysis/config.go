@@ -9,16 +9,18 @@ import "math"
 
 // Config is what the policy says to the judge.
 type Config struct {
-	Alpha, Beta float64  // false rollback, false promotion
-	R0, D0      float64  // tolerated: rate <= R0 * stable's + D0
-	R1, D1      float64  // promoted: proven rate < R1 * stable's + D1
-	Budget      float64  // failed requests that the next step may cost
-	Ceiling     float64  // absolute error rate; 0 = none
-	Clump       float64  // errors of one cause; 0 = estimated
-	WarmUp      float64  // seconds of evidence to ignore
-	Burst       float64  `json:",omitzero"` // seconds for which one cause may fail everything, where batches are shorter; 0: no longer than one batch
-	Exercise    float64  `json:",omitzero"` // successes in every class that is due, before a promotion; 0: none are asked for
-	Restarts    Restarts // zero: DefaultRestarts
+	Alpha, Beta float64    // false rollback, false promotion
+	R0, D0      float64    // tolerated: rate <= R0 * stable's + D0
+	R1, D1      float64    // promoted: proven rate < R1 * stable's + D1
+	Budget      float64    // failed requests that the next step may cost
+	Ceiling     float64    // absolute error rate; 0 = none
+	Clump       float64    // errors of one cause; 0 = estimated
+	WarmUp      float64    // seconds of evidence to ignore
+	Burst       float64    `json:",omitzero"` // seconds for which one cause may fail everything, where batches are shorter; 0: no longer than one batch
+	Exercise    float64    `json:",omitzero"` // successes in every class that is due, before a promotion; 0: none are asked for
+	Slow        SlowConfig `json:",omitzero"` // zero: how long answers take is not judged
+	Hang        float64    `json:",omitzero"` // seconds after which an open request counts as failed; 0: none does
+	Restarts    Restarts   // zero: DefaultRestarts
 }
 
 // Restarts say when the rollback test's capital is bet: what is not bet at the start is bet over time,

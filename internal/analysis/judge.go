@@ -19,6 +19,7 @@ type Judge struct {
 	Hiccup    Hiccup    `json:"hiccup,omitzero"`
 	Moments   Moments   `json:"moments,omitzero"`
 	Classes   *Classes  `json:"classes,omitempty"` // nil: all requests are judged together
+	Slow      *Slow     `json:"slow,omitempty"`    // nil: how long answers take is not judged
 
 	Open      [Kinds]open `json:"open"`
 	LastFlush float64     `json:"last_flush"`
@@ -48,7 +49,7 @@ func NewJudge() Judge {
 func (j *Judge) Clone() Judge {
 	c := *j
 	c.Failing.Endpoints = slices.Clone(j.Failing.Endpoints)
-	c.Classes, c.Hiccup.Classes = j.Classes.clone(), slices.Clone(j.Hiccup.Classes)
+	c.Classes, c.Hiccup.Classes, c.Slow = j.Classes.clone(), slices.Clone(j.Hiccup.Classes), j.Slow.clone()
 	return c
 }
 
@@ -61,6 +62,7 @@ func (j *Judge) Step() {
 	j.Open = [Kinds]open{}
 	j.Starving = 0
 	j.Classes.stepped()
+	j.Slow.stepped()
 }
 
 // Rebase is called when another version became stable: the null speaks of whichever version is
@@ -68,6 +70,7 @@ func (j *Judge) Step() {
 func (j *Judge) Rebase() {
 	j.Step()
 	j.Exposure = Exposure{}
+	j.Slow.rebased()
 	j.Hiccup.clear()
 }
 
@@ -83,6 +86,7 @@ type Baseline struct {
 
 	Classes []ClassBatch // the answers in the batch, in the order of the judge's classes
 	Lost    Batch        // all requests, and failures without an answer, which have no class; zero: none can be told
+	Slow    []SlowBatch  // the answers in the batch, in the order of the judge's edges; none: nobody told how long they took
 }
 
 // Observe takes in one tick of evidence at a moment in seconds since the canary's first traffic, and
@@ -97,6 +101,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	j.Recent.Add(now, b)
 	j.watchIncident(cfg, base, now)
 	j.watchStarvation(base, now)
+	j.betSlow(cfg, &base, before, now, false)
 	m := base.M
 	if before > 0 { // few requests cannot hide a big clump
 		m = min(max(before, 1), m)
@@ -137,7 +142,11 @@ func (b *Baseline) span(first, last float64) span {
 func (j *Judge) Against(cfg *Config, b Batch, base Baseline, now float64) {
 	now = max(now, 0)
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
-	if now < cfg.WarmUp || b.Canary.Requests < 1 || b.Stable.Requests < 1 {
+	if now < cfg.WarmUp {
+		return
+	}
+	j.betSlow(cfg, &base, 0, now, true)
+	if b.Canary.Requests < 1 || b.Stable.Requests < 1 {
 		return
 	}
 	j.Recent.Add(now, b)
@@ -243,7 +252,7 @@ func (j *Judge) Starved(now float64) float64 {
 }
 
 // E is the evidence against the canary: the relative test, averaged with the ceiling's where there is
-// one, so that both together cost one alpha; with classes a sum of all of them.
+// one, so that both together cost one alpha; with classes a sum of all of them. Slow answers that may cut have a part in either.
 func (j *Judge) E(cfg *Config) float64 {
 	if j.Classes != nil {
 		return j.Classes.E
@@ -256,11 +265,18 @@ func (j *Judge) E(cfg *Config) float64 {
 func (j *Judge) sum(cfg *Config) (e, q float64) {
 	switch {
 	case j.Classes != nil:
-		return j.Classes.sum(cfg, &j.Relative, &j.Ceiling)
+		e, q = j.sumClasses(cfg)
 	case cfg.Ceiling > 0:
-		return (j.Relative.E + j.Ceiling.E) / 2, (j.Relative.Q + j.Ceiling.Q) / 2
+		u := j.besideSlow(cfg)
+		e, q = u*(j.Relative.E+j.Ceiling.E)/2, u*(j.Relative.Q+j.Ceiling.Q)/2
+	default:
+		u := j.besideSlow(cfg)
+		e, q = u*j.Relative.E, u*j.Relative.Q
 	}
-	return j.Relative.E, j.Relative.Q
+	if j.slowCuts(cfg) {
+		e, q = e+slowPart*j.Slow.E, q+slowPart*j.Slow.reserve()
+	}
+	return e, q
 }
 
 // Worse reports whether the canary has to be cut, and whether the ceiling weighed more.

@@ -29,6 +29,12 @@ func (c *Config) Sound() error {
 	if !(c.R0 > 0 && c.R1 > 0) {
 		return fmt.Errorf("the ratios %g and %g are above 0", c.R0, c.R1)
 	}
+	if err := c.Slow.sound(); err != nil {
+		return err
+	}
+	if !(c.Hang == 0 || c.Hang >= 0.1 && c.Hang <= 3600) {
+		return fmt.Errorf("hang is %g s: it lies between 0.1 and 3600", c.Hang)
+	}
 	r := c.Restarts
 	if r != (Restarts{}) && !(r.After > 0) {
 		return fmt.Errorf("restarts after %g s: it is above 0", r.After)
@@ -73,6 +79,9 @@ func (j *Judge) Sound() error {
 		if err := errors.Join(h.Capital.sound(), h.Batch.Canary.Sound(), h.Batch.Stable.Sound()); err != nil {
 			return fmt.Errorf("class %d before a hiccup: %w", i, err)
 		}
+	}
+	if err := j.Slow.sound(); err != nil {
+		return err
 	}
 	x, h := j.Exposure, j.Hiccup
 	for _, c := range []Counts{x.Canary, x.Stable, h.Batch.Canary, h.Batch.Stable, h.Well, {Errors: j.Moments.Errors}, j.Open[0].Canary, j.Open[0].Stable, j.Open[1].Canary, j.Open[1].Stable} {

@@ -43,6 +43,7 @@ const (
 	Aborted           Code = "aborted"
 	Superseded        Code = "superseded"
 	Unexercised       Code = "unexercised" // too little was seen of a class of requests that stable serves
+	Slower            Code = "slower"      // its answers take longer than stable's
 	Recalled          Code = "recalled"    // it had been cut when canaryd ended before it could store that
 )
 
@@ -53,7 +54,9 @@ type Verdict struct {
 	Reason  string    `json:"reason"`
 	At      time.Time `json:"at"`
 	Numbers
-	Cause []Cause `json:"cause,omitempty"` // why it fails more often than stable, the largest first
+	Cause   []Cause `json:"cause,omitempty"`           // why it fails more often than stable, the largest first
+	Slow    []Paces `json:"slow,omitempty"`            // how long its answers take, at each edge; none: that is not judged
+	Unpaced string  `json:"slow_not_judged,omitempty"` // why, where the policy wants it to be
 }
 
 // Numbers are what a verdict rests on. Rates are fractions of 1.

@@ -113,7 +113,7 @@ func (c *Controller) target(u *unit) *aim {
 	}
 	a := &aim{Target: metrics.Target{Service: s.Policy.Service, Stable: s.Stable, Queries: s.Policy.Judge.Queries, AtRest: !busy, Judged: u.looked().Judging(),
 		Statuses: s.Policy.GRPCStatuses(), Limited: s.Policy.Route.Thresholds().Requests < policy.NoLimit, Versions: u.reported(),
-		Classes: s.Classes(), Timed: s.Policy.Judge.Slow != nil, Edges: s.Policy.Judge.Slow.Seconds()}}
+		Classes: s.Classes(), Timed: s.Timed(), Edges: s.SlowEdges()}}
 	if a.Stable == "" || len(a.Versions) == 0 {
 		return nil
 	}

@@ -16,6 +16,7 @@ type Answers struct {
 	Counted []analysis.Answered
 	Took    []analysis.Took
 	Issued  float64 // requests that began
+	Active  float64 // requests that are open at the end of the interval
 }
 
 // answers adds to a cell what a report says of the versions' answers.
@@ -37,13 +38,36 @@ func (t *seen) answers(c *rollout.Cell, r Report) {
 			}
 			c.Times[version] = ts
 		}
-		if of.Issued > 0 {
+		if issued, known := t.issued(version, r, of, n); known {
 			if c.Issued == nil {
 				c.Issued = map[string]float64{}
 			}
-			c.Issued[version] = of.Issued
+			c.Issued[version] = issued
 		}
 	}
+}
+
+// issued is how many requests of a version began in an interval, less those that their clients gave up, which never end in an Envoy's
+// counts: those that ended, and as many as are open more than at the last report. A report that is lost makes no difference then. Of the
+// first one of an Envoy nothing is known; of one that began the cluster anew, neither.
+func (t *seen) issued(version string, r Report, of Answers, ended analysis.Counts) (n float64, known bool) {
+	by := activeOf{reporter{r.Node, r.Stream, r.Proxy}, version}
+	was, known := t.active[by]
+	if t.active == nil {
+		t.active = map[activeOf]float64{}
+	}
+	if !known && len(t.active) >= reportersMost {
+		return 0, false
+	}
+	t.active[by] = of.Active
+	n = ended.Requests + of.Active - was
+	return n, known && n >= 0
+}
+
+// activeOf is one version through one proxy.
+type activeOf struct {
+	reporter
+	version string
 }
 
 // sorted are answers by class, code and endpoint. What is none of the classes is the rest: the Envoy may have had other ones

@@ -13,16 +13,19 @@ import (
 func measuring(to time.Time) Report {
 	r := reported("a", to, 100)
 	r.Counts["shop"]["v1"] = analysis.Counts{Requests: 100, Errors: 7}
-	r.Answers = map[string]map[string]Answers{"shop": {"v1": {Issued: 104,
+	r.Answers = map[string]map[string]Answers{"shop": {"v1": {Issued: 104, Active: 4,
 		Counted: []analysis.Answered{{Endpoint: "e1", Class: "rest", Code: "200", N: 50}, {Endpoint: "e1", Class: "checkout", Code: "503", N: 5}, {Endpoint: "e1", Class: "gone", Code: "200", N: 4}, {Endpoint: "e2", Class: "checkout", Code: "200", N: 30}, {Endpoint: "e2", Class: "-", Code: "404", N: 6}},
 		Took:    []analysis.Took{{Endpoint: "e2", Millis: 12, N: 36}, {Endpoint: "e1", Millis: 0, N: 50}, {Endpoint: "e1", Millis: 700, N: 9}},
-	}, "v0": {Issued: 7}}}
+	}, "v0": {Issued: 7, Active: 7}}}
 	return r
 }
 
 func cellOf(t *testing.T, target Target, r Report) rollout.Cell {
 	t.Helper()
 	s := &seen{Target: target}
+	before := r
+	before.Answers = map[string]map[string]Answers{target.Service: {"v1": {}}} // nothing was open before
+	_, _ = s.cell(before)
 	c, ok := s.cell(r)
 	if !ok {
 		t.Fatal("no cell")
@@ -96,5 +99,28 @@ func TestAnswersAreNoMoreThanWhatIsCounted(t *testing.T) {
 	}
 	if sum != (analysis.Counts{Requests: 90, Errors: 3}) {
 		t.Errorf("%+v of %+v", sum, c.Counts["v1"])
+	}
+}
+
+// What began is what ended, and what is open more than before: requests that clients gave up never end in Envoy's counts, and a report may
+// be lost.
+func TestRequestsThatBeganAreThoseThatAreOpenOrEnded(t *testing.T) {
+	s, now := &seen{Target: shop}, time.Now()
+	for i, c := range []struct {
+		stream                         uint64
+		issued, active, requests, want float64 // want < 0: not known
+	}{
+		{1, 100, 5, 95, -1}, {1, 100, 9, 90, 94}, {1, 100, 9, 100, 100}, {1, 100, 0, 100, 91}, {2, 100, 5, 95, -1}, {2, 100, 5, 80, 80}, {2, 0, 0, 0, -1}, {2, 0, 0, 0, 0},
+	} {
+		r := reported("a", now, c.requests)
+		r.Stream, r.Answers = c.stream, map[string]map[string]Answers{"shop": {"v1": {Issued: c.issued, Active: c.active}}}
+		r.Counts["shop"]["v1"] = analysis.Counts{Requests: c.requests}
+		got, known := 0.0, false
+		if cell, ok := s.cell(r); ok {
+			got, known = cell.Issued["v1"], cell.Issued != nil
+		}
+		if known != (c.want >= 0) || known && got != c.want {
+			t.Errorf("report %d: %g began (known: %t), want %g", i, got, known, c.want)
+		}
 	}
 }

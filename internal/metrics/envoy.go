@@ -53,6 +53,7 @@ type seen struct {
 	last   time.Time // last report that spoke of it
 	node   string
 	counts map[reporter][]rollout.Cell // since the last round
+	active map[activeOf]float64        // requests that were open at the last report
 }
 
 // reporter is who counted; a node may be an Envoy and a gRPC client at once.

@@ -22,6 +22,7 @@ func Default() Policy {
 			Budget:        20,
 			Burst:         Duration(300 * time.Millisecond),
 			Exercise:      3,
+			Hang:          Hang(5 * time.Second),
 			NoEvidence:    NoEvidence{For: Duration(10 * time.Minute), Then: ThenHold},
 			Deadline:      Deadline{After: Duration(24 * time.Hour), Then: ThenHold},
 		},

@@ -131,7 +131,8 @@ type Judge struct {
 	Deadline       Deadline   `yaml:"deadline" json:"deadline"`
 	GRPCErrors     []string   `yaml:"grpc_errors" json:"grpc_errors,omitempty"`
 	Queries        *Queries   `yaml:"queries,omitempty" json:"queries,omitempty"`
-	Slow           *Slow      `yaml:"-" json:"slow,omitempty"`
+	Slow           *Slow      `yaml:"slow,omitempty" json:"slow,omitempty"`
+	Hang           Hang       `yaml:"hang" json:"hang,omitempty"`
 }
 
 // Bound reads: error rate <= Ratio x stable's + Margin.
@@ -144,7 +145,8 @@ type Bound struct {
 type Within struct {
 	Ratio  float64 `yaml:"ratio" json:"ratio"`
 	Margin Share   `yaml:"margin" json:"margin"`
-	Cost   float64 `yaml:"cost" json:"cost,omitempty"` // 0: the margin alone counts
+	Cost   float64 `yaml:"cost" json:"cost,omitempty"`           // 0: the margin alone counts
+	Slow   *Swift  `yaml:"slow,omitempty" json:"slow,omitempty"` // the same of slow answers; nil: no proof is asked for
 }
 
 // NoEvidence says what happens when nothing was learnt for so long.

@@ -122,6 +122,8 @@ func TestDefaultsSurviveWritingAndReading(t *testing.T) {
 		"",
 		"ramp: {steps: [1%, 12.34%, 100%], per: user}\njudge: {clump: 3, max_error_rate: 0.5%}\nsessions: {cookie: c, ttl: 90m}\n",
 		"route: {protocol: grpc, user_key: {header: u}, testers: {cookie: t, key: k}, health_check: {}, outlier: {at_most: 0%}}\njudge: {grpc_errors: [INTERNAL]}\n",
+		"judge: {slow: {edges: [250ms, 1s], then: rollback, warm_up: 0s}, hang: off, promote_within: {slow: {}}}\n",
+		"judge: {slow: {}, hang: 2s}\n",
 		"docker: {port: 1, keep: 0, memory: 1g, healthcheck: {test: [NONE]}}\njudge: {queries: {requests: a, errors: b}}\n",
 	} {
 		docs, fs := Parse("f", []byte("service: shop\n"+body))
@@ -165,7 +167,7 @@ func valueOf(t *testing.T, text []byte) (v any) {
 
 // The defaults that the schema tells an editor are those that are used.
 func TestTheDefaultsOfTheSchemaAreOurs(t *testing.T) {
-	docs, fs := Parse("f", []byte("service: shop\nroute: {health_check: {}, outlier: {}}\nsessions: {cookie: c}\ndocker: {port: 1}\n"))
+	docs, fs := Parse("f", []byte("service: shop\nroute: {health_check: {}, outlier: {}}\njudge: {slow: {}, promote_within: {slow: {}}}\nsessions: {cookie: c}\ndocker: {port: 1}\n"))
 	if len(fs) > 0 {
 		t.Fatal(fs)
 	}
@@ -231,9 +233,6 @@ func compareKeys(t *testing.T, path string, schema map[string]any, typ reflect.T
 	seen := map[string]bool{}
 	for i := range typ.NumField() {
 		key := strings.Split(typ.Field(i).Tag.Get("yaml"), ",")[0]
-		if key == "-" { // not to be written
-			continue
-		}
 		seen[key] = true
 		p, ok := props[key].(map[string]any)
 		if !ok {

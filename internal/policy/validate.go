@@ -229,6 +229,7 @@ func (c *check) judge(j *Judge) {
 	if j.MaxErrorRate == 0 && Has(c.d.root, "judge.max_error_rate") {
 		c.fail("judge.max_error_rate", "max_error_rate 0%% would roll back at the first error: write a rate above 0%%, or leave the key out for no ceiling")
 	}
+	c.slow(j)
 	c.oneOf("judge.no_evidence.then", j.NoEvidence.Then, ThenHold, ThenRollback)
 	c.oneOf("judge.deadline.then", j.Deadline.Then, ThenHold, ThenRollback)
 	if j.Deadline.After <= 0 {

@@ -154,7 +154,7 @@ func (m *machine) add(e Announced, attempt int) {
 	m.Versions = append(m.Versions, Version{
 		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
-		Launch:    Launch{Image: e.Image, Digests: e.digests(), Sealed: e.Image != "", Content: e.Content}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j, Told: slices.Clone(m.Policy.Route.Classes)},
+		Launch:    Launch{Image: e.Image, Digests: e.digests(), Sealed: e.Image != "", Content: e.Content}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j, Told: slices.Clone(m.Policy.Route.Classes), Pacing: Pacing{ToldSlow: m.Policy.Judge.Slow}},
 		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
 	v := &m.Versions[len(m.Versions)-1]
@@ -193,6 +193,7 @@ func (m *machine) endpoints(v *Version, endpoints []string, by string) {
 		return
 	}
 	v.Endpoints, v.Refused = slices.Clone(endpoints), ""
+	v.Starts.Began(seconds(m.at))
 	m.record(v, KindEndpoints, by, "endpoints are now %s", strings.Join(endpoints, ", "))
 }
 

@@ -17,9 +17,21 @@ func BenchmarkTickOf10000Rollouts(b *testing.B) { tickOf(b, 10000, 0) }
 // The same where the source counts by endpoint, and one of the canary's fails now and then.
 func BenchmarkTickOf1000RolloutsByEndpoint(b *testing.B) { tickOf(b, 1000, 4) }
 
-// BenchmarkTimeOf1000Rollouts lets time alone pass.
-func BenchmarkTimeOf1000Rollouts(b *testing.B) {
+// Time alone passes, for services without a past and for such as remember twenty versions that have ended: a step copies what it
+// says of each.
+func BenchmarkTimeOf1000Rollouts(b *testing.B)         { timeOf(b, 0) }
+func BenchmarkTimeOf1000RolloutsWithPast(b *testing.B) { timeOf(b, keepEnded) }
+
+func timeOf(b *testing.B, ended int) {
 	states, at := climbing(1000)
+	for i := range states {
+		var past []Version
+		for k := range ended {
+			old := Version{Name: fmt.Sprint("v0.", k), Phase: Retired, EndedAt: at}
+			past = append(past, old)
+		}
+		states[i].Versions = append(past, states[i].Versions...)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		at = at.Add(time.Millisecond) // there is evidence all the time

@@ -12,10 +12,8 @@ import (
 // a judgement. A younger release that was announced after an edit is judged by what there is until the older one's fate is
 // decided.
 func (s *State) classes() []policy.Class {
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.Phase.Waiting() && v.Judge != nil {
-			return v.Told
-		}
+	if v := s.eldest(); v != nil {
+		return v.Told
 	}
 	return s.Policy.Route.Classes
 }
@@ -23,25 +21,28 @@ func (s *State) classes() []policy.Class {
 // Classes are the names of those that requests are told apart by at present, the rest last; nil: they are not told apart.
 func (s *State) Classes() []string { return (&policy.Route{Classes: s.classes()}).ClassNames() }
 
-// served is the policy as the Envoys are to have it: with the classes of the release under test.
+// served is the policy as the Envoys are to have it: what they measure is what the release under test is judged by.
 func (s *State) served() *policy.Policy {
-	told := s.classes()
-	if slices.Equal(told, s.Policy.Route.Classes) {
+	told, slow := s.classes(), s.slow()
+	if slices.Equal(told, s.Policy.Route.Classes) && (slow == nil) == (s.Policy.Judge.Slow == nil) {
 		return &s.Policy
 	}
 	p := s.Policy
-	p.Route.Classes = told
+	p.Route.Classes, p.Judge.Slow = told, slow
 	return &p
 }
 
-// ofClasses is what a table with other classes than those of the policy has beside what the policy says.
-func (t *Table) ofClasses() []byte {
-	if len(t.Policy.Route.Classes) == 0 {
-		return nil
+// ofMeasures is what a table has of what is measured, which may be another thing than what the policy says.
+func (t *Table) ofMeasures() (b []byte) {
+	if len(t.Policy.Route.Classes) > 0 {
+		raw, err := json.Marshal(t.Policy.Route.Classes)
+		if err != nil {
+			return nil // text only: never
+		}
+		b = raw
 	}
-	raw, err := json.Marshal(t.Policy.Route.Classes)
-	if err != nil {
-		return nil // text only: never
+	if t.Policy.Judge.Slow != nil { // Envoys tell durations, wherever the edges are
+		b = append(b, "slow"...)
 	}
-	return raw
+	return b
 }

@@ -17,7 +17,7 @@ func (m *machine) clumpBound(v *Version) float64 {
 	if v.Config.Clump > 0 {
 		return v.Config.Clump
 	}
-	return analysis.Loaded(m.Dispersion.Bound(), m.load(v))
+	return analysis.Loaded(max(m.Dispersion.Bound(), m.clumpOfHung()), m.load(v))
 }
 
 // load is how many times the requests of one of stable's instances one of a version's gets.

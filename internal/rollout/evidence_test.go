@@ -203,3 +203,19 @@ func TestAHiccupOfOneInstanceCutsNobody(t *testing.T) {
 		})
 	}
 }
+
+// What was counted last is no news for ever: when all Envoys are gone neither rate nor shares are shown as if they were still so.
+func TestOldCountsAreNotShownAsThoseOfNow(t *testing.T) {
+	at := time.Date(2026, 3, 29, 1, 0, 0, 0, time.UTC)
+	s := State{At: at, SeenAt: at, Stable: "v1", Versions: []Version{{Name: "v1", Phase: Stable}}, Rate: Rate{Requests: 80, Weight: 10, Seconds: 60}, Batch: time.Second, Serving: Serving{Subscribers: 1}}
+	s.Version("v1").Lately = 80
+	for _, c := range []struct {
+		after, batch time.Duration
+		rate         float64
+	}{{0, time.Second, 8}, {time.Minute, time.Second, 8}, {61 * time.Second, time.Second, 0}, {61 * time.Second, time.Minute, 8}, {4 * time.Minute, time.Minute, 0}} {
+		s.At, s.Batch = at.Add(c.after), c.batch
+		if got, share := s.RequestsPerSecond(), s.RequestShare("v1"); got != c.rate || (share > 0) != (c.rate > 0) {
+			t.Errorf("%s after the last report, in batches of %s: %g requests/s, share %g", c.after, c.batch, got, share)
+		}
+	}
+}

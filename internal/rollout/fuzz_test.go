@@ -3,6 +3,7 @@ package rollout
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -69,10 +70,13 @@ var rampLists = []string{"auto", "[1%, 10%, 50%, 100%]", "[10%, 100%]", "[5%, 20
 func (w *walk) policy() policy.Policy {
 	text := "service: shop\nramp: {steps: " + rampLists[w.next()%len(rampLists)] + ", hold: " + strconv.Itoa(w.next()%3) + "s, canaries: " + strconv.Itoa(1+w.next()%4) + "}\n" +
 		"judge: {clump: " + []string{"auto", "1"}[w.next()%2] + ", no_evidence: {for: 30s, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, deadline: {after: 2m, then: " + []string{"hold", "rollback"}[w.next()%2] + "}, promote_within: {ratio: 2, margin: 5%}, budget: 10000" +
-		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
+		[]string{"", ", max_error_rate: 5%"}[w.next()%2] + []string{"", "", ", slow: {warm_up: 2s}", ", slow: {edges: [100ms], then: rollback, warm_up: 0s}"}[w.next()%4] + []string{"", ", hang: off", ", hang: 1s"}[w.next()%3] + "}\n" + []string{"", "sessions: {cookie: c, ttl: 10s}\n"}[w.next()%2] +
 		[]string{"", "docker: {image: r/x, port: 8080, stop_idle_after: " + []string{"5s", "0s", "1h"}[w.next()%3] + ", keep: " + strconv.Itoa(w.next()%3) + "}\n"}[min(w.next()%4, 1)] +
 		"drain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
 		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
+	if len(w.b)%4 > 0 {
+		text += "route: {classes: [{name: a, path: /a}, {name: b, prefix: /b}]}\n"
+	}
 	docs, fs := policy.Parse("fuzz", []byte(text))
 	if len(fs.Errors()) > 0 {
 		w.t.Fatal(fs)
@@ -157,7 +161,30 @@ func (w *walk) clean(pace time.Duration) Event {
 	for _, v := range w.s.Versions {
 		counts[v.Name] = analysis.Counts{Requests: float64(w.s.Weight(v.Name))}
 	}
-	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: w.at.Add(-pace), To: w.at, Counts: counts}}}
+	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: w.at.Add(-pace), To: w.at, Counts: counts, Answers: w.answers(counts)}}}
+}
+
+// answers lays counts into classes; one in three times nobody answers what fails.
+func (w *walk) answers(counts map[string]analysis.Counts) map[string][]analysis.Answer {
+	if len(w.s.Policy.Route.Classes) == 0 {
+		return nil
+	}
+	all := map[string][]analysis.Answer{}
+	for name, n := range counts {
+		left := n
+		if int(n.Requests)%3 == 0 {
+			left = analysis.Counts{Requests: n.Requests - n.Errors}
+		}
+		for i, class := range []string{"a", "b", policy.Rest, "other"} {
+			part := analysis.Counts{Requests: math.Ceil(left.Requests / float64(4-i)), Errors: math.Ceil(left.Errors / float64(1+i))}
+			part.Errors = min(part.Errors, part.Requests)
+			left.Requests, left.Errors = left.Requests-part.Requests, left.Errors-part.Errors
+			if part.Requests > 0 {
+				all[name] = append(all[name], analysis.Answer{Class: class, Code: "200", Counts: part})
+			}
+		}
+	}
+	return all
 }
 
 // hear tells the state what the hub says of the Envoys.
@@ -272,7 +299,30 @@ func (w *walk) evidence() Event {
 		}
 		counts[v.Name] = analysis.Counts{Requests: float64(int(n)), Errors: float64(int(x))}
 	}
-	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: from, To: w.at, Counts: counts}}}
+	c := Cell{Slice: "n", From: from, To: w.at, Counts: counts, Answers: w.answers(counts)}
+	w.opened(&c)
+	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{c}}
+}
+
+// opened adds to a cell how long answers took, and how many requests began, where that is told.
+func (w *walk) opened(c *Cell) {
+	what := w.next()
+	if what%2 == 0 {
+		c.Issued = map[string]float64{}
+	}
+	if what%4 < 2 {
+		c.Times = map[string][]analysis.Times{}
+	}
+	for _, v := range w.s.Versions {
+		n := c.Counts[v.Name].Requests
+		if c.Issued != nil && w.next()%8 > 0 {
+			c.Issued[v.Name] = n + float64(w.next()%16)
+		}
+		if c.Times != nil && w.next()%8 > 0 {
+			slow := float64(int(n * float64(w.next()) / 512))
+			c.Times[v.Name] = []analysis.Times{{Name: []string{"", v.Name}[w.next()%2], UpTo: []float64{0.1, 0.5}, N: []float64{n - slow, slow, 0}}}
+		}
+	}
 }
 
 func (w *walk) step(e Event) {
@@ -319,6 +369,23 @@ func (w *walk) step(e Event) {
 	w.pauses(old, e)
 	w.line()
 	w.wayBack(old, records)
+	w.exercised(records)
+}
+
+// Nothing is promoted by canaryd of which a class that is due was not seen to work.
+func (w *walk) exercised(records []Record) {
+	m := &machine{State: &w.s, at: w.at}
+	for _, r := range records {
+		v := w.s.Version(r.Version)
+		if r.Kind != KindPromoted || r.By != System || v == nil {
+			continue
+		}
+		for _, k := range v.Classes {
+			if m.due(v, k.Name) && k.Canary.Requests-k.Canary.Errors < v.Config.Exercise-1e-6 {
+				w.t.Fatalf("%s was promoted with %+v of %v", v.Name, k.Canary, k.Name)
+			}
+		}
+	}
 }
 
 // Nobody waits without a reason that says what for.

@@ -148,6 +148,7 @@ func (m *machine) running(v *Version, endpoints []string) {
 		return
 	}
 	v.Endpoints = slices.Clone(endpoints)
+	v.Starts.Began(seconds(m.at))
 	if first {
 		m.record(v, KindLaunched, System, "runs at %s", strings.Join(v.Endpoints, ", "))
 	} else {

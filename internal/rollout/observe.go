@@ -22,10 +22,13 @@ func (m *machine) observed(e Observed) {
 		m.Batch = e.Batch
 	}
 	m.covered = coveredBy(e.Cells)
+	e.Cells = m.warmed(m.withHung(e.Cells))
 	m.tally(e.Cells)
 	past, present := m.beforeIts(e.Cells)
 	m.learnClasses(past)
+	m.learnPace(past)
 	m.fixClasses()
+	m.fixEdges()
 	m.tallyClasses(e.Cells)
 	counts := m.valid(e.Cells)
 	flushed := map[string]bool{}
@@ -43,6 +46,7 @@ func (m *machine) observed(e Observed) {
 	m.watchPlacebos(stable.placebos)
 	m.learnStable(e.Cells, stable.causes)
 	m.learnClasses(present)
+	m.learnPace(present)
 	if m.Watch != nil {
 		seen := m.countsOf(e.Cells, m.has)
 		for kind := range proxies {
@@ -51,6 +55,7 @@ func (m *machine) observed(e Observed) {
 	}
 	for _, v := range m.Canaries() {
 		m.decide(v, flushed[v.Name])
+		m.noteSlower(v)
 	}
 }
 
@@ -118,11 +123,25 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 	m.tallyFailures(cells, seconds)
 }
 
+// shownFor is how long what was counted last is shown as what is: services at rest are looked at every 30 s.
+const shownFor = time.Minute
+
+// reported tells whether somebody has counted requests lately.
+func (s *State) reported() bool { return s.At.Sub(s.SeenAt) <= max(shownFor, 3*s.Batch) }
+
+// RequestsPerSecond are those of the last ten seconds or so; 0 where nobody has reported for a while.
+func (s *State) RequestsPerSecond() float64 {
+	if !s.reported() {
+		return 0
+	}
+	return s.Rate.PerSecond()
+}
+
 // RequestShare is a version's part of the requests of the last ten seconds or so. With sessions it
 // lags behind the weight, which is the part of new sessions. It is 0 of one that gets nothing, however much it got a
-// moment ago.
+// moment ago, and where nobody has reported for a while.
 func (s *State) RequestShare(name string) float64 {
-	if v := s.Version(name); v == nil || v.Lately < aboutNone || s.getsNothing(v) {
+	if v := s.Version(name); v == nil || !s.reported() || v.Lately < aboutNone || s.getsNothing(v) {
 		return 0
 	}
 	sum, own := 0.0, 0.0
@@ -223,8 +242,12 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 		v.EvidenceAt, v.Held = m.at, false
 	}
 	base := m.baseline(v, kind)
+	against := func(c Cell) bool { return m.against(v, c) }
 	if v.byClass() {
-		m.classify(v, &base, cells, func(c Cell) bool { return m.against(v, c) })
+		m.classify(v, &base, cells, against)
+	}
+	if v.bySpeed() {
+		m.pace(v, &base, cells, against)
 	}
 	v.Judge.Against(&v.Config, b, base, v.seconds(m.at))
 }
@@ -331,6 +354,9 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 	if v.byClass() {
 		m.classify(v, &base, cells, m.full)
 	}
+	if v.bySpeed() {
+		m.pace(v, &base, cells, m.full)
+	}
 	if stable := m.Weight(m.Stable); stable > 0 && m.sharesRequests() && !m.lent && m.at.Sub(v.WeightSince) >= 30*time.Second {
 		base.Share = float64(m.Weight(v.Name)) / float64(stable)
 	}
@@ -353,17 +379,21 @@ func (m *machine) cutIfWorse(v *Version) {
 	c, b := recent.Canary, recent.Stable
 	if ceiling {
 		m.fail(v, analysis.CeilingPassed, "error rate %s is above max_error_rate %s (%.0f of the last %.0f requests failed)%s",
-			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, m.blame(v))
+			percent(c.Rate()), policy.Share(v.Config.Ceiling), c.Errors, c.Requests, m.saysHung(v)+m.blame(v))
+		return
+	}
+	if v.Judge.BlamesSlow(&v.Config) {
+		m.fail(v, analysis.Slower, "slower than stable: %s: evidence %.3g reached %.0f (judge.slow.then: rollback)", v.slowness(), v.Judge.E(&v.Config), 1/v.Config.Alpha)
 		return
 	}
 	if i := v.Judge.Blame(&v.Config); i >= 0 && i < len(v.Classes) {
 		k := v.Classes[i]
 		m.fail(v, analysis.Worse, "class %s: %.0f of %.0f failed; stable: %.0f of %.0f: evidence %.3g reached %.0f%s",
-			k.Name, k.Canary.Errors, k.Canary.Requests, k.Stable.Errors, k.Stable.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
+			k.Name, k.Canary.Errors, k.Canary.Requests, k.Stable.Errors, k.Stable.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.saysHung(v)+m.blame(v))
 		return
 	}
 	m.fail(v, analysis.Worse, "error rate %s (%.0f of the last %.0f) against stable's %s (%.0f of %.0f): evidence %.3g reached %.0f%s",
-		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.blame(v))
+		percent(c.Rate()), c.Errors, c.Requests, percent(b.Rate()), b.Errors, b.Requests, v.Judge.E(&v.Config), 1/v.Config.Alpha, m.saysHung(v)+m.blame(v))
 }
 
 func percent(r float64) string { return policy.Share(float64(int(r*1e6+0.5)) / 1e6).String() }

@@ -56,7 +56,7 @@ func (m *machine) beforeFirst() []guard {
 
 // always are the guards of a canary that hold at any time, and say so at any time.
 func (m *machine) always() []guard {
-	return []guard{m.nobodyRefuses, m.isInForce, m.evidenceComes, m.isNotPaused, m.stableIsWell, m.looksClean}
+	return []guard{m.nobodyRefuses, m.isInForce, m.evidenceComes, m.isNotPaused, m.stableIsWell, m.looksClean, m.isNoSlower}
 }
 
 // beforeStep are the guards of the next step, once fresh evidence under the present weight was judged.
@@ -66,7 +66,7 @@ func (m *machine) beforeStep() []guard {
 
 // beforePromotion are those of the last one.
 func (m *machine) beforePromotion() []guard {
-	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.noClassSpeaks, m.isExercised, m.diskAnswers}
+	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.isSwift, m.noClassSpeaks, m.isExercised, m.diskAnswers}
 }
 
 // firstStep gives a warming version its first weight.
@@ -100,7 +100,7 @@ func (m *machine) advance(v *Version) {
 	next := m.Policy.Ramp.Next(w)
 	if next == policy.FullWeight {
 		if m.passes(v, next, m.beforePromotion()) {
-			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s%s", share(w), v.Config.R1, percent(v.Config.D1), v.took(m.at), m.unseen(v))
+			m.verdict(v, analysis.Pass, analysis.Passed, "proven at %s: error rate below %g x stable's + %s%s%s%s", share(w), v.Config.R1, percent(v.Config.D1), v.took(m.at), m.unseen(v), m.unpacedOnPromotion(v))
 			m.promote(v, System, "%s", v.Verdict.Reason)
 		}
 		return

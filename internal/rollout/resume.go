@@ -83,7 +83,7 @@ func (s *State) eachMoment(f func(moment)) {
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		past(&v.AnnouncedAt, &v.TurnAt, &v.ImageAt, &v.LaunchedAt, &v.RequestAt, &v.FirstWeight, &v.WeightSince, &v.WarmingFrom,
-			&v.PausedAt, &v.EvidenceAt, &v.TookOver, &v.DrainedFrom, &v.EndedAt, &v.Verdict.At)
+			&v.PausedAt, &v.EvidenceAt, &v.TookOver, &v.DrainedFrom, &v.EndedAt, &v.SlowerSince, &v.Verdict.At)
 		f(moment{&v.Until, true})
 		f(moment{&v.PinsUntil, true})
 	}
@@ -108,4 +108,9 @@ func (s *State) shift(by time.Duration) {
 	s.Dispersion.Shift(by.Seconds())
 	s.Usual.Shift(by.Seconds())
 	s.Book.shift(by.Seconds())
+	s.Pace.Shift(by.Seconds())
+	s.Hang.shift(by.Seconds())
+	for i := range s.Versions {
+		s.Versions[i].Starts.Shift(by.Seconds())
+	}
 }

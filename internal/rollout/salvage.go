@@ -20,6 +20,8 @@ type storedState struct {
 	Usual      json.RawMessage `json:"usual"`
 	Rate       json.RawMessage `json:"rate"`
 	Book       json.RawMessage `json:"book"`
+	Pace       json.RawMessage `json:"pace"`
+	Hang       json.RawMessage `json:"hang"`
 	Placebos   json.RawMessage `json:"placebos"`
 }
 
@@ -31,6 +33,7 @@ type storedVersion struct {
 	Instances json.RawMessage `json:"instances"`
 	Envoys    json.RawMessage `json:"envoys"`
 	Failures  json.RawMessage `json:"failures"`
+	Starts    json.RawMessage `json:"starts"`
 }
 
 // salvage reads the evidence of a stored state as far as it can be read, and says what is lost.
@@ -45,6 +48,12 @@ func (d *storedState) salvage() (State, []string) {
 	}
 	if !r.read("what stable serves by class", d.Book, &s.Book, s.Book.sound) {
 		s.Book = Book{}
+	}
+	if !r.read("how long stable's answers take", d.Pace, &s.Pace, s.Pace.Sound) {
+		s.Pace = analysis.Pace{}
+	}
+	if !r.read("the requests that are open", d.Hang, &s.Hang, s.Hang.sound) {
+		s.Hang = Hang{}
 	}
 	if !r.read("the rate of requests", d.Rate, &s.Rate, s.Rate.sound) {
 		s.Rate = Rate{}
@@ -89,11 +98,17 @@ func (r *salvager) counts(v *Version, d storedVersion) {
 	if !r.read("the counts of "+v.Name, d.Counts, &v.Counts, func() error { return v.Counts.Sound() }) {
 		v.Counts = analysis.Counts{}
 	}
+	if !(v.Hung >= 0 && v.Hung <= 1e15) {
+		v.Hung = 0
+	}
 	if v.Beside.Sound() != nil {
 		v.Beside = analysis.Counts{}
 	}
 	if !r.read("the latest requests of "+v.Name, d.Lately, &v.Lately, func() error { return analysis.Counts{Requests: v.Lately}.Sound() }) {
 		v.Lately = 0
+	}
+	if !r.read("the starts of "+v.Name, d.Starts, &v.Starts, v.Starts.Sound) {
+		v.Starts = analysis.Starts{}
 	}
 	r.slices("the instances of "+v.Name, d.Instances, &v.Instances)
 	r.slices("the Envoys of "+v.Name, d.Envoys, &v.Envoys)

@@ -76,6 +76,7 @@ type Trial struct {
 	Sorted     bool            `json:"sorted,omitempty"`     // Classes are fixed
 	Classes    []Exercise      `json:"classes,omitempty"`    // that it is judged by, the rest last; none: all requests together
 	Told       []policy.Class  `json:"told,omitempty"`       // the classes that requests were told apart by when it was announced
+	Pacing
 }
 
 // Sessions are the users that a version keeps by a cookie.
@@ -98,6 +99,7 @@ type Tenure struct {
 type Seen struct {
 	Lately    float64          `json:"lately"`              // requests, forgotten with a time constant of ten seconds
 	RequestAt time.Time        `json:"request_at,omitzero"` // of the last request seen
+	Hung      float64          `json:"hung,omitempty"`      // requests that were open for longer than judge.hang, half-life ten minutes
 	Instances []analysis.Slice `json:"instances,omitempty"` // counts by endpoint, forgotten with a time constant of ten minutes
 	Envoys    []analysis.Slice `json:"envoys,omitempty"`    // and by Envoy
 
@@ -142,6 +144,8 @@ type State struct {
 	Dispersion analysis.Dispersion `json:"dispersion"`
 	Usual      analysis.Usual      `json:"usual"`
 	Book       Book                `json:"book,omitzero"`
+	Pace       analysis.Pace       `json:"pace,omitzero"`
+	Hang       Hang                `json:"hang,omitzero"`
 	Rate       Rate                `json:"rate"`
 	Placebos   Placebos            `json:"placebos"`
 	Batch      time.Duration       `json:"batch"` // length of a batch of evidence
@@ -230,10 +234,11 @@ func (s *State) own() {
 			continue
 		}
 		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
-		v.Failures = v.Failures.Clone()
+		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
 		v.ownJudge()
 	}
 	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
+	s.Pace, s.Hang = s.Pace.Clone(), s.Hang.clone()
 }
 
 // ownJudge makes a copy of its judge, which is to change.

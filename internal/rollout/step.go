@@ -126,6 +126,7 @@ func (m *machine) finds(v *Version, o analysis.Outcome, code analysis.Code, reas
 	v.Verdict = analysis.Verdict{Outcome: o, Code: code, Reason: reason, At: m.at, Numbers: v.Verdict.Numbers}
 	if v.Judge != nil {
 		v.Verdict.Numbers, v.Verdict.Cause = v.Judge.Numbers(&v.Config), m.causes(v, code)
+		v.Verdict.Slow, v.Verdict.Unpaced = v.Judge.Paces(&v.Config), m.unpaced(v)
 	}
 }
 
@@ -161,11 +162,19 @@ func (m *machine) forget() {
 // JudgeConfig is what a policy says to the judge.
 func JudgeConfig(p *policy.Policy) analysis.Config {
 	j := p.Judge
-	return analysis.Config{
+	c := analysis.Config{
 		Alpha: float64(j.FalseRollback), Beta: float64(j.FalsePromotion),
 		R0: j.Tolerate.Ratio, D0: float64(j.Tolerate.Margin),
 		R1: j.PromoteWithin.Ratio, D1: float64(j.PromoteWithin.Margin),
 		Budget: j.Budget, Ceiling: float64(j.MaxErrorRate), Clump: float64(j.Clump),
 		WarmUp: j.WarmUp.Std().Seconds(), Burst: j.Burst.Std().Seconds(), Exercise: float64(j.Exercise),
+		Hang: time.Duration(j.Hang).Seconds(),
 	}
+	if s := j.Slow; s != nil {
+		c.Slow = analysis.SlowConfig{R0: s.Tolerate.Ratio, D0: float64(s.Tolerate.Margin), Cuts: s.Then == policy.ThenRollback, WarmUp: s.WarmUp.Std().Seconds()}
+		if w := j.PromoteWithin.Slow; w != nil {
+			c.Slow.R1, c.Slow.D1 = w.Ratio, float64(w.Margin)
+		}
+	}
+	return c
 }

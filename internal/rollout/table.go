@@ -78,7 +78,7 @@ func (t *Table) Knows(version string) bool {
 
 // content is a hash of all that an Envoy can see of the table; says is what the policy says.
 func (t *Table) content(says string) string {
-	b := append(strconv.AppendQuote([]byte(says), t.Stable), t.ofClasses()...)
+	b := append(strconv.AppendQuote([]byte(says), t.Stable), t.ofMeasures()...)
 	for _, r := range t.Slots {
 		b = strconv.AppendInt(strconv.AppendQuote(b, r.Version), int64(r.Count), 10)
 	}

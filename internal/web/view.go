@@ -57,7 +57,7 @@ type Version struct {
 func viewService(c controller.Service) Service {
 	s := &c.State
 	v := Service{Service: c.Name, Versions: []Version{}, Orphaned: s.Orphaned, Policy: s.PolicyHash,
-		Envoys: Envoys(c.Fleet.Counts), Lagging: c.Fleet.Lagging, Rate: s.Rate.PerSecond()}
+		Envoys: Envoys(c.Fleet.Counts), Lagging: c.Fleet.Lagging, Rate: s.RequestsPerSecond()}
 	if s.Stable != "" {
 		v.Stable = &s.Stable
 	}

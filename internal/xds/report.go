@@ -26,6 +26,7 @@ type ClusterLoad struct {
 	Counts    analysis.Counts
 	Dropped   float64 // by its circuit breakers; those of max_requests are among the failed attempts as well
 	Issued    float64 // attempts that began, answered or not
+	Active    float64 // attempts that are open at the end of the interval
 	Endpoints map[string]analysis.Counts
 	Answers   []analysis.Answered // of the attempts; nil: nothing is known of them, or it is not measured. One kind may be there several times
 	Took      []analysis.Took     // the same
@@ -34,6 +35,7 @@ type ClusterLoad struct {
 const (
 	longestInterval = 5 * time.Minute
 	mostPerSecond   = 10_000_000 // requests: no Envoy answers as many
+	mostActive      = 10_000_000 // nor has as many open
 )
 
 // take reads a report, unless it is not believed.
@@ -137,6 +139,9 @@ func read(cs *endpoint.ClusterStats, load ClusterLoad) (ClusterLoad, error) {
 		load.metrics(loc)
 		if load.Issued += float64(loc.GetTotalIssuedRequests()); load.Issued > most {
 			err = fmt.Errorf("%.0f requests begun in %s", load.Issued, load.Interval)
+		}
+		if load.Active += float64(loc.GetTotalRequestsInProgress()); load.Active > mostActive {
+			err = fmt.Errorf("%.0f requests that are open", load.Active)
 		}
 		for _, e := range loc.GetUpstreamEndpointStats() {
 			name := addressOf(e)
