@@ -103,9 +103,9 @@ var colours = map[string]string{"canaryd": "#0a7d33", "flagger": "#c0392b", "arg
 
 var regressions = []float64{1.5, 2, 3, 5, 10, 30, 100, 1000}
 
-// pictures writes the three charts of docs/judge.md.
+// pictures writes the charts of docs/judge.md.
 func pictures(ms []maker, dir string, runs int) error {
-	for name, c := range map[string]chart{"evidence": evidenceChart(), "time-to-cut": timeChart(ms, runs), "cost": costChart(ms, runs)} {
+	for name, c := range map[string]chart{"evidence": evidenceChart(), "classes": classChart(), "time-to-cut": timeChart(ms, runs), "cost": costChart(ms, runs)} {
 		if err := os.WriteFile(filepath.Join(dir, name+".svg"), []byte(c.svg()), 0o644); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package rollout
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -73,6 +74,9 @@ func (w *walk) policy() policy.Policy {
 		[]string{"", "docker: {image: r/x, port: 8080, stop_idle_after: " + []string{"5s", "0s", "1h"}[w.next()%3] + ", keep: " + strconv.Itoa(w.next()%3) + "}\n"}[min(w.next()%4, 1)] +
 		"drain: {at_most: 24h, quiet: " + []string{"0s", "3s"}[w.next()%2] + "}\n" +
 		"after_promotion: {watch: " + []string{"0s", "20s, control: 5%", "20s"}[w.next()%3] + "}\n"
+	if len(w.b)%4 > 0 {
+		text += "route: {classes: [{name: a, path: /a}, {name: b, prefix: /b}]}\n"
+	}
 	docs, fs := policy.Parse("fuzz", []byte(text))
 	if len(fs.Errors()) > 0 {
 		w.t.Fatal(fs)
@@ -157,7 +161,30 @@ func (w *walk) clean(pace time.Duration) Event {
 	for _, v := range w.s.Versions {
 		counts[v.Name] = analysis.Counts{Requests: float64(w.s.Weight(v.Name))}
 	}
-	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: w.at.Add(-pace), To: w.at, Counts: counts}}}
+	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{{Slice: "n", From: w.at.Add(-pace), To: w.at, Counts: counts, Answers: w.answers(counts)}}}
+}
+
+// answers lays counts into classes; one in three times nobody answers what fails.
+func (w *walk) answers(counts map[string]analysis.Counts) map[string][]analysis.Answer {
+	if len(w.s.Policy.Route.Classes) == 0 {
+		return nil
+	}
+	all := map[string][]analysis.Answer{}
+	for name, n := range counts {
+		left := n
+		if int(n.Requests)%3 == 0 {
+			left = analysis.Counts{Requests: n.Requests - n.Errors}
+		}
+		for i, class := range []string{"a", "b", policy.Rest, "other"} {
+			part := analysis.Counts{Requests: math.Ceil(left.Requests / float64(4-i)), Errors: math.Ceil(left.Errors / float64(1+i))}
+			part.Errors = min(part.Errors, part.Requests)
+			left.Requests, left.Errors = left.Requests-part.Requests, left.Errors-part.Errors
+			if part.Requests > 0 {
+				all[name] = append(all[name], analysis.Answer{Class: class, Code: "200", Counts: part})
+			}
+		}
+	}
+	return all
 }
 
 // hear tells the state what the hub says of the Envoys.
@@ -272,7 +299,7 @@ func (w *walk) evidence() Event {
 		}
 		counts[v.Name] = analysis.Counts{Requests: float64(int(n)), Errors: float64(int(x))}
 	}
-	c := Cell{Slice: "n", From: from, To: w.at, Counts: counts}
+	c := Cell{Slice: "n", From: from, To: w.at, Counts: counts, Answers: w.answers(counts)}
 	w.opened(&c)
 	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{c}}
 }
@@ -342,6 +369,23 @@ func (w *walk) step(e Event) {
 	w.pauses(old, e)
 	w.line()
 	w.wayBack(old, records)
+	w.exercised(records)
+}
+
+// Nothing is promoted by canaryd of which a class that is due was not seen to work.
+func (w *walk) exercised(records []Record) {
+	m := &machine{State: &w.s, at: w.at}
+	for _, r := range records {
+		v := w.s.Version(r.Version)
+		if r.Kind != KindPromoted || r.By != System || v == nil {
+			continue
+		}
+		for _, k := range v.Classes {
+			if m.due(v, k.Name) && k.Canary.Requests-k.Canary.Errors < v.Config.Exercise-1e-6 {
+				w.t.Fatalf("%s was promoted with %+v of %v", v.Name, k.Canary, k.Name)
+			}
+		}
+	}
 }
 
 // Nobody waits without a reason that says what for.

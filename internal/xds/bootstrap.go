@@ -91,13 +91,13 @@ const downstreamMost = 50_000
 
 const bootstrapText = `# Envoy bootstrap for canaryd, made by "canaryd bootstrap".
 {{- if .Mend}}
-node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}", metadata: {canaryd: {whole_reports: true}}}
+node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}", metadata: {canaryd: {access_log: true, whole_reports: true}}}
 layered_runtime:                  # for Envoy 1.36 only: without it load reports lack failures; take it out when you upgrade
   layers:
   - name: canaryd
     static_layer: {envoy.reloadable_features.report_load_with_rq_issued: false}
 {{- else}}
-node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}"}
+node: {id: "{{.NodeID}}", cluster: "{{.Cluster}}", metadata: {canaryd: {access_log: true}}}
 {{- end}}
 admin: {address: {socket_address: {address: "{{.Admin.Host}}", port_value: {{.Admin.Port}}}}, ignore_global_conn_limit: true}
 overload_manager:                 # turns users away before this Envoy falls over; its file descriptors (ulimit -n) should be twice the connections
@@ -134,6 +134,7 @@ stats_config:
       patterns:
       - safe_regex: {regex: "cluster\\..*\\.(upstream_rq_(completed|[1-5]xx|[1-5]..|total|timeout|(pending|active)_overflow)|retry\\.upstream_rq_.*|upstream_cx_(connect_fail|none_healthy)|membership_.*|grpc\\.[0-9]+)"}
       - safe_regex: {regex: "cluster\\.[^.]*\\.upstream_rq_time"}
+      - {prefix: access_logs}
       - {prefix: cluster_manager}
       - {prefix: control_plane}
       - {prefix: listener_manager}

@@ -151,6 +151,9 @@ func (g gate) decide(r Ref) move {
 		return g.removal(r, it)
 	case r.Type == TypeRoute:
 		return g.route(r.Name, it, res)
+	}
+	res = res.fitting(it, g.node)
+	switch {
 	case it.has(res, g.at):
 		return move{}
 	case g.early(r, res):

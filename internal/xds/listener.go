@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	grpcstats "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
@@ -46,18 +48,26 @@ func buildListener(address string, of listenerOf) (*Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := newResource(TypeListener, address, &listener.Listener{
-		Name: address, Address: addr, PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+	r, err := listenerWith(address, addr, m)
+	if err != nil {
+		return nil, err
+	}
+	m.AccessLog = []*accesslog.AccessLog{failureLog()}
+	if r.logged, err = listenerWith(address, addr, m); err != nil {
+		return nil, err
+	}
+	r.Nodes, r.logged.Nodes = of.nodes, of.nodes
+	return r, nil
+}
+
+func listenerWith(name string, at *core.Address, m *hcm.HttpConnectionManager) (*Resource, error) {
+	return newResource(TypeListener, name, &listener.Listener{
+		Name: name, Address: at, PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{{
 			Name:       "envoy.filters.network.http_connection_manager",
 			ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(m)},
 		}}}},
 	})
-	if err != nil {
-		return nil, err
-	}
-	r.Nodes = of.nodes
-	return r, nil
 }
 
 func filter(name string, config proto.Message) *hcm.HttpFilter {

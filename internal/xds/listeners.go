@@ -201,10 +201,11 @@ func (h *Hub) relisten(address string, changed []string) error {
 		if err != nil {
 			return err
 		}
-		l.services, on.made = on.services, &of
+		on.made = &of
 		h.put(l)
 	}
-	h.cat.resources[Ref{TypeListener, address}].services = on.services
+	l := h.cat.resources[Ref{TypeListener, address}]
+	l.services, l.logged.services = on.services, on.services
 	if len(on.services) <= 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
 		changed = on.services
 	}

@@ -19,6 +19,7 @@ type Node struct {
 	Client      bool      // a gRPC client without a proxy
 	Diagnostic  bool      // `xds dump`: it looks, and serves nobody
 	Mended      bool      // its bootstrap has the flag for whole load reports
+	Records     bool      // it has the cluster that access log records go to
 
 	by       string   // what vouches for it: the names in its certificate, else its IP address
 	services []string // patterns of what it may see; none: everything
@@ -52,6 +53,7 @@ func nodeOf(n *core.Node, peer string) Node {
 	own := n.GetMetadata().GetFields()["canaryd"].GetStructValue()
 	out.Diagnostic = own.GetFields()["diagnostic"].GetBoolValue()
 	out.Mended = own.GetFields()["whole_reports"].GetBoolValue()
+	out.Records = own.GetFields()[recordsSaid].GetBoolValue()
 	return out
 }
 

@@ -85,10 +85,11 @@ func (r recording) StreamAccessLogs(ss als.AccessLogService_StreamAccessLogsServ
 	if err != nil {
 		return err
 	}
+	own := m.GetIdentifier().GetLogName() == ownLog
 	pace := rate.NewLimiter(recordsPerSecond, recordsPerSecond)
 	for {
 		entries := m.GetHttpLogs().GetLogEntry()
-		r.take(node, entries, time.Now())
+		r.take(node, entries, own, time.Now())
 		if err := pace.WaitN(ss.Context(), min(max(len(entries), 1), recordsPerSecond)); err != nil {
 			return err
 		}
@@ -112,7 +113,8 @@ func (r recording) speaker(ctx context.Context, said *core.Node) (Node, error) {
 }
 
 // take remembers the requests of clusters that the node has accepted. Of a large message it looks at the first records: the others are as good.
-func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, now time.Time) {
+// Failures that a listener of canaryd's own sends are all, while its successes are a sample: they say nothing of what is asked for.
+func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, own bool, now time.Time) {
 	entries = entries[:min(len(entries), recordsPerSecond)]
 	var names []string
 	for _, e := range entries {
@@ -128,7 +130,15 @@ func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, now 
 		if !is || c.Role != Users || !vouched.has[names[i]] {
 			continue
 		}
+		if own && failed(e) {
+			continue
+		}
 		path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?")
 		r.hub.records.add(c.Service, e.GetRequest().GetRequestMethod().String(), path, now)
 	}
+}
+
+// failed reports whether a request was not served.
+func failed(e *accesslog.HTTPAccessLogEntry) bool {
+	return e.GetResponse().GetResponseCode().GetValue() >= failsFrom || e.GetCommonProperties().GetResponseFlags() != nil
 }

@@ -23,7 +23,7 @@ func recordsFor(cluster string, n int) (all []*accesslog.HTTPAccessLogEntry) {
 func TestRecordsAreOfWhatTheirEnvoyServes(t *testing.T) {
 	h := NewHub(quietLog())
 	r := recording{hub: h}
-	r.take(Node{ID: "stranger", Peer: "10.0.0.9:1"}, recordsFor("shop/v1", 3), time.Now())
+	r.take(Node{ID: "stranger", Peer: "10.0.0.9:1"}, recordsFor("shop/v1", 3), false, time.Now())
 	if seen := h.Seen("shop"); seen.All() > 0 {
 		t.Errorf("%g records of a stranger count", seen.All())
 	}
