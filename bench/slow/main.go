@@ -21,7 +21,15 @@ func main() {
 	runs := flag.Int("runs", 40, "releases of each kind")
 	days := flag.Int("days", 6, "days of the false holds")
 	only := flag.String("only", "", "only the parts whose name contains this: held, hang, pauses, cold, rollback")
+	svg := flag.String("svg", "", "only write the picture of docs/judge.md into this directory")
 	flag.Parse()
+	if *svg != "" {
+		if err := picture(*svg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	for _, part := range []struct {
 		name string
 		run  func()

@@ -91,6 +91,7 @@ func reasons(s *web.Service, v web.Version) (lines []string) {
 	}
 	if d.Threshold > 0 {
 		lines = append(lines, evidence(s, v, d)...)
+		lines = append(lines, slowLines(d)...)
 	}
 	if d.Outcome != analysis.Pass {
 		lines = append(lines, "What to do: docs/verdicts.md#"+string(d.Code))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +51,26 @@ func TestExplainComparesErrorRates(t *testing.T) {
 		if text := explained(t, n); !strings.Contains(text, "  "+want+"\n") {
 			t.Errorf("want %q: %s", want, text)
 		}
+	}
+}
+
+// How long answers take has lines of its own, also where it is not judged.
+func TestExplainSaysHowLongAnswersTake(t *testing.T) {
+	d := analysis.Verdict{Numbers: analysis.Numbers{PromoteAt: 100}, Slow: []analysis.Paces{
+		{Edge: 0.2, Requests: 1000, Slow: 51, StableRequests: 20000, StableSlow: 200, Evidence: 40, Clump: 3.1, Promotion: 0.5},
+		{Edge: 1, StableRequests: 20000, Evidence: 1, Clump: 1},
+	}}
+	want := []string{
+		"Longer than 200ms took lately: 5.1% of its 1000 answers, 1% of the 20000 of stable; evidence that it is slower: 40. Proof that it is no slower: 0.5; at 100 that is enough. One cause may make up to 4 answers slow, so they count as less evidence.",
+		"Longer than 1s took lately: none of its 0 answers, 0% of the 20000 of stable; evidence that it is slower: 1.",
+		"All edges together: evidence of 20.5 that its answers are slower; from 20 on it is held (judge.slow).",
+	}
+	if got := slowLines(&d); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	d = analysis.Verdict{Unpaced: "nobody has told yet"}
+	if got := slowLines(&d); len(got) != 1 || got[0] != "How long its answers take is not judged: nobody has told yet." {
+		t.Errorf("%q", got)
 	}
 }
 

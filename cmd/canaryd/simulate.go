@@ -27,15 +27,17 @@ type simulation struct {
 	runs           int
 	seed           uint64
 	classes        []string
+	slow           slowFlags
 }
 
 func simulateCommand() *cobra.Command {
 	var s simulation
 	c := &cobra.Command{
 		Use: "simulate [POLICY]", Short: "What a policy would do to a good and to a bad release",
-		Long: "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one\nwith the given error rate. Without POLICY: the defaults.\n\n--class says that a class of requests has a share of them, how often it fails on stable (--stable where it is left out), and how\noften on a release that breaks it (100%): such a release is simulated as well, one for each class. Classes of the policy that are\nnot named share what is left with the rest. Without POLICY the classes named are those that are counted.\n\nExit codes: 0 done, 1 error, 2 wrong usage, 3 the policy has mistakes.",
+		Long: "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one\nwith the given error rate. Without POLICY: the defaults.\n\n--class says that a class of requests has a share of them, how often it fails on stable (--stable where it is left out), and how\noften on a release that breaks it (100%): such a release is simulated as well, one for each class. Classes of the policy that are\nnot named share what is left with the rest. Without POLICY the classes named are those that are counted.\n\n--canary-slow simulates a release that fails no more than stable, but answers slower: it is held as long as it does, or cut with\njudge.slow.then: rollback. Shares are of answers that take longer than all edges of judge.slow; where the policy names none, than one\nedge. Without judge.slow in the policy: its defaults. --stable-slow alone tells how often others are held.\n\nExit codes: 0 done, 1 error, 2 wrong usage, 3 the policy has mistakes.",
 		Example: `  canaryd simulate shop.yml --rate 100 --stable 0.1% --canary 1%
-  canaryd simulate --rate 1000 --class checkout=0.03%        # a release that breaks all of a path with 0.03% of the requests`,
+  canaryd simulate --rate 1000 --class checkout=0.03%        # a release that breaks all of a path with 0.03% of the requests
+  canaryd simulate --stable-slow 1% --canary-slow 5%         # a release that answers slower`,
 	}
 	out := output(c)
 	c.Flags().Float64Var(&s.rate, "rate", 100, "requests/s of the service")
@@ -49,6 +51,7 @@ func simulateCommand() *cobra.Command {
 	c.Flags().IntVar(&s.runs, "runs", 100, "releases of each kind")
 	c.Flags().Uint64Var(&s.seed, "seed", 1, "random seed")
 	c.Flags().StringArrayVar(&s.classes, "class", nil, "a class of requests, and a release that breaks it: NAME=SHARE[:STABLE[:CANARY]] (may be repeated)")
+	s.slow.add(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(*out); err != nil {
 			return err
@@ -110,7 +113,15 @@ func (s simulation) run(cmd *cobra.Command, p policy.Policy, defaults bool, out 
 			return err
 		}
 	}
-	stop := s.showProgress(cmd.ErrOrStderr(), &done, (2+len(flags))*s.runs)
+	slower, err := s.slow.timed(cmd, &q)
+	if err != nil {
+		return err
+	}
+	kinds := 2 + len(flags)
+	if s.slow.canary != "" {
+		kinds++
+	}
+	stop := s.showProgress(cmd.ErrOrStderr(), &done, kinds*s.runs)
 	results := []simulated{{Release: "as good as stable", Answer: q.Ask()}}
 	q.Onset = s.late
 	bad := q
@@ -119,14 +130,20 @@ func (s simulation) run(cmd *cobra.Command, p policy.Policy, defaults bool, out 
 	for _, f := range flags {
 		results = append(results, simulated{f.release(), f.name, f.breaking(q).Ask()})
 	}
+	told := map[string]any{"as_good_as_stable": results[0].Answer, "bad": results[1].Answer, "classes": results[2:]}
+	if s.slow.canary != "" {
+		q.Slow.Canary = slower
+		r := simulated{Release: s.slow.canary + " slow", Answer: q.Ask()}
+		results, told["slower"] = append(results, r), r.Answer
+	}
 	stop()
 	if out == "json" {
-		return printJSON(cmd.OutOrStdout(), map[string]any{"as_good_as_stable": results[0].Answer, "bad": results[1].Answer, "classes": results[2:]})
+		return printJSON(cmd.OutOrStdout(), told)
 	}
 	if q.Told.Nothing {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the policy has no route.classes: all requests are judged together")
 	}
-	return s.table(cmd.OutOrStdout(), results)
+	return s.table(cmd.OutOrStdout(), results, q.Slow.Edges)
 }
 
 // simulated is what became of releases of one kind.
@@ -159,15 +176,23 @@ func (s simulation) showProgress(w io.Writer, done *atomic.Int64, all int) (stop
 	return func() { close(quit); <-gone }
 }
 
-func (s simulation) table(w io.Writer, results []simulated) error {
-	fmt.Fprintf(w, "%g requests/s, stable fails %s; %d releases of each kind, followed for %s\n\n", s.rate, s.stable, s.runs, s.most)
+// table writes the results; edges: those beyond which answers are slow, none where nobody tells.
+func (s simulation) table(w io.Writer, results []simulated, edges []float64) error {
+	usual, columns := "", ""
+	if n := len(edges); n > 0 {
+		usual, columns = fmt.Sprintf(", %s of its answers take longer than %s", s.slow.stable, edge(edges[n-1])), "\tHELD AS SLOWER\tAFTER (median, 90 %)"
+	}
+	fmt.Fprintf(w, "%g requests/s, stable fails %s%s; %d releases of each kind, followed for %s\n\n", s.rate, s.stable, usual, s.runs, s.most)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "RELEASE\tCUT\tAFTER (median, 90 %)\tFAILED REQUESTS\tPROMOTED\tAFTER (median, 90 %)\tUNDECIDED")
+	fmt.Fprintln(t, "RELEASE\tCUT\tAFTER (median, 90 %)\tFAILED REQUESTS\tPROMOTED\tAFTER (median, 90 %)\tUNDECIDED"+columns)
 	for _, r := range results {
 		n := float64(r.Runs)
 		undecided := percent(float64(r.Undecided) / n)
 		if r.Held > 0 {
 			undecided += fmt.Sprintf(" (%s unexercised)", percent(float64(r.Held)/n))
+		}
+		if len(edges) > 0 {
+			undecided += "\t" + slowed(r)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Release, percent(float64(r.Cut)/n), seconds(r.CutAfter), number(r.Failed),
 			percent(float64(r.Promoted)/n), seconds(r.PromotedAt), undecided)

@@ -92,10 +92,10 @@ func (o *ownership) change(ctx context.Context, names []string, how func(*record
 	o.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
+		defer close(done) // when nobody writes any more: who goes on may write at once
 		o.writing.Lock()
 		defer o.writing.Unlock()
 		o.write()
-		close(done)
 	}()
 	select {
 	case <-done:

@@ -58,6 +58,7 @@ const (
 	aHeader = 1
 	aPoint  = 2
 	aRecord = 3
+	aPaces  = 4 // of the point before it
 )
 
 // Part is what is written of a chunk at once. It may be encoded elsewhere than where it was made.
@@ -298,6 +299,8 @@ func (c *Chunk) readBeside(b []byte) error {
 			if p := i.point(); i.err == nil {
 				c.Points = append(c.Points, p)
 			}
+		case aPaces:
+			i.paces(c.Points)
 		case aRecord:
 			if raw := i.bytes(i.length()); i.err == nil {
 				c.Records = append(c.Records, raw)

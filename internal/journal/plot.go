@@ -35,6 +35,7 @@ type Bucket struct {
 	Threshold float64           `json:"threshold"` // and this is 0, too
 	Promotion float64           `json:"promotion"` // evidence for it: it may be promoted at PromoteAt
 	PromoteAt float64           `json:"promote_at"`
+	Slow      []SlowBucket      `json:"slow,omitempty"` // at each edge; none: it is not judged how long its answers take
 	Decisions []json.RawMessage `json:"decisions,omitempty"`
 }
 
@@ -169,6 +170,7 @@ func (p *Plot) fill(e *Evidence, step time.Duration) {
 		own := grown(before.own, x.own)
 		b.Requests, b.Errors = b.Requests+own.Requests, b.Errors+own.Errors
 		b.Stable = b.Stable.Add(grown(before.stable, x.stable))
+		b.slow(before.own, x.own)
 		b.Phase, b.Weight = string(x.own.Phase), float64(x.own.Weight)/10000
 		b.Evidence, b.Threshold, b.Promotion, b.PromoteAt = x.own.Evidence, x.own.Threshold, x.own.Promotion, x.own.PromoteAt
 		before = x
@@ -191,5 +193,9 @@ func grown(was, is Stand) analysis.Counts {
 	if was.Version != is.Version || was.Attempt != is.Attempt {
 		return analysis.Counts{}
 	}
-	return analysis.Counts{Requests: max(0, is.Counts.Requests-was.Counts.Requests), Errors: max(0, is.Counts.Errors-was.Counts.Errors)}
+	return more(was.Counts, is.Counts)
+}
+
+func more(was, is analysis.Counts) analysis.Counts {
+	return analysis.Counts{Requests: max(0, is.Requests-was.Requests), Errors: max(0, is.Errors-was.Errors)}
 }

@@ -27,6 +27,7 @@ type Stand struct {
 	Threshold float64
 	Promotion float64 // evidence for it
 	PromoteAt float64
+	Paces     []Pace // at each edge by which it is judged; none: it is not
 }
 
 // PointOf is that of a state.
@@ -41,6 +42,7 @@ func PointOf(s *rollout.State) Point {
 		switch n := v.Verdict.Numbers; {
 		case v.Judge != nil:
 			st.Evidence, st.Promotion, st.Threshold, st.PromoteAt = v.Judge.E(&v.Config), v.Judge.Promotion.E, 1/v.Config.Alpha, 1/v.Config.Beta
+			st.Paces = pacesOf(v.Judge)
 		case v.EndedAt.Equal(s.At): // by that verdict
 			st.Evidence, st.Promotion, st.Threshold, st.PromoteAt = n.Evidence, n.Promotion, n.Threshold, n.PromoteAt
 		}
@@ -64,6 +66,7 @@ func (o *out) point(p Point) {
 			o.single(x)
 		}
 	}
+	o.paces(p.Versions)
 }
 
 func (i *in) point() Point {

@@ -109,6 +109,8 @@ func redactedBeside(b []byte) ([]byte, error) {
 			continue
 		case aPoint:
 			_ = i.point()
+		case aPaces:
+			i.paces(nil)
 		default:
 			_ = i.bytes(i.length())
 		}

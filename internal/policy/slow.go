@@ -15,6 +15,11 @@ type Slow struct {
 	WarmUp   Duration `yaml:"warm_up" json:"warm_up,omitempty"`
 }
 
+// UsualSlow is what `slow: {}` says.
+func UsualSlow() Slow {
+	return Slow{Then: ThenHold, Tolerate: Bound{Ratio: 1.25, Margin: 0.005}, WarmUp: Duration(time.Minute)}
+}
+
 // Seconds are the edges that are written.
 func (s *Slow) Seconds() (edges []float64) {
 	if s != nil {
@@ -28,7 +33,7 @@ func (s *Slow) Seconds() (edges []float64) {
 // UnmarshalYAML reads what is said of slow answers over its defaults.
 func (s *Slow) UnmarshalYAML(n *yaml.Node) error {
 	type keys Slow
-	*s = Slow{Then: ThenHold, Tolerate: Bound{Ratio: 1.25, Margin: 0.005}, WarmUp: Duration(time.Minute)}
+	*s = UsualSlow()
 	return decode(n, (*keys)(s))
 }
 

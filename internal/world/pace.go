@@ -24,7 +24,8 @@ type Lags struct {
 	Past           time.Duration
 	Horizon        time.Duration
 	Batch          time.Duration
-	Envoys         bool // nobody tells the instances
+	Envoys         bool                                          // nobody tells the instances
+	Seen           func(since time.Duration, v *rollout.Version) // called after each batch since the announcement; nil: nobody looks
 }
 
 // Lag is what became of one of them.
@@ -76,6 +77,9 @@ func (q Lags) Run(r *rand.Rand) (f Lag) {
 	for l.at.Sub(l.begin) < q.Horizon {
 		l.tick(q.Batch)
 		v := l.Version("release")
+		if q.Seen != nil {
+			q.Seen(l.at.Sub(l.begin), v)
+		}
 		held := v.Phase == rollout.Canary && v.Verdict.Code == analysis.Slower
 		switch {
 		case held && since.IsZero():

@@ -23,6 +23,7 @@ type Question struct {
 	Instances      Instances
 	Classes        []Class // of requests, whose shares add up to 1, the last one what is left; none: all are alike
 	Told           Told
+	Slow           Slow          // the zero value: nobody tells how long answers take
 	Envoys         int           // 0: one
 	Past           time.Duration // of stable alone, before the release
 	Pasts          int           // so many different ones, which the runs share; 0: each has its own
@@ -56,6 +57,8 @@ type Answer struct {
 	Failed     Quantiles `json:"failed_before_cut"`      // expected requests beyond stable's rate
 	PromotedAt Quantiles `json:"promoted_after_seconds"` // from the announcement
 	HalfAt     Quantiles `json:"half_after_seconds"`     // from the announcement to 50 % or more
+	Slower     int       `json:"held_for_slow_answers"`  // at some time
+	SlowerAt   Quantiles `json:"held_for_slow_answers_after_seconds"`
 }
 
 // Quantiles of a figure; null when there was none.
@@ -80,6 +83,7 @@ type Fate struct {
 	After  time.Duration // since the announcement
 	Failed float64       // expected requests beyond stable's rate
 	Half   time.Duration // since when it had 50 %; 0: never
+	Slower time.Duration // since the announcement, when it was held for slow answers first; 0: never
 }
 
 // Fates are those of all runs, each through the very state machine and judge that run in production.
@@ -101,10 +105,14 @@ func (q Question) Ask() Answer { return q.Sum(q.Fates()) }
 // Sum is what became of some releases.
 func (q Question) Sum(fates []Fate) Answer {
 	a := Answer{Runs: len(fates)}
-	var cut, failed, promoted, half []float64
+	var cut, failed, promoted, half, slower []float64
 	for _, f := range fates {
 		if f.Half > 0 {
 			half = append(half, f.Half.Seconds())
+		}
+		if f.Slower > 0 {
+			a.Slower++
+			slower = append(slower, max(0, f.Slower-q.Onset).Seconds())
 		}
 		switch f.Phase {
 		case rollout.Failed:
@@ -124,6 +132,7 @@ func (q Question) Sum(fates []Fate) Answer {
 		}
 	}
 	a.CutAfter, a.Failed, a.PromotedAt, a.HalfAt = quantiles(cut), quantiles(failed), quantiles(promoted), quantiles(half)
+	a.SlowerAt = quantiles(slower)
 	return a
 }
 
@@ -189,6 +198,9 @@ func (q Question) run(i int) Fate {
 		if f.Half == 0 && s.Weight("release") >= policy.FullWeight/2 {
 			f.Half = at.Sub(begin)
 		}
+		if f.Slower == 0 && v.Phase == rollout.Canary && v.Judge != nil && v.Judge.Slower(at.Sub(v.FirstWeight).Seconds()) {
+			f.Slower = at.Sub(begin)
+		}
 		f.Held = v.Verdict.Code == analysis.Unexercised
 		if f.Phase, f.After = v.Phase, at.Sub(begin); !v.Phase.Waiting() {
 			return f
@@ -253,6 +265,7 @@ func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch, sin
 		if weight > 0 {
 			q.count(r, &c, one{"release", true, completed / float64(envoys), canary, release, fails}, since >= q.Onset)
 		}
+		q.Slow.time(r, &c, since >= q.Onset)
 		e.Cells = append(e.Cells, c)
 	}
 	return e
