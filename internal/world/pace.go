@@ -80,7 +80,7 @@ func (q Lags) Run(r *rand.Rand) (f Lag) {
 		if q.Seen != nil {
 			q.Seen(l.at.Sub(l.begin), v)
 		}
-		held := v.Phase == rollout.Canary && v.Verdict.Code == analysis.Slower
+		held := v.Phase.Waiting() && v.Verdict.Code == analysis.Slower
 		switch {
 		case held && since.IsZero():
 			since = l.at
@@ -97,7 +97,7 @@ func (q Lags) Run(r *rand.Rand) (f Lag) {
 	if !since.IsZero() {
 		f.Spells = append(f.Spells, l.at.Sub(since))
 	}
-	if f.Phase == rollout.Failed {
+	if f.Phase.Cut() {
 		f.Cut = l.at.Sub(l.begin)
 		if q.Hangs > 0 {
 			f.Cut = l.at.Sub(l.hangs)
