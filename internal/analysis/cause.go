@@ -18,7 +18,7 @@ const (
 // Cause is one way in which a version fails more often than stable does.
 type Cause struct {
 	Class       string   `json:"class"`               // of requests; empty: of all, or the source does not tell
-	Kind        string   `json:"kind"`                // HTTP status, "grpc-14", or NoAnswer; empty: of several, or the source does not tell
+	Kind        string   `json:"kind"`                // HTTP status, "grpc-14", NoAnswer or how that came about; empty: of several, or the source does not tell
 	Endpoints   []string `json:"endpoints,omitempty"` // that fail so; none: not known, or too many
 	Envoys      []string `json:"envoys,omitempty"`    // that counted it; none: too many
 	Share       float64  `json:"share"`               // of the version's requests of the class (of all, without one) that fail so

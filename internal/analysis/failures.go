@@ -21,6 +21,7 @@ type Failures struct {
 	Requests float64   `json:"requests,omitempty"`
 	Asked    []Tally   `json:"asked,omitempty"` // answers by class, where the source tells classes
 	All      []Failure `json:"all,omitempty"`
+	Examples []Example `json:"examples,omitempty"` // of them, from access log records
 }
 
 // Failure is how one class fails in one way.
@@ -145,6 +146,7 @@ func tallied(all []Tally, most int, name string, n float64) []Tally {
 func (f *Failures) Fade(keep float64) {
 	f.Requests *= keep
 	f.Asked = faded(f.Asked, keep)
+	f.Examples = fadedExamples(f.Examples, keep)
 	for i := range f.All {
 		x := &f.All[i]
 		x.Errors *= keep
@@ -162,7 +164,7 @@ func faded(all []Tally, keep float64) []Tally {
 
 // Clone shares nothing with its original.
 func (f Failures) Clone() Failures {
-	f.Asked, f.All = slices.Clone(f.Asked), slices.Clone(f.All)
+	f.Asked, f.All, f.Examples = slices.Clone(f.Asked), slices.Clone(f.All), slices.Clone(f.Examples)
 	for i := range f.All {
 		x := &f.All[i]
 		x.Endpoints, x.Envoys = slices.Clone(x.Endpoints), slices.Clone(x.Envoys)
@@ -172,10 +174,13 @@ func (f Failures) Clone() Failures {
 
 // Sound says what makes stored failures unusable, nil when nothing does.
 func (f *Failures) Sound() error {
-	if len(f.All) > failuresMost+1 || len(f.Asked) > classesMost+1 {
+	if len(f.Examples) > examplesMost || len(f.All) > failuresMost+1 || len(f.Asked) > classesMost+1 {
 		return errors.New("more failures than are kept")
 	}
 	err := errors.Join(each("requests", mostCount, f.Requests), soundTallies(f.Asked, classesMost))
+	for _, x := range f.Examples {
+		err = errors.Join(err, x.Sound())
+	}
 	for _, x := range f.All {
 		err = errors.Join(err, each("errors", mostCount, x.Errors), soundTallies(x.Endpoints, endpointsOf), soundTallies(x.Envoys, envoysOf))
 	}

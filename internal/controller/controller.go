@@ -426,6 +426,9 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 	}
 	u.rest, u.doubts = restEvidence{}, ev.Warnings
 	generation := u.state.Generation
+	if shown := c.Hub.TakeExamples(ev.Service); len(shown) > 0 {
+		c.must(u, rollout.Sampled{At: now, Failures: shown})
+	}
 	c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
 	for i := range u.state.Versions {
 		if v := &u.state.Versions[i]; v.Verdict.At.Equal(now) {

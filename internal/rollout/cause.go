@@ -56,6 +56,7 @@ func (m *machine) why(v *Version) []analysis.Finding {
 		stable = s.Failures
 	}
 	all := analysis.Why(&v.Failures, &stable, v.Instances, v.Envoys)
+	analysis.Specify(all, &v.Failures, &stable, m.allShown())
 	if len(all) == 1 && saysNothing(all[0]) {
 		all = nil
 	}
@@ -147,6 +148,8 @@ func howItFails(f analysis.Finding) string {
 		how, to = "fails", "for"
 	case f.Kind == analysis.NoAnswer:
 		how = "gives no answer"
+	case analysis.Unanswered(f.Kind):
+		how = "gives no answer (" + f.Kind + ")"
 	case grpc:
 		how = "answers gRPC status " + code
 	}

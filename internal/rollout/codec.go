@@ -110,7 +110,7 @@ func eventDecoders() map[string]func(json.RawMessage) (Event, error) {
 	return map[string]func(json.RawMessage) (Event, error){
 		"announced": decodeAs[Announced], "commanded": decodeAs[Commanded], "observed": decodeAs[Observed], "applied": decodeAs[Applied],
 		"rejected": decodeAs[Rejected], "launched": decodeAs[Launched], "left": decodeAs[Left], "probed": decodeAs[Probed],
-		"policy_changed": decodeAs[PolicyChanged], "orphaned": decodeAs[Orphaned], "recalled": decodeAs[Recalled], "removing": decodeAs[Removing], "forgotten": decodeAs[Forgotten], "tick": decodeAs[Tick],
+		"policy_changed": decodeAs[PolicyChanged], "orphaned": decodeAs[Orphaned], "recalled": decodeAs[Recalled], "sampled": decodeAs[Sampled], "removing": decodeAs[Removing], "forgotten": decodeAs[Forgotten], "tick": decodeAs[Tick],
 	}
 }
 

@@ -254,6 +254,7 @@ func someEvents(at time.Time) []Event {
 		Probed{At: at, Version: "v2", Up: true},
 		Orphaned{At: at},
 		Recalled{At: at, Version: "v2", Attempt: 1},
+		Sampled{At: at, Failures: map[string][]analysis.Example{"v2": {{Class: "checkout", Kind: analysis.TimedOut, N: 3}}}},
 		Removing{At: at, By: "ann"},
 		Forgotten{At: at, Node: "edge-1", By: "ann"},
 		Tick{At: at},

@@ -232,6 +232,9 @@ func (w *walk) event() Event {
 		}
 		return e
 	case k < 7 && w.next()%4 == 0:
+		if w.next()%2 == 0 {
+			return Sampled{At: w.at, Failures: map[string][]analysis.Example{w.pick(): {{Class: "a", Kind: analysis.TimedOut, N: float64(w.next())}}}}
+		}
 		return Recalled{At: w.at, Version: w.pick(), Attempt: 1 + w.next()%3}
 	case k < 7 && w.next()%2 == 0:
 		return Left{At: w.at, Version: w.pick()}

@@ -128,6 +128,12 @@ func SoundEvent(e Event) error {
 		for _, c := range e.Cells {
 			err = errors.Join(err, c.sound())
 		}
+	case Sampled:
+		for _, all := range e.Failures {
+			for _, x := range all {
+				err = errors.Join(err, x.Sound())
+			}
+		}
 	case Launched:
 		if e.Done < Leave || e.Done > Prune {
 			err = errors.Join(err, fmt.Errorf("there is no goal %d for containers", e.Done))

@@ -62,6 +62,8 @@ func (m *machine) take(e Event) error {
 		return m.commanded(e)
 	case Observed:
 		m.observed(e)
+	case Sampled:
+		m.sampled(e)
 	case Applied:
 		m.applied(e)
 	case Rejected:

@@ -33,7 +33,8 @@ type records struct {
 
 type recorded struct {
 	paths.Tally
-	at time.Time // it faded last
+	at     time.Time // it faded last
+	failed failures  // since somebody asked
 }
 
 // Seen are the requests of a service that sampled access log records showed lately.
@@ -50,22 +51,28 @@ func (h *Hub) Seen(service string) paths.Tally {
 func (r *records) add(service, method, path string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.services[service]
+	s := r.of(service, now)
 	if s == nil {
-		if len(r.services) >= recordedMost {
-			return
-		}
-		if r.services == nil {
-			r.services = map[string]*recorded{}
-		}
-		s = &recorded{at: now}
-		r.services[service] = s
+		return
 	}
 	if since := now.Sub(s.at); since >= time.Hour {
 		s.Fade(math.Exp2(-float64(since) / float64(recordedHalf)))
 		s.at = now
 	}
 	s.Add(method, path, 1)
+}
+
+// of is what is remembered of a service; nil: there is no room for more services.
+func (r *records) of(service string, now time.Time) *recorded {
+	s := r.services[service]
+	if s == nil && len(r.services) < recordedMost {
+		if r.services == nil {
+			r.services = map[string]*recorded{}
+		}
+		s = &recorded{at: now}
+		r.services[service] = s
+	}
+	return s
 }
 
 // recording takes access log records in.
@@ -131,6 +138,7 @@ func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, own 
 			continue
 		}
 		if own && failed(e) {
+			r.hub.records.fails(c, e, now)
 			continue
 		}
 		path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?")
