@@ -80,3 +80,31 @@ func TestASlowerCanaryIsHeld(t *testing.T) {
 	}
 	t.Logf("FIGURE everything hangs, 100 requests/s of it: cut after %.1f s: %s", cut.At.Sub(began).Seconds(), cut.Reason)
 }
+
+// The same, told by the histograms of a real Envoy in Prometheus. These do not tell instances.
+func TestPrometheusHasASlowerCanaryHeld(t *testing.T) {
+	t.Parallel()
+	_, first := lags(t, "v1", 100)
+	_, address := lags(t, "v2", 20)
+	s := newScene(t, setting{source: "prometheus", scrape: time.Second, first: first, ramp: "ramp: {steps: [50%, 90%, 100%], hold: 30m}\njudge: {clump: 1, budget: 100000, slow: {edges: [500ms], warm_up: 1s}}\n"})
+	l := &rig.Load{URL: "http://" + s.front + "/", Rate: 200}
+	l.Start(context.WithoutCancel(t.Context()))
+	t.Cleanup(func() { l.Stop() })
+	s.run(0, "deploy", "shop", "v2", "--endpoint", address)
+	began := time.Now()
+	s.until(5*time.Minute, "v2 to be held", func() bool {
+		v := s.Version("shop", "v2").Verdict
+		return v != nil && v.Code == analysis.Slower
+	})
+	v := s.Version("shop", "v2")
+	t.Logf("FIGURE Prometheus, scraped every second, 100 requests/s of each, 1 -> 5 %% slow: held after %.0f s: %s", time.Since(began).Seconds(), v.Verdict.Reason)
+	if v.Phase != rollout.Canary || v.Verdict.Outcome != analysis.Wait || len(v.Verdict.Slow) != 1 || v.Verdict.Slow[0].Edge != 0.5 {
+		t.Fatalf("%s: %+v", v.Phase, v.Verdict)
+	}
+	if p := v.Verdict.Slow[0]; p.Slow/p.Requests < 2*p.StableSlow/p.StableRequests {
+		t.Errorf("%+v", p)
+	}
+	if shown := s.run(0, "explain", "shop", "v2"); !strings.Contains(shown, "Longer than 500ms took lately: ") {
+		t.Error(shown)
+	}
+}

@@ -36,7 +36,7 @@ func picture(dir string) error {
 		q := world.Lags{Policy: read(tolerant + "}}\n"), PerSecond: 100, Stable: stable, Canary: c.share, Instances: twenty, Past: 6 * time.Hour, Horizon: shown * time.Second, Batch: time.Second}
 		var points [][2]float64
 		q.Seen = func(since time.Duration, v *rollout.Version) {
-			if v.Judge != nil && v.Judge.Slow != nil {
+			if n := len(points); v.Judge != nil && v.Judge.Slow != nil && (n == 0 || points[n-1][1] < lower.maxY) { // the rest is off the chart
 				points = append(points, [2]float64{since.Seconds(), v.Judge.Slow.E})
 			}
 		}
