@@ -55,10 +55,11 @@ const (
 
 // What stands beside the events. The numbers are stored: none is used for something else, ever.
 const (
-	aHeader = 1
-	aPoint  = 2
-	aRecord = 3
-	aPaces  = 4 // of the point before it
+	aHeader  = 1
+	aPoint   = 2
+	aRecord  = 3
+	aPaces   = 4 // of the point before it
+	aClasses = 5 // and these
 )
 
 // Part is what is written of a chunk at once. It may be encoded elsewhere than where it was made.
@@ -301,6 +302,8 @@ func (c *Chunk) readBeside(b []byte) error {
 			}
 		case aPaces:
 			i.paces(c.Points)
+		case aClasses:
+			i.classes(c.Points)
 		case aRecord:
 			if raw := i.bytes(i.length()); i.err == nil {
 				c.Records = append(c.Records, raw)

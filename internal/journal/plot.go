@@ -35,7 +35,8 @@ type Bucket struct {
 	Threshold float64           `json:"threshold"` // and this is 0, too
 	Promotion float64           `json:"promotion"` // evidence for it: it may be promoted at PromoteAt
 	PromoteAt float64           `json:"promote_at"`
-	Slow      []SlowBucket      `json:"slow,omitempty"` // at each edge; none: it is not judged how long its answers take
+	Slow      []SlowBucket      `json:"slow,omitempty"`    // at each edge; none: it is not judged how long its answers take
+	Classes   []ClassBucket     `json:"classes,omitempty"` // none: all requests are judged together
 	Decisions []json.RawMessage `json:"decisions,omitempty"`
 }
 
@@ -171,6 +172,7 @@ func (p *Plot) fill(e *Evidence, step time.Duration) {
 		b.Requests, b.Errors = b.Requests+own.Requests, b.Errors+own.Errors
 		b.Stable = b.Stable.Add(grown(before.stable, x.stable))
 		b.slow(before.own, x.own)
+		b.byClass(before.own, x.own)
 		b.Phase, b.Weight = string(x.own.Phase), float64(x.own.Weight)/10000
 		b.Evidence, b.Threshold, b.Promotion, b.PromoteAt = x.own.Evidence, x.own.Threshold, x.own.Promotion, x.own.PromoteAt
 		before = x

@@ -27,7 +27,8 @@ type Stand struct {
 	Threshold float64
 	Promotion float64 // evidence for it
 	PromoteAt float64
-	Paces     []Pace // at each edge by which it is judged; none: it is not
+	Paces     []Pace  // at each edge by which it is judged; none: it is not
+	Classes   []Class // that it is judged by; none: all requests together
 }
 
 // PointOf is that of a state.
@@ -39,6 +40,9 @@ func PointOf(s *rollout.State) Point {
 			continue
 		}
 		st := Stand{Version: v.Name, Attempt: v.Attempt, Phase: v.Phase, Weight: s.Weight(v.Name), Counts: v.Counts}
+		if len(v.Classes) > 0 {
+			st.Classes = classesOf(v)
+		}
 		switch n := v.Verdict.Numbers; {
 		case v.Judge != nil:
 			st.Evidence, st.Promotion, st.Threshold, st.PromoteAt = v.Judge.E(&v.Config), v.Judge.Promotion.E, 1/v.Config.Alpha, 1/v.Config.Beta
@@ -67,6 +71,7 @@ func (o *out) point(p Point) {
 		}
 	}
 	o.paces(p.Versions)
+	o.classes(p.Versions)
 }
 
 func (i *in) point() Point {

@@ -111,6 +111,8 @@ func redactedBeside(b []byte) ([]byte, error) {
 			_ = i.point()
 		case aPaces:
 			i.paces(nil)
+		case aClasses:
+			i.classes(nil)
 		default:
 			_ = i.bytes(i.length())
 		}
