@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,8 +44,11 @@ func TestPrometheusCountsRight(t *testing.T) {
 	l := w.load(300)
 	time.Sleep(12 * time.Second)
 	l.Stop()
-	time.Sleep(3 * time.Second) // the last scrape
 	stable, canary := v1.Count().Requests-before, v2.Count()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && slices.ContainsFunc(views, func(v *view) bool { return v.lags(stable, canary) }); {
+		time.Sleep(100 * time.Millisecond) // two servers agree when both have scraped
+	}
+	time.Sleep(3 * time.Second) // for what nobody served
 	for _, v := range views {
 		v.hold(stable, canary)
 	}
@@ -239,6 +243,13 @@ func (v *view) take(evs []metrics.Evidence) {
 			}
 		}
 	}
+}
+
+// lags reports that not all is counted yet.
+func (v *view) lags(stable int, canary rig.Served) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.factor == 1 && (v.counted["v1"].Requests < float64(stable) || v.counted["v2"].Requests < float64(canary.Requests))
 }
 
 func (v *view) hold(stable int, canary rig.Served) {
