@@ -25,6 +25,9 @@ func (c *check) source(source string) {
 		return
 	}
 	p := c.d.Policy
+	if p.Judge.Slow != nil && len(p.Route.Classes) == 0 { // else it is said of these
+		c.measured("judge.slow", "judge.slow")
+	}
 	if p.Judge.Queries != nil {
 		c.fail("judge.queries", "judge.queries needs `metrics: {source: prometheus}` in canaryd.yml: load reports carry Envoy's own counts only")
 	}
