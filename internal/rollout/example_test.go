@@ -59,3 +59,17 @@ func TestRecordsSayWhyThereIsNoAnswer(t *testing.T) {
 		})
 	}
 }
+
+// Records that come twice leave the state of before as it is: the writer may be writing it.
+func TestRecordsChangeNoStateThatTheyAreGiven(t *testing.T) {
+	s, at := tenPercent(t)
+	shown := Sampled{At: at.Add(time.Second), Failures: map[string][]analysis.Example{"v2": {{Kind: analysis.TimedOut, N: 3}}}}
+	first, _, _ := Step(s, shown)
+	was := mustEncode(t, first)
+	if second, _, _ := Step(first, shown); string(mustEncode(t, second)) == string(was) {
+		t.Fatal("nothing was remembered")
+	}
+	if string(mustEncode(t, first)) != string(was) {
+		t.Error("a step changed the state that it was given")
+	}
+}
