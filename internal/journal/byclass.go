@@ -22,58 +22,25 @@ func classesOf(v *rollout.Version) []Class {
 	return all
 }
 
-// classes writes those of a point's versions, in an entry of its own: a journal of services that have none is as it was.
+// classes writes those of a point's versions.
 func (o *out) classes(versions []Stand) {
-	n := 0
-	for i := range versions {
-		if len(versions[i].Classes) > 0 {
-			n++
-		}
-	}
-	if n == 0 {
-		return
-	}
-	o.kind(aClasses)
-	o.uint(uint64(n))
-	for i := range versions {
-		if len(versions[i].Classes) == 0 {
-			continue
-		}
-		o.text(versions[i].Version)
-		list(o, versions[i].Classes, func(c Class) {
-			o.text(c.Name)
-			o.counts(c.Canary)
-			o.counts(c.Stable)
-			o.single(c.Evidence)
-		})
-	}
+	ofVersions(o, aClasses, versions, func(s *Stand) []Class { return s.Classes }, func(c Class) {
+		o.text(c.Name)
+		o.counts(c.Canary)
+		o.counts(c.Stable)
+		o.single(c.Evidence)
+	})
 }
 
 // classes reads them into the last of some points.
 func (i *in) classes(points []Point) {
-	var into []Stand
-	if n := len(points); n > 0 {
-		into = points[n-1].Versions
-	}
-	for range i.length() {
-		version := i.text()
-		var all []Class
-		for range i.length() {
-			c := Class{rollout.Exercise{Name: i.text(), Canary: i.counts(), Stable: i.counts()}, i.single()}
-			if c.Canary.Sound() != nil || c.Stable.Sound() != nil {
-				i.fail()
-			}
-			if i.err != nil {
-				return
-			}
-			all = append(all, c)
+	intoVersions(i, points, func() Class {
+		c := Class{rollout.Exercise{Name: i.text(), Canary: i.counts(), Stable: i.counts()}, i.single()}
+		if c.Canary.Sound() != nil || c.Stable.Sound() != nil {
+			i.fail()
 		}
-		for k := range into {
-			if into[k].Version == version {
-				into[k].Classes = all
-			}
-		}
-	}
+		return c
+	}, func(s *Stand, all []Class) { s.Classes = all })
 }
 
 // ClassBucket is what of an interval was answered of one class.
@@ -103,11 +70,5 @@ func (b *Bucket) byClass(was, is Stand) {
 }
 
 func (b *Bucket) class(name string) *ClassBucket {
-	for i := range b.Classes {
-		if b.Classes[i].Class == name {
-			return &b.Classes[i]
-		}
-	}
-	b.Classes = append(b.Classes, ClassBucket{Class: name})
-	return &b.Classes[len(b.Classes)-1]
+	return entry(&b.Classes, func(c *ClassBucket) bool { return c.Class == name }, ClassBucket{Class: name})
 }

@@ -13,13 +13,6 @@ import (
 // What was answered of a class between two points is in the bucket of the later one; of another attempt nothing is taken.
 func TestClassesAreInTheBuckets(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0).UTC()
-	d := document(t, usual)
-	began, _, err := rollout.Step(rollout.State{}, rollout.PolicyChanged{At: at, Policy: d.Policy, Hash: d.Hash, By: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := Begin(1, Header{Service: "shop", At: at, Why: Continued}, began)
-	w.Took(rollout.Tick{At: at}, nil)
 	stand := func(attempt int, n float64, classes ...string) Stand {
 		s := Stand{Version: "v2", Attempt: attempt, Phase: rollout.Canary, Counts: analysis.Counts{Requests: 2 * n}}
 		for i, c := range classes {
@@ -34,40 +27,13 @@ func TestClassesAreInTheBuckets(t *testing.T) {
 		{At: at.Add(15 * time.Second), Stable: "v1", Versions: []Stand{stand(1, 400, "checkout", policy.Rest)}},
 		{At: at.Add(20 * time.Second), Stable: "v1", Versions: []Stand{stand(2, 9000, "checkout", policy.Rest)}},
 	}
-	for _, p := range points[:4] {
-		w.Point(p)
+	none := analysis.Counts{}
+	want := [][]ClassBucket{
+		{{"checkout", 100, 0, analysis.Counts{Requests: 1000}, 1.5}, {policy.Rest, 100, 25, analysis.Counts{Requests: 1000}, 1.5}},
+		{{"checkout", 300, 0, analysis.Counts{Requests: 3000}, 1.5}, {policy.Rest, 300, 75, analysis.Counts{Requests: 3000}, 1.5}},
+		{{"checkout", 0, 0, none, 1.5}, {policy.Rest, 0, 0, none, 1.5}},
 	}
-	raw, err := w.Cut(points[4], true).Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rd, err := NewReader()
-	if err != nil {
-		t.Fatal(err)
-	}
-	redacted, err := rd.Redacted([][]byte{raw}, func(string) string { return policy.Hidden })
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, parts := range [][][]byte{{raw}, redacted} {
-		c, err := rd.Read(parts)
-		if err != nil || !reflect.DeepEqual(c.Points, points) {
-			t.Fatalf("%v\nwritten %+v\nread    %+v", err, points, c.Points)
-		}
-		p := Plot{Service: "shop", Version: "v2", From: at}
-		if err := p.Take(&c, nil); err != nil {
-			t.Fatal(err)
-		}
-		e, err := p.Buckets(10 * time.Second)
-		if err != nil || len(e.Buckets) != 3 {
-			t.Fatalf("%+v %v", e, err)
-		}
-		none := analysis.Counts{}
-		want := [][]ClassBucket{
-			{{"checkout", 100, 0, analysis.Counts{Requests: 1000}, 1.5}, {policy.Rest, 100, 25, analysis.Counts{Requests: 1000}, 1.5}},
-			{{"checkout", 300, 0, analysis.Counts{Requests: 3000}, 1.5}, {policy.Rest, 300, 75, analysis.Counts{Requests: 3000}, 1.5}},
-			{{"checkout", 0, 0, none, 1.5}, {policy.Rest, 0, 0, none, 1.5}},
-		}
+	for _, e := range drawn(t, points) {
 		for i, b := range e.Buckets {
 			if !reflect.DeepEqual(b.Classes, want[i]) {
 				t.Errorf("bucket %d: %+v, want %+v", i, b.Classes, want[i])

@@ -25,58 +25,25 @@ func pacesOf(j *analysis.Judge) (all []Pace) {
 	return all
 }
 
-// paces writes those of a point's versions, in an entry of its own: a journal of services that have none is as it was.
+// paces writes those of a point's versions.
 func (o *out) paces(versions []Stand) {
-	n := 0
-	for i := range versions {
-		if len(versions[i].Paces) > 0 {
-			n++
-		}
-	}
-	if n == 0 {
-		return
-	}
-	o.kind(aPaces)
-	o.uint(uint64(n))
-	for i := range versions {
-		if len(versions[i].Paces) == 0 {
-			continue
-		}
-		o.text(versions[i].Version)
-		list(o, versions[i].Paces, func(p Pace) {
-			o.number(p.After)
-			o.counts(p.Canary)
-			o.counts(p.Stable)
-			o.single(p.Evidence)
-		})
-	}
+	ofVersions(o, aPaces, versions, func(s *Stand) []Pace { return s.Paces }, func(p Pace) {
+		o.number(p.After)
+		o.counts(p.Canary)
+		o.counts(p.Stable)
+		o.single(p.Evidence)
+	})
 }
 
 // paces reads them into the last of some points.
 func (i *in) paces(points []Point) {
-	var into []Stand
-	if n := len(points); n > 0 {
-		into = points[n-1].Versions
-	}
-	for range i.length() {
-		version := i.text()
-		var all []Pace
-		for range i.length() {
-			p := Pace{After: i.number(), Canary: i.counts(), Stable: i.counts(), Evidence: i.single()}
-			if !(p.After > 0) || math.IsInf(p.After, 0) || p.Canary.Sound() != nil || p.Stable.Sound() != nil {
-				i.fail()
-			}
-			if i.err != nil {
-				return
-			}
-			all = append(all, p)
+	intoVersions(i, points, func() Pace {
+		p := Pace{After: i.number(), Canary: i.counts(), Stable: i.counts(), Evidence: i.single()}
+		if !(p.After > 0) || math.IsInf(p.After, 0) || p.Canary.Sound() != nil || p.Stable.Sound() != nil {
+			i.fail()
 		}
-		for k := range into {
-			if into[k].Version == version {
-				into[k].Paces = all
-			}
-		}
-	}
+		return p
+	}, func(s *Stand, all []Pace) { s.Paces = all })
 }
 
 // SlowBucket are the answers of an interval that were judged by how long they took, at one edge.
@@ -108,11 +75,5 @@ func (b *Bucket) slow(was, is Stand) {
 }
 
 func (b *Bucket) edge(after float64) *SlowBucket {
-	for i := range b.Slow {
-		if b.Slow[i].Edge == after {
-			return &b.Slow[i]
-		}
-	}
-	b.Slow = append(b.Slow, SlowBucket{Edge: after})
-	return &b.Slow[len(b.Slow)-1]
+	return entry(&b.Slow, func(s *SlowBucket) bool { return s.Edge == after }, SlowBucket{Edge: after})
 }
