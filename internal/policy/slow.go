@@ -57,32 +57,13 @@ const EdgesMost = 4
 type Edges []Duration
 
 // UnmarshalYAML reads `auto` or a list of durations.
-func (e *Edges) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode && n.Value == "auto" {
-		*e = nil
-		return nil
-	}
-	if n.Kind != yaml.SequenceNode {
-		return fmt.Errorf("edges is either auto or a list of durations, as in [250ms, 1s]")
-	}
-	var list []Duration
-	if err := n.Decode(&list); err != nil {
-		return err
-	}
-	if len(list) == 0 {
-		return fmt.Errorf("an empty list of edges: leave edges out, or write auto")
-	}
-	*e = list
-	return nil
+func (e *Edges) UnmarshalYAML(n *yaml.Node) (err error) {
+	*e, err = autoOr[Duration](n, "edges", "durations, as in [250ms, 1s]")
+	return err
 }
 
 // MarshalYAML writes the edges as they are read.
-func (e Edges) MarshalYAML() (any, error) {
-	if len(e) == 0 {
-		return "auto", nil
-	}
-	return []Duration(e), nil
-}
+func (e Edges) MarshalYAML() (any, error) { return orAuto(e), nil }
 
 // Hang is for how long a request may be open before it counts as failed; 0: for ever.
 type Hang Duration

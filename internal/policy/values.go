@@ -80,31 +80,36 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 type Steps []Share
 
 // UnmarshalYAML reads `auto` or a list of percentages.
-func (s *Steps) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode && n.Value == "auto" {
-		*s = nil
-		return nil
-	}
-	if n.Kind != yaml.SequenceNode {
-		return fmt.Errorf("steps is either auto or a list of percentages, as in [1%%, 10%%, 50%%, 100%%]")
-	}
-	var list []Share
-	if err := n.Decode(&list); err != nil {
-		return err
-	}
-	if len(list) == 0 {
-		return fmt.Errorf("an empty list of steps: leave steps out, or write auto")
-	}
-	*s = list
-	return nil
+func (s *Steps) UnmarshalYAML(n *yaml.Node) (err error) {
+	*s, err = autoOr[Share](n, "steps", "percentages, as in [1%, 10%, 50%, 100%]")
+	return err
 }
 
 // MarshalYAML writes the steps as they are read.
-func (s Steps) MarshalYAML() (any, error) {
-	if len(s) == 0 {
-		return "auto", nil
+func (s Steps) MarshalYAML() (any, error) { return orAuto(s), nil }
+
+// autoOr reads `auto`, which is nil, or a list with something in it.
+func autoOr[T any](n *yaml.Node, what, of string) (list []T, err error) {
+	if n.Kind == yaml.ScalarNode && n.Value == "auto" {
+		return nil, nil
 	}
-	return []Share(s), nil
+	if n.Kind != yaml.SequenceNode {
+		return nil, fmt.Errorf("%s is either auto or a list of %s", what, of)
+	}
+	if err := n.Decode(&list); err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("an empty list of %[1]s: leave %[1]s out, or write auto", what)
+	}
+	return list, nil
+}
+
+func orAuto[T any](list []T) any {
+	if len(list) == 0 {
+		return "auto"
+	}
+	return list
 }
 
 // Clump is how many errors one cause may produce together; 0 means `auto`.
