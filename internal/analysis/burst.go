@@ -120,19 +120,17 @@ const (
 	never       = -1e9
 )
 
-// Add takes in the canary's counts by endpoint at a moment in seconds.
+// Add takes in the counts, by endpoint, of those that fail clearly, at a moment in seconds.
 func (f *Failing) Add(now float64, endpoints []Slice) {
 	for _, s := range endpoints {
-		if s.Errors >= 1 {
-			f.of(s.Name).fails(now, s.Errors)
+		if s.Errors < 1 {
+			continue
 		}
-	}
-}
-
-func (e *failing) fails(now, errors float64) {
-	e.Before, e.Last = e.Last, now
-	if errors >= 2 {
-		e.Before = now
+		e := f.of(s.Name)
+		e.Before, e.Last = e.Last, now
+		if s.Errors >= 2 {
+			e.Before = now
+		}
 	}
 }
 
@@ -152,14 +150,13 @@ func (j *Judge) Fails(cfg *Config, now, tick float64, endpoints []Slice, usual, 
 	}
 	keep := j.Failing.fade(now, cfg.Burst+tick, tick)
 	clear, requests := usual*clearly*(cfg.Burst+2*tick)/tick, 0.0
-	for _, s := range endpoints {
+	for i, s := range endpoints {
 		requests += s.Requests
 		if s.Errors < 1 {
 			continue
 		}
-		e := j.Failing.of(s.Name)
-		if e.Errors += s.Errors; s.Errors > s.Requests*clear {
-			e.fails(now, s.Errors)
+		if j.Failing.of(s.Name).Errors += s.Errors; s.Errors > s.Requests*clear {
+			j.Failing.Add(now, endpoints[i:i+1])
 		}
 	}
 	if j.Failing.spread(usual*requests/(1-keep), m) {
