@@ -241,20 +241,7 @@ func newClassJudged(known *classKnown, usual analysis.Usual, l classLaw, alpha f
 
 // see is one batch, which the known laid.
 func (c *classJudged) see(t int, k *classTick) bool {
-	now, share := float64(t+c.batch), c.w/(1-c.w)
-	base := analysis.Baseline{M: analysis.Loaded(c.known.disp.Bound(), share), Usual: c.usual.Rate(), Batch: float64(c.batch), Classes: c.known.batches, Lost: k.lost}
-	if t-c.since >= 30 {
-		base.Share = share
-	}
-	if k.batch.Canary.Errors > 0 {
-		c.j.Fails(&c.cfg, now, float64(c.batch), k.canary(c.slices), max(c.usual.Rate(), c.j.Recent.Sum(now).Stable.Rate()), base.M)
-	}
-	c.j.Observe(&c.cfg, k.batch, base, now)
-	worse, _ := c.j.Worse(&c.cfg)
-	if !c.j.Incident(now) {
-		c.usual.Add(day+now, k.batch.Stable)
-	}
-	return worse
+	return c.judge(t, k.tick, c.known.disp.Bound(), analysis.Baseline{Classes: c.known.batches, Lost: k.lost})
 }
 
 // equalTable counts false cuts in the worlds of the promise where the judge is told classes.

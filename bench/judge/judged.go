@@ -46,22 +46,29 @@ func (c *judged) see(t int, k tick) decision {
 	if k.drop {
 		return goOn
 	}
-	now, share := float64(t+c.batch), c.w/(1-c.w)
-	base := analysis.Baseline{M: analysis.Loaded(c.disp.Bound(), share), Usual: c.usual.Rate(), Batch: float64(c.batch)}
-	if t-c.since >= 30 {
-		base.Share = share
-	}
-	if k.batch.Canary.Errors > 0 {
-		c.j.Fails(&c.cfg, now, float64(c.batch), k.canary(c.slices), max(c.usual.Rate(), c.j.Recent.Sum(now).Stable.Rate()), base.M)
-	}
-	c.j.Observe(&c.cfg, k.batch, base, now)
-	worse, _ := c.j.Worse(&c.cfg)
-	c.disp.Add(day+now, k.stable(c.slices), c.usual.Rate())
-	if !c.j.Incident(now) {
-		c.usual.Add(day+now, k.batch.Stable)
-	}
+	usual := c.usual.Rate() // before this batch
+	worse := c.judge(t, k, c.disp.Bound(), analysis.Baseline{})
+	c.disp.Add(day+float64(t+c.batch), k.stable(c.slices), usual)
 	if worse {
 		return cut
 	}
 	return goOn
+}
+
+// judge is what the judge makes of a batch, with the clump bound of stable's instances and what is told of the batch beside counts.
+func (c *judged) judge(t int, k tick, bound float64, told analysis.Baseline) (worse bool) {
+	now, share := float64(t+c.batch), c.w/(1-c.w)
+	told.M, told.Usual, told.Batch = analysis.Loaded(bound, share), c.usual.Rate(), float64(c.batch)
+	if t-c.since >= 30 {
+		told.Share = share
+	}
+	if k.batch.Canary.Errors > 0 {
+		c.j.Fails(&c.cfg, now, told.Batch, k.canary(c.slices), max(told.Usual, c.j.Recent.Sum(now).Stable.Rate()), told.M)
+	}
+	c.j.Observe(&c.cfg, k.batch, told, now)
+	if !c.j.Incident(now) {
+		c.usual.Add(day+now, k.batch.Stable)
+	}
+	worse, _ = c.j.Worse(&c.cfg)
+	return worse
 }
