@@ -60,16 +60,6 @@ func (r *reading) shows(version string) bool {
 	return false
 }
 
-func (r *reading) requests() float64 {
-	sum := 0.0
-	for c, v := range r.values {
-		if c.kind == requests {
-			sum += v
-		}
-	}
-	return sum
-}
-
 // change is what became of counters from one reading to the next.
 type change int
 
