@@ -150,7 +150,7 @@ func with(l law, name string, set func(*law)) law {
 
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
-	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\", \"batches of 5s\", \"after: fails 5%, 4 endpoints\", \"quiet: 10 requests/s\")")
+	only := flag.String("only", "", "only scenarios whose name contains this; of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\", \"batches of 5s\", \"after: fails 5%, 4 endpoints\", \"quiet: 10 requests/s\"; of -hiccups: \"0.3 s at 5 %, batches of 200ms\"; of -odd: \"x10, 100 requests/s\"; of -promise: \", 20 requests/s, 24 h\"")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
@@ -183,7 +183,7 @@ func main() {
 		return
 	}
 	if *hiccups {
-		hiccupTable(os.Stdout, *runs)
+		hiccupTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *promise {
