@@ -14,7 +14,7 @@ const (
 	atATime       = 128                    // connections have their turn: enough to keep all processors busy
 	silentMost    = 250 * time.Millisecond // who says nothing loses his turn, and goes on without
 	answeredMost  = time.Second            // so does who has no answer by then: it may be that there is none
-	turnWaitsMost = 8 * time.Second        // who waits for so long needs no turn: Envoy takes a connection for broken after 15 s
+	turnWaitsMost = 10 * time.Second       // who waits for so long needs no turn: Envoy takes a connection for broken after 15 s
 )
 
 // arrivals are the turns.
