@@ -150,7 +150,7 @@ func with(l law, name string, set func(*law)) law {
 
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
-	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\")")
+	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\", \"batches of 5s\", \"after: fails 5%, 4 endpoints\", \"quiet: 10 requests/s\")")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
@@ -171,11 +171,8 @@ func main() {
 	}
 	if *moments {
 		instanceTables(os.Stdout, *runs, *only)
-		if *only != "" {
-			return
-		}
-		outageTable(os.Stdout, *runs)
-		quietTable(os.Stdout, max(*runs/2, 1))
+		outageTable(os.Stdout, *runs, *only)
+		quietTable(os.Stdout, max(*runs/2, 1), *only)
 		return
 	}
 	if *classes {
@@ -191,11 +188,11 @@ func main() {
 		return
 	}
 	if *promise {
-		promiseTable(os.Stdout, *runs)
+		promiseTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *odd {
-		oddTable(os.Stdout, *runs)
+		oddTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *ratio {
