@@ -150,13 +150,14 @@ func with(l law, name string, set func(*law)) law {
 
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
-	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\")")
+	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\", \"batches of 5s\", \"after: fails 5%, 4 endpoints\", \"quiet: 10 requests/s\")")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
 	moments := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
 	hiccups := flag.Bool("hiccups", false, "only good releases with a single hiccup that stable never had, by thousands")
 	causes := flag.Bool("causes", false, "only how often the cause of a cut is named")
+	seed := flag.Uint64("seed", 1, "of -classes and -causes: another one throws other dice")
 	classes := flag.Bool("classes", false, "only releases judged by class: a class that fails, what judging by class costs, classes in another mix")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
@@ -170,19 +171,16 @@ func main() {
 	}
 	if *moments {
 		instanceTables(os.Stdout, *runs, *only)
-		if *only != "" {
-			return
-		}
-		outageTable(os.Stdout, *runs)
-		quietTable(os.Stdout, max(*runs/2, 1))
+		outageTable(os.Stdout, *runs, *only)
+		quietTable(os.Stdout, max(*runs/2, 1), *only)
 		return
 	}
 	if *classes {
-		classTables(os.Stdout, *runs, *only)
+		classTables(os.Stdout, asked{*runs, *seed, *only})
 		return
 	}
 	if *causes {
-		causeTable(os.Stdout, *runs, *only)
+		causeTable(os.Stdout, asked{*runs, *seed, *only})
 		return
 	}
 	if *hiccups {
@@ -190,11 +188,11 @@ func main() {
 		return
 	}
 	if *promise {
-		promiseTable(os.Stdout, *runs)
+		promiseTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *odd {
-		oddTable(os.Stdout, *runs)
+		oddTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *ratio {
