@@ -156,6 +156,7 @@ func main() {
 	moments := flag.Bool("instances", false, "only versions of instances that fail for a moment, what an outage of stable leaves behind, and quiet services")
 	hiccups := flag.Bool("hiccups", false, "only good releases with a single hiccup that stable never had, by thousands")
 	causes := flag.Bool("causes", false, "only how often the cause of a cut is named")
+	seed := flag.Uint64("seed", 1, "of -classes and -causes: another one throws other dice")
 	classes := flag.Bool("classes", false, "only releases judged by class: a class that fails, what judging by class costs, classes in another mix")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
@@ -174,11 +175,11 @@ func main() {
 		return
 	}
 	if *classes {
-		classTables(os.Stdout, *runs, *only)
+		classTables(os.Stdout, asked{*runs, *seed, *only})
 		return
 	}
 	if *causes {
-		causeTable(os.Stdout, *runs, *only)
+		causeTable(os.Stdout, asked{*runs, *seed, *only})
 		return
 	}
 	if *hiccups {

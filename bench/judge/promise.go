@@ -139,10 +139,13 @@ func (k tick) stable(n int) []analysis.Slice { return named(k.slices[:n]) }
 // canary is the tick's counts of the canary by instance.
 func (k tick) canary(n int) []analysis.Slice { return named(k.places[:n]) }
 
-func named(counts []analysis.Counts) []analysis.Slice {
-	s := make([]analysis.Slice, len(counts))
-	for i := range s {
-		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: counts[i]}
+func named(counts []analysis.Counts) []analysis.Slice { return namedInto(nil, counts) }
+
+// namedInto writes over what a slice held.
+func namedInto(s []analysis.Slice, counts []analysis.Counts) []analysis.Slice {
+	s = s[:0]
+	for i, c := range counts {
+		s = append(s, analysis.Slice{Name: "abcd"[i : i+1], Counts: c})
 	}
 	return s
 }
