@@ -19,8 +19,7 @@ func (e Sampled) name() string    { return "sampled" }
 // sampled remembers the examples of versions whose failures are counted. A class that no version is told apart by is none.
 func (m *machine) sampled(e Sampled) {
 	m.own()
-	for i := range m.Versions {
-		v := &m.Versions[i]
+	for _, v := range m.with(live) {
 		if !v.is(counted) && v.Name != m.Stable {
 			continue
 		}
