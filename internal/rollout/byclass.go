@@ -290,15 +290,19 @@ func (v *Version) byClass() bool {
 	return v.Judge != nil && v.Judge.Classes != nil && len(v.Classes) == len(v.Judge.Classes.Each)
 }
 
-// classify adds to a judgement of all requests what they consist of: answers by class, and failures without an answer.
+// batches have room for the classes of one judgement where it is made: it allocates nothing.
+type batches [analysis.MostClasses]analysis.ClassBatch
+
+// classify adds to a judgement of all requests what they consist of: answers by class, for which there is an empty batch each, and failures
+// without an answer.
 func (m *machine) classify(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	base.Classes = make([]analysis.ClassBatch, len(v.Classes))
-	for _, c := range cells {
-		if int(c.Proxy) != base.Kind || !which(c) {
+	for i := range cells {
+		c := &cells[i]
+		if int(c.Proxy) != base.Kind || !which(*c) {
 			continue
 		}
-		v.sorted(c, v.Name, func(b *analysis.Batch) *analysis.Counts { return &b.Canary }, base)
-		v.sorted(c, m.Stable, func(b *analysis.Batch) *analysis.Counts { return &b.Stable }, base)
+		v.sorted(c, v.Name, canarySide, base)
+		v.sorted(c, m.Stable, stableSide, base)
 	}
 	spread, load := m.Dispersion.Spread(), m.load(v)
 	for i := range base.Classes {
@@ -310,18 +314,33 @@ func (m *machine) classify(v *Version, base *analysis.Baseline, cells []Cell, wh
 	}
 }
 
+// side is one of the two that a batch compares.
+type side int
+
+const (
+	canarySide side = iota
+	stableSide
+)
+
+func (s side) of(b *analysis.Batch) *analysis.Counts {
+	if s == canarySide {
+		return &b.Canary
+	}
+	return &b.Stable
+}
+
 // sorted lays one side of a cell into the classes. Of what was not answered all is known that can be: it failed. Where a source tells no
 // answers at all, everything is the rest.
-func (v *Version) sorted(c Cell, name string, side func(*analysis.Batch) *analysis.Counts, base *analysis.Baseline) {
+func (v *Version) sorted(c *Cell, name string, s side, base *analysis.Baseline) {
 	all := c.Counts[name]
 	left := all
-	rest := side(&base.Classes[len(base.Classes)-1].Batch)
+	rest := s.of(&base.Classes[len(base.Classes)-1].Batch)
 	if len(c.Answers) == 0 {
 		*rest = rest.Add(all)
 		return
 	}
 	for _, a := range c.Answers[name] {
-		into := side(&base.Classes[v.class(a.Class)].Batch)
+		into := s.of(&base.Classes[v.class(a.Class)].Batch)
 		*into = into.Add(a.Counts)
 		left.Requests, left.Errors = left.Requests-a.Requests, left.Errors-a.Errors
 	}
@@ -329,14 +348,14 @@ func (v *Version) sorted(c Cell, name string, side func(*analysis.Batch) *analys
 	if well := max(0, left.Requests-failed); well > 0 { // answered, and not told of what class
 		rest.Requests += well
 	}
-	lost := side(&base.Lost)
+	lost := s.of(&base.Lost)
 	*lost = lost.Add(analysis.Counts{Requests: all.Requests, Errors: failed})
 }
 
 // due are how a class has to be seen before a promotion: those configured that stable served within the day, others that it serves often;
 // in both cases with success.
-func (m *machine) due(v *Version, name string) bool {
-	p := m.Book.page(name)
+func (s *State) due(v *Version, name string) bool {
+	p := s.Book.page(name)
 	if p == nil {
 		return false
 	}
@@ -346,23 +365,34 @@ func (m *machine) due(v *Version, name string) bool {
 	return p.hourly() >= leastHourly && p.Hour.Requests-p.Hour.Errors >= leastConfirmed
 }
 
+// lacks is how many successful answers of a class are still wanted before a promotion, and in how many seconds they are expected; nil: that is
+// not known.
+func (s *State) lacks(v *Version, k *Exercise) (answers float64, seconds *float64) {
+	answers = v.Config.Exercise - (k.Canary.Requests - k.Canary.Errors)
+	if answers <= 1e-6 || !s.due(v, k.Name) {
+		return 0, nil
+	}
+	w := float64(s.Weight(v.Name)) / policy.FullWeight
+	if perSecond := s.Book.page(k.Name).Hour.Requests / max(s.Book.Seconds, 1); perSecond*w > 0 {
+		t := answers / (perSecond * w)
+		seconds = &t
+	}
+	return answers, seconds
+}
+
 // isExercised holds the promotion until enough of every class that is due went well: a path that fails wholly is never promoted because
 // nobody walked it. (STATISTICS-2.md 1.7)
 func (m *machine) isExercised(v *Version, _ int) shut {
-	for _, k := range v.Classes {
-		well := k.Canary.Requests - k.Canary.Errors
-		if well >= v.Config.Exercise-1e-6 || !m.due(v, k.Name) {
+	for i := range v.Classes {
+		k := &v.Classes[i]
+		answers, seconds := m.lacks(v, k)
+		if answers == 0 {
 			continue
 		}
 		s := because(analysis.Unexercised, "proven at %s as a whole; of class %s %.0f of %.0f successful answers were seen (judge.exercise), %.0f failed",
-			share(m.Weight(v.Name)), k.Name, well, v.Config.Exercise, k.Canary.Errors)
-		w := float64(m.Weight(v.Name)) / policy.FullWeight
-		if perSecond := m.Book.page(k.Name).Hour.Requests / max(m.Book.Seconds, 1); perSecond*w > 0 {
-			t := (v.Config.Exercise - well) / (perSecond * w)
-			s.seconds = &t
-			if t < secondsDay*365 {
-				s.why += fmt.Sprintf("; expected in %s", time.Duration(t*float64(time.Second)).Round(time.Second))
-			}
+			share(m.Weight(v.Name)), k.Name, k.Canary.Requests-k.Canary.Errors, v.Config.Exercise, k.Canary.Errors)
+		if s.seconds = seconds; seconds != nil && *seconds < secondsDay*365 {
+			s.why += fmt.Sprintf("; expected in %s", time.Duration(*seconds*float64(time.Second)).Round(time.Second))
 		}
 		return s
 	}
