@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -62,14 +60,12 @@ func together(q world.Question) world.Question {
 }
 
 // brokenTable asks what becomes of a release of which one class fails wholly. Of what a tenth of the runs shows as well there are so many.
-func brokenTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nONE OF %d CLASSES FAILS WHOLLY, the others are well, stable fails 0.1 %%, an hour at most\n", allClasses)
-	fmt.Fprintln(w, "\"after s\", \"failed\": median and 90 %; \"held\": undecided for want of a class")
-	t := rows(w)
-	fmt.Fprintln(t, "requests/s\tits share\tramp\tjudged\treleases\tpromoted\tcut\tafter s\tfailed\tundecided\theld")
+func brokenTable(w io.Writer, a asked) {
+	s := sheet{asked: a, w: w, name: "broken", columns: "requests/s\tits share\tramp\tjudged\treleases\tpromoted\tcut\tafter s\tfailed\tundecided\theld",
+		title: fmt.Sprintf("ONE OF %d CLASSES FAILS WHOLLY, the others are well, stable fails 0.1 %%, an hour at most\n\"after s\", \"failed\": median and 90 %%; \"held\": undecided for want of a class", allClasses)}
 	for _, rate := range []float64{1000, 10000, 100} {
 		for _, share := range []float64{0.0003, 0.0001} {
-			classes, all, some := sharedBy(share), runs, max(runs/10, 1)
+			classes, all, some := sharedBy(share), a.runs, max(a.runs/10, 1)
 			classes[0].Canary = 1
 			if rate != 1000 {
 				all = some
@@ -81,18 +77,16 @@ func brokenTable(w io.Writer, runs int) {
 				{"default", "by class", sorted(rate, 0.001, classes, all)}, {"common", "by class", onCommonRamp(sorted(rate, 0.001, classes, all))},
 				{"default", "together", together(sorted(rate, 0.001, classes, some))}, {"common", "together", onCommonRamp(together(sorted(rate, 0.001, classes, some)))},
 			} {
-				a := c.q.Ask()
-				fmt.Fprintf(t, "%g\t%g%%\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%d\t%d\n", rate, 100*share, c.ramp, c.judged, a.Runs, a.Promoted, a.Cut, both(a.CutAfter, "%.0f"), both(a.Failed, "%.1f"), a.Undecided, a.Held)
-				flushed(t)
+				if !s.takes(fmt.Sprintf("%g/s, %g%%, %s ramp, %s", rate, 100*share, c.ramp, c.judged)) {
+					continue
+				}
+				c.q.Seed = a.seed
+				is := c.q.Ask()
+				s.row("%g\t%g%%\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%d\t%d", rate, 100*share, c.ramp, c.judged, is.Runs, is.Promoted, is.Cut, both(is.CutAfter, "%.0f"), both(is.Failed, "%.1f"), is.Undecided, is.Held)
 			}
 		}
 	}
 }
-
-// rows makes a table whose rows are printed as they are done: its cells have a width of their own.
-func rows(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 12, 4, 2, ' ', 0) }
-
-func flushed(t *tabwriter.Writer) { _ = t.Flush() } // standard output: who reads it sees when it ends early
 
 // both are a median and a ninth decile.
 func both(q world.Quantiles, format string) string {
@@ -102,14 +96,9 @@ func both(q world.Quantiles, format string) string {
 	return fmt.Sprintf(format+", "+format, *q.Median, *q.P90)
 }
 
-// classTables prints those whose name contains a word.
-func classTables(w io.Writer, runs int, only string) {
-	for _, t := range []struct {
-		name  string
-		print func(io.Writer, int)
-	}{{"broken", brokenTable}, {"broad", broadTable}, {"equal", equalTable}, {"instances", classInstanceTable}, {"mix", mixTable}, {"exercise", exerciseTable}} {
-		if strings.Contains(t.name, only) {
-			t.print(w, runs)
-		}
+// classTables prints the rows that are asked for.
+func classTables(w io.Writer, a asked) {
+	for _, print := range []func(io.Writer, asked){brokenTable, broadTable, broadMachineTable, equalTable, classInstanceTable, mixTable, exerciseTable} {
+		print(w, a)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -43,27 +42,25 @@ func faults() []fault {
 }
 
 // causeTable asks how often the cause of a cut is named.
-func causeTable(w io.Writer, runs int, only string) {
-	fmt.Fprintf(w, "\nTHE CAUSE OF A CUT, default policy, 8 classes (40 %% to 1 %% of the requests), stable on 6 endpoints, the release on 3, 4 Envoys, batches of 1 s,\nan hour at most, %d releases a row\n", runs)
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "requests/s\tstable fails\tfault\tcut\tcause named\tand no other")
+func causeTable(w io.Writer, a asked) {
+	s := sheet{asked: a, w: w, name: "causes", columns: "requests/s\tstable fails\tcut\tcause named\tand no other\tfault",
+		title: fmt.Sprintf("THE CAUSE OF A CUT, default policy, 8 classes (40 %% to 1 %% of the requests), stable on 6 endpoints, the release on 3, 4 Envoys, batches of 1 s,\nan hour at most, %d releases a row", a.runs)}
 	var sum [3]int
 	for _, rate := range []float64{20, 100, 1000} {
 		for _, base := range []float64{0, 0.001, 0.01} {
 			for _, f := range faults() {
-				if !strings.Contains(f.name, only) {
+				if !s.takes(fmt.Sprintf("%g/s, %g%%, %s", rate, 100*base, f.name)) {
 					continue
 				}
-				n := f.ask(rate, base, runs)
-				fmt.Fprintf(t, "%g\t%g%%\t%s\t%d\t%s\t%s\n", rate, 100*base, f.name, n[0], ofAll(n[1], n[0]), ofAll(n[2], n[0]))
+				n := f.ask(rate, base, a)
+				s.row("%g\t%g%%\t%d\t%s\t%s\t%s", rate, 100*base, n[0], ofAll(n[1], n[0]), ofAll(n[2], n[0]), f.name)
 				for i := range n {
 					sum[i] += n[i]
 				}
 			}
 		}
 	}
-	_ = t.Flush() // the writer's own error shows where the table is read
-	fmt.Fprintf(w, "of %d cuts: the cause named in %s, and no other in %s\n", sum[0], ofAll(sum[1], sum[0]), ofAll(sum[2], sum[0]))
+	s.sum("of %d cuts: the cause named in %s, and no other in %s", sum[0], ofAll(sum[1], sum[0]), ofAll(sum[2], sum[0]))
 }
 
 func ofAll(n, of int) string {
@@ -74,10 +71,10 @@ func ofAll(n, of int) string {
 }
 
 // ask counts the releases that are cut, those whose cause comes first, and those where it is the only one.
-func (f fault) ask(rate, base float64, runs int) (n [3]int) {
+func (f fault) ask(rate, base float64, a asked) (n [3]int) {
 	var mu sync.Mutex
-	world.Runs(runs, func(i int) {
-		cut, named, alone := f.run(rate, base, uint64(i)+1)
+	world.Runs(a.runs, func(i int) {
+		cut, named, alone := f.run(rate, base, a.dice(i))
 		mu.Lock()
 		defer mu.Unlock()
 		for k, yes := range []bool{cut, named, alone} {
@@ -90,8 +87,8 @@ func (f fault) ask(rate, base float64, runs int) (n [3]int) {
 }
 
 // run is one release; its fault has its place by chance.
-func (f fault) run(rate, base float64, seed uint64) (cut, named, alone bool) {
-	x := causeWorld{fault: f, dice: newDice(seed), rate: rate, base: base}
+func (f fault) run(rate, base float64, d dice) (cut, named, alone bool) {
+	x := causeWorld{fault: f, dice: d, rate: rate, base: base}
 	x.class, x.endpoint, x.envoy = x.place(f.class, "class-%d", len(classShares)), x.place(f.endpoint, "10.0.1.%d:80", 3), x.place(f.envoy, "edge-%d", 4)
 	p := policy.Default()
 	p.Service, p.Route.Probe = "shop", policy.ProbeOff

@@ -5,10 +5,10 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/world"
 )
 
@@ -173,6 +173,7 @@ type classKnown struct {
 	disp    analysis.Dispersion
 	each    []analysis.Dispersion
 	batches []analysis.ClassBatch
+	slices  []analysis.Slice // of the tick that is learnt; nobody keeps them
 }
 
 // lay makes the batches of a tick, where the canary's instances have so many times the requests of stable's.
@@ -184,9 +185,13 @@ func (c *classKnown) lay(k *classTick, load float64) {
 }
 
 func (c *classKnown) learn(k *classTick, now float64, slices int, usual float64) {
-	c.disp.Add(now, k.stable(slices), usual)
+	learn := func(d *analysis.Dispersion, k *tick) {
+		c.slices = namedInto(c.slices, k.slices[:slices])
+		d.Add(now, c.slices, usual)
+	}
+	learn(&c.disp, &k.tick)
 	for j := range c.each {
-		c.each[j].Add(now, k.each[j].stable(slices), usual)
+		learn(&c.each[j], &k.each[j])
 	}
 }
 
@@ -245,31 +250,29 @@ func (c *classJudged) see(t int, k *classTick) bool {
 }
 
 // equalTable counts false cuts in the worlds of the promise where the judge is told classes.
-func equalTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nEQUAL RELEASES CUT, %d classes (20 to 0.03 %% of the requests, failing 0.2 to 3 times as often), nothing tolerated, common ramp, the judge alone on given weights, 1 h judged every second, %d releases a cell\n", allClasses, runs)
-	fmt.Fprintln(w, "\"uneasy\": held back at some time, because the classes by themselves speak against the release")
-	t := rows(w)
-	fmt.Fprintln(t, "requests/s\tat 1 %\tat 0.1 %\tat most (99 %)\tuneasy\tworld")
+func equalTable(w io.Writer, a asked) {
+	s := sheet{asked: a, w: w, name: "equal", columns: "requests/s\tat 1 %\tat 0.1 %\tat most (99 %)\tuneasy\tworld",
+		title: fmt.Sprintf("EQUAL RELEASES CUT, %d classes (20 to 0.03 %% of the requests, failing 0.2 to 3 times as often), nothing tolerated, common ramp, the judge alone on given weights, 1 h judged every second, %d releases a cell\n", allClasses, a.runs) +
+			"\"uneasy\": held back at some time, because the classes by themselves speak against the release"}
 	var all [2]int
 	n := 0
 	for _, l := range classLaws() {
-		cuts, uneasy := l.count(runs)
-		fmt.Fprintf(t, "%g\t%d\t%d\t%.2f%%\t%d\t%s\n", l.rate, cuts[0], cuts[1], 100*atMost(cuts[1], runs, 0.01), uneasy, l.name)
-		flushed(t)
+		if !s.takes(fmt.Sprintf("%g/s, %s", l.rate, l.name)) {
+			continue
+		}
+		cuts, uneasy := l.count(a)
+		s.row("%g\t%d\t%d\t%.2f%%\t%d\t%s", l.rate, cuts[0], cuts[1], 100*atMost(cuts[1], a.runs, 0.01), uneasy, l.name)
 		if !l.calmBefore { // outside of the promise
-			all[0], all[1], n = all[0]+cuts[0], all[1]+cuts[1], n+runs
+			all[0], all[1], n = all[0]+cuts[0], all[1]+cuts[1], n+a.runs
 		}
 	}
-	fmt.Fprintf(w, "but for those whose clumps are new: %d of %d cut at 1 %% (at most %.3f%% with 99 %% confidence), %d at 0.1 %% (at most %.3f%%)\n", all[0], n, 100*atMost(all[0], n, 0.01), all[1], 100*atMost(all[1], n, 0.01))
+	s.sum("but for those whose clumps are new: %d of %d cut at 1 %% (at most %.3f%% with 99 %% confidence), %d at 0.1 %% (at most %.3f%%)", all[0], n, 100*atMost(all[0], n, 0.01), all[1], 100*atMost(all[1], n, 0.01))
 }
 
-func (l classLaw) count(runs int) (cuts [2]int, uneasy int) {
+func (l classLaw) count(a asked) (cuts [2]int, uneasy int) {
 	var mu sync.Mutex
-	pasts := make([]classPast, classPasts)
-	world.Runs(runs, func(i int) {
-		p := &pasts[i%len(pasts)]
-		p.once.Do(func() { p.live(l, uint64(i%len(pasts))) })
-		hit, held := l.run(p, uint64(i)+1)
+	l.each(a, func(p *classPast, run int) {
+		hit, held := l.run(p, a.dice(run))
 		mu.Lock()
 		defer mu.Unlock()
 		for k := range hit {
@@ -284,9 +287,20 @@ func (l classLaw) count(runs int) (cuts [2]int, uneasy int) {
 	return cuts, uneasy
 }
 
+// each does something for each release, of which some have the same past.
+func (l classLaw) each(a asked, do func(p *classPast, run int)) {
+	pasts := make([]classPast, classPasts)
+	world.Runs(a.runs, func(run int) {
+		n := run % len(pasts)
+		p := &pasts[n]
+		p.once.Do(func() { p.live(l, a.past(n)) })
+		do(p, run)
+	})
+}
+
 // run is one release, judged at both levels.
-func (l classLaw) run(p *classPast, seed uint64) (cuts [2]bool, uneasy bool) {
-	m := newClassMaker(l, newDice(seed))
+func (l classLaw) run(p *classPast, d dice) (cuts [2]bool, uneasy bool) {
+	m := newClassMaker(l, d)
 	known := p.clone()
 	rules := [2]*classJudged{newClassJudged(known, p.usual, l, 0.01), newClassJudged(known, p.usual, l, 0.001)}
 	for _, r := range rules { // as good as stable is the edge of what is promised
@@ -315,30 +329,46 @@ func (l classLaw) run(p *classPast, seed uint64) (cuts [2]bool, uneasy bool) {
 }
 
 // classInstanceTable asks the same through the very state machine where versions consist of instances that fail for a moment.
-func classInstanceTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nEQUAL RELEASES CUT at 0.1 %%, %d classes, versions of instances, nothing tolerated, 400 requests/s, 0.1 %% errors, through the state machine, %d releases a row\n", allClasses, runs)
-	t := tabwriter.NewWriter(w, 12, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "batch\tinstances\tcut\tat most (99 %)\tworld")
-	clean, all := 0, 0
+func classInstanceTable(w io.Writer, a asked) {
+	s := sheet{asked: a, w: w, name: "instances", columns: "batch\tinstances\tcut\tat most (99 %)\tworld\twhich are cut, after",
+		title: fmt.Sprintf("EQUAL RELEASES CUT at 0.1 %%, %d classes, versions of instances, nothing tolerated, 400 requests/s, 0.1 %% errors, through the state machine, %d releases a row", allClasses, a.runs)}
+	cut, all := 0, 0
 	for _, unanswered := range []float64{0, 0.5} {
 		for _, batch := range []time.Duration{time.Second, 200 * time.Millisecond} {
 			for _, x := range instanceWorlds() {
 				if x.busy || x.outage || x.outside || strings.Contains(x.name, "hiccup") && !strings.Contains(x.name, "300ms") {
 					continue
 				}
-				q := x.question(batch, runs)
-				q.Classes = sharedBy(0.0003)
-				q.Policy.Route.Classes, q.Pasts, q.Told.Unanswered = world.Named(q.Classes), classPasts, unanswered
-				a := q.Ask()
-				name := x.name
 				if unanswered > 0 {
-					name += ", half of the failures unanswered"
+					x.name += ", half of the failures unanswered"
 				}
-				fmt.Fprintf(t, "%s\t%d, %d\t%d\t%.2f%%\t%s\n", batch, max(x.made.Stable, 1), max(x.made.Canary, 1), a.Cut, 100*atMost(a.Cut, runs, 0.01), name)
-				flushed(t)
-				clean, all = clean+runs-a.Cut, all+runs
+				if !s.takes(x.name + ", batches of " + batch.String()) {
+					continue
+				}
+				fates := x.byClass(batch, a, unanswered).Fates()
+				n, which := cutOf(fates)
+				s.row("%s\t%d, %d\t%d\t%.2f%%\t%s\t%s", batch, max(x.made.Stable, 1), max(x.made.Canary, 1), n, 100*atMost(n, a.runs, 0.01), x.name, which)
+				cut, all = cut+n, all+a.runs
 			}
 		}
 	}
-	fmt.Fprintf(w, "%d of %d cut, at most %.3f%% with 99 %% confidence\n", all-clean, all, 100*atMost(all-clean, all, 0.01))
+	s.sum("%d of %d cut, at most %.3f%% with 99 %% confidence", cut, all, 100*atMost(cut, all, 0.01))
+}
+
+// byClass is the world's question about a service with classes.
+func (x instanceWorld) byClass(batch time.Duration, a asked, unanswered float64) world.Question {
+	q := x.question(batch, a.runs)
+	q.Classes, q.Pasts, q.Seed = sharedBy(0.0003), classPasts, a.seed
+	q.Policy.Route.Classes, q.Told.Unanswered = world.Named(q.Classes), unanswered
+	return q
+}
+
+// cutOf is how many were cut, and which of the runs, from 0, after how long.
+func cutOf(fates []world.Fate) (n int, which string) {
+	for i, f := range fates {
+		if f.Phase == rollout.Failed {
+			n, which = n+1, which+fmt.Sprintf("%d: %s ", i, f.After)
+		}
+	}
+	return n, strings.TrimSpace(which)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -12,22 +11,22 @@ import (
 )
 
 // instanceTables ask the promise again where versions consist of instances, each of which may fail for a moment, and
-// where evidence comes ten times a second: through the very state machine, with nothing tolerated.
+// where evidence comes ten times a second: through the very state machine, with nothing tolerated. A row is printed as soon as it is known.
 func instanceTables(w io.Writer, runs int, only string) {
-	fmt.Fprintf(w, "\nEQUAL RELEASES CUT at 0.1 %%, versions of instances, nothing tolerated, 400 requests/s, 0.1 %% errors where a row does not say otherwise, %d releases a row\n", runs)
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "world\tinstances\tbatch\tcut\tat most (99 %)")
-	clean, all := 0, 0
+	t := &lines{w: w, format: "%-61s  %-9s  %-5s  %8v  %4v  %14s\n",
+		title: "EQUAL RELEASES CUT at 0.1 %, versions of instances, nothing tolerated, 400 requests/s, 0.1 % errors where a row does not say otherwise",
+		heads: []any{"world", "instances", "batch", "releases", "cut", "at most (99 %)"}}
+	row, cuts, all := 0, 0, 0
 	for _, batch := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, time.Second, 5 * time.Second} {
 		for _, x := range instanceWorlds() {
-			if !strings.Contains(x.name+", batches of "+batch.String(), only) {
-				continue
+			if row++; strings.Contains(x.title()+", batches of "+batch.String(), only) {
+				x.print(t, row, batch, runs, &cuts, &all)
 			}
-			x.ask(t, batch, runs, &clean, &all)
 		}
 	}
-	_ = t.Flush() // the writer's own error shows where the table is read
-	fmt.Fprintf(w, "of the promise: %d of %d cut, at most %.3f%% with 99 %% confidence\n", all-clean, all, 100*atMost(all-clean, all, 0.01))
+	if all > 0 {
+		fmt.Fprintf(w, "of the promise: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
+	}
 }
 
 // instanceWorld is one row.
@@ -37,6 +36,14 @@ type instanceWorld struct {
 	busy    bool // 10 000 requests/s and 1 % errors: every endpoint has failures within any burst
 	outage  bool // 20 s in which stable failed 50 %, just before the release
 	outside bool // of the promise: the release is truly worse for a while, or its moments are longer than judge.burst and rare
+}
+
+// title tells what is no promise.
+func (x instanceWorld) title() string {
+	if x.outside {
+		return x.name + " (outside)"
+	}
+	return x.name
 }
 
 func instanceWorlds() []instanceWorld {
@@ -103,36 +110,40 @@ func (x instanceWorld) question(batch time.Duration, runs int) world.Question {
 	return q
 }
 
-func (x instanceWorld) ask(t io.Writer, batch time.Duration, runs int, clean, all *int) {
-	a := x.question(batch, runs).Ask()
-	mark := ""
+// print adds one row; what is no promise is told by fewer. Rows share no releases: one that chance cuts would be cut in each of them.
+func (x instanceWorld) print(t *lines, row int, batch time.Duration, runs int, cuts, all *int) {
 	if x.outside {
-		mark = " (outside)"
-	} else {
-		*clean, *all = *clean+runs-a.Cut, *all+runs
+		runs = max(runs/4, 1)
 	}
-	fmt.Fprintf(t, "%s%s\t%d, %d\t%s\t%d\t%.2f%%\n", x.name, mark, max(x.made.Stable, 1), max(x.made.Canary, 1), batch, a.Cut, 100*atMost(a.Cut, runs, 0.01))
+	q := x.question(batch, runs)
+	q.Seed = uint64(row)
+	n := q.Ask().Cut
+	if !x.outside {
+		*cuts, *all = *cuts+n, *all+runs
+	}
+	t.row(x.title(), fmt.Sprintf("%d, %d", x.made.Stable, x.made.Canary), batch, runs, n, fmt.Sprintf("%.2f%%", 100*atMost(n, runs, 0.01)))
 }
 
 // outageTable asks how much an outage of stable just before a release delays its judgement.
-func outageTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nAFTER AN OUTAGE OF STABLE, default policy, 150 requests/s, 0.1 %% errors, one Envoy, %d releases a row\n", runs)
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "release\tendpoints\t20 s before\tat 50 % after\tcut\tcut after\tfailed requests")
+func outageTable(w io.Writer, runs int, only string) {
+	t := &lines{w: w, format: "%-11s  %9v  %-16s  %14s  %10s  %9s  %15s\n",
+		title: fmt.Sprintf("AFTER AN OUTAGE OF STABLE, default policy, 150 requests/s, 0.1 %% errors, one Envoy, %d releases a row", runs),
+		heads: []any{"release", "endpoints", "20 s before", "at 50 % after", "cut", "cut after", "failed requests"}}
 	for _, endpoints := range []int{1, 4} {
 		for _, rate := range []float64{0.001, 0.5, 0.05, 0.01} {
 			for _, fails := range []float64{0, 0.5, 0.05} {
-				p := policy.Default()
-				p.Service = "shop"
-				q := world.Question{Policy: p, PerSecond: 150, Stable: 0.001, Canary: rate, Instances: world.Instances{Stable: endpoints, Canary: 1}, Horizon: time.Hour, Batch: time.Second,
+				release, before := fmt.Sprintf("fails %g%%", 100*rate), outageName(fails)
+				if !strings.Contains(fmt.Sprintf("after: %s, %d endpoints, %s", release, endpoints, before), only) {
+					continue
+				}
+				q := world.Question{Policy: defaultPolicy(), PerSecond: 150, Stable: 0.001, Canary: rate, Instances: world.Instances{Stable: endpoints, Canary: 1}, Horizon: time.Hour, Batch: time.Second,
 					Past: 24 * time.Hour, Runs: runs, Seed: 1}
 				q.Trouble.Before = outageBefore(fails)
 				a := q.Ask()
-				fmt.Fprintf(t, "fails %g%%\t%d\t%s\t%s\t%d of %d\t%s\t%s\n", 100*rate, endpoints, outageName(fails), figure(a.HalfAt.Median, " s"), a.Cut, runs, figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""))
+				t.row(release, endpoints, before, figure(a.HalfAt.Median, " s"), fmt.Sprintf("%d of %d", a.Cut, runs), figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""))
 			}
 		}
 	}
-	_ = t.Flush() // the writer's own error shows where the table is read
 }
 
 // outageBefore is an outage of 20 s that ended 30 s before the release.
@@ -153,10 +164,10 @@ func outageName(fails float64) string {
 }
 
 // quietTable asks how long quiet services take to promote a good release, and how often one at the edge is promoted.
-func quietTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nQUIET SERVICES, default policy, 24 h at most, %d releases a row\n", runs)
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "req/s\tstable\trelease\tpromoted\tmedian h\tcut\tfailed requests")
+func quietTable(w io.Writer, runs int, only string) {
+	t := &lines{w: w, format: "%5v  %-6s  %-13s  %8s  %8s  %3v  %15s\n",
+		title: fmt.Sprintf("QUIET SERVICES, default policy, 24 h at most, %d releases a row", runs),
+		heads: []any{"req/s", "stable", "release", "promoted", "median h", "cut", "failed requests"}}
 	for _, rate := range []float64{0.1, 0.3, 1, 3, 10} {
 		for _, p := range []float64{0, 0.001, 0.01} {
 			edge := 1.5*p + max(0.0005, 20/(3600*rate))
@@ -164,30 +175,25 @@ func quietTable(w io.Writer, runs int) {
 				name string
 				rate float64
 			}{{"equal", p}, {"edge", edge}, {"total failure", 1}} {
-				q := world.Question{Policy: quietPolicy(), PerSecond: rate, Stable: p, Canary: c.rate, Instances: world.Instances{Stable: 2, Canary: 2}, Horizon: 24 * time.Hour, Batch: time.Second, Past: 24 * time.Hour, Runs: runs, Seed: 1}
+				if !strings.Contains(fmt.Sprintf("quiet: %g requests/s, %g%%, %s", rate, 100*p, c.name), only) {
+					continue
+				}
+				q := world.Question{Policy: defaultPolicy(), PerSecond: rate, Stable: p, Canary: c.rate, Instances: world.Instances{Stable: 2, Canary: 2}, Horizon: 24 * time.Hour, Batch: time.Second, Past: 24 * time.Hour, Runs: runs, Seed: 1}
 				a := q.Ask()
 				hours := "-"
 				if a.PromotedAt.Median != nil {
 					hours = fmt.Sprintf("%.1f", *a.PromotedAt.Median/3600)
 				}
-				fmt.Fprintf(t, "%g\t%g%%\t%s\t%d of %d\t%s\t%d\t%s\n", rate, 100*p, c.name, a.Promoted, runs, hours, a.Cut, figure(a.Failed.Median, ""))
+				t.row(rate, fmt.Sprintf("%g%%", 100*p), c.name, fmt.Sprintf("%d of %d", a.Promoted, runs), hours, a.Cut, figure(a.Failed.Median, ""))
 			}
 		}
 	}
-	_ = t.Flush() // the writer's own error shows where the table is read
-}
-
-func quietPolicy() policy.Policy {
-	p := policy.Default()
-	p.Service = "shop"
-	return p
 }
 
 // untolerant is a policy under which a release that is as good as stable lies on the edge of what may be cut, and is never
 // promoted within the hour.
 func untolerant() policy.Policy {
-	p := policy.Default()
-	p.Service = "shop"
+	p := defaultPolicy()
 	p.Ramp.Steps = policy.Steps{0.01, 0.05, 0.1, 0.25, 0.5, 1}
 	p.Ramp.Hold = policy.Duration(10 * time.Minute)
 	p.Judge.Tolerate = policy.Bound{Ratio: 1}

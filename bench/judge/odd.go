@@ -3,24 +3,25 @@ package main
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strings"
 	"time"
 
-	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/world"
 )
 
 // oddTable runs releases through the very state machine, with its default policy (steps: auto), four endpoints of
 // each version and a day without releases before: what the specification of the judge had not simulated.
-func oddTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nTHE STATE MACHINE WITH ITS DEFAULT POLICY, %d releases a row\n", runs)
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "what\treq/s\tstable\tbatch\tpromoted\tmedian\tcut\tmedian\tfailed\tundecided\tof them at the first step")
+func oddTable(w io.Writer, runs int, only string) {
+	t := &lines{w: w, format: "%-42s  %5v  %-6s  %-5s  %8s  %7s  %4s  %7s  %6s  %9s  %24v\n",
+		title: fmt.Sprintf("THE STATE MACHINE WITH ITS DEFAULT POLICY, %d releases a row", runs),
+		heads: []any{"what", "req/s", "stable", "batch", "promoted", "median", "cut", "median", "failed", "undecided", "of them at the first step"}}
 	row := func(what string, q world.Question) {
+		if !strings.Contains(fmt.Sprintf("%s, %g requests/s, %g%%, batches of %s", what, q.PerSecond, q.Stable*100, q.Batch), only) {
+			return
+		}
 		q.Runs, q.Seed = runs, 1
 		if q.Policy.Service == "" {
-			q.Policy = policy.Default()
-			q.Policy.Service = "shop"
+			q.Policy = defaultPolicy()
 		}
 		if q.Instances.Stable == 0 {
 			q.Instances.Stable, q.Instances.Canary = 4, 4
@@ -28,13 +29,12 @@ func oddTable(w io.Writer, runs int) {
 		q.Past = 24 * time.Hour
 		a := q.Ask()
 		part := func(n int) string { return fmt.Sprintf("%.0f%%", 100*float64(n)/float64(runs)) }
-		fmt.Fprintf(t, "%s\t%g\t%g%%\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", what, q.PerSecond, q.Stable*100, q.Batch, part(a.Promoted), figure(a.PromotedAt.Median, " s"),
+		t.row(what, q.PerSecond, fmt.Sprintf("%g%%", q.Stable*100), q.Batch, part(a.Promoted), figure(a.PromotedAt.Median, " s"),
 			part(a.Cut), figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""), part(a.Undecided), a.AtFirst)
 	}
 	cleanRows(row)
 	badRows(row)
 	troubleRows(row)
-	_ = t.Flush() // the writer's own error shows where the table is read
 }
 
 func figure(v *float64, unit string) string {
@@ -104,8 +104,8 @@ func troubleRows(row func(string, world.Question)) {
 	row("total failure, one endpoint", q)
 	q.Canary = 0.001
 	row("equal, one endpoint", q)
-	ceiling := policy.Default()
-	ceiling.Service, ceiling.Judge.MaxErrorRate = "shop", 0.02
+	ceiling := defaultPolicy()
+	ceiling.Judge.MaxErrorRate = 0.02
 	q = base
 	q.Policy, q.Canary = ceiling, 0.05
 	row("5 % errors, max_error_rate 2 %", q)

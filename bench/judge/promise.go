@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"sync/atomic"
-	"text/tabwriter"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/world"
@@ -45,20 +45,23 @@ func equals() []promised {
 
 // promiseTable counts false cuts with nothing tolerated, so that equal is the edge of what is promised.
 // The bound in the last column is the upper 99 % one (Clopper and Pearson).
-func promiseTable(w io.Writer, runs int) {
+func promiseTable(w io.Writer, runs int, only string) {
 	for _, length := range []struct {
-		seconds, batch, runs int
-	}{{3600, 1, runs}, {24 * 3600, 10, max(runs/4, 1)}} {
-		fmt.Fprintf(w, "\nEQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, the judge alone on given weights, %d h judged every %d s, %d releases a cell\n", length.seconds/3600, length.batch, length.runs)
-		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(t, "req/s\tworld\tat 1 %\tat most (99 %)\tat 0.1 %\tat most (99 %)\tplacebos at 20\tm")
+		hours, batch, runs int
+	}{{1, 1, runs}, {24, 10, max(runs/4, 1)}} {
+		t := &lines{w: w, format: "%5v  %-37s  %6v  %13s  %8v  %13s  %14s  %5s\n",
+			title: fmt.Sprintf("EQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, the judge alone on given weights, %d h judged every %d s, %d releases a cell", length.hours, length.batch, length.runs),
+			heads: []any{"req/s", "world", "at 1 %", "at most (99 %)", "at 0.1 %", "at most (99 %)", "placebos at 20", "m"}}
 		lib := &library{days: map[pastKey]*past{}}
 		for _, p := range equals() {
-			r := p.count(lib, length.seconds, length.batch, length.runs)
-			fmt.Fprintf(t, "%g\t%s\t%d\t%.2f%%\t%d\t%.3f%%\t%.1f%%\t%.2f\n", p.rate, p.name, r.cuts[0], 100*atMost(r.cuts[0], length.runs, 0.01), r.cuts[1], 100*atMost(r.cuts[1], length.runs, 0.01),
-				100*float64(r.placebos)/float64(length.runs), r.m)
+			if !strings.Contains(fmt.Sprintf("%s, %g requests/s, %d h", p.name, p.rate, length.hours), only) {
+				continue
+			}
+			r := p.count(lib, 3600*length.hours, length.batch, length.runs)
+			most := func(n int) float64 { return 100 * atMost(n, length.runs, 0.01) }
+			t.row(p.rate, p.name, r.cuts[0], fmt.Sprintf("%.2f%%", most(r.cuts[0])), r.cuts[1], fmt.Sprintf("%.3f%%", most(r.cuts[1])),
+				fmt.Sprintf("%.1f%%", 100*float64(r.placebos)/float64(length.runs)), fmt.Sprintf("%.2f", r.m))
 		}
-		_ = t.Flush() // the writer's own error shows where the table is read
 	}
 }
 
@@ -136,10 +139,13 @@ func (k tick) stable(n int) []analysis.Slice { return named(k.slices[:n]) }
 // canary is the tick's counts of the canary by instance.
 func (k tick) canary(n int) []analysis.Slice { return named(k.places[:n]) }
 
-func named(counts []analysis.Counts) []analysis.Slice {
-	s := make([]analysis.Slice, len(counts))
-	for i := range s {
-		s[i] = analysis.Slice{Name: string(rune('a' + i)), Counts: counts[i]}
+func named(counts []analysis.Counts) []analysis.Slice { return namedInto(nil, counts) }
+
+// namedInto writes over what a slice held.
+func namedInto(s []analysis.Slice, counts []analysis.Counts) []analysis.Slice {
+	s = s[:0]
+	for i, c := range counts {
+		s = append(s, analysis.Slice{Name: "abcd"[i : i+1], Counts: c})
 	}
 	return s
 }

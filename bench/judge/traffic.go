@@ -69,7 +69,11 @@ func (d dice) poisson(mean float64) float64 {
 	if mean > 40 {
 		return math.Max(0, math.Round(mean+math.Sqrt(mean)*d.NormFloat64()))
 	}
-	n, p, limit := 0.0, d.Float64(), math.Exp(-mean)
+	n, p := 0.0, d.Float64()
+	if p < 1-mean-1e-15 { // e^-mean is above 1 - mean: mostly nothing comes, and no power is asked for
+		return 0
+	}
+	limit := math.Exp(-mean)
 	for p > limit {
 		p *= d.Float64()
 		n++

@@ -111,7 +111,7 @@ type dumb struct {
 	thin          dumbOpen
 	minutes, last []float64
 	e             float64
-	ends          [][2]float64
+	ends          [][2]float64 // moments and the evidence then
 }
 
 type dumbCapital struct {
@@ -123,6 +123,7 @@ type dumbCapital struct {
 
 type dumbOpen struct {
 	nc, xc, nb, xb, since float64
+	first                 float64 // the canary's first requests in it
 	filled                bool
 }
 
@@ -186,6 +187,9 @@ func (o *dumbOpen) add(b ClassBatch, now float64) {
 	if !o.filled {
 		*o = dumbOpen{since: now, filled: true}
 	}
+	if o.nc <= 0 {
+		o.first = now
+	}
 	o.nc, o.xc, o.nb, o.xb = o.nc+b.Canary.Requests, o.xc+b.Canary.Errors, o.nb+b.Stable.Requests, o.xb+b.Stable.Errors
 }
 
@@ -196,7 +200,8 @@ func (d *dumb) step() {
 	}
 }
 
-func (d *dumb) tick(batches []ClassBatch, m, now float64) {
+// tick bets on a second, and says since when the canary failed in what was bet on.
+func (d *dumb) tick(batches []ClassBatch, m, now float64) (first float64) {
 	n, total := 0.0, float64(len(d.c))
 	for _, b := range batches {
 		n += b.Canary.Requests
@@ -248,7 +253,13 @@ func (d *dumb) tick(batches []ClassBatch, m, now float64) {
 		}
 		d.t.settle(d.cfg, 1)
 	}
-	d.cap(1 / math.Sqrt(d.cfg.Alpha))
+	first = now
+	for _, o := range append(forA, forT...) {
+		if o.xc > 0 {
+			first = min(first, o.first)
+		}
+	}
+	return first
 }
 
 func (d *dumb) sum() (e, q float64) {
@@ -259,8 +270,8 @@ func (d *dumb) sum() (e, q float64) {
 	return e, q
 }
 
-func (d *dumb) cap(gain float64) {
-	limit := max(1, d.e) * gain
+// cap lets the evidence be a limit at most.
+func (d *dumb) cap(limit float64) {
 	e, q := d.sum()
 	if e > limit {
 		d.a.scale((limit - q) / (e - q))
@@ -297,6 +308,7 @@ func TestADumbJudgeOfClassesAgrees(t *testing.T) {
 			base := Baseline{Classes: v.classes}
 			j.ended(&cfg, j.betClasses(&cfg, v.sum(), &base, 1.3, 1, now, false)) // stable fails usually, so nothing is a hiccup
 			d.tick(v.classes, 1.3, now)
+			d.cap(max(1, d.e) / math.Sqrt(cfg.Alpha))
 			if got, want := math.Log(j.E(&cfg)), math.Log(d.e); math.Abs(got-want) > 1e-9*max(1, math.Abs(want)) {
 				t.Fatalf("seed %d, second %.0f: ln E = %.12f, the dumb one says %.12f", seed, now, got, want)
 			}

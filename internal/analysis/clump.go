@@ -114,8 +114,17 @@ func (d *Dispersion) suffers(now float64, more []Slice, usual float64) bool {
 	return true
 }
 
+// atSight slices are found by looking sooner than by an index.
+const atSight = 32
+
 // Join adds counts to those of the slices of the same names.
 func Join(into, more []Slice) []Slice {
+	if len(into) == 0 {
+		into = slices.Grow(into, len(more))
+	}
+	if max(len(into), len(more)) <= atSight {
+		return joinAtSight(into, more)
+	}
 	at := make(map[string]int, len(into)+len(more))
 	for i, s := range slices.Backward(into) {
 		at[s.Name] = i
@@ -127,6 +136,18 @@ func Join(into, more []Slice) []Slice {
 			at[s.Name] = len(into)
 			into = append(into, s)
 		}
+	}
+	return into
+}
+
+func joinAtSight(into, more []Slice) []Slice {
+	for _, s := range more {
+		i := slices.IndexFunc(into, func(o Slice) bool { return o.Name == s.Name })
+		if i < 0 {
+			into = append(into, s)
+			continue
+		}
+		into[i].Counts = into[i].Counts.Add(s.Counts)
 	}
 	return into
 }

@@ -290,15 +290,19 @@ func (v *Version) byClass() bool {
 	return v.Judge != nil && v.Judge.Classes != nil && len(v.Classes) == len(v.Judge.Classes.Each)
 }
 
-// classify adds to a judgement of all requests what they consist of: answers by class, and failures without an answer.
+// batches have room for the classes of one judgement where it is made: it allocates nothing.
+type batches [analysis.MostClasses]analysis.ClassBatch
+
+// classify adds to a judgement of all requests what they consist of: answers by class, for which there is an empty batch each, and failures
+// without an answer.
 func (m *machine) classify(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	base.Classes = make([]analysis.ClassBatch, len(v.Classes))
-	for _, c := range cells {
-		if int(c.Proxy) != base.Kind || !which(c) {
+	for i := range cells {
+		c := &cells[i]
+		if int(c.Proxy) != base.Kind || !which(*c) {
 			continue
 		}
-		v.sorted(c, v.Name, func(b *analysis.Batch) *analysis.Counts { return &b.Canary }, base)
-		v.sorted(c, m.Stable, func(b *analysis.Batch) *analysis.Counts { return &b.Stable }, base)
+		v.sorted(c, v.Name, canarySide, base)
+		v.sorted(c, m.Stable, stableSide, base)
 	}
 	spread, load := m.Dispersion.Spread(), m.load(v)
 	for i := range base.Classes {
@@ -310,18 +314,33 @@ func (m *machine) classify(v *Version, base *analysis.Baseline, cells []Cell, wh
 	}
 }
 
+// side is one of the two that a batch compares.
+type side int
+
+const (
+	canarySide side = iota
+	stableSide
+)
+
+func (s side) of(b *analysis.Batch) *analysis.Counts {
+	if s == canarySide {
+		return &b.Canary
+	}
+	return &b.Stable
+}
+
 // sorted lays one side of a cell into the classes. Of what was not answered all is known that can be: it failed. Where a source tells no
 // answers at all, everything is the rest.
-func (v *Version) sorted(c Cell, name string, side func(*analysis.Batch) *analysis.Counts, base *analysis.Baseline) {
+func (v *Version) sorted(c *Cell, name string, s side, base *analysis.Baseline) {
 	all := c.Counts[name]
 	left := all
-	rest := side(&base.Classes[len(base.Classes)-1].Batch)
+	rest := s.of(&base.Classes[len(base.Classes)-1].Batch)
 	if len(c.Answers) == 0 {
 		*rest = rest.Add(all)
 		return
 	}
 	for _, a := range c.Answers[name] {
-		into := side(&base.Classes[v.class(a.Class)].Batch)
+		into := s.of(&base.Classes[v.class(a.Class)].Batch)
 		*into = into.Add(a.Counts)
 		left.Requests, left.Errors = left.Requests-a.Requests, left.Errors-a.Errors
 	}
@@ -329,7 +348,7 @@ func (v *Version) sorted(c Cell, name string, side func(*analysis.Batch) *analys
 	if well := max(0, left.Requests-failed); well > 0 { // answered, and not told of what class
 		rest.Requests += well
 	}
-	lost := side(&base.Lost)
+	lost := s.of(&base.Lost)
 	*lost = lost.Add(analysis.Counts{Requests: all.Requests, Errors: failed})
 }
 

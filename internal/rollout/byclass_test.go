@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 const byPath = seedV1 + `ramp: {steps: [10%, 50%, 100%], hold: 2s}
@@ -170,5 +171,63 @@ func TestAnotherLabelBeginsAnotherBook(t *testing.T) {
 	}
 	if r.s.Book.page("home") != nil || r.s.Book.page("/") == nil {
 		t.Errorf("the book: %+v", r.s.Book.Classes)
+	}
+}
+
+// ofMany is a canary that is judged by 20 classes, and a second of one Envoy's counts of them.
+func ofMany(t testing.TB, classes int) (State, Observed) {
+	docs, _ := policy.Parse("b", []byte("service: shop\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"h:1\"], stable: true}]\nramp: {steps: [5%, 100%], hold: 100h}\n"))
+	at := time.Unix(1_700_000_000, 0)
+	var s State
+	for _, e := range []Event{PolicyChanged{At: at, Policy: docs[0].Policy}, Announced{At: at, Version: "v2", Endpoints: []string{"h:2"}}} {
+		s, _, _ = Step(s, e)
+	}
+	s, _, _ = Step(s, Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1})
+	c := Cell{Slice: "edge", From: at, To: at.Add(time.Second), Counts: map[string]analysis.Counts{"v1": {Requests: 950}, "v2": {Requests: 50, Errors: 1}}, Answers: map[string][]analysis.Answer{}}
+	v := s.Version("v2")
+	shares := make([]float64, classes)
+	for i := range classes {
+		name := fmt.Sprint("class-", i)
+		v.Classes, shares[i] = append(v.Classes, Exercise{Name: name}), 1/float64(classes)
+		for version, n := range c.Counts {
+			c.Answers[version] = append(c.Answers[version], analysis.Answer{Class: name, Code: "200", Counts: analysis.Counts{Requests: n.Requests / float64(classes+1)}})
+		}
+	}
+	v.Judge.Classify(shares)
+	if !v.byClass() {
+		t.Fatal("it is not judged by class")
+	}
+	return s, Observed{At: c.To, Batch: time.Second, Cells: []Cell{c}}
+}
+
+// A judgement by class allocates nothing, what its counts are sorted into included.
+func TestAJudgementByClassAllocatesNothing(t *testing.T) {
+	s, e := ofMany(t, analysis.MostClasses)
+	s = s.clone()
+	m := &machine{State: &s, at: e.At, covered: coveredBy(e.Cells)}
+	v, counts := m.Version("v2"), m.valid(e.Cells)
+	judged := false
+	if n := testing.AllocsPerRun(100, func() {
+		for kind := range proxies {
+			m.judgeAgainst(v, kind, e.Cells)
+			judged = m.judge(v, kind, counts[kind], e.Cells) || judged
+		}
+	}); n != 0 || !judged {
+		t.Errorf("judged: %t; %g allocations", judged, n)
+	}
+}
+
+// BenchmarkTickByClass is what a tick of one release costs, through the whole state machine.
+func BenchmarkTickByClass(b *testing.B) {
+	for _, classes := range []int{2, analysis.MostClasses} {
+		b.Run(fmt.Sprint(classes, " classes"), func(b *testing.B) {
+			s, e := ofMany(b, classes)
+			b.ReportAllocs()
+			for b.Loop() {
+				e.At = e.At.Add(time.Second)
+				e.Cells[0].From, e.Cells[0].To = e.Cells[0].To, e.At
+				s, _, _ = Step(s, e)
+			}
+		})
 	}
 }

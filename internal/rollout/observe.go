@@ -243,7 +243,9 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	}
 	base := m.baseline(v, kind)
 	against := func(c Cell) bool { return m.against(v, c) }
+	var classes batches
 	if v.byClass() {
+		base.Classes = classes[:len(v.Classes)]
 		m.classify(v, &base, cells, against)
 	}
 	if v.bySpeed() {
@@ -351,7 +353,9 @@ func (m *machine) judge(v *Version, kind Proxy, counts map[string]analysis.Count
 		return false
 	}
 	base := m.baseline(v, kind)
+	var classes batches
 	if v.byClass() {
+		base.Classes = classes[:len(v.Classes)]
 		m.classify(v, &base, cells, m.full)
 	}
 	if v.bySpeed() {

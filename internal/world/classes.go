@@ -58,13 +58,12 @@ type one struct {
 	mean    float64 // requests
 	usual   float64 // error rate
 	crew    crew
-	fails   map[*instance]float64
 }
 
 // count draws what an Envoy counts of a version: in all, by endpoint, and by class where there are any.
 func (q *Question) count(r *rand.Rand, c *rollout.Cell, v one, begun bool) {
 	if len(q.Classes) == 0 {
-		c.Counts[v.version], c.Endpoints[v.version] = v.crew.count(r, v.mean, v.usual, v.fails)
+		c.Counts[v.version], c.Endpoints[v.version] = v.crew.count(r, v.mean, v.usual)
 		return
 	}
 	var sum analysis.Counts
@@ -74,7 +73,7 @@ func (q *Question) count(r *rand.Rand, c *rollout.Cell, v one, begun bool) {
 		k := &q.Classes[i]
 		rate := k.rate(v.canary, begun, v.usual)
 		for e, x := range v.crew {
-			n := x.count(r, v.mean*k.mixed(v.canary)/float64(len(v.crew)), rate, v.fails)
+			n := x.count(r, v.mean*k.mixed(v.canary)/float64(len(v.crew)), rate)
 			sum, each[e].Counts = sum.Add(n), each[e].Add(n)
 			answers = q.Told.answers(r, answers, analysis.Answer{Class: k.Name, Endpoint: x.name, Counts: n})
 		}

@@ -26,7 +26,7 @@ func TestAnswersAreWhatIsCounted(t *testing.T) {
 	var all, answered, checkout, endpoints analysis.Counts
 	for range 200 {
 		c := rollout.Cell{Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
-		q.count(r, &c, one{"release", true, 50, 0.01, release, nil}, true)
+		q.count(r, &c, one{"release", true, 50, 0.01, release}, true)
 		all = all.Add(c.Counts["release"])
 		for _, e := range c.Endpoints["release"] {
 			endpoints = endpoints.Add(e.Counts)

@@ -41,6 +41,7 @@ func (h Hiccup) falls(r *rand.Rand) Hiccup {
 type instance struct {
 	name       string
 	begin, end time.Time
+	fails      float64 // share of its present requests that its moment fails
 }
 
 // crew are the instances of a version.
@@ -70,15 +71,14 @@ func (c crew) names() (all []string) {
 	return all
 }
 
-// failing is which share of an interval's requests each instance fails for its moments.
-func (i Instances) failing(r *rand.Rand, from time.Time, batch time.Duration, all crew) map[*instance]float64 {
-	fails := map[*instance]float64{}
-	if i.Moments.PerHour > 0 {
-		for _, x := range all {
-			fails[x] = x.failing(r, i.Moments, from, from.Add(batch)) / batch.Seconds() * i.Moments.Fails
+// failing finds which share of an interval's requests each instance fails for its moments.
+func (i Instances) failing(r *rand.Rand, from time.Time, batch time.Duration, all crew) {
+	for _, x := range all {
+		x.fails = 0
+		if i.Moments.PerHour > 0 {
+			x.fails = x.failing(r, i.Moments, from, from.Add(batch)) / batch.Seconds() * i.Moments.Fails
 		}
 	}
-	return fails
 }
 
 // failing is how many seconds of an interval lie in the instance's moments.
@@ -107,19 +107,20 @@ func overlap(from, to, begin, end time.Time) float64 {
 }
 
 // count draws what a version's instances answered in an interval of mean requests, where a rate of them fails anyway.
-func (c crew) count(r *rand.Rand, mean, rate float64, fails map[*instance]float64) (sum analysis.Counts, each []analysis.Slice) {
+func (c crew) count(r *rand.Rand, mean, rate float64) (sum analysis.Counts, each []analysis.Slice) {
+	each = make([]analysis.Slice, 0, len(c))
 	for _, x := range c {
-		one := x.count(r, mean/float64(len(c)), rate, fails)
+		one := x.count(r, mean/float64(len(c)), rate)
 		sum, each = sum.Add(one), append(each, analysis.Slice{Name: x.name, Counts: one})
 	}
 	return sum, each
 }
 
 // count draws what one instance answered.
-func (x *instance) count(r *rand.Rand, mean, rate float64, fails map[*instance]float64) analysis.Counts {
+func (x *instance) count(r *rand.Rand, mean, rate float64) analysis.Counts {
 	n := poisson(r, mean)
 	bad := failed(r, n, rate)
-	if f := min(fails[x], 1); f > 0 {
+	if f := min(x.fails, 1); f > 0 {
 		bad = math.Min(n, math.Round(n*f)+bad)
 	}
 	return analysis.Counts{Requests: n, Errors: bad}

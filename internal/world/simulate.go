@@ -253,17 +253,18 @@ func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch, sin
 		completed = 0
 	}
 	to := e.At
-	fails := q.Instances.failing(r, from, batch, slices.Concat(old, release))
+	q.Instances.failing(r, from, batch, old)
+	q.Instances.failing(r, from, batch, release)
 	if h := q.Instances.Hiccup; h.For > 0 && since >= 0 {
 		begin := from.Add(h.At - since)
-		fails[release[0]] += overlap(from, to, begin, begin.Add(h.For)) / batch.Seconds()
+		release[0].fails += overlap(from, to, begin, begin.Add(h.For)) / batch.Seconds()
 	}
 	envoys := max(q.Envoys, 1)
 	for i := range envoys {
 		c := rollout.Cell{Slice: strconv.Itoa(i), From: from, To: to, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
-		q.count(r, &c, one{"stable", false, n * (1 - weight) / float64(envoys), stable, old, fails}, false)
+		q.count(r, &c, one{"stable", false, n * (1 - weight) / float64(envoys), stable, old}, false)
 		if weight > 0 {
-			q.count(r, &c, one{"release", true, completed / float64(envoys), canary, release, fails}, since >= q.Onset)
+			q.count(r, &c, one{"release", true, completed / float64(envoys), canary, release}, since >= q.Onset)
 		}
 		q.Slow.time(r, &c, since >= q.Onset)
 		e.Cells = append(e.Cells, c)

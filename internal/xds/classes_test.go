@@ -200,6 +200,12 @@ func TestClassesChangeNobodysWay(t *testing.T) {
 		if len(whole) != 5*len(plain) || len(bare) != len(plain) {
 			t.Errorf("%s: %d routes, %d bare ones, %d without classes", name, len(whole), len(bare), len(plain))
 		}
+		for _, r := range []*Resource{fs.whole, fs.bare, fs.minimal} { // pieces that were put together are what the library writes of it
+			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(message(t, r, &route.RouteConfiguration{}))
+			if err != nil || contentVersion(raw) != r.Version {
+				t.Errorf("%s: the routes are encoded otherwise: %v", name, err)
+			}
+		}
 		for _, q := range questions() {
 			want := chosen(t, plain, q)
 			for form, routes := range map[string][]*route.Route{"whole": whole, "bare": bare} {
@@ -331,4 +337,34 @@ func routeCount(t *testing.T, r *discovery.DeltaDiscoveryResponse) int {
 		t.Fatalf("no route: %v", r)
 	}
 	return len(rc.VirtualHosts[0].Routes)
+}
+
+// BenchmarkTableOfACut is what is made before a cut goes out: three versions, pins and testers.
+func BenchmarkTableOfACut(b *testing.B) {
+	for _, classes := range []int{0, policy.ClassesMost} {
+		b.Run(fmt.Sprint(classes, " classes"), func(b *testing.B) {
+			tab := table(2, map[string]int{"v2": 0, "v3": 100}, "v2")
+			allKinds(&tab)
+			tab.Policy.Route.Classes = manyClasses(classes)
+			old, err := build(tab, Key{}, nil, quietLog())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := build(tab, Key{}, old, quietLog()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// manyClasses are of all kinds in turn.
+func manyClasses(n int) (all []policy.Class) {
+	for i := range n {
+		name := fmt.Sprint("class-", i)
+		all = append(all, []policy.Class{{Name: name, Method: "POST", Path: "/" + name}, {Name: name, Prefix: "/" + name + "/"}, {Name: name, Template: "/" + name + "/*/x"}, {Name: name, Regex: "/v[0-9]+/" + name + "/[^/]+"}}[i%4])
+	}
+	return all
 }

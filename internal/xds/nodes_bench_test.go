@@ -68,6 +68,18 @@ func BenchmarkNewProcessByWalking(b *testing.B) {
 	}
 }
 
+// BenchmarkRestore is a start with one Envoy that had all services: a service costs the same, however many there are.
+func BenchmarkRestore(b *testing.B) {
+	for _, services := range []int{10, 10_000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			h, had := crowded(b, services), []rollout.Crowd{{Version: "0123456789abcdef", Nodes: []string{"edge-all"}}}
+			for n := 0; b.Loop(); n++ {
+				h.Restore(fmt.Sprintf("shop-%05d", n%services), had)
+			}
+		})
+	}
+}
+
 // BenchmarkHandBack gives a host back to the other service that has it.
 func BenchmarkHandBack(b *testing.B) {
 	for _, services := range []int{10, 10_000} {

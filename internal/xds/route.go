@@ -57,7 +57,7 @@ func (b routeBuilder) whole() (*Resource, error) {
 func (b routeBuilder) minimal() (*Resource, error) {
 	b.t.Slots = []rollout.Run{{Version: b.t.Stable, Count: policy.FullWeight}}
 	b.bare = true
-	return b.resource(b.byClass([]*route.Route{b.plainRoute()}), []ClusterID{{b.t.Service, b.t.Stable, Users}})
+	return b.resource([]*route.Route{b.plainRoute()}, []ClusterID{{b.t.Service, b.t.Stable, Users}})
 }
 
 // clusters are those that the route names, in order.
@@ -90,10 +90,16 @@ type routeBuilder struct {
 func (b routeBuilder) resource(routes []*route.Route, clusters []ClusterID) (*Resource, error) {
 	attempts := b.attempts(clusters)
 	seal := func(hash string) string { return b.key.seal(b.t.Service, hash, b.t.Unstored) }
+	host := &route.VirtualHost{Name: b.t.Service, Domains: []string{"*"}}
+	encoded, err := b.written(routes)
+	if err != nil {
+		return nil, fmt.Errorf("encode routes of %s: %w", b.t.Service, err)
+	}
+	host.ProtoReflect().SetUnknown(encoded) // fields that are encoded already
 	pb := &route.RouteConfiguration{
 		Name:             b.t.Service,
 		ValidateClusters: wrapperspb.Bool(true),
-		VirtualHosts:     []*route.VirtualHost{{Name: b.t.Service, Domains: []string{"*"}, Routes: routes}},
+		VirtualHosts:     []*route.VirtualHost{host},
 		Metadata:         b.named(attempts),
 	}
 	if measureOf(b.p).answers {
@@ -145,9 +151,9 @@ func (b routeBuilder) routes() []*route.Route {
 		}
 	}
 	if b.p.Ramp.Per != policy.PerUser {
-		return b.byClass(append(rs, b.weighted()))
+		return append(rs, b.weighted())
 	}
-	return b.byClass(append(rs, b.perUser()...))
+	return append(rs, b.perUser()...)
 }
 
 func noVersion() *route.Route {

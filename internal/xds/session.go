@@ -268,6 +268,7 @@ func (s *session) write(ss grpc.ServerStream) error {
 		for more := true; more; more = s.more {
 			r, nonce, ok := s.next()
 			if !ok {
+				s.line.arrived() // there is no answer to that
 				break
 			}
 			if err := ss.SendMsg(encode(r, nonce)); err != nil {
