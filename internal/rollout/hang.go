@@ -125,7 +125,7 @@ func (m *machine) withHung(cells []Cell) []Cell {
 	}
 	now := seconds(m.at)
 	keep := m.Hang.forget(now)
-	for v := range m.each(func(v *Version) bool { return v.Hung != 0 }) {
+	for _, v := range m.with(live) { // what is known of others stays as it is
 		v.Hung *= keep
 	}
 	counts := !m.Hang.streams()
