@@ -73,7 +73,7 @@ func (c *Controller) withdraw(u *unit) {
 	}
 	u.shadows = nil
 	u.scribe.restart(journal.Withdrawn)
-	u.state = rollout.Withdraw(s.state, decided, promoted)
+	u.state, u.kept = rollout.Withdraw(s.state, decided, promoted), false
 	c.stale[u] = struct{}{}
 	c.rewrite(u, s)
 	log.WithField("versions", promoted).Warn("what was promoted and is not stored is withdrawn")

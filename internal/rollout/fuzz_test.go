@@ -44,6 +44,8 @@ type walk struct {
 	steps int
 	kept  []keptState // earlier ones
 
+	decided State // after the last step of which what is decided had to be stored
+
 	fleet *envoys
 	cut   map[string]int // attempt at which a version was cut
 	ramp  bool           // the stable version was promoted by canaryd itself: a refusal may hold that back
@@ -358,9 +360,13 @@ func (w *walk) step(e Event) {
 			w.ramp = r.By == System
 		}
 	}
+	if !KeepsDecisions(e, &old, &w.s) || len(records) > 0 {
+		w.decided = w.s
+	}
 	w.ramp = w.ramp && (old.Stable == w.s.Stable || len(records) > 0 && slices.ContainsFunc(records, func(r Record) bool { return r.Kind == KindPromoted }))
 	if thorough {
 		w.survivesRestart()
+		w.inParts()
 	}
 	w.sums()
 	w.watched()
@@ -373,6 +379,34 @@ func (w *walk) step(e Event) {
 	w.line()
 	w.wayBack(old, records)
 	w.exercised(records)
+}
+
+// What was decided last, with the evidence of now, is the state of now.
+func (w *walk) inParts() {
+	decided, _, err := EncodeParts(w.decided, true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	none, evidence, err := EncodeParts(w.s, false)
+	if err != nil || none != nil {
+		w.t.Fatal(none, err)
+	}
+	got, lost, err := DecodeParts(decided, evidence)
+	if err != nil || len(lost) > 0 {
+		w.t.Fatal(err, lost)
+	}
+	want, _, err := DecodeState(mustEncode(w.t, w.s))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if g, s := w.encode(got), w.encode(want); !bytes.Equal(g, s) {
+		n := 0
+		for n < min(len(g), len(s)) && g[n] == s[n] {
+			n++
+		}
+		from := max(0, n-60)
+		w.t.Fatalf("in parts:\n%s\nwhole:\n%s", g[from:min(len(g), n+40)], s[from:min(len(s), n+40)])
+	}
 }
 
 // Nothing is promoted by canaryd of which a class that is due was not seen to work.

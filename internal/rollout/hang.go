@@ -126,7 +126,9 @@ func (m *machine) withHung(cells []Cell) []Cell {
 	now := seconds(m.at)
 	keep := m.Hang.forget(now)
 	for i := range m.Versions {
-		m.Versions[i].Hung *= keep
+		if v := &m.Versions[i]; v.Phase.Live() { // what is known of others stays as it is
+			v.Hung *= keep
+		}
 	}
 	counts := !m.Hang.streams()
 	var sum analysis.Counts // stable's, of which errors are open requests

@@ -51,7 +51,8 @@ type Version struct {
 	TookOver  *time.Time        `json:"took_over,omitempty"` // this attempt was stable, with everything that no canary holds in force
 	Trusted   bool              `json:"trusted"`             // it served everything, and was watched without an alarm: everything may go back to it by itself
 	Verdict   *analysis.Verdict `json:"verdict"`
-	Stored    *bool             `json:"stored,omitempty"` // false: what was decided last of the service is not stored; a restart would forget it
+	Classes   []Class           `json:"classes,omitempty"` // what is known by class of requests, the worst first; in the answer about one service only
+	Stored    *bool             `json:"stored,omitempty"`  // false: what was decided last of the service is not stored; a restart would forget it
 }
 
 func viewService(c controller.Service) Service {
