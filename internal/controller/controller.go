@@ -128,6 +128,7 @@ type unit struct {
 	rest      restEvidence
 	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
+	passedAt  time.Time // time passed for it with its evidence
 	verdicts  Verdicts
 	outcomes  map[rollout.Kind]int // records since the start of canaryd; nil: none
 }
@@ -336,7 +337,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
-	u.kept = u.kept && !decided && rollout.KeepsDecisions(e, &u.state, &next)
+	keeps := !decided && rollout.KeepsDecisions(e, &u.state, &next)
+	u.kept = u.kept && keeps
 	before, shadows := u.state, len(u.shadows)
 	u.state = next
 	c.stale[u] = struct{}{}
@@ -350,7 +352,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	case u.follow(e):
 		c.withdraw(u)
 	}
-	c.note(u)
+	if !keeps || shadows+len(u.shadows) > 0 { // else it is asked and looked at as before
+		c.note(u)
+	}
 	if decided || shadows != len(u.shadows) {
 		c.aim(u)
 	}
@@ -440,6 +444,7 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 	if u.state.Generation != generation {
 		u.decidedAt = now
 	}
+	c.passes(u, now)
 }
 
 // must takes an event that cannot be refused.
