@@ -87,7 +87,8 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
-	atOnce     int // decisions that are stored in one transaction
+	atOnce     int       // decisions that are stored in one transaction
+	cutAt      time.Time // the last cut was decided
 	events     *events
 	policies   *policies
 
@@ -193,7 +194,7 @@ func (c *Controller) load(now time.Time) error {
 }
 
 // sideBySide calls a function for each of n: on all processors where they are thousands, as at the start, and else on one, which
-// leaves another to the loop.
+// leaves another to the loop. Each gives way to what else wants a processor: the loop waits for none that takes long in all.
 func sideBySide(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -201,6 +202,7 @@ func sideBySide(n int, f func(i int)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				f(i)
+				runtime.Gosched()
 			}
 		})
 	}
@@ -401,7 +403,7 @@ func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 	now := time.Now()
 	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
-		c.cutting[u] = now
+		c.cutting[u], c.cutAt = now, now
 	}
 	return u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 }
