@@ -1,10 +1,12 @@
 // Classes measures what it costs an Envoy to count answers by class, and to tell how long they took: services on one real Envoy, which
 // differ in nothing else (how long answers took; 2 classes; 20; 20 and how long). They get the same requests in turns, and the Envoy's
 // CPU time per request is compared. What is printed are the ratios of neighbouring turns. With -log it measures what the access log of failures
-// costs: two Envoys, of which one says that it has the cluster for it, where nothing fails and where everything does.
+// costs: an Envoy that says that it has the cluster for it beside one that does not, where nothing fails and where
+// everything does, and, to tell how exact that is, another one that does not.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -45,10 +47,10 @@ type kind struct {
 	name     string
 	classes  int
 	slow     bool
-	logs     bool  // its Envoy has the cluster for records of failures
-	fails    bool  // its endpoint answers 503
-	beside   *kind // what it is compared with
-	pid      int   // of its Envoy
+	node     string // the cluster of its Envoy, a process for each
+	fails    bool   // its endpoint answers 503
+	beside   *kind  // what it is compared with
+	pid      int    // of its Envoy
 	listener string
 	perTurn  []time.Duration // CPU per request
 }
@@ -67,13 +69,12 @@ func ofLogs() (kinds []*kind) {
 		share := map[bool]string{false: "nothing fails", true: "everything fails"}[fails]
 		without := &kind{name: "no access log, " + share, fails: fails}
 		without.beside = without
-		kinds = append(kinds, without, &kind{name: "access log of failures, " + share, fails: fails, logs: true, beside: without})
+		kinds = append(kinds, without, &kind{name: "access log of failures, " + share, fails: fails, node: logging, beside: without})
 	}
-	return kinds
+	return append(kinds, &kind{name: "no access log, nothing fails, as the first", node: "another", beside: kinds[0]})
 }
 
-// node is the cluster of its Envoys.
-func (k *kind) node() string { return map[bool]string{false: "plain", true: "logging"}[k.logs] }
+const logging = "logging" // the Envoy that has the cluster for records of failures
 
 func run(ctx context.Context) error {
 	envoy := flag.String("envoy", ".tools/bin/envoy-newest", "program")
@@ -134,7 +135,7 @@ func start(ctx context.Context, stage *rig.Stage, kinds []*kind) error {
 	}
 	var asked []xds.Asked
 	for i, k := range kinds {
-		k.listener = rig.FreeAddress()
+		k.node, k.listener = cmp.Or(k.node, "edge"), rig.FreeAddress()
 		service, back := fmt.Sprint("shop-", i), backs[0]
 		if k.fails {
 			back = backs[1]
@@ -155,16 +156,16 @@ func start(ctx context.Context, stage *rig.Stage, kinds []*kind) error {
 	stage.XDS = l.Addr().String()
 	pids := map[string]int{}
 	for _, k := range kinds {
-		if pids[k.node()] == 0 {
-			process, _, err := stage.StartEnvoy(ctx, "edge-"+k.node(), k.node(), func(text string) string {
-				return strings.Replace(text, "access_log: true", fmt.Sprint("access_log: ", k.logs), 1)
+		if pids[k.node] == 0 {
+			process, _, err := stage.StartEnvoy(ctx, "edge-"+k.node, k.node, func(text string) string {
+				return strings.Replace(text, "access_log: true", fmt.Sprint("access_log: ", k.node == logging), 1)
 			})
 			if err != nil {
 				return err
 			}
-			pids[k.node()] = process.PID()
+			pids[k.node] = process.PID()
 		}
-		k.pid = pids[k.node()]
+		k.pid = pids[k.node]
 		if err := rig.WaitFor(ctx, time.Minute, k.name, func() bool { return k.status() == k.expected() }); err != nil {
 			return err
 		}
@@ -190,7 +191,7 @@ func answering(status int) (string, error) {
 
 func (k *kind) table(service, endpoint string) rollout.Table {
 	p := policy.Default()
-	p.Service, p.Route.Listener, p.Route.Nodes = service, k.listener, []string{k.node()}
+	p.Service, p.Route.Listener, p.Route.Nodes = service, k.listener, []string{k.node}
 	for i := range k.classes {
 		name := fmt.Sprint("class-", i)
 		p.Route.Classes = append(p.Route.Classes, []policy.Class{{Name: name, Method: "POST", Path: "/" + name}, {Name: name, Prefix: "/" + name + "/"}, {Name: name, Template: "/" + name + "/*/x"}, {Name: name, Regex: "/v[0-9]+/" + name + "/[^/]+"}}[i%4])
