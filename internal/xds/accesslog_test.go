@@ -20,8 +20,11 @@ func (e *envoy) logs() {
 func TestListenersWithoutALogAreAsTheyWere(t *testing.T) {
 	for want, of := range map[string]listenerOf{"cd53603a395d5e93": {}, "e7399a1b77b8f987": {plain: "shop", grpc: true}} {
 		r, err := buildListener("127.0.0.1:8080", of)
-		if err != nil || r.Version != want || r.logged == nil || r.logged.Version == want {
-			t.Errorf("%+v, %v: want %s", r, err, want)
+		if err != nil || r.Version != want || r.loggedFor(&Node{}) != nil || r.logged != nil {
+			t.Errorf("%+v, %v: want %s, without a log", r, err, want)
+		}
+		if l := r.loggedFor(&Node{Records: true}); l == nil || l.Version == want || l != r.loggedFor(&Node{Records: true}) {
+			t.Errorf("%+v with a log: %+v", of, l)
 		}
 	}
 }
