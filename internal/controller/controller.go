@@ -432,8 +432,8 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 		c.must(u, rollout.Sampled{At: now, Failures: shown})
 	}
 	c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
-	for i := range u.state.Versions {
-		if v := &u.state.Versions[i]; v.Verdict.At.Equal(now) {
+	for _, v := range u.state.Versions {
+		if v.Verdict.At.Equal(now) {
 			u.verdicts.add(v.Verdict.Outcome)
 		}
 	}

@@ -21,8 +21,7 @@ func (e Sampled) name() string    { return "sampled" }
 func (m *machine) sampled(e Sampled) {
 	m.own()
 	known := m.Classes()
-	for i := range m.Versions {
-		v := &m.Versions[i]
+	for _, v := range m.with(live) {
 		if !v.is(counted) && v.Name != m.Stable {
 			continue
 		}

@@ -42,17 +42,15 @@ type trial struct {
 	Verdict analysis.Verdict `json:"verdict"`
 }
 
-// learnt takes the evidence out of a state, of which it leaves what is decided.
+// learnt takes the evidence out of a fork of a state, of which it leaves what is decided.
 func (s *State) learnt() learnt {
 	l := learnt{s.At, nil, s.Dispersion, s.Usual, s.Book, s.Pace, s.Hang, s.Rate, s.Placebos, s.Batch, s.Missing, s.SeenAt}
 	s.At, s.Dispersion, s.Usual, s.Book, s.Pace, s.Hang = time.Time{}, analysis.Dispersion{}, analysis.Usual{}, Book{}, analysis.Pace{}, Hang{}
 	s.Rate, s.Placebos, s.Batch, s.Missing, s.SeenAt = Rate{}, Placebos{}, 0, nil, time.Time{}
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.Phase.Live() {
-			l.Trials = append(l.Trials, trial{v.Seq, v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes, v.Starts, v.Seen, v.Verdict})
-			v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes = nil, time.Time{}, analysis.Counts{}, analysis.Counts{}, nil
-			v.Starts, v.Seen, v.Verdict = analysis.Starts{}, Seen{}, analysis.Verdict{}
-		}
+	for _, v := range s.with(live) {
+		l.Trials = append(l.Trials, trial{v.Seq, v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes, v.Starts, v.Seen, v.Verdict})
+		v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes = nil, time.Time{}, analysis.Counts{}, analysis.Counts{}, nil
+		v.Starts, v.Seen, v.Verdict = analysis.Starts{}, Seen{}, analysis.Verdict{}
 	}
 	return l
 }
@@ -136,7 +134,7 @@ func KeepsDecisions(e Event, before, after *State) bool {
 func (s *State) decidesAs(o *State) bool {
 	return s.Stable == o.Stable && s.Orphaned == o.Orphaned && s.Seq == o.Seq && shared(s.Forgotten, o.Forgotten) &&
 		(s.Watch == o.Watch || s.Watch != nil && o.Watch != nil && *s.Watch == *o.Watch) &&
-		s.Serving.sameAs(&o.Serving) && slices.EqualFunc(s.Versions, o.Versions, func(v, w Version) bool { return v.decidedAs(&w) })
+		s.Serving.sameAs(&o.Serving) && slices.EqualFunc(s.Versions, o.Versions, func(v, w *Version) bool { return v == w || v.decidedAs(w) })
 }
 
 func (s *Serving) sameAs(o *Serving) bool {

@@ -63,7 +63,7 @@ func viewService(c controller.Service) Service {
 		v.Stable = &s.Stable
 	}
 	for i := range s.Versions {
-		x := viewVersion(s, &s.Versions[i])
+		x := viewVersion(s, s.Versions[i])
 		if !c.Stored {
 			x.Stored = &c.Stored
 		}
@@ -107,10 +107,8 @@ func warnings(c controller.Service) []string {
 // twinWarnings name the versions under test that run where another version runs: they are judged by what that one does, and look
 // as good as it is. It is a deploy job that passes on the old address.
 func twinWarnings(s *rollout.State) (ws []string) {
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		for j := range s.Versions {
-			o := &s.Versions[j]
+	for i, v := range s.Versions {
+		for j, o := range s.Versions {
 			if !v.Phase.Waiting() || o == v || !o.Phase.Live() || o.Phase.Waiting() && j > i {
 				continue
 			}
