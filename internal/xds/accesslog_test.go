@@ -94,3 +94,23 @@ func TestFailuresOfTheOwnLogAreNoSample(t *testing.T) {
 		t.Errorf("%g: failures of a plain sample are a part of it", seen.All())
 	}
 }
+
+// Classes are proposed from what stable serves: what a version under test is asked for may be gone tomorrow. Its failures are remembered.
+func TestRecordsOfAVersionUnderTestProposeNothing(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	var node Node
+	for _, p := range h.peers {
+		node = p.Node
+	}
+	fails := recordsFor("shop/v2", 1)
+	fails[0].CommonProperties.ResponseFlags = &accesslog.ResponseFlags{UpstreamRequestTimeout: true}
+	of := recording{hub: h}
+	of.take(node, append(append(recordsFor("shop/v2", 4), recordsFor("shop/v1", 3)...), fails...), true, time.Now())
+	if seen, shown := h.Seen("shop"), h.TakeExamples("shop"); seen.All() != 3 || len(shown["v2"]) != 1 {
+		t.Errorf("%g requests of 3 of stable are remembered, and failures %v", seen.All(), shown)
+	}
+}
