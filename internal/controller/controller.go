@@ -87,7 +87,8 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
-	atOnce     int // decisions that are stored in one transaction
+	atOnce     int       // decisions that are stored in one transaction
+	cutAt      time.Time // the last cut was decided
 	events     *events
 	policies   *policies
 
@@ -128,6 +129,7 @@ type unit struct {
 	rest      restEvidence
 	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
+	passedAt  time.Time // time passed for it with its evidence
 	verdicts  Verdicts
 	outcomes  map[rollout.Kind]int // records since the start of canaryd; nil: none
 }
@@ -192,7 +194,7 @@ func (c *Controller) load(now time.Time) error {
 }
 
 // sideBySide calls a function for each of n: on all processors where they are thousands, as at the start, and else on one, which
-// leaves another to the loop.
+// leaves another to the loop. Each gives way to what else wants a processor: the loop waits for none that takes long in all.
 func sideBySide(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -200,6 +202,7 @@ func sideBySide(n int, f func(i int)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				f(i)
+				runtime.Gosched()
 			}
 		})
 	}
@@ -336,7 +339,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
-	u.kept = u.kept && !decided && rollout.KeepsDecisions(e, &u.state, &next)
+	keeps := !decided && rollout.KeepsDecisions(e, &u.state, &next)
+	u.kept = u.kept && keeps
 	before, shadows := u.state, len(u.shadows)
 	u.state = next
 	c.stale[u] = struct{}{}
@@ -350,7 +354,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	case u.follow(e):
 		c.withdraw(u)
 	}
-	c.note(u)
+	if !keeps || shadows+len(u.shadows) > 0 { // else it is asked and looked at as before
+		c.note(u)
+	}
 	if decided || shadows != len(u.shadows) {
 		c.aim(u)
 	}
@@ -397,7 +403,7 @@ func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 	now := time.Now()
 	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
-		c.cutting[u] = now
+		c.cutting[u], c.cutAt = now, now
 	}
 	return u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 }
@@ -440,6 +446,7 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 	if u.state.Generation != generation {
 		u.decidedAt = now
 	}
+	c.passes(u, now)
 }
 
 // must takes an event that cannot be refused.

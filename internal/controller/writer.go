@@ -18,6 +18,8 @@ const (
 	stopPatience = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
 	storedAtOnce = 64               // services whose decisions are
+	besideCuts   = 16               // services that both are stored of at once while versions are cut: another cut may follow
+	cutsFollow   = time.Second      // for so long after one
 
 	// Evidence is written for a fifth of the time at most, however many services are under judgement and however slow the disk
 	// is: so a decision hardly ever finds the disk busy, and the cores are the loop's. What that costs is some seconds more of evidence
@@ -165,9 +167,13 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			}
 		}
 	}
-	some(c.unsaved, c.atOnce)
+	decisions, evidence := c.atOnce, agedAtOnce
+	if now.Sub(c.cutAt) < cutsFollow {
+		decisions, evidence = min(decisions, besideCuts), besideCuts
+	}
+	some(c.unsaved, decisions)
 	if n := len(jobs); !now.Before(c.writer.agedAt) {
-		some(c.aged, agedAtOnce)
+		some(c.aged, evidence)
 		c.writer.aged = len(jobs) > n
 	}
 	return jobs
