@@ -17,7 +17,8 @@ import (
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{Use: "explain SERVICE [VERSION]", Short: "Why a version has the weight it has",
 		Long: `Says in sentences why each version has its weight: what it waits for, what was counted, how much evidence there is for and against it,
-and what is wrong with the service. docs/verdicts.md says what can be done about each verdict.`,
+by class of requests as well where it is judged by class, and what is wrong with the service.
+docs/verdicts.md says what can be done about each verdict.`,
 		Example: `  canaryd explain shop       # all versions
   canaryd explain shop v2`}
 	cl, out := remote(c), output(c)
