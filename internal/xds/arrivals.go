@@ -12,6 +12,7 @@ import (
 // meanwhile, such as a cut, waits behind them.
 const (
 	atATime       = 128                    // connections have their turn: enough to keep all processors busy
+	ofOneAddress  = 32                     // of these: connections that say nothing keep out those of their own address
 	silentMost    = 250 * time.Millisecond // who says nothing loses his turn, and goes on without
 	answeredMost  = time.Second            // so does who has no answer by then: it may be that there is none
 	turnWaitsMost = 10 * time.Second       // who waits for so long needs no turn: Envoy takes a connection for broken after 15 s
@@ -42,15 +43,27 @@ func (a *arrivals) end() { a.once.Do(func() { close(a.over) }) }
 func (a *arrivals) arrive(l *line) {
 	ctx, cancel := context.WithTimeout(l.ended, turnWaitsMost)
 	defer cancel()
-	select {
-	case a.turns <- struct{}{}:
-	case <-a.over:
-		return
-	case <-ctx.Done():
+	own := l.account.turns
+	if !a.take(ctx, own) {
 		return
 	}
-	end := sync.OnceFunc(func() { <-a.turns })
+	if !a.take(ctx, a.turns) {
+		<-own
+		return
+	}
+	end := sync.OnceFunc(func() { <-a.turns; <-own })
 	l.turn = &joining{end: end, late: time.AfterFunc(silentMost, end)}
+}
+
+// take waits for one of some turns, and reports whether there was one in time.
+func (a *arrivals) take(ctx context.Context, turns chan struct{}) bool {
+	select {
+	case turns <- struct{}{}:
+		return true
+	case <-a.over:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // speaks takes in the first message of a stream: what follows is canaryd's to do.

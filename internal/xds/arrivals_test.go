@@ -7,9 +7,9 @@ import (
 )
 
 // arrives is one more connection, and how long it waited for its turn.
-func arrives(as *accounts) (l *line, waited time.Duration) {
+func arrives(as *accounts, address string) (l *line, waited time.Duration) {
 	began := time.Now()
-	l = as.open(from("127.0.0.1"))
+	l = as.open(from(address))
 	as.hub.arrivals.arrive(l)
 	return l, time.Since(began)
 }
@@ -19,14 +19,14 @@ func TestConnectionsArriveInTurns(t *testing.T) {
 		as := newAccounts(NewHub(quietLog()))
 		var all []*line
 		for range atATime {
-			l, waited := arrives(as)
+			l, waited := arrives(as, "127.0.0.1")
 			if all = append(all, l); waited != 0 {
 				t.Fatalf("a connection waited %s for nobody", waited)
 			}
 		}
 		for i, end := range []func(*line){func(l *line) { l.arrived(); l.arrived() }, func(l *line) { _ = l.Close() }} {
 			time.AfterFunc(time.Millisecond, func() { end(all[i]) })
-			l, waited := arrives(as)
+			l, waited := arrives(as, "127.0.0.1")
 			if all = append(all, l); waited != time.Millisecond {
 				t.Errorf("waited %s for the turn of another one, which ends after 1ms", waited)
 			}
@@ -38,14 +38,35 @@ func TestConnectionsArriveInTurns(t *testing.T) {
 		for _, l := range all {
 			l.speaks() // again: that buys no time
 		}
-		if _, waited := arrives(as); waited != answeredMost-silentMost {
+		if _, waited := arrives(as, "127.0.0.1"); waited != answeredMost-silentMost {
 			t.Errorf("waited %s for those who get no answer", waited)
 		}
 		for range atATime - 1 {
-			arrives(as)
+			arrives(as, "127.0.0.1")
 		}
-		if _, waited := arrives(as); waited != silentMost {
+		if _, waited := arrives(as, "127.0.0.1"); waited != silentMost {
 			t.Errorf("waited %s for those who say nothing", waited)
+		}
+	})
+}
+
+// Connections of one address that say nothing, however many they are, keep nobody else waiting.
+func TestSilentConnectionsKeepOutTheirOwnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		as := newAccounts(NewHub(quietLog()))
+		for range 20 * ofOneAddress {
+			go arrives(as, "10.0.0.66")
+		}
+		synctest.Wait()
+		for range 5 {
+			l, waited := arrives(as, "10.0.0.1")
+			if waited != 0 {
+				t.Errorf("waited %s for connections of another address", waited)
+			}
+			l.arrived()
+		}
+		if _, waited := arrives(as, "10.0.0.66"); waited != turnWaitsMost && waited < 19*silentMost {
+			t.Errorf("waited %s behind %d silent connections of the same address", waited, 20*ofOneAddress)
 		}
 	})
 }
@@ -72,8 +93,8 @@ func TestNobodyWaitsForATurnForEver(t *testing.T) {
 			if waited := time.Since(began); waited != of.want {
 				t.Errorf("%s ends: it went on after %s, not %s", what, waited, of.want)
 			}
-			if len(as.hub.arrivals.turns) != atATime {
-				t.Errorf("%s ends: a turn ended that nobody had", what)
+			if len(as.hub.arrivals.turns) != atATime || len(l.account.turns) != 0 {
+				t.Errorf("%s ends: a turn ended that nobody had, or goes on", what)
 			}
 		})
 	}

@@ -153,7 +153,7 @@ func (s *session) begin(typ string, brought map[string]string) {
 			version = s.hub.recall(name, version)
 		}
 		version = strings.Clone(version[:min(len(version), maxForeign)]) // of one that is not canaryd's as much is remembered
-		res := s.hub.cat.known(r, version)
+		res := s.hub.cat.known(r, version, &s.Node)
 		if res.unknown && typ == TypeRoute {
 			if part := s.gate().recognise(name, version); part != nil {
 				res = part
