@@ -124,8 +124,7 @@ func (c *Controller) tickSome(now time.Time) {
 	})
 }
 
-// passes lets time pass for a service whose evidence was just taken in, once in about tickEvery: its state is at hand, which
-// is most of what that costs where there are thousands.
+// passes lets time pass for a service whose evidence was just taken in, once in about tickEvery: its state is at hand.
 func (c *Controller) passes(u *unit, now time.Time) {
 	if now.Sub(u.passedAt) >= tickEvery*9/10 && c.busy[u.state.Policy.Service] == u {
 		u.passedAt = now
