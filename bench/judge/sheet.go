@@ -14,6 +14,12 @@ type asked struct {
 	only string // rows whose name contains it
 }
 
+// row is the same for one row of a table whose rows share no releases: one that chance cuts would be cut in each of them.
+func (a asked) row(n int) asked {
+	a.seed = (a.seed-1)*1000 + uint64(n) + 1
+	return a
+}
+
 // dice are those of one release.
 func (a asked) dice(run int) dice { return newDice((a.seed-1)<<32 + uint64(run) + 1) }
 
