@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/rig"
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // recordsOf is the access log that docs/envoys.md shows, for a share of all requests in hundredths of a percent.
@@ -49,5 +52,24 @@ func TestClassesAreProposedFromAccessLogRecords(t *testing.T) {
 				t.Errorf("proposed:\n%s", out)
 			}
 		})
+	}
+}
+
+// Prometheus tells how many requests fail, and records of canaryd's own listener how. What was asked for neither tells, which `classes` says.
+func TestRecordsNameTheCauseWherePrometheusCounts(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, setting{source: "prometheus", scrape: time.Second, ramp: "ramp: {steps: [50%, 100%], hold: 1h}\njudge: {clump: 1, budget: 100000}\n"})
+	sick := &ailing{path: "/", how: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }}
+	s.load(100)
+	if _, _, said, err := s.Run(t.Context(), "classes", "shop"); err != nil || !strings.Contains(said, "judge.queries") {
+		t.Errorf("%v: %s", err, said)
+	}
+	s.run(0, "deploy", "shop", "v2", "--endpoint", sick.listen(t))
+	s.until(20*time.Second, "v2 to get requests", func() bool { return s.Version("shop", "v2").Requests > 100 })
+	sick.fails.Store(true)
+	v := s.phase("v2", 60*time.Second, rollout.Failed).Verdict
+	t.Log(v.Reason)
+	if len(v.Cause) != 1 || v.Cause[0].Kind != analysis.Closed || v.Cause[0].StableShare != 0 || !strings.Contains(v.Reason, "; it gives no answer (connection closed)") {
+		t.Errorf("%s: %+v", v.Reason, v.Cause)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,34 +26,45 @@ const (
 	hiccupRate   = 400.0 // requests/s
 	hiccupErrors = 0.001
 	hiccupWithin = 360.0
-	hiccupRow    = "%-6s  %-15s  %-5s  %8s  %4s  %14s  %8s\n"
 )
 
 // hiccupTable asks the judge alone, on given weights, with nothing tolerated: thousands of releases a row.
-func hiccupTable(w io.Writer, runs int) {
-	fmt.Fprintf(w, "\nEQUAL RELEASES CUT at 0.1 %%, one hiccup of the canary's only instance at a random moment, nothing tolerated, %g requests/s, 0.1 %% errors, the judge alone on given weights\n", hiccupRate)
-	fmt.Fprintf(w, hiccupRow, "batch", "hiccup", "at", "releases", "cut", "at most (95 %)", "(99 %)")
+func hiccupTable(w io.Writer, runs int, only string) {
+	t := &lines{w: w, format: "%-6s  %-15s  %-5s  %8v  %4v  %14s  %8s\n",
+		title: fmt.Sprintf("EQUAL RELEASES CUT at 0.1 %%, one hiccup of the canary's only instance at a random moment, nothing tolerated, %g requests/s, 0.1 %% errors, the judge alone on given weights", hiccupRate),
+		heads: []any{"batch", "hiccup", "at", "releases", "cut", "at most (95 %)", "(99 %)"}}
 	row, cuts, all := 0, 0, 0
-	for _, lasts := range []float64{0.3, 0.1, 0, 0.5, 1, 2} { // a row as soon as it is known: the promise first
+	for _, lasts := range []float64{0.3, 0.1, 0, 0.5, 1, 2} { // the promise first
 		for _, batch := range []float64{1, 0.2, 5, 0.1} {
 			for _, at := range []struct{ weight, seconds float64 }{{0.01, 120}, {0.05, 720}, {0.1, 1320}} {
 				h := hiccup{row: row, weight: at.weight, at: at.seconds, lasts: lasts, batch: batch, fast: 1}
 				if batch < 1 {
 					h.fast = 6
 				}
-				row++
-				h.print(w, runs, &cuts, &all)
+				if row++; strings.Contains(h.title(), only) {
+					h.print(t, runs, &cuts, &all)
+				}
 				if lasts == 0 {
 					break // there is none
 				}
 			}
 		}
 	}
-	fmt.Fprintf(w, "up to 0.3 s: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
+	if all > 0 {
+		fmt.Fprintf(w, "up to 0.3 s: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
+	}
+}
+
+func (h hiccup) title() string {
+	batch := time.Duration(h.batch * float64(time.Second))
+	if h.lasts == 0 {
+		return fmt.Sprintf("none, batches of %s", batch)
+	}
+	return fmt.Sprintf("%g s at %g %%, batches of %s", h.lasts, 100*h.weight, batch)
 }
 
 // print adds one row; hiccups that are longer than judge.burst are no promise, and fewer tell.
-func (h hiccup) print(t io.Writer, runs int, cuts, all *int) {
+func (h hiccup) print(t *lines, runs int, cuts, all *int) {
 	mark := ""
 	if h.lasts > 0.3 {
 		runs, mark = max(runs/10, 1), " (outside)"
@@ -67,7 +78,7 @@ func (h hiccup) print(t io.Writer, runs int, cuts, all *int) {
 		what, at = fmt.Sprintf("%g s%s", h.lasts, mark), fmt.Sprintf("%g %%", 100*h.weight)
 	}
 	most := func(doubt float64) string { return fmt.Sprintf("%.3f%%", 100*atMost(n, runs, doubt)) }
-	fmt.Fprintf(t, hiccupRow, time.Duration(h.batch*float64(time.Second)), what, at, strconv.Itoa(runs), strconv.Itoa(n), most(0.05), most(0.01))
+	t.row(time.Duration(h.batch*float64(time.Second)), what, at, runs, n, most(0.05), most(0.01))
 }
 
 func (h hiccup) count(runs int) int {

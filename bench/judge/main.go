@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/canaryd/canaryd/internal/world"
 )
@@ -150,7 +149,7 @@ func with(l law, name string, set func(*law)) law {
 
 func main() {
 	runs := flag.Int("runs", 200, "releases per cell")
-	only := flag.String("only", "", "only scenarios whose name contains this (of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\", \"batches of 5s\", \"after: fails 5%, 4 endpoints\", \"quiet: 10 requests/s\")")
+	only := flag.String("only", "", "only scenarios whose name contains this; of -instances: \"one hiccup of 300ms at 10 %, batches of 1s\", \"batches of 5s\", \"after: fails 5%, 4 endpoints\", \"quiet: 10 requests/s\"; of -hiccups: \"0.3 s at 5 %, batches of 200ms\"; of -odd: \"x10, 100 requests/s\"; of -promise: \", 20 requests/s, 24 h\"")
 	ratio := flag.Bool("ratio", false, "only canaryd's distance from Wald's bound")
 	odd := flag.Bool("odd", false, "only the state machine with its default policy, in good and in odd worlds")
 	promise := flag.Bool("promise", false, "only how often canaryd cuts releases as good as stable, world by world")
@@ -184,7 +183,7 @@ func main() {
 		return
 	}
 	if *hiccups {
-		hiccupTable(os.Stdout, *runs)
+		hiccupTable(os.Stdout, *runs, *only)
 		return
 	}
 	if *promise {
@@ -201,11 +200,6 @@ func main() {
 	}
 	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd: its state machine by the default policy; a time below 0: cut before the onset\n", *runs)
 	for _, common := range []bool{false, true} {
-		title := "EACH ON ITS OWN DOCUMENTED STEPS"
-		if common {
-			title = "ALL ON THE COMMON RAMP (1 % to 5 min, 5 % to 10, 10 % to 20, 25 % to 40, 50 % to 60)"
-		}
-		fmt.Printf("\n%s\n", title)
 		rows := table(ms, *runs, *only, common)
 		compare(os.Stdout, rows, *runs)
 	}
@@ -214,15 +208,18 @@ func main() {
 // table prints per scenario and rule: share cut; median seconds from the onset to the cut; mean failed
 // requests beyond stable's rate of those cut; median seconds to promotion and the share promoted.
 func table(ms []maker, runs int, only string, common bool) []row {
-	t := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprint(t, "req/s\tstable\tcanary\tWald s")
-	for _, m := range ms {
-		fmt.Fprintf(t, "\t%s: cut\tafter s\tfailed\tpromoted", m.name)
+	t := &lines{w: os.Stdout, title: "EACH ON ITS OWN DOCUMENTED STEPS", format: "%5v  %-6s  %-22s  %6s", heads: []any{"req/s", "stable", "canary", "Wald s"}}
+	if common {
+		t.title = "ALL ON THE COMMON RAMP (1 % to 5 min, 5 % to 10, 10 % to 20, 25 % to 40, 50 % to 60)"
 	}
-	fmt.Fprintln(t)
+	for _, m := range ms {
+		t.format += "  %12s  %7s  %6s  %14s"
+		t.heads = append(t.heads, m.name+": cut", "after s", "failed", "promoted")
+	}
+	t.format += "\n"
 	var rows []row
 	for _, l := range laws() {
-		if !strings.Contains(l.name, only) {
+		if !strings.Contains(fmt.Sprintf("%s, %g requests/s, %g%%", l.name, l.rate, l.stable*100), only) {
 			continue
 		}
 		bound := "-"
@@ -231,7 +228,7 @@ func table(ms []maker, runs int, only string, common bool) []row {
 				bound = fmt.Sprint(s - l.onset)
 			}
 		}
-		fmt.Fprintf(t, "%g\t%g%%\t%s\t%s", l.rate, l.stable*100, l.name, bound)
+		values := []any{l.rate, fmt.Sprintf("%g%%", l.stable*100), l.name, bound}
 		r := row{law: l, cells: map[string]cell{}}
 		for _, m := range ms {
 			c := measure(l, m, runs, common)
@@ -244,10 +241,9 @@ func table(ms []maker, runs int, only string, common bool) []row {
 			if c.promoted > 0 {
 				promoted = fmt.Sprintf("%.0f%% at %.0f s", 100*float64(c.promoted)/float64(runs), median(c.promotions))
 			}
-			fmt.Fprintf(t, "\t%.1f%%\t%s\t%s\t%s", 100*float64(c.cuts)/float64(runs), after, failed, promoted)
+			values = append(values, fmt.Sprintf("%.1f%%", 100*float64(c.cuts)/float64(runs)), after, failed, promoted)
 		}
-		fmt.Fprintln(t)
-		_ = t.Flush() // standard output: who reads it sees when it ends early
+		t.row(values...)
 		rows = append(rows, r)
 	}
 	return rows

@@ -231,6 +231,7 @@ func (b *bench) stormOf(ctx context.Context, c contender) error {
 		return err
 	}
 	defer h.end()
+	serverBefore, clientsBefore := h.cpu()
 	for _, order := range []string{"arm", "cut"} {
 		if err := h.tell(order); err != nil {
 			return err
@@ -253,6 +254,7 @@ func (b *bench) stormOf(ctx context.Context, c contender) error {
 		}
 		events[s.What] = s
 	}
+	server, clients := h.cpu()
 	if n := events["back"].Missing + events["accepted"].Missing; n > 0 {
 		return fmt.Errorf("%s: %d streams did not come back, or not to the change, within a minute", c.name, n)
 	}
@@ -274,7 +276,8 @@ func (b *bench) stormOf(ctx context.Context, c contender) error {
 	_, _, last := quantiles(back)
 	p50, p99, worst := quantiles(cut)
 	_, calm, _ := quantiles(after)
-	figure(fmt.Sprintf("%s: storm, %d streams cut at once: all back", c.name, b.streams), goals[0], "until each has been answered for a route that it does not present", "%.1f s", last/1000)
+	figure(fmt.Sprintf("%s: storm, %d streams cut at once: all back", c.name, b.streams), goals[0], "until each has been answered for a route that it does not present; clients in a process of their own on the same cores",
+		"%.1f s; CPU %.1f s, of the clients' %.1f s", last/1000, (server - serverBefore).Seconds(), (clients - clientsBefore).Seconds())
 	figure(c.name+": a change one second into the storm: accepted", goals[1], "from the publishing, or from the opening of a stream that was not open yet, to the ACK sent",
 		"p50 %.0f, p99 %.0f, worst %.0f ms; after the storm p99 %.0f ms", p50, p99, worst, calm)
 	return nil

@@ -17,7 +17,8 @@ import (
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{Use: "explain SERVICE [VERSION]", Short: "Why a version has the weight it has",
 		Long: `Says in sentences why each version has its weight: what it waits for, what was counted, how much evidence there is for and against it,
-and what is wrong with the service. docs/verdicts.md says what can be done about each verdict.`,
+by class of requests as well where it is judged by class, and what is wrong with the service.
+docs/verdicts.md says what can be done about each verdict.`,
 		Example: `  canaryd explain shop       # all versions
   canaryd explain shop v2`}
 	cl, out := remote(c), output(c)
@@ -49,17 +50,25 @@ and what is wrong with the service. docs/verdicts.md says what can be done about
 // explain writes what the verdicts on some versions rest on, and what is the matter with the service.
 func explain(w io.Writer, s *web.Service, vs []web.Version) error {
 	t := newTable(terminalWidth(w), time.Now())
+	t.explain(s, vs)
+	_, err := w.Write(t.buf.Bytes())
+	return err
+}
+
+func (t *table) explain(s *web.Service, vs []web.Version) {
 	for _, v := range vs {
 		t.text("", headline(s, v, t.now))
 		for _, line := range reasons(s, v) {
 			t.text("  ", line)
 		}
+		t.classes(v)
+		if d := v.Verdict; d != nil && d.Outcome != analysis.Pass {
+			t.text("  ", "What to do: docs/verdicts.md#"+string(d.Code))
+		}
 	}
 	for _, warning := range unsaid(s, vs) {
 		t.text("! ", warning)
 	}
-	_, err := w.Write(t.buf.Bytes())
-	return err
 }
 
 // headline says where a version stands.
@@ -92,9 +101,6 @@ func reasons(s *web.Service, v web.Version) (lines []string) {
 	if d.Threshold > 0 {
 		lines = append(lines, evidence(s, v, d)...)
 		lines = append(lines, slowLines(d)...)
-	}
-	if d.Outcome != analysis.Pass {
-		lines = append(lines, "What to do: docs/verdicts.md#"+string(d.Code))
 	}
 	return lines
 }

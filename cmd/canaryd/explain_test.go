@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -103,6 +105,51 @@ func TestExplainNamesCausesAndPlaces(t *testing.T) {
 	} {
 		if !strings.Contains(text.String(), "  "+want+"\n") {
 			t.Errorf("want %q:\n%s", want, text.String())
+		}
+	}
+}
+
+// The classes of a release, the worst first, on 80 columns: of one under test with as many as there may be, and of one that was cut.
+func TestExplainShowsClasses(t *testing.T) {
+	evidence := func(e float64) (*float64, *float64) { at := 50000.0; return &e, &at }
+	number := func(n float64) *float64 { return &n }
+	var under []web.Class
+	for i, name := range []string{"checkout", "/api/v1/organizations/:id/invoices/:number", "search"} {
+		c := web.Class{Class: name, Requests: []float64{12, 0, 1234567}[i], Errors: []float64{7, 0, 12}[i], Stable: analysis.Counts{Requests: []float64{1204, 40, 98765432}[i], Errors: []float64{0, 1, 1000}[i]}}
+		c.Evidence, c.Threshold = evidence([]float64{4711, 1, 0.871}[i])
+		c.Wanted, c.ToSee = number([]float64{0, 3, 0}[i]), []*float64{nil, number(95), nil}[i]
+		under = append(under, c)
+	}
+	for i := range 17 {
+		c := web.Class{Class: fmt.Sprint("class-", i+3), Requests: 40, Stable: analysis.Counts{Requests: 4000}}
+		c.Evidence, c.Threshold = evidence(0.9)
+		if i < 4 {
+			c.Requests, c.Wanted = 1, number(2)
+		}
+		under = append(under, c)
+	}
+	cut := slices.Clone(under[:2])
+	for i := range cut {
+		cut[i].Evidence, cut[i].Threshold, cut[i].Wanted, cut[i].ToSee = nil, nil, nil, nil
+	}
+	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	d := analysis.Verdict{Outcome: analysis.Wait, Code: analysis.Holding, Reason: "some evidence against it: no step up meanwhile", Numbers: analysis.Numbers{Threshold: 1000, PromoteAt: 100, Requests: 1234599, Errors: 22, StableRequests: 98770000, StableErrors: 1001, Evidence: 31.2, Promotion: 0.4, Clump: 1, RatioAtLeast: 1.2}}
+	failed := d
+	failed.Outcome, failed.Code, failed.Reason, failed.Evidence = analysis.Fail, analysis.Worse, "class checkout: 7 of 12 failed; stable: 0 of 1204: evidence 1e+03 reached 1000", 1000
+	vs := []web.Version{
+		{Version: "v2", Phase: rollout.Canary, Weight: 0.1, InForce: true, StepSince: &at, Errors: 22, Verdict: &d, Classes: under},
+		{Version: "v1.9", Phase: rollout.Failed, InForce: true, Errors: 7, Verdict: &failed, Classes: cut},
+		{Version: "v1", Phase: rollout.Stable, Weight: 0.9, InForce: true},
+	}
+	stable := "v1"
+	for width, name := range map[int]string{80: "classes-80.txt", 0: "classes-wide.txt"} {
+		table := newTable(width, at.Add(time.Minute))
+		table.explain(&web.Service{Service: "shop", Stable: &stable, Versions: vs}, vs)
+		golden(t, name, table.buf.String())
+		for line := range strings.Lines(table.buf.String()) {
+			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 && width == 80 {
+				t.Errorf("%d columns: %s", n, line)
+			}
 		}
 	}
 }

@@ -364,6 +364,12 @@ func (j *Judge) Blame(cfg *Config) int {
 	return at
 }
 
+// ClassEvidence is what a class alone says against the canary, and with how much of it the class would be enough for a cut.
+func (j *Judge) ClassEvidence(cfg *Config, class int) (e, cutAt float64) {
+	_, each := j.parts(cfg)
+	return j.Classes.Each[class].Capital.E, 1 / (cfg.Alpha * each)
+}
+
 // Uneasy reports that the classes alone speak so strongly against the canary that it is not promoted, and which of them most: at most one good
 // release in twenty ever gets there.
 func (j *Judge) Uneasy() (class int, uneasy bool) {

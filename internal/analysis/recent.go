@@ -1,8 +1,11 @@
 package analysis
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
+	"strconv"
 )
 
 const (
@@ -19,8 +22,8 @@ type Recent struct {
 }
 
 type bucket struct {
-	At float64 `json:"at"`
-	B  Batch   `json:"b"`
+	At float64
+	B  Batch
 }
 
 // Add takes in the counts of a tick.
@@ -64,11 +67,43 @@ func (r *Recent) Span(now float64) float64 {
 	return 0
 }
 
-// MarshalJSON writes the buckets that are filled.
+// MarshalJSON writes the buckets that are filled, as lists of numbers: they are most of a judge, and are written at every checkpoint.
 func (r Recent) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Buckets []bucket `json:"buckets"`
-	}{r.Buckets[:r.Len]})
+	out := []byte(`{"buckets":[`)
+	for i := range r.Len {
+		b := &r.Buckets[i]
+		out = append(out, '[')
+		for _, x := range [...]float64{b.At, b.B.Canary.Requests, b.B.Canary.Errors, b.B.Stable.Requests, b.B.Stable.Errors} {
+			if math.IsNaN(x) || math.IsInf(x, 0) {
+				return nil, fmt.Errorf("recent: %v is no count", x)
+			}
+			out = append(strconv.AppendFloat(out, x, 'g', -1, 64), ',')
+		}
+		out = append(out[:len(out)-1], ']', ',')
+	}
+	return append(bytes.TrimSuffix(out, []byte(",")), "]}"...), nil
+}
+
+// UnmarshalJSON also reads a bucket as it was written before: by the names of its fields.
+func (b *bucket) UnmarshalJSON(raw []byte) error {
+	if !bytes.HasPrefix(raw, []byte("[")) {
+		var named struct {
+			At float64 `json:"at"`
+			B  Batch   `json:"b"`
+		}
+		err := json.Unmarshal(raw, &named)
+		*b = bucket{named.At, named.B}
+		return err
+	}
+	var n []float64
+	if err := json.Unmarshal(raw, &n); err != nil {
+		return err
+	}
+	if len(n) != 5 {
+		return fmt.Errorf("recent: a bucket has %d numbers, not 5", len(n))
+	}
+	*b = bucket{n[0], Batch{Counts{n[1], n[2]}, Counts{n[3], n[4]}}}
+	return nil
 }
 
 // UnmarshalJSON also reads what was written before: all buckets, and how many of them are filled.

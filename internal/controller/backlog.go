@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	pieceMost   = 64   // services that the loop works on before it looks what else there is to do
-	compareMost = 1024 // policies that it compares with those that there are
-	aheadMost   = 4    // of what somebody waits for, before a piece: who asks without end does not stop the judgement
+	pieceMost   = 64                   // services that the loop works on before it looks what else there is to do
+	pieceFor    = 5 * time.Millisecond // and for no longer than about that
+	compareMost = 1024                 // policies that it compares with those that there are
+	aheadMost   = 4                    // of what somebody waits for, before a piece: who asks without end does not stop the judgement
 )
 
 // backlog is work that concerns many services. It is done a piece at a time, each kind in its order and the kinds in turns:
@@ -43,13 +44,14 @@ func newBacklog() backlog {
 // queue is work of one kind.
 type queue[T any] []T
 
-// some does a piece of it.
+// some does a piece of it: so many at most, and what time there is for.
 func (q *queue[T]) some(most int, f func(T)) {
-	piece := (*q)[:min(len(*q), most)]
-	for _, x := range piece {
-		f(x)
+	piece, begun, n := (*q)[:min(len(*q), most)], time.Now(), 0
+	for n < len(piece) && (n == 0 || time.Since(begun) < pieceFor) {
+		f(piece[n])
+		n++
 	}
-	if *q = (*q)[len(piece):]; len(*q) == 0 {
+	if *q = (*q)[n:]; len(*q) == 0 {
 		*q = nil
 	}
 }
@@ -113,13 +115,22 @@ func (c *Controller) work(now time.Time) {
 	}
 }
 
-// tickSome lets time pass for services with something under judgement.
+// tickSome lets time pass for services with something under judgement, where it did not with their evidence a moment ago.
 func (c *Controller) tickSome(now time.Time) {
 	c.backlog.ticks.some(pieceMost, func(u *unit) {
-		if c.busy[u.state.Policy.Service] == u {
+		if now.Sub(u.passedAt) >= tickEvery && c.busy[u.state.Policy.Service] == u {
 			c.must(u, rollout.Tick{At: now})
 		}
 	})
+}
+
+// passes lets time pass for a service whose evidence was just taken in, once in about tickEvery: its state is at hand, which
+// is most of what that costs where there are thousands.
+func (c *Controller) passes(u *unit, now time.Time) {
+	if now.Sub(u.passedAt) >= tickEvery*9/10 && c.busy[u.state.Policy.Service] == u {
+		u.passedAt = now
+		c.must(u, rollout.Tick{At: now})
+	}
 }
 
 func (c *Controller) observeSome(now time.Time) {

@@ -36,7 +36,7 @@ const (
 // Store keeps states and history; each Save is one transaction. Its second implementation is the slow,
 // full and dead disk of the tests.
 type Store interface {
-	States() (map[string][]byte, error)
+	States() (map[string]store.State, error)
 	Remains() (map[string][]byte, error) // of services that were removed
 	Save([]store.Write) (first uint64, err error)
 	Key() []byte // seals what Envoys remember; the same after a restart, once a Save was well
@@ -87,7 +87,8 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
-	atOnce     int // decisions that are stored in one transaction
+	atOnce     int       // decisions that are stored in one transaction
+	cutAt      time.Time // the last cut was decided
 	events     *events
 	policies   *policies
 
@@ -110,6 +111,7 @@ type unit struct {
 	text   string // of the policy
 	origin origin
 	outbox outbox
+	kept   bool // what is decided in state is stored, but for what is in outbox and waits for it: a checkpoint needs the evidence alone
 
 	records   []*pending // made by decisions that are not stored, oldest first
 	dropped   int        // records that found no room in there
@@ -127,6 +129,7 @@ type unit struct {
 	rest      restEvidence
 	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
+	passedAt  time.Time // time passed for it with its evidence
 	verdicts  Verdicts
 	outcomes  map[rollout.Kind]int // records since the start of canaryd; nil: none
 }
@@ -191,7 +194,7 @@ func (c *Controller) load(now time.Time) error {
 }
 
 // sideBySide calls a function for each of n: on all processors where they are thousands, as at the start, and else on one, which
-// leaves another to the loop.
+// leaves another to the loop. Each gives way to what else wants a processor: the loop waits for none that takes long in all.
 func sideBySide(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -199,6 +202,7 @@ func sideBySide(n int, f func(i int)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				f(i)
+				runtime.Gosched()
 			}
 		})
 	}
@@ -206,9 +210,9 @@ func sideBySide(n int, f func(i int)) {
 }
 
 // restored is a service as it is stored.
-func (c *Controller) restored(name string, raw []byte, now time.Time) (u *unit, err error) {
+func (c *Controller) restored(name string, stored store.State, now time.Time) (u *unit, err error) {
 	defer recovered(&err)
-	s, dropped, err := rollout.DecodeState(raw)
+	s, dropped, err := rollout.DecodeParts(stored.Decided, stored.Evidence)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +266,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- c.Source.Run(ctx, c.deliver(ctx)) }()
-	c.atOnce = storedAtOnce
+	c.atOnce, c.writer.paced = storedAtOnce, true
 	c.settle(time.Now())
 	for {
 		if c.first() {
@@ -297,7 +301,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			_ = c.firstRead(r) // it is shown in status
 		case now := <-tick.C:
 			c.tick(now)
-		case <-c.writer.cuts.C: // a cut has waited long enough for the disk; settle sends it out
+		case <-c.writer.wakes.C: // settle sends a cut out that has waited long enough for the disk, or has evidence written
 		case <-c.backlog.more():
 			c.work(time.Now())
 		}
@@ -335,6 +339,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || next.Generation != u.state.Generation
+	keeps := !decided && rollout.KeepsDecisions(e, &u.state, &next)
+	u.kept = u.kept && keeps
 	before, shadows := u.state, len(u.shadows)
 	u.state = next
 	c.stale[u] = struct{}{}
@@ -348,7 +354,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	case u.follow(e):
 		c.withdraw(u)
 	}
-	c.note(u)
+	if !keeps || shadows+len(u.shadows) > 0 { // else it is asked and looked at as before
+		c.note(u)
+	}
 	if decided || shadows != len(u.shadows) {
 		c.aim(u)
 	}
@@ -395,7 +403,7 @@ func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 	now := time.Now()
 	c.unsaved[u] = struct{}{}
 	if len(falls) > 0 {
-		c.cutting[u] = now
+		c.cutting[u], c.cutAt = now, now
 	}
 	return u.outbox.Decide(now, falls, heir, c.writer.slow(now))
 }
@@ -430,14 +438,15 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 		c.must(u, rollout.Sampled{At: now, Failures: shown})
 	}
 	c.must(u, rollout.Observed{At: now, Cells: ev.Cells, Batch: ev.Batch, Missing: ev.Missing, Stuck: c.writer.err != nil || c.writer.slow(now)})
-	for i := range u.state.Versions {
-		if v := &u.state.Versions[i]; v.Verdict.At.Equal(now) {
+	for _, v := range u.state.Versions {
+		if v.Verdict.At.Equal(now) {
 			u.verdicts.add(v.Verdict.Outcome)
 		}
 	}
 	if u.state.Generation != generation {
 		u.decidedAt = now
 	}
+	c.passes(u, now)
 }
 
 // must takes an event that cannot be refused.
@@ -513,6 +522,9 @@ func (c *Controller) age(all bool) {
 func (c *Controller) settle(now time.Time) {
 	c.write(now)
 	wait := time.Hour
+	if len(c.aged) > 0 && c.writer.agedAt.After(now) {
+		wait = c.writer.agedAt.Sub(now)
+	}
 	var due []*unit
 	for u, at := range c.cutting {
 		switch {
@@ -532,7 +544,7 @@ func (c *Controller) settle(now time.Time) {
 			wait = min(wait, c.cutting[u].Sub(now))
 		}
 	}
-	c.writer.cuts.Reset(wait)
+	c.writer.wakes.Reset(wait)
 }
 
 // publish gives the Hub what may be published of services, where that is not what it has. What the writer has made of

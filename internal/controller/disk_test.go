@@ -36,6 +36,7 @@ type disk struct {
 	crash  *crash
 	saves  int
 	held   []int // services in each save
+	alone  int   // of all of these, those of which nothing but the evidence was stored
 	tidied int
 	key    []byte // nil: the stored one
 }
@@ -95,6 +96,11 @@ func (d *disk) Save(ws []store.Write) (uint64, error) {
 	d.mu.Lock()
 	d.saves++
 	d.held = append(d.held, len(ws))
+	for _, w := range ws {
+		if w.State == nil && w.Evidence != nil {
+			d.alone++
+		}
+	}
 	delay, fails, thaw, kill, takes := d.delay, d.fails, d.thaw, d.crash, d.takes
 	d.mu.Unlock()
 	if kill != nil {

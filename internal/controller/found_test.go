@@ -142,7 +142,7 @@ func TestWhatIsKnownCostsNoStep(t *testing.T) {
 		before := f.service().State.Versions
 		f.names("file_sd", "v1=10.0.0.1:80,10.0.0.2:80")
 		time.Sleep(5 * time.Second)
-		if after := f.service(); &after.State.Versions[0] != &before[0] || after.Conflict != "" {
+		if after := f.service(); after.State.Versions[0] != before[0] || after.Conflict != "" {
 			t.Errorf("a step was taken, or there is a contradiction: %q", after.Conflict)
 		}
 	})

@@ -385,7 +385,7 @@ func TestABusyDiskIsTidied(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		b.disk.mu.Lock()
 		defer b.disk.mu.Unlock()
-		if saves, tidied = b.disk.saves-saves, b.disk.tidied-tidied; saves < 15 || tidied < 5 {
+		if saves, tidied = b.disk.saves-saves, b.disk.tidied-tidied; saves < 10 || tidied < 5 {
 			t.Errorf("tidied %d times, beside %d writes", tidied, saves)
 		}
 	})

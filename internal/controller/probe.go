@@ -58,8 +58,8 @@ func (p *prober) set(service string, s *rollout.State) {
 	old, how := p.targets[service], probe.Of(&s.Policy)
 	asked := func(v *rollout.Version) bool { return how != nil && v.Probed() }
 	same, n := true, 0
-	for i := range s.Versions {
-		if v := &s.Versions[i]; asked(v) {
+	for _, v := range s.Versions {
+		if asked(v) {
 			same, n = same && old[v.Name].fits(how, v), n+1
 		}
 	}
@@ -67,8 +67,7 @@ func (p *prober) set(service string, s *rollout.State) {
 		return
 	}
 	next := make(map[string]*watched, n)
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		if !asked(v) {
 			continue
 		}

@@ -17,7 +17,7 @@ import (
 func underTest(version string, endpoints ...string) *rollout.State {
 	p := policy.Default()
 	p.Service, p.Route.HealthPath = "shop", "/healthz"
-	return &rollout.State{Policy: p, Versions: []rollout.Version{{Name: version, Phase: rollout.Warming, Endpoints: endpoints}}}
+	return &rollout.State{Policy: p, Versions: []*rollout.Version{{Name: version, Phase: rollout.Warming, Endpoints: endpoints}}}
 }
 
 func runningProber(t *testing.T) (*prober, <-chan probed) {

@@ -43,7 +43,7 @@ func (c *Controller) rebirth(j job) job {
 	for _, r := range records {
 		u.keep(decision, entryOf(u, r), nil)
 	}
-	j.reborn, j.state, j.records = u, next, append(j.records, u.records...)
+	j.reborn, j.state, j.decides, j.records = u, next, true, append(j.records, u.records...)
 	j.write.Delete, j.write.PolicyHash, j.write.PolicyText = false, next.PolicyHash, u.text
 	return j
 }

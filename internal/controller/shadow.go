@@ -52,8 +52,8 @@ func (u *unit) follow(e rollout.Event) (cut bool) {
 // is to be judged no more, or what was stable before, so that there is nothing to go back to.
 func (u *unit) lift() {
 	u.shadows = slices.DeleteFunc(u.shadows, func(s *shadow) bool { return s.decision <= u.outbox.stored })
-	for i := range u.state.Versions {
-		if v := &u.state.Versions[i]; v.Cut() && len(u.shadows) > 0 && (u.promoted(v.Name) || v.Name == u.shadows[0].state.Stable) {
+	for _, v := range u.state.Versions {
+		if v.Cut() && len(u.shadows) > 0 && (u.promoted(v.Name) || v.Name == u.shadows[0].state.Stable) {
 			u.shadows = nil
 		}
 	}
@@ -73,7 +73,7 @@ func (c *Controller) withdraw(u *unit) {
 	}
 	u.shadows = nil
 	u.scribe.restart(journal.Withdrawn)
-	u.state = rollout.Withdraw(s.state, decided, promoted)
+	u.state, u.kept = rollout.Withdraw(s.state, decided, promoted), false
 	c.stale[u] = struct{}{}
 	c.rewrite(u, s)
 	log.WithField("versions", promoted).Warn("what was promoted and is not stored is withdrawn")
@@ -129,8 +129,8 @@ func (u *unit) looked() *rollout.State {
 // reported are the versions whose requests and errors are to be counted.
 func (u *unit) reported() (names []string) {
 	for _, s := range []*rollout.State{&u.state, u.looked()} {
-		for i := range s.Versions {
-			if v := &s.Versions[i]; v.Reported() && !slices.Contains(names, v.Name) {
+		for _, v := range s.Versions {
+			if v.Reported() && !slices.Contains(names, v.Name) {
 				names = append(names, v.Name)
 			}
 		}

@@ -18,6 +18,7 @@ func (c *Controller) stop() {
 	c.allDurable()
 	c.age(true)
 	c.writer.retryAt, c.writer.tidyAt = time.Time{}, time.Now().Add(time.Hour)
+	c.writer.paced, c.writer.agedAt = false, time.Time{}
 	var failing time.Time // since when
 	late := time.After(stopPatience)
 	for {

@@ -18,6 +18,13 @@ const (
 	stopPatience = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
 	storedAtOnce = 64               // services whose decisions are
+	besideCuts   = 16               // services that both are stored of at once while versions are cut: another cut may follow
+	cutsFollow   = time.Second      // for so long after one
+
+	// Evidence is written for a fifth of the time at most, however many services are under judgement and however slow the disk
+	// is: so a decision hardly ever finds the disk busy, and the cores are the loop's. What that costs is some seconds more of evidence
+	// after a crash. But it never waits for longer than checkpoint.
+	agedRests = 4
 )
 
 // writer stores what was decided, one transaction at a time, outside the loop.
@@ -31,16 +38,19 @@ type writer struct {
 	under   []*unit     // in that write
 	left    []string    // removed services of which nothing is left
 	doubted []job       // what the write that failed held: a disk may have it all the same
-	cuts    *time.Timer // wakes the loop for a cut that waits for the disk
+	wakes   *time.Timer // wakes the loop for a cut that waits for the disk, and for evidence that is to be written
 	tidyAt  time.Time   // what is kept is looked through then
 	untidy  bool        // that failed
 	alone   bool        // the last write held nothing but cuts
+	paced   bool        // evidence is not written all the time
+	aged    bool        // the write under way holds evidence that could have waited
+	agedAt  time.Time   // no evidence is written before
 
 	stored bool // something was, since what is kept was looked through
 }
 
 func newWriter(s Store) writer {
-	return writer{store: s, done: make(chan saved, 1), cuts: time.NewTimer(time.Hour), tidyAt: time.Now().Add(checkpoint)}
+	return writer{store: s, done: make(chan saved, 1), wakes: time.NewTimer(time.Hour), tidyAt: time.Now().Add(checkpoint)}
 }
 
 // slow reports whether a cut has nothing to gain from waiting for the disk.
@@ -65,6 +75,7 @@ type job struct {
 	remains  *remains // with remove
 	reborn   *unit    // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
+	decides  bool // what is decided in state is to be stored as well
 	records  []*pending
 	parts    []*journal.Part
 	write    store.Write
@@ -103,7 +114,7 @@ func (c *Controller) write(now time.Time) {
 		c.tidy(now)
 		return
 	}
-	jobs, left := c.jobs(), w.left
+	jobs, left := c.jobs(now), w.left
 	if len(jobs) == 0 && len(left) == 0 {
 		c.tidy(now)
 		return
@@ -117,7 +128,7 @@ func (c *Controller) write(now time.Time) {
 
 // jobs are what is to be stored next: cuts, which wait for nothing else, then what belongs together, then other decisions,
 // then evidence. Cuts without end hold up no other decision: every other write has room for these.
-func (c *Controller) jobs() (jobs []job) {
+func (c *Controller) jobs(now time.Time) (jobs []job) {
 	take := func(u *unit) {
 		j := c.rebirth(c.leaves(u.job(c.writer.err == nil)))
 		_, j.together = c.together[u]
@@ -156,15 +167,23 @@ func (c *Controller) jobs() (jobs []job) {
 			}
 		}
 	}
-	some(c.unsaved, c.atOnce)
-	some(c.aged, agedAtOnce)
+	decisions, evidence := c.atOnce, agedAtOnce
+	if now.Sub(c.cutAt) < cutsFollow {
+		decisions, evidence = min(decisions, besideCuts), besideCuts
+	}
+	some(c.unsaved, decisions)
+	if n := len(jobs); !now.Before(c.writer.agedAt) {
+		some(c.aged, evidence)
+		c.writer.aged = len(jobs) > n
+	}
 	return jobs
 }
 
 // job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
 // one that it returned. After a write that failed the journal waits: what is decided may find the room that both do not.
 func (u *unit) job(journalled bool) job {
-	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state}
+	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state, decides: !u.kept}
+	u.kept = true // a write that fails says otherwise
 	if journalled {
 		j.parts = u.scribe.take(&u.state, u.outbox.Unstored())
 	}
@@ -251,7 +270,7 @@ func (j *job) encode() (err error) {
 		return nil
 	}
 	j.table = j.state.Table()
-	j.write.State, err = rollout.EncodeState(j.state)
+	j.write.State, j.write.Evidence, err = rollout.EncodeParts(j.state, j.decides)
 	return err
 }
 
@@ -259,7 +278,7 @@ func (j *job) encode() (err error) {
 func (c *Controller) written(r saved) {
 	now := time.Now()
 	w := &c.writer
-	w.since = time.Time{}
+	w.rest(now)
 	if r.tidied {
 		c.tidied(r, now)
 		return
@@ -298,6 +317,14 @@ func (c *Controller) written(r saved) {
 	c.durable(now)
 }
 
+// rest takes in that a write ended.
+func (w *writer) rest(now time.Time) {
+	if w.aged && w.paced {
+		w.agedAt = now.Add(min(agedRests*now.Sub(w.since), checkpoint))
+	}
+	w.since, w.aged = time.Time{}, false
+}
+
 func (c *Controller) notWritten(r saved, now time.Time) {
 	w := &c.writer
 	if w.err == nil {
@@ -309,6 +336,7 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 	}
 	for _, j := range r.jobs {
 		j.u.outbox.Failed(now)
+		j.u.kept = false
 		c.unsaved[j.u] = struct{}{}
 		if j.together {
 			c.together[j.u] = struct{}{}
@@ -378,7 +406,7 @@ func (c *Controller) unwritable(j job, now time.Time) {
 	if j.u.encodes == nil {
 		c.Log.WithError(j.err).WithField("service", j.write.Service).Error("a bug in canaryd, please report it: the state cannot be encoded, so its decisions are not stored; rollbacks still go out")
 	}
-	j.u.encodes = j.err
+	j.u.encodes, j.u.kept = j.err, false
 	c.stale[j.u] = struct{}{}
 	j.u.outbox.Failed(now)
 }

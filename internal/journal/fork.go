@@ -70,8 +70,7 @@ func (f *fork) answer(at time.Time) rollout.Event {
 	if !f.state.InForce {
 		return rollout.Applied{At: at, Generation: f.state.Generation, InForce: true, Subscribers: 1}
 	}
-	for i := range f.state.Versions {
-		v := &f.state.Versions[i]
+	for _, v := range f.state.Versions {
 		if was := f.then.Version(v.Name); v.Probed() && !v.Reachable && was != nil && was.Reachable {
 			return rollout.Probed{At: at, Version: v.Name, Up: true}
 		}

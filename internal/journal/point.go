@@ -34,8 +34,7 @@ type Stand struct {
 // PointOf is that of a state.
 func PointOf(s *rollout.State) Point {
 	p := Point{At: s.At, Stable: s.Stable}
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		if !v.Reported() && s.Weight(v.Name) == 0 && !v.EndedAt.Equal(s.At) {
 			continue
 		}

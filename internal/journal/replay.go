@@ -176,8 +176,7 @@ func (r *Replay) follow(was rollout.State, e rollout.Event, records []rollout.Re
 	if r.open == nil {
 		r.open = map[string]*Release{}
 	}
-	for i := range r.state.Versions {
-		v := &r.state.Versions[i]
+	for _, v := range r.state.Versions {
 		if rel := r.open[v.Name]; !v.Phase.Waiting() || rel != nil && rel.Attempt == v.Attempt {
 			continue
 		}

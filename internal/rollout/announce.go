@@ -76,19 +76,17 @@ func (m *machine) attempt(old *Version, e Announced) error {
 		m.anew = old.Name
 	}
 	named := func(name string) bool { return name == e.Version }
-	m.Versions = slices.DeleteFunc(m.Versions, func(o Version) bool { return named(o.Name) })
+	m.drop(func(o *Version) bool { return named(o.Name) })
 	m.Forgotten = slices.DeleteFunc(slices.Clone(m.Forgotten), named)
-	m.add(e, number)
-	last := &m.Versions[len(m.Versions)-1]
-	last.Pulled, last.Renew = pulled, old != nil && e.Image != ""
-	last.First = first
+	v := m.add(e, number)
+	v.Pulled, v.Renew, v.First = pulled, old != nil && e.Image != "", first
 	return nil
 }
 
 // sameInStatistics finds a live version that Envoy's counters could not tell from this one.
-func (m *machine) sameInStatistics(name string) *Version {
-	for i := range m.Versions {
-		if o := &m.Versions[i]; o.Name != name && o.Phase.Live() && policy.WireName(o.Name) == policy.WireName(name) {
+func (s *State) sameInStatistics(name string) *Version {
+	for _, o := range s.Versions {
+		if o.Name != name && o.Phase.Live() && policy.WireName(o.Name) == policy.WireName(name) {
 			return o
 		}
 	}
@@ -148,21 +146,20 @@ func pinOf(secret, service, version string, attempt int) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-func (m *machine) add(e Announced, attempt int) {
+func (m *machine) add(e Announced, attempt int) *Version {
 	m.Seq++
 	j := analysis.NewJudge()
-	m.Versions = append(m.Versions, Version{
+	v := m.newest(&Version{
 		Name: e.Version, Endpoints: slices.Clone(e.Endpoints), Origin: e.Origin, Seq: m.Seq, Attempt: attempt, AnnouncedAt: m.at, Phase: Queued,
 		Reachable: m.Policy.Route.Probe == policy.ProbeOff,
 		Launch:    Launch{Image: e.Image, Digests: e.digests(), Sealed: e.Image != "", Content: e.Content}, Trial: Trial{Config: JudgeConfig(&m.Policy), Judge: &j, Told: slices.Clone(m.Policy.Route.Classes), Pacing: Pacing{ToldSlow: m.Policy.Judge.Slow}},
 		Sessions: Sessions{Pin: pinOf(e.Secret, m.Policy.Service, e.Version, attempt)},
 	})
-	v := &m.Versions[len(m.Versions)-1]
 	if m.Stable == "" {
 		m.record(v, KindAnnounced, e.By, "the first version of the service: it takes 100%% at once")
 		m.becomeStable(v)
 		v.Trusted = true
-		return
+		return v
 	}
 	again := ""
 	if attempt > m.Earlier+1 {
@@ -172,6 +169,7 @@ func (m *machine) add(e Announced, attempt int) {
 	if e.Paused {
 		v.PausedAt = m.at
 	}
+	return v
 }
 
 func (e *Announced) digests() []string {
@@ -212,9 +210,9 @@ func (m *machine) policyChanged(e PolicyChanged) {
 		m.Book = Book{} // classes of another label would be waited for, and never come
 	}
 	m.Policy, m.PolicyHash, m.Orphaned, m.says = e.Policy, e.Hash, false, says
-	for i := range m.Versions {
-		c := &m.Versions[i].Config
-		c.Budget, c.WarmUp = e.Policy.Judge.Budget, e.Policy.Judge.WarmUp.Std().Seconds()
+	budget, warmUp := e.Policy.Judge.Budget, e.Policy.Judge.WarmUp.Std().Seconds()
+	for v := range m.each(func(v *Version) bool { return v.Config.Budget != budget || v.Config.WarmUp != warmUp }) {
+		v.Config.Budget, v.Config.WarmUp = budget, warmUp
 	}
 	if !first {
 		m.record(nil, KindPolicy, e.By, "policy %s is in force", e.Hash)

@@ -25,9 +25,9 @@ func BenchmarkTimeOf1000RolloutsWithPast(b *testing.B) { timeOf(b, keepEnded) }
 func timeOf(b *testing.B, ended int) {
 	states, at := climbing(1000)
 	for i := range states {
-		var past []Version
+		var past []*Version
 		for k := range ended {
-			old := Version{Name: fmt.Sprint("v0.", k), Phase: Retired, EndedAt: at}
+			old := &Version{Name: fmt.Sprint("v0.", k), Phase: Retired, EndedAt: at}
 			past = append(past, old)
 		}
 		states[i].Versions = append(past, states[i].Versions...)
@@ -39,6 +39,37 @@ func timeOf(b *testing.B, ended int) {
 			states[i], _, _ = Step(states[i], Tick{At: at})
 		}
 	}
+}
+
+// What a decision and a checkpoint write of a release that was judged for two minutes, beside twenty that have ended.
+func BenchmarkEncodeDecision(b *testing.B)   { encodeOf(b, true) }
+func BenchmarkEncodeCheckpoint(b *testing.B) { encodeOf(b, false) }
+
+func encodeOf(b *testing.B, decides bool) {
+	states, at := climbing(1)
+	s := states[0]
+	for range 120 {
+		from := at
+		at = at.Add(time.Second)
+		s, _, _ = Step(s, Observed{At: at, Batch: time.Second, Cells: []Cell{{Slice: "edge", From: from, To: at,
+			Counts: map[string]analysis.Counts{"v1": {Requests: 950, Errors: 1}, "v2": {Requests: 50}}}}})
+	}
+	var past []*Version
+	for k := range keepEnded {
+		past = append(past, &Version{Name: fmt.Sprint("v0.", k), Phase: Retired, EndedAt: at, Endpoints: []string{"10.0.0.1:80"},
+			Trial: Trial{Config: s.Versions[1].Config}, Verdict: s.Versions[1].Verdict})
+	}
+	s.Versions = append(past, s.Versions...)
+	b.ReportAllocs()
+	size := 0
+	for b.Loop() {
+		decided, evidence, err := EncodeParts(s, decides)
+		if err != nil {
+			b.Fatal(err)
+		}
+		size = len(decided) + len(evidence)
+	}
+	b.ReportMetric(float64(size), "bytes")
 }
 
 // climbing are rollouts at their first step.

@@ -354,8 +354,8 @@ func (v *Version) sorted(c *Cell, name string, s side, base *analysis.Baseline) 
 
 // due are how a class has to be seen before a promotion: those configured that stable served within the day, others that it serves often;
 // in both cases with success.
-func (m *machine) due(v *Version, name string) bool {
-	p := m.Book.page(name)
+func (s *State) due(v *Version, name string) bool {
+	p := s.Book.page(name)
 	if p == nil {
 		return false
 	}
@@ -365,23 +365,34 @@ func (m *machine) due(v *Version, name string) bool {
 	return p.hourly() >= leastHourly && p.Hour.Requests-p.Hour.Errors >= leastConfirmed
 }
 
+// lacks is how many successful answers of a class are still wanted before a promotion, and in how many seconds they are expected; nil: that is
+// not known.
+func (s *State) lacks(v *Version, k *Exercise) (answers float64, seconds *float64) {
+	answers = v.Config.Exercise - (k.Canary.Requests - k.Canary.Errors)
+	if answers <= 1e-6 || !s.due(v, k.Name) {
+		return 0, nil
+	}
+	w := float64(s.Weight(v.Name)) / policy.FullWeight
+	if perSecond := s.Book.page(k.Name).Hour.Requests / max(s.Book.Seconds, 1); perSecond*w > 0 {
+		t := answers / (perSecond * w)
+		seconds = &t
+	}
+	return answers, seconds
+}
+
 // isExercised holds the promotion until enough of every class that is due went well: a path that fails wholly is never promoted because
 // nobody walked it. (STATISTICS-2.md 1.7)
 func (m *machine) isExercised(v *Version, _ int) shut {
-	for _, k := range v.Classes {
-		well := k.Canary.Requests - k.Canary.Errors
-		if well >= v.Config.Exercise-1e-6 || !m.due(v, k.Name) {
+	for i := range v.Classes {
+		k := &v.Classes[i]
+		answers, seconds := m.lacks(v, k)
+		if answers == 0 {
 			continue
 		}
 		s := because(analysis.Unexercised, "proven at %s as a whole; of class %s %.0f of %.0f successful answers were seen (judge.exercise), %.0f failed",
-			share(m.Weight(v.Name)), k.Name, well, v.Config.Exercise, k.Canary.Errors)
-		w := float64(m.Weight(v.Name)) / policy.FullWeight
-		if perSecond := m.Book.page(k.Name).Hour.Requests / max(m.Book.Seconds, 1); perSecond*w > 0 {
-			t := (v.Config.Exercise - well) / (perSecond * w)
-			s.seconds = &t
-			if t < secondsDay*365 {
-				s.why += fmt.Sprintf("; expected in %s", time.Duration(t*float64(time.Second)).Round(time.Second))
-			}
+			share(m.Weight(v.Name)), k.Name, k.Canary.Requests-k.Canary.Errors, v.Config.Exercise, k.Canary.Errors)
+		if s.seconds = seconds; seconds != nil && *seconds < secondsDay*365 {
+			s.why += fmt.Sprintf("; expected in %s", time.Duration(*seconds*float64(time.Second)).Round(time.Second))
 		}
 		return s
 	}

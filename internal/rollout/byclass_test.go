@@ -231,3 +231,33 @@ func BenchmarkTickByClass(b *testing.B) {
 		})
 	}
 }
+
+// What is known of each class of a release: the worst first, what is still wanted, and what is left when it was cut.
+func TestWhatIsKnownOfClasses(t *testing.T) {
+	r := judgedByClass(t)
+	r.answers(2, told{"v1": {"home": good(900), "checkout": good(9)}, "v2": {"home": good(100), "checkout": {Requests: 1, Errors: 1}}}, nil)
+	known := r.s.KnownClasses("v2")
+	if len(known) != 3 || known[0].Name != "checkout" || known[0].Canary.Errors == 0 || known[0].Evidence < 5 || known[0].Lacks != 3 || !known[0].Due || known[0].Seconds == nil {
+		t.Fatalf("%+v", known)
+	}
+	for _, k := range known {
+		switch {
+		case math.Abs(k.CutAt-3000/0.4) > 1e-6:
+			t.Errorf("%s cuts with %g, want 7500: three classes share two fifths", k.Name, k.CutAt)
+		case k.Name == "home" && (k.Lacks != 0 || !k.Due || k.Seconds != nil), k.Name == "rest" && (k.Due || k.Lacks != 0):
+			t.Errorf("%+v", k)
+		}
+	}
+	for range 60 {
+		if r.s.Version("v2").Phase == Canary {
+			r.answers(1, told{"v1": {"home": good(9000), "checkout": good(9)}, "v2": {"home": good(1000), "checkout": {Requests: 1, Errors: 1}}}, nil)
+		}
+	}
+	known = r.s.KnownClasses("v2")
+	if r.s.Version("v2").Phase != Failed || known[0].Name != "checkout" || known[0].CutAt+known[0].Evidence+known[0].Lacks != 0 || known[0].Due {
+		t.Errorf("when it was cut: %+v", known)
+	}
+	if r.s.KnownClasses("v1") != nil || r.s.KnownClasses("v9") != nil {
+		t.Error("classes of a version that is not under test")
+	}
+}

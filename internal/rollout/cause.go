@@ -14,12 +14,8 @@ import (
 
 // tallyFailures remembers what fails of the versions under test, and of stable beside them.
 func (m *machine) tallyFailures(cells []Cell, seconds float64) {
-	tested := false
-	for i := range m.Versions {
-		tested = tested || m.Versions[i].is(counted)
-	}
-	for i := range m.Versions {
-		v := &m.Versions[i]
+	tested := m.any(counted)
+	for v := range m.each(func(v *Version) bool { return v.Phase.Live() || known(v.Failures) }) {
 		if !tested || !v.is(counted) && v.Name != m.Stable {
 			v.Failures = analysis.Failures{}
 			continue
@@ -34,6 +30,11 @@ func (m *machine) tallyFailures(cells []Cell, seconds float64) {
 			v.Failures.Add(r)
 		}
 	}
+}
+
+// known reports whether anything is written of failures.
+func known(f analysis.Failures) bool {
+	return f.Requests != 0 || f.Asked != nil || f.All != nil || f.Examples != nil
 }
 
 // tellsCodes reports whether who has no answer in the cell got none: else the source does not tell.

@@ -5,31 +5,42 @@ import (
 	"fmt"
 )
 
-// stateFormat is the format of the states that this build writes. A state that names none is of format
-// 1, from before there were formats.
-const stateFormat = 2
+// The formats of the states that this build writes. A state that names none is of format 1, from before there were formats.
+const (
+	stateFormat = 2 // in one part
+	partsFormat = 3 // what is decided of it; its evidence is the other part
+)
 
-// EncodeState writes a state to be stored.
-func EncodeState(s State) ([]byte, error) {
+// EncodeState writes a state in one part.
+func EncodeState(s State) ([]byte, error) { return encode(stateFormat, s) }
+
+func encode(format int, s State) ([]byte, error) {
 	raw, err := json.Marshal(struct {
 		Format int `json:"format"`
 		State
-	}{stateFormat, s})
+	}{format, s})
 	if err != nil {
 		return nil, fmt.Errorf("the state of %s cannot be encoded: %w", s.Policy.Service, err)
 	}
 	return raw, nil
 }
 
-// DecodeState reads a stored state of this format or an older one. What it returns without an error is
+// DecodeState reads a state in one part, of this format or an older one. What it returns without an error is
 // safe to step. Evidence that cannot be read is left out, and lost says which: that costs sensitivity,
 // never validity.
 func DecodeState(raw []byte) (s State, lost []string, err error) {
+	return decode(raw, stateFormat, func(*storedState) []string { return nil })
+}
+
+// decode reads a state of a format up to one, to which a function adds what is stored elsewhere.
+func decode(raw []byte, most int, join func(*storedState) (lost []string)) (s State, lost []string, err error) {
 	var d storedState
-	if err := json.Unmarshal(raw, &d); err != nil || d.Format > stateFormat || d.Format < 0 {
-		return State{}, nil, unreadable(raw, err)
+	if err := json.Unmarshal(raw, &d); err != nil || d.Format > most || d.Format < 0 {
+		return State{}, nil, unreadable(raw, most, err)
 	}
-	s, lost = d.salvage()
+	lost = join(&d)
+	s, more := d.salvage()
+	lost = append(lost, more...)
 	s.says = says(&s.Policy)
 	if d.Format < 2 {
 		s.lineFromFormat1() // before it is asked for its table
@@ -49,7 +60,7 @@ func DecodeState(raw []byte) (s State, lost []string, err error) {
 }
 
 // unreadable says why a state cannot be read, which may be of a format that nobody knows.
-func unreadable(raw []byte, why error) error {
+func unreadable(raw []byte, most int, why error) error {
 	var head struct {
 		Format int `json:"format"`
 		Policy struct {
@@ -59,8 +70,8 @@ func unreadable(raw []byte, why error) error {
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return fmt.Errorf("this is not a state that canaryd wrote: %w", err)
 	}
-	if head.Format > stateFormat || head.Format < 0 {
-		return fmt.Errorf("the state of %s has format %d, this canaryd reads formats up to %d: run the newer canaryd that wrote it, or restore the storage from before", head.Policy.Service, head.Format, stateFormat)
+	if head.Format > most || head.Format < 0 {
+		return fmt.Errorf("the state of %s has format %d, this canaryd reads formats up to %d: run the newer canaryd that wrote it, or restore the storage from before", head.Policy.Service, head.Format, most)
 	}
 	return fmt.Errorf("the state of %s cannot be read: %w", head.Policy.Service, why)
 }

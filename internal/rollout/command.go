@@ -78,7 +78,7 @@ func (m *machine) abortStable(v *Version, by string) error {
 		return nil
 	}
 	if back := m.revivable(); back != nil {
-		m.revive(back, by)
+		m.revive(m.Version(back.Name), by)
 		return nil
 	}
 	return refuse("version %s is stable, and no trusted version answers to take its place%s", v.Name, m.couldBe(v))

@@ -41,8 +41,8 @@ func answer(s *State, at time.Time) Event {
 	if !s.InForce {
 		return Applied{At: at, Generation: s.Generation, InForce: true, Subscribers: 1}
 	}
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.Probed() && !v.Reachable {
+	for _, v := range s.Versions {
+		if v.Probed() && !v.Reachable {
 			return Probed{At: at, Version: v.Name, Up: true}
 		}
 	}
@@ -176,8 +176,7 @@ func (r *survivor) take(e Event) {
 	if r.judged == nil {
 		r.judged = map[string]bool{}
 	}
-	for i := range r.s.Versions {
-		v := &r.s.Versions[i]
+	for _, v := range r.s.Versions {
 		o := old.Version(v.Name)
 		was, is := old.Weight(v.Name), r.s.Weight(v.Name)
 		if attempt, cut := r.cut[v.Name]; cut && attempt == v.Attempt && is > 0 {

@@ -16,17 +16,19 @@ type Sampled struct {
 func (e Sampled) when() time.Time { return e.At }
 func (e Sampled) name() string    { return "sampled" }
 
-// sampled remembers the examples of versions whose failures are counted. A class that no version is told apart by is none.
+// sampled remembers the examples of versions whose failures are counted. A class that requests are not told apart by is none; one of which a
+// version has answered nothing is.
 func (m *machine) sampled(e Sampled) {
 	m.own()
-	for i := range m.Versions {
-		v := &m.Versions[i]
+	known := m.Classes()
+	for _, v := range m.with(live) {
 		if !v.is(counted) && v.Name != m.Stable {
 			continue
 		}
 		examples := slices.Clone(e.Failures[v.Name])
 		for i := range examples {
-			if !slices.ContainsFunc(v.Failures.Asked, func(t analysis.Tally) bool { return t.Name == examples[i].Class }) {
+			c := examples[i].Class
+			if !slices.Contains(known, c) && !slices.ContainsFunc(v.Failures.Asked, func(t analysis.Tally) bool { return t.Name == c }) {
 				examples[i].Class = ""
 			}
 		}

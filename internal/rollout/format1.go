@@ -20,8 +20,7 @@ func (s *State) lineFromFormat1() {
 
 // fromFormat1 fills in what states did not say before there were formats.
 func (s *State) fromFormat1() {
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		v.Trusted = v.Phase == Stable && s.Watch == nil || v.Phase == Warm
 	}
 	s.eachMoment(func(m moment) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strconv"
 	"testing"
@@ -43,6 +44,8 @@ type walk struct {
 	names int
 	steps int
 	kept  []keptState // earlier ones
+
+	decided State // after the last step of which what is decided had to be stored
 
 	fleet *envoys
 	cut   map[string]int // attempt at which a version was cut
@@ -115,7 +118,7 @@ func (w *walk) endure() {
 		w.at = w.at.Add(pace)
 		w.step(Tick{At: w.at})
 		w.step(w.clean(pace))
-		if !slices.EqualFunc(before.Versions, w.s.Versions, func(a, b Version) bool {
+		if !slices.EqualFunc(before.Versions, w.s.Versions, func(a, b *Version) bool {
 			return a.Name == b.Name && a.Phase == b.Phase && size(a.Slots) == size(b.Slots)
 		}) {
 			moved = n
@@ -331,12 +334,18 @@ func (w *walk) opened(c *Cell) {
 func (w *walk) step(e Event) {
 	old := w.s
 	w.steps++
+	past := pastOf(&old)
 	thorough := w.steps%16 == 0 // encoding is slow under the fuzzer
 	var before []byte
 	if thorough {
 		before = w.encode(old)
 	}
 	next, records, err := Step(old, e)
+	for v, was := range past {
+		if !reflect.DeepEqual(*v, was) {
+			w.t.Fatalf("%T changed %s, which has ended, in its argument", e, v.Name)
+		}
+	}
 	if thorough {
 		if string(w.encode(old)) != string(before) {
 			w.t.Fatal("Step changed its argument")
@@ -358,9 +367,13 @@ func (w *walk) step(e Event) {
 			w.ramp = r.By == System
 		}
 	}
+	if !KeepsDecisions(e, &old, &w.s) || len(records) > 0 {
+		w.decided = w.s
+	}
 	w.ramp = w.ramp && (old.Stable == w.s.Stable || len(records) > 0 && slices.ContainsFunc(records, func(r Record) bool { return r.Kind == KindPromoted }))
 	if thorough {
 		w.survivesRestart()
+		w.inParts()
 	}
 	w.sums()
 	w.watched()
@@ -373,6 +386,43 @@ func (w *walk) step(e Event) {
 	w.line()
 	w.wayBack(old, records)
 	w.exercised(records)
+}
+
+// pastOf is what is said of the versions that have ended: states share them.
+func pastOf(s *State) map[*Version]Version {
+	past := map[*Version]Version{}
+	for _, v := range s.ended() {
+		past[v] = *v
+	}
+	return past
+}
+
+// What was decided last, with the evidence of now, is the state of now.
+func (w *walk) inParts() {
+	decided, _, err := EncodeParts(w.decided, true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	none, evidence, err := EncodeParts(w.s, false)
+	if err != nil || none != nil {
+		w.t.Fatal(none, err)
+	}
+	got, lost, err := DecodeParts(decided, evidence)
+	if err != nil || len(lost) > 0 {
+		w.t.Fatal(err, lost)
+	}
+	want, _, err := DecodeState(mustEncode(w.t, w.s))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if g, s := w.encode(got), w.encode(want); !bytes.Equal(g, s) {
+		n := 0
+		for n < min(len(g), len(s)) && g[n] == s[n] {
+			n++
+		}
+		from := max(0, n-60)
+		w.t.Fatalf("in parts:\n%s\nwhole:\n%s", g[from:min(len(g), n+40)], s[from:min(len(s), n+40)])
+	}
 }
 
 // Nothing is promoted by canaryd of which a class that is due was not seen to work.
@@ -469,8 +519,7 @@ func (w *walk) watched() {
 		return slotsOf(t.Slots, v.Name) > 0 || slices.ContainsFunc(t.Clusters, func(c Cluster) bool { return c.Version == v.Name && c.Pinned })
 	}
 	suspects := w.s.with(judged)
-	for i := range w.s.Versions {
-		v := &w.s.Versions[i]
+	for _, v := range w.s.Versions {
 		if gets(v) && !v.Reported() {
 			w.t.Fatalf("%s is %s, gets requests, and nobody counts them", v.Name, v.Phase)
 		}
@@ -497,8 +546,7 @@ func (w *walk) generations(old State) {
 // known; it holds back nobody's fall, and nothing that a person or a cut decided.
 func (w *walk) served() {
 	table := w.s.Table()
-	for i := range w.s.Versions {
-		v := &w.s.Versions[i]
+	for _, v := range w.s.Versions {
 		decided, given := w.s.Weight(v.Name), slotsOf(table.Slots, v.Name)
 		for _, e := range w.fleet.all {
 			borne := e.refused && (&machine{State: &w.s}).bears(e.name)
@@ -534,8 +582,7 @@ func (w *walk) served() {
 
 // Invariant 2: what was cut stays at 0, without pins, until a person promotes it or a new attempt.
 func (w *walk) cuts(e Event, records []Record) {
-	for i := range w.s.Versions {
-		v := &w.s.Versions[i]
+	for _, v := range w.s.Versions {
 		if v.Phase == Failed || v.Phase == Aborted {
 			w.cut[v.Name] = v.Attempt
 			for _, c := range w.s.Table().Clusters {
@@ -621,8 +668,7 @@ func (w *walk) alone(c Container) {
 // Invariants 4 and 6: canaryd raises a weight only right after judging evidence under the present
 // weight, and to the first configured step above it.
 func (w *walk) raises(old State, e Event, records []Record) {
-	for i := range w.s.Versions {
-		v := &w.s.Versions[i]
+	for _, v := range w.s.Versions {
 		was, is := old.Weight(v.Name), w.s.Weight(v.Name)
 		o := old.Version(v.Name)
 		if is <= was || o == nil || was == 0 || v.Phase != Canary && v.Phase != Paused {
@@ -654,8 +700,7 @@ func (w *walk) raises(old State, e Event, records []Record) {
 
 // What a person paused takes nothing more, whatever becomes of it, until a person ends the pause.
 func (w *walk) pauses(old State, e Event) {
-	for i := range w.s.Versions {
-		v := &w.s.Versions[i]
+	for _, v := range w.s.Versions {
 		o := old.Version(v.Name)
 		if o == nil || !o.paused() || !v.is(open) || o.Attempt != v.Attempt {
 			continue
@@ -670,8 +715,7 @@ func (w *walk) pauses(old State, e Event) {
 // A new attempt begins because somebody announces the version, or promotes it; of one that was cut only with their
 // explicit word. It is never the way back, it knows nothing of the earlier one, and the stable version keeps its watch.
 func (w *walk) attempts(old State, e Event) {
-	for i := range w.s.Versions {
-		v := &w.s.Versions[i]
+	for _, v := range w.s.Versions {
 		o := old.Version(v.Name)
 		if o == nil || o.Attempt == v.Attempt {
 			continue
@@ -711,11 +755,11 @@ func TestSlotsMoveAsLittleAsPossible(t *testing.T) {
 	var s State
 	s.Policy.Service, s.Stable = "shop", "v0"
 	for _, n := range []string{"v0", "v1", "v2", "v3"} {
-		s.Versions = append(s.Versions, Version{Name: n, Phase: Canary})
+		s.Versions = append(s.Versions, &Version{Name: n, Phase: Canary})
 	}
 	before, after := slotOwners(&s, nil), []byte(nil)
 	for range 5000 {
-		v := &s.Versions[1+r.IntN(3)]
+		v := s.Versions[1+r.IntN(3)]
 		had := size(v.Slots)
 		want := min(r.IntN(4000), had+s.Weight("v0")-1000)
 		s.setWeight(v, want)

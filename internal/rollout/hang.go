@@ -105,8 +105,8 @@ func (s *State) hangAge() float64 {
 
 // eldest is the oldest release under test; nil: there is none.
 func (s *State) eldest() *Version {
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.Phase.Waiting() && v.Judge != nil {
+	for _, v := range s.Versions {
+		if v.Phase.Waiting() && v.Judge != nil {
 			return v
 		}
 	}
@@ -125,8 +125,8 @@ func (m *machine) withHung(cells []Cell) []Cell {
 	}
 	now := seconds(m.at)
 	keep := m.Hang.forget(now)
-	for i := range m.Versions {
-		m.Versions[i].Hung *= keep
+	for _, v := range m.with(live) { // what is known of others stays as it is
+		v.Hung *= keep
 	}
 	counts := !m.Hang.streams()
 	var sum analysis.Counts // stable's, of which errors are open requests

@@ -36,8 +36,8 @@ func TestAnEnvoyIsNamedThatHasTheErrorsToItself(t *testing.T) {
 		{"two errors", [][]Cell{cellsOf(3, 2, "edge-1")}, ""},
 		{"no cell", [][]Cell{nil}, ""},
 	} {
-		m := &machine{State: &State{Versions: []Version{{Name: "v2", Phase: Canary}}}}
-		v := &m.Versions[0]
+		m := &machine{State: &State{Versions: []*Version{{Name: "v2", Phase: Canary}}}}
+		v := m.Versions[0]
 		for _, cells := range c.rounds {
 			m.tallyLately(cells, 1)
 		}
@@ -70,7 +70,7 @@ func TestInstancesBehindANameAreCounted(t *testing.T) {
 		{"twenty behind a name", []string{"shop:80"}, spread(20, 10), 20},
 		{"one replaced, the old one fading", []string{"shop:80"}, append(spread(4, 100), analysis.Slice{Name: "10.0.1.1:8080", Counts: analysis.Counts{Requests: 1}}), 4.02},
 	} {
-		m := &machine{State: &State{Versions: []Version{{Name: "v1", Phase: Stable, Endpoints: c.endpoints}}}}
+		m := &machine{State: &State{Versions: []*Version{{Name: "v1", Phase: Stable, Endpoints: c.endpoints}}}}
 		cell := Cell{Slice: "edge-1", From: time.Unix(0, 0), To: time.Unix(1, 0), Counts: map[string]analysis.Counts{"v1": {Requests: 1}}, Endpoints: map[string][]analysis.Slice{"v1": c.seen}}
 		m.tallyLately([]Cell{cell}, 1)
 		if got := m.Versions[0].instances(); got < c.want-0.01 || got > c.want+0.01 {

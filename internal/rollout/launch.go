@@ -44,7 +44,7 @@ func (s *State) Containers() []Container {
 	var cs []Container
 	ended := 0
 	for i := len(s.Versions) - 1; i >= 0; i-- {
-		v := &s.Versions[i]
+		v := s.Versions[i]
 		if v.Image == "" {
 			continue
 		}
@@ -105,7 +105,7 @@ func (s *State) Released(version string) bool { return s.settled() && !s.strayed
 
 // shared reports whether another version runs the same image.
 func (s *State) shared(v *Version) bool {
-	return slices.ContainsFunc(s.Versions, func(o Version) bool { return o.Name != v.Name && o.Image == v.Image && o.Done < Prune })
+	return slices.ContainsFunc(s.Versions, func(o *Version) bool { return o.Name != v.Name && o.Image == v.Image && o.Done < Prune })
 }
 
 // launched takes in what became of a version's containers.
@@ -179,18 +179,16 @@ func (m *machine) stopped(v *Version, e Launched) {
 func (m *machine) firstFailed(v *Version, why string) {
 	m.Stable = ""
 	m.fail(v, analysis.Unreachable, "%s", why)
-	for i := range m.Versions {
-		if o := &m.Versions[i]; o.Phase.Waiting() {
-			if o.Idle {
-				m.wake(o)
-			}
-			o.Wanted, o.Verdict = "", analysis.Verdict{}
-			m.lower(o, 0)
-			m.becomeStable(o)
-			o.Trusted = true
-			m.record(o, KindStarted, System, "%s cannot run: this is now the first version of the service", v.Name)
-			return
+	for _, o := range m.with(open) {
+		if o.Idle {
+			m.wake(o)
 		}
+		o.Wanted, o.Verdict = "", analysis.Verdict{}
+		m.lower(o, 0)
+		m.becomeStable(o)
+		o.Trusted = true
+		m.record(o, KindStarted, System, "%s cannot run: this is now the first version of the service", v.Name)
+		return
 	}
 }
 
@@ -211,15 +209,13 @@ func (v *Version) mayIdle() bool {
 
 // stopIdle has the containers stopped of versions that have been out of service for so long.
 func (m *machine) stopIdle() {
-	for i := range m.Versions {
-		v := &m.Versions[i]
-		if m.Policy.Docker == nil || !v.mayIdle() {
-			continue
-		}
-		after := m.Policy.Docker.StopIdleAfter
-		if m.at.Sub(latest(v.LaunchedAt, v.RequestAt, v.EndedAt)) < after.Std() {
-			continue
-		}
+	if m.Policy.Docker == nil {
+		return
+	}
+	after := m.Policy.Docker.StopIdleAfter
+	for v := range m.each(func(v *Version) bool {
+		return v.mayIdle() && m.at.Sub(latest(v.LaunchedAt, v.RequestAt, v.EndedAt)) >= after.Std()
+	}) {
 		v.Idle, v.Endpoints, v.Reachable = true, nil, m.Policy.Route.Probe == policy.ProbeOff
 		m.record(v, KindIdle, System, "no request for %s (docker.stop_idle_after): its containers are stopped until it is wanted", after)
 	}

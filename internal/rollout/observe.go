@@ -65,7 +65,7 @@ func (m *machine) tally(cells []Cell) {
 		m.Rate = Rate{}
 	}
 	longest, sum := 0.0, 0.0
-	names := make([]string, 0, len(m.Versions))
+	var names []string
 	for _, c := range cells {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
 		names = slices.AppendSeq(names[:0], maps.Keys(c.Counts))
@@ -99,11 +99,7 @@ const aboutNone = 0.5
 // tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints, and which
 // Envoys, its errors come from.
 func (m *machine) tallyLately(cells []Cell, seconds float64) {
-	for i := range m.Versions {
-		v := &m.Versions[i]
-		if !v.Phase.Live() {
-			continue
-		}
+	for _, v := range m.with(live) {
 		v.Lately *= math.Exp(-seconds / rateMemory)
 		v.forgetInstances(seconds)
 		var instances []analysis.Slice

@@ -10,8 +10,7 @@ import (
 // just promoted another one over, if it raised no alars. Nil: there is none.
 func (s *State) wayBack() *Version {
 	var last *Version
-	for i := range slices.Backward(s.Versions) {
-		v := &s.Versions[i]
+	for _, v := range slices.Backward(s.Versions) {
 		switch {
 		case v.Name == s.Stable || !v.is(reserve) || !v.Reachable || len(v.Endpoints) == 0:
 		case v.Trusted:
@@ -85,8 +84,8 @@ func (s *State) back(o *options) {
 
 // promotable are the newest versions that a person could promote instead of one.
 func (s *State) promotable(o *options, instead *Version, most int) {
-	for i := range slices.Backward(s.Versions) {
-		if v := &s.Versions[i]; most > 0 && v != instead && !v.is(cut) && !v.is(open) && len(v.Endpoints) > 0 {
+	for _, v := range slices.Backward(s.Versions) {
+		if most > 0 && v != instead && !v.is(cut) && !v.is(open) && len(v.Endpoints) > 0 {
 			o.add("`canaryd promote %s %s` sends everything to %s (%s, at %s)", s.Policy.Service, v.Name, v.Name, v.Phase, strings.Join(v.Endpoints, ", "))
 			most--
 		}
@@ -95,8 +94,8 @@ func (s *State) promotable(o *options, instead *Version, most int) {
 
 // revivable is the newest trusted version that can be started, when its turn is to serve everything again.
 func (s *State) revivable() *Version {
-	for i := range slices.Backward(s.Versions) {
-		if v := &s.Versions[i]; v.Name != s.Stable && v.Trusted && v.Image != "" && s.Policy.Docker != nil && !v.Phase.Waiting() {
+	for _, v := range slices.Backward(s.Versions) {
+		if v.Name != s.Stable && v.Trusted && v.Image != "" && s.Policy.Docker != nil && !v.Phase.Waiting() {
 			return v
 		}
 	}
@@ -106,8 +105,8 @@ func (s *State) revivable() *Version {
 // couldBe says which versions a person could promote instead of one.
 func (s *State) couldBe(v *Version) string {
 	var names []string
-	for i := range slices.Backward(s.Versions) {
-		if o := &s.Versions[i]; o != v && !o.is(cut) && len(o.Endpoints) > 0 && len(names) < 3 {
+	for _, o := range slices.Backward(s.Versions) {
+		if o != v && !o.is(cut) && len(o.Endpoints) > 0 && len(names) < 3 {
 			names = append(names, fmt.Sprintf("`canaryd promote %s %s` (%s, %s)", s.Policy.Service, o.Name, o.Phase, strings.Join(o.Endpoints, ", ")))
 		}
 	}

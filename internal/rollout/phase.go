@@ -134,22 +134,27 @@ func (s *State) Judging() bool {
 // Canaries are the versions that have or had a weight and are being judged, oldest first.
 func (s *State) Canaries() []*Version { return s.with(ramped) }
 
-// with are the versions that have one of the traits, oldest first.
+// with are the versions that have not ended and have one of the traits, oldest first.
 func (s *State) with(t trait) []*Version {
 	var vs []*Version
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.is(t) {
+	for _, v := range s.Versions {
+		if v.Phase.Live() && v.is(t) {
 			vs = append(vs, v)
 		}
 	}
 	return vs
 }
 
-// in are the versions in a phase, oldest first: those that may leave it.
+// any reports whether a version that has not ended has one of the traits.
+func (s *State) any(t trait) bool {
+	return slices.ContainsFunc(s.Versions, func(v *Version) bool { return v.Phase.Live() && v.is(t) })
+}
+
+// in are the versions in a phase that is not the end, oldest first: those that may leave it.
 func (s *State) in(p Phase) []*Version {
 	var vs []*Version
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.Phase == p {
+	for _, v := range s.Versions {
+		if v.Phase == p && p.Live() {
 			vs = append(vs, v)
 		}
 	}

@@ -26,13 +26,10 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	if v.FirstWeight.IsZero() {
 		v.FirstWeight = m.at
 	}
-	for i := range m.Versions {
-		o := &m.Versions[i]
-		switch {
-		case !o.Phase.Waiting() || o == v:
-		case o.Seq < v.Seq:
+	for _, o := range m.with(open) {
+		if o.Seq < v.Seq {
 			m.supersede(o, "%s was promoted first", v.Name)
-		default:
+		} else {
 			o.rebase()
 		}
 	}

@@ -148,7 +148,7 @@ func (m *machine) spurned(v *Version) string {
 // welcome gives what no Envoy takes another try, now that one came that has not refused it: a new one, a new process, or one
 // that could not answer then, and takes what it is given now.
 func (m *machine) welcome(e Applied) {
-	if !slices.ContainsFunc(m.Versions, func(v Version) bool { return v.Refused != "" }) {
+	if !m.anyRefused() {
 		return
 	}
 	known := func(node string) bool {
@@ -166,9 +166,14 @@ func (m *machine) welcome(e Applied) {
 	}
 }
 
+// anyRefused reports whether no Envoy took some version.
+func (s *State) anyRefused() bool {
+	return slices.ContainsFunc(s.Versions, func(v *Version) bool { return v.Refused != "" })
+}
+
 // tryAgain lets versions that no Envoy took have their turn.
 func (m *machine) tryAgain() {
-	for i := range m.Versions {
-		m.Versions[i].Refused = ""
+	for v := range m.each(func(v *Version) bool { return v.Refused != "" }) {
+		v.Refused = ""
 	}
 }

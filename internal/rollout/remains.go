@@ -11,8 +11,7 @@ type Remains struct {
 func (s State) Remains() Remains {
 	s.outdate()
 	r := Remains{Attempts: s.Earlier, Crowds: s.Crowds}
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		r.Attempts = max(r.Attempts, v.Attempt)
 		if v.Image != "" && v.Done < Remove {
 			r.Containers = append(r.Containers, Container{Version: v.Name, Attempt: v.Attempt, Image: v.Image, Goal: Remove})

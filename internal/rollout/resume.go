@@ -48,7 +48,7 @@ func Withdraw(before, decided State, promoted []string) State {
 			v.Verdict.Reason += "; " + Withdrawn
 		case v.Attempt == d.Attempt && v.Phase.Live() && !d.Phase.Live():
 			m.lower(v, 0)
-			*v = d
+			*v = *d
 		}
 	}
 	m.give()
@@ -80,8 +80,7 @@ func (s *State) eachMoment(f func(moment)) {
 	if s.Watch != nil {
 		f(moment{&s.Watch.Until, true})
 	}
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		past(&v.AnnouncedAt, &v.TurnAt, &v.ImageAt, &v.LaunchedAt, &v.RequestAt, &v.FirstWeight, &v.WeightSince, &v.WarmingFrom,
 			&v.PausedAt, &v.EvidenceAt, &v.TookOver, &v.DrainedFrom, &v.EndedAt, &v.SlowerSince, &v.Verdict.At)
 		f(moment{&v.Until, true})

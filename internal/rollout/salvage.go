@@ -66,7 +66,7 @@ func (d *storedState) salvage() (State, []string) {
 		v := stored.Version
 		r.counts(&v, stored)
 		r.judge(&v, stored, JudgeConfig(&s.Policy))
-		s.Versions = append(s.Versions, v)
+		s.Versions = append(s.Versions, &v)
 	}
 	return s, r.lost
 }

@@ -158,8 +158,7 @@ func (m *machine) applied(e Applied) {
 
 // startClocks begins the time of weights that are in force now. Evidence counts from here.
 func (m *machine) startClocks() {
-	for i := range m.Versions {
-		v := &m.Versions[i]
+	for v := range m.each(func(v *Version) bool { return v.Phase.Live() || v.Leaving }) {
 		if v.Leaving && m.InForce && m.Nack() == nil && slotsOf(m.Accepted, v.Name) == 0 {
 			v.Leaving = false
 			m.unasked(v)

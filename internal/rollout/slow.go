@@ -45,8 +45,7 @@ func (s *State) SlowEdges() []float64 {
 
 // heldEdges are those by which releases under test are judged.
 func (s *State) heldEdges() (edges []float64) {
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		if !v.Phase.Waiting() || v.Judge == nil || v.Judge.Slow == nil {
 			continue
 		}

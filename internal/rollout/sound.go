@@ -21,8 +21,7 @@ func (s *State) sound() error {
 		return err
 	}
 	var taken []Segment
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for i, v := range s.Versions {
 		if err := v.sound(); err != nil {
 			return fmt.Errorf("version %q: %w", v.Name, err)
 		}

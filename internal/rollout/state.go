@@ -4,7 +4,6 @@
 package rollout
 
 import (
-	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -131,7 +130,7 @@ type State struct {
 	Orphaned   bool          `json:"orphaned,omitempty"`
 	Earlier    int           `json:"earlier,omitempty"`   // attempts of an earlier life of the service have numbers up to this one
 	Forgotten  []string      `json:"forgotten,omitempty"` // ended versions that are no longer in the list and that an origin may still name: it does not bring them back
-	Versions   []Version     `json:"versions,omitempty"`  // by announcement
+	Versions   []*Version    `json:"versions,omitempty"`  // by announcement. States share those that have ended
 	Stable     string        `json:"stable,omitempty"`
 	Seq        int           `json:"seq"`
 	At         time.Time     `json:"at,omitzero"` // of the last step
@@ -165,7 +164,7 @@ const (
 func (s *State) Version(name string) *Version {
 	for i := range s.Versions {
 		if s.Versions[i].Name == name {
-			return &s.Versions[i]
+			return s.Versions[i]
 		}
 	}
 	return nil
@@ -199,52 +198,10 @@ func (s *State) Weights() map[string]int {
 
 // Busy reports whether time or evidence can change anything: quiet services cost nothing.
 func (s *State) Busy() bool {
-	for i := range s.Versions {
-		if v := &s.Versions[i]; v.is(timed) || v.mayIdle() {
+	for _, v := range s.Versions {
+		if v.is(timed) || v.mayIdle() {
 			return true
 		}
 	}
 	return s.Watch != nil
-}
-
-// clone shares nothing with its original that anything changes in place.
-func (s State) clone() State {
-	s = s.fork()
-	s.own()
-	if s.Watch != nil {
-		w := *s.Watch
-		s.Watch = &w
-	}
-	s.Refused = slices.Clone(s.Refused)
-	return s
-}
-
-// fork is what a step begins with. It shares with the state before what most steps leave as it is: evidence, of which a
-// step that adds to it gets its own (own), and judges, slots and the watch, which are replaced where they change.
-func (s State) fork() State {
-	s.Versions = slices.Clone(s.Versions)
-	return s
-}
-
-// own copies what evidence is added to. That of versions that have ended stays as it is.
-func (s *State) own() {
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		if !v.Phase.Live() {
-			continue
-		}
-		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
-		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
-		v.ownJudge()
-	}
-	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
-	s.Pace, s.Hang = s.Pace.Clone(), s.Hang.clone()
-}
-
-// ownJudge makes a copy of its judge, which is to change.
-func (v *Version) ownJudge() {
-	if v.Judge != nil {
-		j := v.Judge.Clone()
-		v.Judge = &j
-	}
 }

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -20,7 +19,7 @@ type machine struct {
 	*State
 	at      time.Time
 	records []Record
-	earlier []Version                     // the versions before the step
+	earlier []*Version                    // the versions before the step
 	stable  string                        // and who was stable then
 	before  map[string]int                // the weights then, where somebody asked for them
 	moved   bool                          // a weight has changed in this step: what else rests on what is in force waits for the next
@@ -130,35 +129,6 @@ func (m *machine) finds(v *Version, o analysis.Outcome, code analysis.Code, reas
 		v.Verdict.Numbers, v.Verdict.Cause = v.Judge.Numbers(&v.Config), m.causes(v, code)
 		v.Verdict.Slow, v.Verdict.Unpaced = v.Judge.Paces(&v.Config), m.unpaced(v)
 	}
-}
-
-// forget drops ended versions, those first that ended first. The last ones are kept, all of the last hour, because
-// somebody may still wait for the outcome, and those whose containers are still to go.
-func (m *machine) forget() {
-	var ended []*Version
-	for i := range m.Versions {
-		if !m.Versions[i].Phase.Live() {
-			ended = append(ended, &m.Versions[i])
-		}
-	}
-	if len(ended) <= keepEnded {
-		return
-	}
-	slices.SortStableFunc(ended, func(a, b *Version) int { return b.EndedAt.Compare(a.EndedAt) })
-	gone := map[string]bool{}
-	for n, v := range ended {
-		kept := m.Policy.Docker != nil && v.Image != "" && v.Done < Prune
-		if n >= keepEnded && m.at.Sub(v.EndedAt) >= keepFor && (!kept || n >= 5*keepEnded) || n >= mostEnded {
-			gone[v.Name] = true
-		}
-	}
-	for _, v := range m.Versions {
-		if gone[v.Name] {
-			m.Forgotten = append(slices.Clip(m.Forgotten), v.Name)
-		}
-	}
-	m.Forgotten = m.Forgotten[max(0, len(m.Forgotten)-mostForgotten):]
-	m.Versions = slices.DeleteFunc(m.Versions, func(v Version) bool { return gone[v.Name] })
 }
 
 // JudgeConfig is what a policy says to the judge.

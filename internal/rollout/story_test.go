@@ -262,8 +262,7 @@ func (st *story) observe(t *testing.T, out *strings.Builder, args []string) {
 }
 
 func (st *story) show(out *strings.Builder) {
-	for i := range st.s.Versions {
-		v := &st.s.Versions[i]
+	for _, v := range st.s.Versions {
 		fmt.Fprintf(out, "%-4s %-10s %7s", v.Name, v.Phase, share(st.s.Weight(v.Name)))
 		if v.Verdict.Code != "" {
 			fmt.Fprintf(out, "  %s %s", v.Verdict.Outcome, v.Verdict.Code)

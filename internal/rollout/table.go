@@ -46,8 +46,7 @@ func (s *State) Table() Table {
 // decided is the table of what is decided.
 func (s *State) decided() Table {
 	t := Table{Service: s.Policy.Service, Generation: s.Generation, Policy: s.served(), Stable: s.Stable, Slots: s.runs()}
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		switch {
 		case v.is(cut):
 			t.Cut = append(t.Cut, v.Name)
@@ -65,8 +64,8 @@ func (s *State) decided() Table {
 // looksLike reports whether the decided table of another state is certainly the same: it compares what
 // decided reads. Most steps change nothing that an Envoy can see.
 func (s *State) looksLike(o *State) bool {
-	return s.says == o.says && s.Stable == o.Stable && slices.EqualFunc(s.Versions, o.Versions, func(a, b Version) bool {
-		return a.Name == b.Name && a.Phase == b.Phase && a.Pin == b.Pin && a.Reachable == b.Reachable && a.PinsUntil.IsZero() == b.PinsUntil.IsZero() &&
+	return s.says == o.says && s.Stable == o.Stable && slices.EqualFunc(s.Versions, o.Versions, func(a, b *Version) bool {
+		return a == b || a.Name == b.Name && a.Phase == b.Phase && a.Pin == b.Pin && a.Reachable == b.Reachable && a.PinsUntil.IsZero() == b.PinsUntil.IsZero() &&
 			slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Slots, b.Slots)
 	})
 }

@@ -24,6 +24,7 @@ import (
 type Write struct {
 	Service    string
 	State      []byte // nil: as it is
+	Evidence   []byte // beside the state; nil: as it is
 	Delete     bool
 	Remains    []byte   // of a service that is removed; nil: as they are, empty: none
 	Records    [][]byte // appended to the history, and to the events
@@ -31,6 +32,10 @@ type Write struct {
 	PolicyHash string   // names PolicyText, which is kept once
 	PolicyText string
 }
+
+// State is what is stored of a service: what is decided, and the evidence, which is stored more often. Earlier releases
+// stored both in one: Evidence is nil then.
+type State struct{ Decided, Evidence []byte }
 
 // Event is a stored record of any service. Cursors grow by one with each record.
 type Event struct {
@@ -48,6 +53,7 @@ type bucket string
 
 const (
 	states   bucket = "state"
+	evidence bucket = "evidence"
 	history  bucket = "history"
 	policies bucket = "policy"
 	events   bucket = "events" // cursor: service, and the record's place in its history
@@ -141,7 +147,7 @@ func (b *Bolt) Close() error { return b.db.Close() }
 // consecutive cursors in their order, from first on.
 func (b *Bolt) Save(ws []Write) (first uint64, err error) {
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []bucket{states, history, policies, events, keys, remains, journal, ages, ripe} {
+		for _, name := range []bucket{states, evidence, history, policies, events, keys, remains, journal, ages, ripe} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
@@ -165,14 +171,11 @@ func (w Write) put(tx *bbolt.Tx) error {
 	if err := w.putRemains(tx.Bucket([]byte(remains))); err != nil {
 		return err
 	}
-	if w.Delete {
-		if err := tx.Bucket([]byte(states)).Delete(key); err != nil {
-			return err
-		}
-	} else if w.State != nil {
-		if err := tx.Bucket([]byte(states)).Put(key, w.State); err != nil {
-			return err
-		}
+	if err := w.putState(tx.Bucket([]byte(states)), w.State); err != nil {
+		return err
+	}
+	if err := w.putState(tx.Bucket([]byte(evidence)), w.Evidence); err != nil {
+		return err
 	}
 	if w.PolicyHash != "" && tx.Bucket([]byte(policies)).Get([]byte(w.PolicyHash)) == nil {
 		if err := tx.Bucket([]byte(policies)).Put([]byte(w.PolicyHash), []byte(w.PolicyText)); err != nil {
@@ -211,6 +214,17 @@ func (w Write) put(tx *bbolt.Tx) error {
 	return resize(tx, history, grown)
 }
 
+// putState puts a part of the state.
+func (w Write) putState(b *bbolt.Bucket, part []byte) error {
+	switch {
+	case w.Delete:
+		return b.Delete([]byte(w.Service))
+	case part == nil:
+		return nil
+	}
+	return b.Put([]byte(w.Service), part)
+}
+
 func (w Write) putRemains(b *bbolt.Bucket) error {
 	switch {
 	case w.Remains == nil:
@@ -232,7 +246,21 @@ func (b *Bolt) view(name bucket, f func(tx *bbolt.Tx, b *bbolt.Bucket) error) er
 }
 
 // States returns the state of every service.
-func (b *Bolt) States() (map[string][]byte, error) { return b.all(states) }
+func (b *Bolt) States() (map[string]State, error) {
+	out := map[string]State{}
+	err := b.view(states, func(tx *bbolt.Tx, b *bbolt.Bucket) error {
+		beside := tx.Bucket([]byte(evidence)) // nil: an earlier release stored it
+		return b.ForEach(func(k, v []byte) error {
+			s := State{Decided: bytes.Clone(v)}
+			if beside != nil {
+				s.Evidence = bytes.Clone(beside.Get(k))
+			}
+			out[string(k)] = s
+			return nil
+		})
+	})
+	return out, err
+}
 
 // Remains returns what removed services left behind.
 func (b *Bolt) Remains() (map[string][]byte, error) { return b.all(remains) }

@@ -30,7 +30,7 @@ func TestStateAndHistoryAreOneTransaction(t *testing.T) {
 	}
 	defer b.Close()
 	states, err := b.States()
-	if err != nil || string(states["shop"]) != "state 29" || string(states["pay"]) != "p" {
+	if err != nil || string(states["shop"].Decided) != "state 29" || string(states["pay"].Decided) != "p" {
 		t.Errorf("%s %v", states, err)
 	}
 	h, err := b.History("shop", 3)
@@ -51,6 +51,35 @@ func TestStateAndHistoryAreOneTransaction(t *testing.T) {
 	}
 	if h, _ := b.History("shop", 100); len(h) != 60 {
 		t.Errorf("the history of a removed service has %d records, want 60", len(h))
+	}
+}
+
+// Evidence is stored beside the state, with it or alone, and goes with it.
+func TestEvidenceIsBesideTheState(t *testing.T) {
+	b, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for _, c := range []struct {
+		w    Write
+		want string
+	}{
+		{Write{State: []byte("s1")}, "{s1 }"},
+		{Write{Evidence: []byte("e1")}, "{s1 e1}"},
+		{Write{State: []byte("s2"), Evidence: []byte("e2")}, "{s2 e2}"},
+		{Write{Records: [][]byte{[]byte("r")}}, "{s2 e2}"},
+		{Write{Delete: true}, "{ }"},
+		{Write{State: []byte("s3")}, "{s3 }"},
+	} {
+		c.w.Service = "shop"
+		if _, err := b.Save([]Write{c.w}); err != nil {
+			t.Fatal(err)
+		}
+		states, err := b.States()
+		if got := fmt.Sprintf("%s", states["shop"]); err != nil || got != c.want {
+			t.Errorf("after %+v: %s (%v), want %s", c.w, got, err, c.want)
+		}
 	}
 }
 

@@ -127,7 +127,11 @@ func (a *api) service(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	a.answer(w, http.StatusOK, viewService(s))
+	v := viewService(s)
+	for i := range v.Versions {
+		v.Versions[i].Classes = viewClasses(&s.State, v.Versions[i].Version)
+	}
+	a.answer(w, http.StatusOK, v)
 }
 
 func (a *api) remove(w http.ResponseWriter, r *http.Request) {

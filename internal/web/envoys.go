@@ -205,8 +205,8 @@ func leftovers(c controller.Service, n controller.NodeStatus) []string {
 	if n.Version == "" || len(n.Weights) > 0 {
 		return out
 	}
-	for i := range c.State.Versions {
-		if v := &c.State.Versions[i]; !v.LaunchedAt.IsZero() && !v.FirstWeight.IsZero() && c.State.Weight(v.Name) == 0 {
+	for _, v := range c.State.Versions {
+		if !v.LaunchedAt.IsZero() && !v.FirstWeight.IsZero() && c.State.Weight(v.Name) == 0 {
 			out = append(out, v.Name)
 		}
 	}

@@ -103,7 +103,7 @@ func TestLossyEnvoysAreWarnedOf(t *testing.T) {
 // it may have.
 func TestWhoMayHaveAnythingIsWarnedOf(t *testing.T) {
 	began := time.Unix(1e9, 0)
-	c := controller.Service{State: rollout.State{Versions: []rollout.Version{
+	c := controller.Service{State: rollout.State{Versions: []*rollout.Version{
 		{Name: "v1", Phase: rollout.Stable, Launch: rollout.Launch{LaunchedAt: began}, Climb: rollout.Climb{FirstWeight: began}},
 		{Name: "v2", Phase: rollout.Failed, Launch: rollout.Launch{LaunchedAt: began}, Climb: rollout.Climb{FirstWeight: began}},
 		{Name: "v3", Phase: rollout.Failed, Climb: rollout.Climb{FirstWeight: began}},   // stopped

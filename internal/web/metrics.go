@@ -121,8 +121,7 @@ func collectEnvoys(f *controller.Figures, gauge, counter func(*prometheus.Desc, 
 
 func collectVersions(s *rollout.State, gauge, counter func(*prometheus.Desc, float64, ...string)) {
 	svc := s.Policy.Service
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		if !v.Phase.Live() && time.Since(v.EndedAt) > time.Hour {
 			continue // label sets of versions that are long gone are dropped
 		}
@@ -142,8 +141,7 @@ func outcomes() []rollout.Kind {
 func collectEvidence(s *rollout.State, gauge func(*prometheus.Desc, float64, ...string)) {
 	evidence := desc("version_evidence", "Evidence of a version under test: that it is worse (rollback), and that it is good enough (promotion).", "service", "version", "test")
 	threshold := desc("version_evidence_threshold", "The evidence at which that is decided.", "service", "version", "test")
-	for i := range s.Versions {
-		v := &s.Versions[i]
+	for _, v := range s.Versions {
 		if d := v.Verdict; v.Phase.Waiting() && d.Threshold > 0 {
 			gauge(evidence, d.Evidence, s.Policy.Service, v.Name, "rollback")
 			gauge(threshold, d.Threshold, s.Policy.Service, v.Name, "rollback")

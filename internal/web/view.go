@@ -51,7 +51,8 @@ type Version struct {
 	TookOver  *time.Time        `json:"took_over,omitempty"` // this attempt was stable, with everything that no canary holds in force
 	Trusted   bool              `json:"trusted"`             // it served everything, and was watched without an alarm: everything may go back to it by itself
 	Verdict   *analysis.Verdict `json:"verdict"`
-	Stored    *bool             `json:"stored,omitempty"` // false: what was decided last of the service is not stored; a restart would forget it
+	Classes   []Class           `json:"classes,omitempty"` // what is known by class of requests, the worst first; in the answer about one service only
+	Stored    *bool             `json:"stored,omitempty"`  // false: what was decided last of the service is not stored; a restart would forget it
 }
 
 func viewService(c controller.Service) Service {
@@ -62,7 +63,7 @@ func viewService(c controller.Service) Service {
 		v.Stable = &s.Stable
 	}
 	for i := range s.Versions {
-		x := viewVersion(s, &s.Versions[i])
+		x := viewVersion(s, s.Versions[i])
 		if !c.Stored {
 			x.Stored = &c.Stored
 		}
@@ -106,10 +107,8 @@ func warnings(c controller.Service) []string {
 // twinWarnings name the versions under test that run where another version runs: they are judged by what that one does, and look
 // as good as it is. It is a deploy job that passes on the old address.
 func twinWarnings(s *rollout.State) (ws []string) {
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		for j := range s.Versions {
-			o := &s.Versions[j]
+	for i, v := range s.Versions {
+		for j, o := range s.Versions {
 			if !v.Phase.Waiting() || o == v || !o.Phase.Live() || o.Phase.Waiting() && j > i {
 				continue
 			}

@@ -60,10 +60,10 @@ func TestAVersionAsItIsShown(t *testing.T) {
 
 // A deploy job that announces a new version at the old one's address is told: it would be compared with itself.
 func TestVersionsAtOneAddressAreWarnedOf(t *testing.T) {
-	version := func(name string, p rollout.Phase, endpoints ...string) rollout.Version {
-		return rollout.Version{Name: name, Phase: p, Endpoints: endpoints}
+	version := func(name string, p rollout.Phase, endpoints ...string) *rollout.Version {
+		return &rollout.Version{Name: name, Phase: p, Endpoints: endpoints}
 	}
-	s := rollout.State{Versions: []rollout.Version{
+	s := rollout.State{Versions: []*rollout.Version{
 		version("v0", rollout.Failed, "a:1"), version("v1", rollout.Stable, "a:1", "b:1"), version("v2", rollout.Canary, "c:1", "b:1"),
 		version("v3", rollout.Warming, "c:1"), version("v4", rollout.Queued, "d:1"),
 	}}

@@ -111,8 +111,7 @@ func (s *Script) answer() rollout.Event {
 	if !s.State.InForce && s.State.Nack() == nil {
 		return rollout.Rejected{At: s.at, Generation: s.State.Generation, Node: "envoy", Message: s.Refuses}
 	}
-	for i := range s.State.Versions {
-		v := &s.State.Versions[i]
+	for i, v := range s.State.Versions {
 		switch {
 		case (len(v.Endpoints) == 0 || v.Idle) && s.starts(v.Name):
 			return rollout.Launched{At: s.at, Version: v.Name, Attempt: v.Attempt, Image: true, Endpoints: []string{fmt.Sprintf("10.1.0.%d:80", i+1)}}

@@ -61,8 +61,25 @@ func classTag() *tracing.CustomTag {
 
 // fitting is the form of a listener that an Envoy has: the one with the access log, unless it has refused that.
 func (r *Resource) fitting(it *item, n *Node) *Resource {
-	if r.logged == nil || !n.Records || slices.ContainsFunc(it.refused, func(v string) bool { return sameVersion(v, r.logged.Version) }) {
+	logged := r.loggedFor(n)
+	if logged == nil || slices.ContainsFunc(it.refused, func(v string) bool { return sameVersion(v, logged.Version) }) {
 		return r
+	}
+	return logged
+}
+
+// loggedFor is a listener with the access log; nil: the Envoy does not have what that goes to. It is made for the first that has.
+func (r *Resource) loggedFor(n *Node) *Resource {
+	if !n.Records || r.withLog == nil {
+		return nil
+	}
+	if r.logged == nil {
+		logged, err := r.withLog()
+		if err != nil { // what it is made of encodes without the log
+			return nil
+		}
+		logged.services = r.services
+		r.logged = logged
 	}
 	return r.logged
 }

@@ -20,8 +20,11 @@ func (e *envoy) logs() {
 func TestListenersWithoutALogAreAsTheyWere(t *testing.T) {
 	for want, of := range map[string]listenerOf{"cd53603a395d5e93": {}, "e7399a1b77b8f987": {plain: "shop", grpc: true}} {
 		r, err := buildListener("127.0.0.1:8080", of)
-		if err != nil || r.Version != want || r.logged == nil || r.logged.Version == want {
-			t.Errorf("%+v, %v: want %s", r, err, want)
+		if err != nil || r.Version != want || r.loggedFor(&Node{}) != nil || r.logged != nil {
+			t.Errorf("%+v, %v: want %s, without a log", r, err, want)
+		}
+		if l := r.loggedFor(&Node{Records: true}); l == nil || l.Version == want || l != r.loggedFor(&Node{Records: true}) {
+			t.Errorf("%+v with a log: %+v", of, l)
 		}
 	}
 }
@@ -89,5 +92,25 @@ func TestFailuresOfTheOwnLogAreNoSample(t *testing.T) {
 	recording{hub: h}.take(node, broken, false, time.Now())
 	if seen := h.Seen("shop"); seen.All() != 8 {
 		t.Errorf("%g: failures of a plain sample are a part of it", seen.All())
+	}
+}
+
+// Classes are proposed from what stable serves: what a version under test is asked for may be gone tomorrow. Its failures are remembered.
+func TestRecordsOfAVersionUnderTestProposeNothing(t *testing.T) {
+	h, _, dial := server(t)
+	publish(t, h, table(1, map[string]int{"v2": 100}))
+	e := connect(t, dial(), "edge-1", 40)
+	e.start("shop", "shop/v1", "shop/v2")
+	inForce(t, h, 1)
+	var node Node
+	for _, p := range h.peers {
+		node = p.Node
+	}
+	fails := recordsFor("shop/v2", 1)
+	fails[0].CommonProperties.ResponseFlags = &accesslog.ResponseFlags{UpstreamRequestTimeout: true}
+	of := recording{hub: h}
+	of.take(node, append(append(recordsFor("shop/v2", 4), recordsFor("shop/v1", 3)...), fails...), true, time.Now())
+	if seen, shown := h.Seen("shop"), h.TakeExamples("shop"); seen.All() != 3 || len(shown["v2"]) != 1 {
+		t.Errorf("%g requests of 3 of stable are remembered, and failures %v", seen.All(), shown)
 	}
 }

@@ -34,6 +34,8 @@ type account struct {
 	pace *rate.Limiter
 	long chan struct{} // of who is taking in more names than are taken in at once
 
+	turns chan struct{} // of its connections that are arriving
+
 	// Guarded by the mutex of all accounts.
 	lines   map[*line]struct{}
 	streams int
@@ -54,7 +56,11 @@ func (as *accounts) open(c net.Conn) *line {
 	if a == nil {
 		most := as.hub.Admission.Limits.BytesPerSecond
 		ip, err := netip.ParseAddr(host)
-		a = &account{accounts: as, host: host, free: err == nil && ip.Unmap().IsLoopback(), pace: rate.NewLimiter(rate.Limit(most), most), lines: map[*line]struct{}{}, long: make(chan struct{}, 1)}
+		a = &account{accounts: as, host: host, free: err == nil && ip.Unmap().IsLoopback(), pace: rate.NewLimiter(rate.Limit(most), most), lines: map[*line]struct{}{}, long: make(chan struct{}, 1),
+			turns: make(chan struct{}, ofOneAddress)}
+		if a.free {
+			a.turns = make(chan struct{}, atATime)
+		}
 		as.of[host] = a
 	}
 	l.account, a.lines[l] = a, struct{}{}

@@ -62,13 +62,15 @@ func (c *Catalog) holds(r Ref) bool {
 
 // known finds what a version is that an Envoy brought along. Of an unknown one nothing but its name can be
 // told.
-func (c *Catalog) known(r Ref, version string) *Resource {
+func (c *Catalog) known(r Ref, version string, n *Node) *Resource {
 	res := c.resources[r]
 	if res != nil && sameVersion(res.Version, version) {
 		return res
 	}
-	if res != nil && res.logged != nil && sameVersion(res.logged.Version, version) {
-		return res.logged
+	if res != nil {
+		if logged := res.loggedFor(n); logged != nil && sameVersion(logged.Version, version) {
+			return logged
+		}
 	}
 	if f := c.routes[r.Name]; f != nil && r.Type == TypeRoute {
 		if res := f.find(version); res != nil {

@@ -16,8 +16,8 @@ import (
 type entrance struct{ hub *Hub }
 
 // stream is a grpc.StreamServerInterceptor.
-func (e entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	in := &visitor{ServerStream: ss, hub: e.hub, line: lineOf(ss.Context())}
+func (e entrance) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	in := &visitor{ServerStream: ss, hub: e.hub, line: lineOf(ss.Context()), answered: info.IsServerStream}
 	peer := Node{Peer: peerOf(ss.Context())}
 	if !in.line.account.enters() {
 		err := status.Errorf(codes.ResourceExhausted, "%s has %d streams already: see xds.limits.streams_per_peer in canaryd.yml", hostOf(peer.Peer), e.hub.Admission.Limits.StreamsPerPeer)
@@ -25,6 +25,7 @@ func (e entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo
 		return err
 	}
 	defer in.line.account.leaves()
+	defer in.line.arrived()
 	e.hub.delay(ss.Context(), peer)
 	in.ctx = context.WithValue(ss.Context(), visitorKey{}, in)
 	err := handle(srv, in)
@@ -38,13 +39,14 @@ func (e entrance) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo
 // visitor is a stream whose first message is looked at.
 type visitor struct {
 	grpc.ServerStream
-	hub     *Hub
-	line    *line
-	ctx     context.Context
-	heard   bool // its first message
-	node    Node
-	untaken atomic.Int64 // bytes of its last message, which is being dealt with
-	refused atomic.Pointer[error]
+	hub      *Hub
+	line     *line
+	ctx      context.Context
+	answered bool // what it says is
+	heard    bool // its first message
+	node     Node
+	untaken  atomic.Int64 // bytes of its last message, which is being dealt with
+	refused  atomic.Pointer[error]
 }
 
 type visitorKey struct{}
@@ -69,6 +71,9 @@ func (v *visitor) RecvMsg(m any) error {
 	if err := v.first(m); err != nil {
 		return v.fails(err)
 	}
+	if v.line.speaks(); !v.answered {
+		v.line.arrived()
+	}
 	var err error
 	if first, ok := m.(interface{ GetNode() *core.Node }); ok {
 		v.node, err = v.hub.admit(v.ctx, first.GetNode())
@@ -80,6 +85,13 @@ func (v *visitor) RecvMsg(m any) error {
 type incoming struct {
 	message any
 	bytes   int
+}
+
+// SendMsg implements grpc.ServerStream.
+func (v *visitor) SendMsg(m any) error {
+	err := v.ServerStream.SendMsg(m)
+	v.line.arrived()
+	return err
 }
 
 func (v *visitor) receive(m any) error {

@@ -64,6 +64,7 @@ type Force struct {
 	envoys, clients *Content  // of want
 	members         []*member // by node.id; more than one where Envoys share it, in the order of their coming
 	restless        lean[*member, struct{}]
+	away            time.Time // who is not at rest is gone, and is not forgotten before that: a tick changes nothing. Zero: it may
 	notes           []Note
 	begun           time.Time // its first moment
 }
@@ -354,6 +355,10 @@ func (f *Force) waitsFor(id string) bool {
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {
+	if at.Before(f.away) {
+		return false
+	}
+	f.away = time.Time{}
 	for m := range f.restless.m {
 		f.charge(m, at)
 		switch standing := f.standing(m); {
@@ -372,7 +377,21 @@ func (f *Force) Tick(at time.Time) (changed bool) {
 		}
 		changed = true
 	}
+	f.away = f.awayUntil()
 	return changed
+}
+
+// awayUntil is when the first of those who are gone is forgotten, where all who are not at rest are gone.
+func (f *Force) awayUntil() (until time.Time) {
+	for m := range f.restless.m {
+		if !m.gone || m.doubted {
+			return time.Time{}
+		}
+		if t := m.left.Add(f.ForgetAfter); until.IsZero() || t.Before(until) {
+			until = t
+		}
+	}
+	return until
 }
 
 // TakeNotes returns what operators should hear of since the last call.
@@ -509,7 +528,7 @@ func (f *Force) rest(m *member) {
 func (f *Force) stir(m *member) *member {
 	if m.unrest == nil {
 		m.unrest = &unrest{accepted: f.wanted(m), asked: true, sent: f.wanted(m).Version}
-		f.restless.put(m, struct{}{})
+		f.stirs(m)
 	}
 	return m
 }
@@ -597,8 +616,13 @@ func (f *Force) find(s *stream) *member {
 func (f *Force) add(m *member) *member {
 	after, _ := slices.BinarySearchFunc(f.members, m.who.ID, func(o *member, id string) int { return cmp.Or(strings.Compare(o.who.ID, id), -1) })
 	f.members = insert(f.members, after, m)
-	f.restless.put(m, struct{}{})
+	f.stirs(m)
 	return m
+}
+
+func (f *Force) stirs(m *member) {
+	f.restless.put(m, struct{}{})
+	f.away = time.Time{}
 }
 
 func (f *Force) remove(m *member) {

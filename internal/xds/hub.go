@@ -31,6 +31,7 @@ type Hub struct {
 	now func() time.Time
 
 	records   records
+	arrivals  *arrivals
 	doors     chan struct{} // of the streams; see enter
 	mu        sync.Mutex
 	cat       *Catalog
@@ -94,7 +95,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
 		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
-		doors: make(chan struct{}, doors),
+		doors: make(chan struct{}, doors), arrivals: newArrivals(),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
 		h.nacks[shortType(typ)] = 0
@@ -347,6 +348,7 @@ func (h *Hub) asker(r Ref, s *session) (at int, had bool) {
 func (h *Hub) Run(ctx context.Context) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	defer h.arrivals.end()
 	for {
 		select {
 		case <-ctx.Done():

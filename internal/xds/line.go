@@ -18,6 +18,7 @@ type line struct {
 	ended   context.Context
 	end     context.CancelFunc
 	waited  atomic.Int64 // nanoseconds in all that it was kept waiting
+	turn    *joining     // nil: it has none
 
 	// Guarded by the account's mutex.
 	pending int       // bytes that were read, of messages that are not dealt with
@@ -37,6 +38,7 @@ func (c lines) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 		return conn, info, err
 	}
 	l := c.accounts.open(conn)
+	c.accounts.hub.arrivals.arrive(l)
 	return l, onLine{info, l}, nil
 }
 
@@ -95,6 +97,7 @@ func (l *line) took(bytes int) {
 // Close implements net.Conn.
 func (l *line) Close() error {
 	l.end()
+	l.arrived()
 	l.account.accounts.close(l)
 	return l.Conn.Close()
 }

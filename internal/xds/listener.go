@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	grpcstats "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
@@ -27,7 +26,40 @@ type listenerOf struct {
 
 func everyHost(r policy.Route) bool { return slices.Equal(r.Domains, []string{"*"}) }
 
+// buildListener makes a listener, and says how it is made with an access log: whether an Envoy takes that is not known.
 func buildListener(address string, of listenerOf) (*Resource, error) {
+	r, err := listenerWith(address, of, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.withLog = func() (*Resource, error) { return listenerWith(address, of, failureLog()) }
+	return r, nil
+}
+
+func listenerWith(address string, of listenerOf, log *accesslog.AccessLog) (*Resource, error) {
+	addr, err := socketAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	m := manager(address, of)
+	if log != nil {
+		m.AccessLog = []*accesslog.AccessLog{log}
+	}
+	r, err := newResource(TypeListener, address, &listener.Listener{
+		Name: address, Address: addr, PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(m)},
+		}}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Nodes = of.nodes
+	return r, nil
+}
+
+func manager(address string, of listenerOf) *hcm.HttpConnectionManager {
 	m := &hcm.HttpConnectionManager{
 		StatPrefix:     "canaryd",
 		UpgradeConfigs: []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
@@ -44,30 +76,7 @@ func buildListener(address string, of listenerOf) (*Resource, error) {
 	} else {
 		m.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scoped(address)}
 	}
-	addr, err := socketAddress(address)
-	if err != nil {
-		return nil, err
-	}
-	r, err := listenerWith(address, addr, m)
-	if err != nil {
-		return nil, err
-	}
-	m.AccessLog = []*accesslog.AccessLog{failureLog()}
-	if r.logged, err = listenerWith(address, addr, m); err != nil {
-		return nil, err
-	}
-	r.Nodes, r.logged.Nodes = of.nodes, of.nodes
-	return r, nil
-}
-
-func listenerWith(name string, at *core.Address, m *hcm.HttpConnectionManager) (*Resource, error) {
-	return newResource(TypeListener, name, &listener.Listener{
-		Name: name, Address: at, PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{{
-			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(m)},
-		}}}},
-	})
+	return m
 }
 
 func filter(name string, config proto.Message) *hcm.HttpFilter {

@@ -205,7 +205,9 @@ func (h *Hub) relisten(address string, changed []string) error {
 		h.put(l)
 	}
 	l := h.cat.resources[Ref{TypeListener, address}]
-	l.services, l.logged.services = on.services, on.services
+	if l.services = on.services; l.logged != nil {
+		l.logged.services = on.services
+	}
 	if len(on.services) <= 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
 		changed = on.services
 	}

@@ -120,7 +120,8 @@ func (r recording) speaker(ctx context.Context, said *core.Node) (Node, error) {
 }
 
 // take remembers the requests of clusters that the node has accepted. Of a large message it looks at the first records: the others are as good.
-// Failures that a listener of canaryd's own sends are all, while its successes are a sample: they say nothing of what is asked for.
+// Failures that a listener of canaryd's own sends are all, while its successes are a sample: they say nothing of what is asked for. Nor do those
+// of a version under test: it may be asked for what stable does not serve, and be gone tomorrow.
 func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, own bool, now time.Time) {
 	entries = entries[:min(len(entries), recordsPerSecond)]
 	var names []string
@@ -132,6 +133,7 @@ func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, own 
 		r.hub.refusals.count(unknownNode, node, "access log records are ignored: their node has no ADS stream with the same certificate, or node.id and IP address")
 		return
 	}
+	stable := r.hub.stables(names)
 	for i, e := range entries {
 		c, is := ParseCluster(names[i])
 		if !is || c.Role != Users || !vouched.has[names[i]] {
@@ -141,9 +143,26 @@ func (r recording) take(node Node, entries []*accesslog.HTTPAccessLogEntry, own 
 			r.hub.records.fails(c, e, now)
 			continue
 		}
+		if stable[c.Service] != c.Version {
+			continue
+		}
 		path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?")
 		r.hub.records.add(c.Service, e.GetRequest().GetRequestMethod().String(), path, now)
 	}
+}
+
+// stables are the stable versions of the services that some clusters are of.
+func (h *Hub) stables(clusters []string) map[string]string {
+	h.enter()
+	defer h.exit()
+	all := map[string]string{}
+	for _, name := range clusters {
+		id, is := ParseCluster(name)
+		if s := h.services[id.Service]; is && s != nil {
+			all[id.Service] = s.edition.forms.table.Stable
+		}
+	}
+	return all
 }
 
 // failed reports whether a request was not served.

@@ -39,12 +39,13 @@ type Resource struct {
 	slots    []rollout.Run     // routes: the weights
 	clusters []ClusterID       // routes: the clusters it names
 	attempts []rollout.Attempt // routes: of the versions that they name; clusters and endpoints: the one that they are of
-	logged   *Resource         // listeners: the same with an access log, for nodes with Records
-	byDNS    bool              // clusters: Envoy resolves it, there is no CLA
-	user     bool              // routes: needs use_hash_policy, so Envoy 1.36
-	cut      []ClusterID       // routes: clusters that must get nothing
-	unknown  bool              // an Envoy brought it along, and nobody here knows what is in it
-	still    [4]*item          // what it is to all streams to which nothing happens (see still.go)
+	logged   *Resource         // listeners: the same with an access log, for nodes with Records; nil: none has asked for it
+	withLog  func() (*Resource, error)
+	byDNS    bool        // clusters: Envoy resolves it, there is no CLA
+	user     bool        // routes: needs use_hash_policy, so Envoy 1.36
+	cut      []ClusterID // routes: clusters that must get nothing
+	unknown  bool        // an Envoy brought it along, and nobody here knows what is in it
+	still    [4]*item    // what it is to all streams to which nothing happens (see still.go)
 }
 
 func (r *Resource) ref() Ref { return Ref{r.Type, r.Name} }

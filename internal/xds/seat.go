@@ -31,7 +31,7 @@ func (f *Force) attach(s *stream, at time.Time) *member {
 	if m.who.Build != s.Build { // another build may accept what this one refused
 		clear(m.refusals)
 	}
-	m.who, m.gone, m.charged, m.asked = s, false, at, false
+	m.who, m.gone, m.charged, m.asked, f.away = s, false, at, false, time.Time{}
 	s.books = append(s.books, f)
 	return m
 }

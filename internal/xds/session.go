@@ -153,7 +153,7 @@ func (s *session) begin(typ string, brought map[string]string) {
 			version = s.hub.recall(name, version)
 		}
 		version = strings.Clone(version[:min(len(version), maxForeign)]) // of one that is not canaryd's as much is remembered
-		res := s.hub.cat.known(r, version)
+		res := s.hub.cat.known(r, version, &s.Node)
 		if res.unknown && typ == TypeRoute {
 			if part := s.gate().recognise(name, version); part != nil {
 				res = part
@@ -268,6 +268,7 @@ func (s *session) write(ss grpc.ServerStream) error {
 		for more := true; more; more = s.more {
 			r, nonce, ok := s.next()
 			if !ok {
+				s.line.arrived() // there is no answer to that
 				break
 			}
 			if err := ss.SendMsg(encode(r, nonce)); err != nil {

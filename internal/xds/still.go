@@ -86,7 +86,8 @@ func (k *kind) rest(of []parcel) {
 			have--
 		}
 	}
-	if copy(k.still, more); len(k.items.m) == 0 && !k.shared && len(k.still) >= leastShared {
+	whole := len(k.items.m)+len(k.dirty.m) == 0 // else the list is this stream's for a moment, and nobody else's
+	if copy(k.still, more); whole && !k.shared && len(k.still) >= leastShared {
 		k.still, k.shared = k.lists.one(k.still), true
 	}
 }
@@ -94,23 +95,22 @@ func (k *kind) rest(of []parcel) {
 // leastShared is how long a list is that streams share.
 const leastShared = 64
 
-// lists are some of those that rest, the last ones of different content: edges that have the same have one list of it, as long as
+// lists are some of those that rest, the last asked for first: edges that have the same have one list of it, as long as
 // nothing of it changes. Invariant: a list that was handed out is never changed, and has no room.
-type lists struct {
-	last [8][]*item
-	next int
-}
+type lists struct{ last [16][]*item }
 
 // one is a list of the same content, which others may have as well.
 func (l *lists) one(of []*item) []*item {
-	for _, o := range l.last {
-		if slices.Equal(o, of) {
-			return o
-		}
+	at := slices.IndexFunc(l.last[:], func(o []*item) bool { return slices.Equal(o, of) })
+	if at >= 0 {
+		of = l.last[at]
+	} else {
+		at = len(l.last) - 1
+		of = slices.Clone(of)
+		of = of[:len(of):len(of)]
 	}
-	of = slices.Clone(of)
-	of = of[:len(of):len(of)]
-	l.last[l.next], l.next = of, (l.next+1)%len(l.last)
+	copy(l.last[1:at+1], l.last[:at])
+	l.last[0] = of
 	return of
 }
 

@@ -68,6 +68,35 @@ func TestWhatAnEnvoyHasAcceptedRests(t *testing.T) {
 	}
 }
 
+// Of all that a stream asks for its list is shared, and of nothing that it has in between: no other stream has that.
+func TestAListIsSharedWhenItIsWhole(t *testing.T) {
+	h := NewHub(quietLog())
+	for i := range 2*perResponse + 1 {
+		at := table(1, nil)
+		p := *at.Policy
+		p.Service, at.Service, at.Policy = fmt.Sprintf("svc-%04d", i), fmt.Sprintf("svc-%04d", i), &p
+		publish(t, h, at)
+	}
+	s := h.open(Node{ID: "edge"})
+	req := &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"*"}}
+	for answers := 0; ; answers++ {
+		if req.TypeUrl = TypeCluster; s.receive(req) != nil {
+			t.Fatal("the stream ends")
+		}
+		if k := s.inv.kinds[TypeCluster]; k.shared != (answers == 3) {
+			t.Errorf("after %d answers %d rest, shared: %t", answers, len(k.still), k.shared)
+		}
+		_, nonce, ok := s.next()
+		if !ok {
+			if answers != 3 {
+				t.Errorf("%d answers", answers)
+			}
+			break
+		}
+		req = &discovery.DeltaDiscoveryRequest{ResponseNonce: nonce}
+	}
+}
+
 // Edges that have the same have one list of it, until something of one of them changes; the others keep theirs as it was.
 func TestEdgesThatHaveTheSameShareTheList(t *testing.T) {
 	h := NewHub(quietLog())
@@ -102,6 +131,17 @@ func TestEdgesThatHaveTheSameShareTheList(t *testing.T) {
 		say(edges[i], &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names})
 		if len(list(i)) != len(names) || &list(i)[0] != &list(0)[0] {
 			t.Errorf("edge %d has a list of its own, of %d", i, len(list(i)))
+		}
+	}
+	for i := range 4 * len(h.lists.last) { // others have something else, each
+		say(h.open(Node{ID: fmt.Sprint("part-", i)}), &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[i : i+leastShared]})
+		if i%(len(h.lists.last)/2) > 0 {
+			continue
+		}
+		edges = append(edges, h.open(Node{ID: fmt.Sprint("late-", i)}))
+		last := len(edges) - 1
+		if say(edges[last], &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names}); &list(last)[0] != &list(0)[0] {
+			t.Errorf("edge %d has a list of its own: that of the others was let go", last)
 		}
 	}
 	before := slices.Clone(list(0))
