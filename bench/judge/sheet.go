@@ -40,7 +40,7 @@ func (s *sheet) takes(row string) bool {
 	}
 	if s.t == nil {
 		fmt.Fprintf(s.w, "\n%s\n", s.title)
-		s.t = tabwriter.NewWriter(s.w, 12, 4, 2, ' ', 0) // cells have a width of their own
+		s.t = tabwriter.NewWriter(s.w, 16, 4, 2, ' ', 0) // cells have a width of their own
 		s.row("%s", s.columns)
 	}
 	return true
