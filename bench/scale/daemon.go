@@ -20,8 +20,8 @@ func (b *bench) stage(name, config, policies string) (*rig.Stage, error) {
 	return rig.NewStage(filepath.Join(b.dir, name), bin, config, map[string]string{"all.yml": policies})
 }
 
-// begins starts the daemon and waits until a client has been given every route.
-func begins(ctx context.Context, s *rig.Stage, services int) (took time.Duration, err error) {
+// begins starts the daemon and waits until a client has been given every route. It says what the daemon has worked for that.
+func begins(ctx context.Context, s *rig.Stage, services int) (took, cpu time.Duration, err error) {
 	begin := time.Now()
 	got := make(chan error, 1)
 	go func() {
@@ -30,9 +30,13 @@ func begins(ctx context.Context, s *rig.Stage, services int) (took time.Duration
 		got <- err
 	}()
 	if err := s.StartDaemon(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return took, <-got
+	if err := <-got; err != nil {
+		return 0, 0, err
+	}
+	cpu, err = worked(s.Daemon().PID())
+	return took, cpu, err
 }
 
 // start measures a daemon with all services on one listener from its process' start to rest, and what filling go-control-plane's
@@ -45,18 +49,18 @@ func (b *bench) start(ctx context.Context) error {
 	defer s.Close()
 	what := fmt.Sprintf("%d services on one shared listener: ", b.services)
 	how := "`canaryd serve`, from its start until a client has been given every route"
-	first, err := begins(ctx, s, b.services)
+	first, cpu, err := begins(ctx, s, b.services)
 	if err != nil {
 		return err
 	}
-	figure(what+"first start from YAML", "< 10 s", how, "%.1f s", first.Seconds())
+	figure(what+"first start from YAML", "< 10 s", how, "%.1f s; CPU %.1f s", first.Seconds(), cpu.Seconds())
 	time.Sleep(5 * time.Second)
 	s.Daemon().Stop()
-	again, err := begins(ctx, s, b.services)
+	again, cpu, err := begins(ctx, s, b.services)
 	if err != nil {
 		return err
 	}
-	figure(what+"restart from the store", "< 2 s", how, "%.1f s", again.Seconds())
+	figure(what+"restart from the store", "< 2 s", how, "%.1f s; CPU %.1f s", again.Seconds(), cpu.Seconds())
 	if err := b.atRest(what, s.Daemon().PID()); err != nil || !b.peers {
 		return err
 	}

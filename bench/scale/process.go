@@ -38,14 +38,17 @@ func resident(pid int) (float64, error) {
 }
 
 // worked is the time that a process has spent on the cores.
-func worked(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func worked(pid int) (time.Duration, error) { return workedBy(fmt.Sprintf("/proc/%d/stat", pid)) }
+
+// workedBy is that of a process or a thread, by the file that says it.
+func workedBy(stat string) (time.Duration, error) {
+	b, err := os.ReadFile(stat)
 	if err != nil {
 		return 0, err
 	}
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 	if len(f) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat is short", pid)
+		return 0, fmt.Errorf("%s is short", stat)
 	}
 	user, err := strconv.Atoi(f[11])
 	if err != nil {

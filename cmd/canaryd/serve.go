@@ -195,7 +195,9 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 			}
 		}()
 	}
-	time.AfterFunc(memoryBack, debug.FreeOSMemory)
+	for _, after := range memoryBack() {
+		time.AfterFunc(after, debug.FreeOSMemory)
+	}
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return watchFiles(ctx, d.ctl, o.Policies, d.log) })
@@ -302,9 +304,9 @@ func background(parent context.Context, g *run.Group, f func(context.Context) er
 	g.Add(func() error { return f(ctx) }, func(error) { cancel() })
 }
 
-// memoryBack is how long after the start what only the start needed is given back, which is more than what stays with
-// thousands of services; the runtime itself would take minutes.
-const memoryBack = 10 * time.Second
+// memoryBack are the moments after the start when what only that needed is given back, which is more than what stays with
+// thousands of services; the runtime itself would take minutes. The second is for a busy machine, which is longer about it.
+func memoryBack() []time.Duration { return []time.Duration{10 * time.Second, 20 * time.Second} }
 
 // watchFiles reloads when policy files change: at once where the file system tells, and soon where it does not.
 func watchFiles(ctx context.Context, ctl *controller.Controller, globs []string, log logrus.FieldLogger) error {

@@ -115,22 +115,13 @@ func (c *Controller) work(now time.Time) {
 	}
 }
 
-// tickSome lets time pass for services with something under judgement, where it did not with their evidence a moment ago.
+// tickSome lets time pass for services with something under judgement.
 func (c *Controller) tickSome(now time.Time) {
 	c.backlog.ticks.some(pieceMost, func(u *unit) {
-		if now.Sub(u.passedAt) >= tickEvery && c.busy[u.state.Policy.Service] == u {
+		if c.busy[u.state.Policy.Service] == u {
 			c.must(u, rollout.Tick{At: now})
 		}
 	})
-}
-
-// passes lets time pass for a service whose evidence was just taken in, once in about tickEvery: its state is at hand, which
-// is most of what that costs where there are thousands.
-func (c *Controller) passes(u *unit, now time.Time) {
-	if now.Sub(u.passedAt) >= tickEvery*9/10 && c.busy[u.state.Policy.Service] == u {
-		u.passedAt = now
-		c.must(u, rollout.Tick{At: now})
-	}
 }
 
 func (c *Controller) observeSome(now time.Time) {

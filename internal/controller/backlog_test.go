@@ -265,3 +265,50 @@ func TestACutDuringAReloadWaitsForOneWrite(t *testing.T) {
 		}
 	})
 }
+
+// However many cuts wait to be stored, another decision waits for two writes and its own.
+func TestManyCutsLeaveRoomForAnotherDecision(t *testing.T) {
+	const n, each = 300, 20 * time.Millisecond
+	var policies strings.Builder
+	name := func(i int) string { return fmt.Sprintf("s%04d", i) }
+	for i := range n + 1 {
+		fmt.Fprintf(&policies, "---\nservice: %s\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name(i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policies.String(), 0, world.Traffic{})
+		announce := func(i int) error {
+			_, _, err := b.daemon.Announce(t.Context(), name(i), rollout.Announced{Version: "v2", Endpoints: []string{"10.0.0.2:80"}, By: "ann"})
+			return err
+		}
+		for i := range n {
+			if err := announce(i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * checkpoint)
+		b.disk.set(each, nil)
+		begin, last := time.Now(), make(chan time.Duration, n)
+		for i := range n {
+			go func() {
+				if _, _, err := b.daemon.Command(t.Context(), name(i), rollout.Commanded{Verb: "abort", Version: "v2", By: "ann"}); err != nil {
+					t.Error(err)
+				}
+				last <- time.Since(begin)
+			}()
+		}
+		time.Sleep(each / 2)
+		if err := announce(n); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 4*each {
+			t.Errorf("a decision beside %d cuts was stored after %s, with writes of %s", n, took, each)
+		}
+		var slowest time.Duration
+		for range n {
+			slowest = max(slowest, <-last)
+		}
+		if slowest < 6*each {
+			t.Errorf("all cuts were stored after %s: there were too few to be in the way", slowest)
+		}
+	})
+}

@@ -129,7 +129,6 @@ type unit struct {
 	rest      restEvidence
 	doubts    []string  // what the source of evidence warned of last
 	decidedAt time.Time // evidence read for the table that is on its way
-	passedAt  time.Time // time passed for it with its evidence
 	verdicts  Verdicts
 	outcomes  map[rollout.Kind]int // records since the start of canaryd; nil: none
 }
@@ -446,7 +445,6 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 	if u.state.Generation != generation {
 		u.decidedAt = now
 	}
-	c.passes(u, now)
 }
 
 // must takes an event that cannot be refused.

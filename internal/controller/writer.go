@@ -137,16 +137,16 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			delete(set, u)
 		}
 	}
-	cuts := func() {
+	cuts := func(most int) {
 		for u := range c.cutting {
 			_, due := c.unsaved[u]
-			if _, bound := c.together[u]; due && !bound && len(jobs) < c.atOnce {
+			if _, bound := c.together[u]; due && !bound && len(jobs) < most {
 				take(u)
 			}
 		}
 	}
 	if !c.writer.alone {
-		cuts()
+		cuts(c.atOnce)
 	}
 	if c.writer.alone = len(jobs) > 0; c.writer.alone {
 		return jobs
@@ -156,22 +156,24 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			take(u)
 		}
 	}
-	cuts()
+	decisions, evidence := c.atOnce, agedAtOnce
+	if now.Sub(c.cutAt) < cutsFollow {
+		decisions, evidence = min(decisions, besideCuts), besideCuts
+	}
+	cuts(decisions / 2)
 	some := func(set map[*unit]struct{}, most int) {
 		for u := range set {
 			if len(jobs) >= most {
 				return
 			}
-			if _, bound := c.together[u]; !bound {
+			_, bound := c.together[u]
+			if _, cut := c.cutting[u]; !bound && !cut {
 				take(u)
 			}
 		}
 	}
-	decisions, evidence := c.atOnce, agedAtOnce
-	if now.Sub(c.cutAt) < cutsFollow {
-		decisions, evidence = min(decisions, besideCuts), besideCuts
-	}
 	some(c.unsaved, decisions)
+	cuts(decisions)
 	if n := len(jobs); !now.Before(c.writer.agedAt) {
 		some(c.aged, evidence)
 		c.writer.aged = len(jobs) > n

@@ -11,11 +11,11 @@ import (
 // of those before it has got its first answer. To serve all of them at the same time has each wait for all, and what is sent
 // meanwhile, such as a cut, waits behind them.
 const (
-	atATime       = 128                    // connections have their turn: enough to keep all processors busy
-	ofOneAddress  = 32                     // of these: connections that say nothing keep out those of their own address
-	silentMost    = 250 * time.Millisecond // who says nothing loses his turn, and goes on without
-	answeredMost  = time.Second            // so does who has no answer by then: it may be that there is none
-	turnWaitsMost = 10 * time.Second       // who waits for so long needs no turn: Envoy takes a connection for broken after 15 s
+	atATime       = 128              // connections have their turn: enough to keep all processors busy
+	ofOneAddress  = 32               // of these: connections that say nothing keep out those of their own address
+	silentMost    = time.Second      // who says nothing loses his turn, and goes on without. Clients on a busy machine take long
+	answeredMost  = 2 * time.Second  // so does who has no answer by then: it may be that there is none
+	turnWaitsMost = 10 * time.Second // who waits for so long needs no turn: Envoy takes a connection for broken after 15 s
 )
 
 // arrivals are the turns.
@@ -64,6 +64,13 @@ func (a *arrivals) take(ctx context.Context, turns chan struct{}) bool {
 	case <-ctx.Done():
 	}
 	return false
+}
+
+// begins takes in that a connection can be used: from now on it is the client that is waited for.
+func (l *line) begins() {
+	if l.turn != nil && l.turn.late.Stop() {
+		l.turn.late.Reset(silentMost)
+	}
 }
 
 // speaks takes in the first message of a stream: what follows is canaryd's to do.
