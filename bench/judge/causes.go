@@ -46,13 +46,14 @@ func causeTable(w io.Writer, a asked) {
 	s := sheet{asked: a, w: w, name: "causes", columns: "requests/s\tstable fails\tcut\tcause named\tand no other\tfault",
 		title: fmt.Sprintf("THE CAUSE OF A CUT, default policy, 8 classes (40 %% to 1 %% of the requests), stable on 6 endpoints, the release on 3, 4 Envoys, batches of 1 s,\nan hour at most, %d releases a row", a.runs)}
 	var sum [3]int
+	row := 0
 	for _, rate := range []float64{20, 100, 1000} {
 		for _, base := range []float64{0, 0.001, 0.01} {
 			for _, f := range faults() {
-				if !s.takes(fmt.Sprintf("%g/s, %g%%, %s", rate, 100*base, f.name)) {
+				if row++; !s.takes(fmt.Sprintf("%g/s, %g%%, %s", rate, 100*base, f.name)) {
 					continue
 				}
-				n := f.ask(rate, base, a)
+				n := f.ask(rate, base, a.row(row))
 				s.row("%g\t%g%%\t%d\t%s\t%s\t%s", rate, 100*base, n[0], ofAll(n[1], n[0]), ofAll(n[2], n[0]), f.name)
 				for i := range n {
 					sum[i] += n[i]

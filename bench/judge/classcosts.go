@@ -170,7 +170,7 @@ func mixTable(w io.Writer, a asked) {
 
 // exerciseTable asks how long a good release waits for classes that come rarely.
 func exerciseTable(w io.Writer, a asked) {
-	s := sheet{asked: a, w: w, name: "exercise", columns: "requests/s\trarest\tan hour\ttogether\tby class, exercise: 0\texercise: 3\tmean wait\tpromoted\tcut\theld",
+	s := sheet{asked: a, w: w, name: "exercise", columns: "requests/s\trarest\tan hour\ttogether\tby class, exercise: 0\texercise: 3\tmean wait\tlongest\tpromoted\tcut\theld",
 		title: fmt.Sprintf("GOOD RELEASES, stable fails 0.1 %%, %d classes, default ramp, 6 h at most, %d releases a cell; seconds to the promotion, median and 90 %%", allClasses, a.runs)}
 	for _, rate := range []float64{1000, 100, 10} {
 		for _, share := range []float64{0.001, 0.0003, 0.0001} {
@@ -183,14 +183,15 @@ func exerciseTable(w io.Writer, a asked) {
 			free.Policy.Judge.Exercise = 0
 			freely, all := free.Fates(), q.Fates()
 			before, without, with := together(q).Ask(), q.Sum(freely), q.Sum(all)
-			wait, promoted := 0.0, 0
+			wait, longest, promoted := 0.0, 0.0, 0
 			for i := range all {
 				if all[i].Phase == rollout.Stable && freely[i].Phase == rollout.Stable {
-					wait, promoted = wait+(all[i].After-freely[i].After).Seconds(), promoted+1
+					one := (all[i].After - freely[i].After).Seconds()
+					wait, longest, promoted = wait+one, max(longest, one), promoted+1
 				}
 			}
 			wait /= float64(max(promoted, 1))
-			s.row("%g\t%g%%\t%.1f\t%s\t%s\t%s\t%.0f\t%d\t%d\t%d", rate, 100*share, rate*share*3600, both(before.PromotedAt, "%.0f"), both(without.PromotedAt, "%.0f"), both(with.PromotedAt, "%.0f"), wait, with.Promoted, with.Cut, with.Held)
+			s.row("%g\t%g%%\t%.1f\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%d\t%d", rate, 100*share, rate*share*3600, both(before.PromotedAt, "%.0f"), both(without.PromotedAt, "%.0f"), both(with.PromotedAt, "%.0f"), wait, longest, with.Promoted, with.Cut, with.Held)
 		}
 	}
 }

@@ -256,11 +256,11 @@ func equalTable(w io.Writer, a asked) {
 			"\"uneasy\": held back at some time, because the classes by themselves speak against the release"}
 	var all [2]int
 	n := 0
-	for _, l := range classLaws() {
+	for i, l := range classLaws() {
 		if !s.takes(fmt.Sprintf("%g/s, %s", l.rate, l.name)) {
 			continue
 		}
-		cuts, uneasy := l.count(a)
+		cuts, uneasy := l.count(a.row(i))
 		s.row("%g\t%d\t%d\t%.2f%%\t%d\t%s", l.rate, cuts[0], cuts[1], 100*atMost(cuts[1], a.runs, 0.01), uneasy, l.name)
 		if !l.calmBefore { // outside of the promise
 			all[0], all[1], n = all[0]+cuts[0], all[1]+cuts[1], n+a.runs
@@ -332,7 +332,7 @@ func (l classLaw) run(p *classPast, d dice) (cuts [2]bool, uneasy bool) {
 func classInstanceTable(w io.Writer, a asked) {
 	s := sheet{asked: a, w: w, name: "instances", columns: "batch\tinstances\tcut\tat most (99 %)\tworld\twhich are cut, after",
 		title: fmt.Sprintf("EQUAL RELEASES CUT at 0.1 %%, %d classes, versions of instances, nothing tolerated, 400 requests/s, 0.1 %% errors, through the state machine, %d releases a row", allClasses, a.runs)}
-	cut, all := 0, 0
+	row, cut, all := 0, 0, 0
 	for _, unanswered := range []float64{0, 0.5} {
 		for _, batch := range []time.Duration{time.Second, 200 * time.Millisecond} {
 			for _, x := range instanceWorlds() {
@@ -342,10 +342,10 @@ func classInstanceTable(w io.Writer, a asked) {
 				if unanswered > 0 {
 					x.name += ", half of the failures unanswered"
 				}
-				if !s.takes(x.name + ", batches of " + batch.String()) {
+				if row++; !s.takes(x.name + ", batches of " + batch.String()) {
 					continue
 				}
-				fates := x.byClass(batch, a, unanswered).Fates()
+				fates := x.byClass(batch, a.row(row), unanswered).Fates()
 				n, which := cutOf(fates)
 				s.row("%s\t%d, %d\t%d\t%.2f%%\t%s\t%s", batch, max(x.made.Stable, 1), max(x.made.Canary, 1), n, 100*atMost(n, a.runs, 0.01), x.name, which)
 				cut, all = cut+n, all+a.runs

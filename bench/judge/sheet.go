@@ -14,6 +14,12 @@ type asked struct {
 	only string // rows whose name contains it
 }
 
+// row is the same for one row of a table whose rows share no releases: one that chance cuts would be cut in each of them.
+func (a asked) row(n int) asked {
+	a.seed = (a.seed-1)*1000 + uint64(n) + 1
+	return a
+}
+
 // dice are those of one release.
 func (a asked) dice(run int) dice { return newDice((a.seed-1)<<32 + uint64(run) + 1) }
 
@@ -34,7 +40,7 @@ func (s *sheet) takes(row string) bool {
 	}
 	if s.t == nil {
 		fmt.Fprintf(s.w, "\n%s\n", s.title)
-		s.t = tabwriter.NewWriter(s.w, 12, 4, 2, ' ', 0) // cells have a width of their own
+		s.t = tabwriter.NewWriter(s.w, 16, 4, 2, ' ', 0) // cells have a width of their own
 		s.row("%s", s.columns)
 	}
 	return true

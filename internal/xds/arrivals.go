@@ -66,6 +66,13 @@ func (a *arrivals) take(ctx context.Context, turns chan struct{}) bool {
 	return false
 }
 
+// begins takes in that a connection can be used: from now on it is the client that is waited for.
+func (l *line) begins() {
+	if l.turn != nil && l.turn.late.Stop() {
+		l.turn.late.Reset(silentMost)
+	}
+}
+
 // speaks takes in the first message of a stream: what follows is canaryd's to do.
 func (l *line) speaks() {
 	if l != nil && l.turn != nil && !l.turn.spoke.Swap(true) && l.turn.late.Stop() {

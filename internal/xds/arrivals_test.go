@@ -1,9 +1,13 @@
 package xds
 
 import (
+	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/credentials"
 )
 
 // arrives is one more connection, and how long it waited for its turn.
@@ -67,6 +71,63 @@ func TestSilentConnectionsKeepOutTheirOwnAddress(t *testing.T) {
 		}
 		if _, waited := arrives(as, "10.0.0.66"); waited != turnWaitsMost && waited < 19*silentMost {
 			t.Errorf("waited %s behind %d silent connections of the same address", waited, 20*ofOneAddress)
+		}
+	})
+}
+
+// shakes are credentials of which the handshake takes its time, and fails or not.
+type shakes struct {
+	credentials.TransportCredentials
+	takes time.Duration
+	fails error
+}
+
+func (s shakes) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	time.Sleep(s.takes)
+	return c, nil, s.fails
+}
+
+// Handshakes have their turn as well, and one that fails ends it. The silence of a client begins after its handshake.
+func TestHandshakesInTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		as := newAccounts(NewHub(quietLog()))
+		turns := func() int { return len(as.hub.arrivals.turns) }
+		if _, _, err := (lines{shakes{fails: io.EOF}, as}).ServerHandshake(from("10.0.0.5")); err != io.EOF || turns() != 0 || len(as.of["10.0.0.5"].lines) != 0 {
+			t.Errorf("after a handshake that failed (%v) %d connections have their turn, and %d are open", err, turns(), len(as.of["10.0.0.5"].lines))
+		}
+		began := time.Now()
+		for range 2 * ofOneAddress {
+			go func() {
+				conn, _, err := (lines{shakes{takes: silentMost / 2}, as}).ServerHandshake(from("10.0.0.5"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				conn.(*line).arrived()
+			}()
+		}
+		time.Sleep(silentMost / 4)
+		if turns() != ofOneAddress {
+			t.Errorf("%d handshakes at a time, not %d", turns(), ofOneAddress)
+		}
+		time.Sleep(silentMost)
+		if turns() != 0 {
+			t.Errorf("%d have their turn after %s, when all are done", turns(), time.Since(began))
+		}
+		conn, _, err := (lines{shakes{takes: silentMost / 2}, as}).ServerHandshake(from("10.0.0.5"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		time.Sleep(silentMost - time.Millisecond)
+		synctest.Wait()
+		if turns() != 1 {
+			t.Error("a client that says nothing lost its turn before its time")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if turns() != 0 {
+			t.Error("a client that says nothing keeps its turn")
 		}
 	})
 }

@@ -33,12 +33,15 @@ type lines struct {
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c lines) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	l := c.accounts.open(raw)
+	c.accounts.hub.arrivals.arrive(l) // before the handshake: of thousands at once each takes seconds, and Envoy waits for one
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
+		_ = l.Close() // grpc closes it as well
 		return conn, info, err
 	}
-	l := c.accounts.open(conn)
-	c.accounts.hub.arrivals.arrive(l)
+	l.Conn = conn
+	l.begins()
 	return l, onLine{info, l}, nil
 }
 
