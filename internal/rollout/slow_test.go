@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -291,6 +292,42 @@ func TestAStepDoesNotMakeOpenRequestsOfTheOldWeight(t *testing.T) {
 	again.Each = append(again.Each, again.Each[0])
 	if again.sound() == nil {
 		t.Error("two of the same are sound")
+	}
+}
+
+// Of a large fleet the same Envoys are followed for all versions, whichever came first: what hangs elsewhere would count for one of them only.
+func TestAllVersionsAreFollowedThroughTheSameEnvoys(t *testing.T) {
+	r := newRun(t, hanging)
+	report := func(version string, envoys ...int) {
+		from := r.at
+		r.at = r.at.Add(time.Second)
+		var cells []Cell
+		for i := range mostWaits + 200 {
+			c := Cell{Slice: fmt.Sprintf("%04d", i), From: from, To: r.at, Counts: map[string]analysis.Counts{"v1": {Requests: 9}}, Issued: map[string]float64{"v1": 9}}
+			if len(envoys) == 0 || slices.Contains(envoys, i) {
+				c.Counts[version], c.Issued[version] = analysis.Counts{Requests: 1}, 1
+			}
+			cells = append(cells, c)
+		}
+		r.step(Observed{At: r.at, Batch: time.Second, Cells: cells})
+	}
+	report("v1")
+	r.announce("v2", "10.0.0.2:80")
+	report("v2", 1, 3, mostWaits+7)
+	if stable, own := r.s.Hang.followed("v1"), r.s.Hang.followed("v2"); stable != mostWaits || own != 2 {
+		t.Errorf("stable is followed through %d Envoys, the canary through %d", stable, own)
+	}
+	report("v2")
+	if own := r.s.Hang.followed("v2"); own != mostWaits {
+		t.Errorf("the canary is followed through %d Envoys, stable through %d", own, mostWaits)
+	}
+	again := mustDecode(t, mustEncode(t, r.s))
+	if len(again.Hang.Each) != 2*mostWaits || again.Hang.sound() != nil {
+		t.Errorf("%d are stored, %v", len(again.Hang.Each), again.Hang.sound())
+	}
+	again.Hang.Each = slices.Insert(again.Hang.Each, mostWaits, Waits{Version: "v1", Envoy: "9"})
+	if again.Hang.sound() == nil {
+		t.Error("more than there are is sound")
 	}
 }
 
