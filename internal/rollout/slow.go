@@ -143,26 +143,43 @@ func (v *Version) bySpeed() bool { return v.Judge != nil && v.Judge.Slow != nil 
 
 // pace adds to a judgement how long the answers took.
 func (m *machine) pace(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	load, told := m.load(v), false
-	all := make([]analysis.SlowBatch, len(v.Judge.Slow.Edges))
-	for i := range all {
-		b, after := &all[i], v.Judge.Slow.Edges[i].After
-		b.M = analysis.Loaded(m.Pace.Bound(after), load)
-		for k := range cells {
-			c := &cells[k]
-			if int(c.Proxy) != base.Kind || len(c.Times) == 0 || !which(*c) {
-				continue
-			}
-			own, ownKnown := analysis.SlowOf(c.Times[v.Name], after)
-			stable, known := analysis.SlowOf(c.Times[m.Stable], after)
-			if ownKnown && known {
-				b.Canary, b.Stable, told = b.Canary.Add(own), b.Stable.Add(stable), true
+	edges := v.Judge.Slow.Edges
+	all, told := make([]analysis.SlowBatch, len(edges)), false
+	for k := range cells {
+		c := &cells[k]
+		if int(c.Proxy) != base.Kind || len(c.Times) == 0 || !which(*c) {
+			continue
+		}
+		if here, known := m.paceIn(c, v); known {
+			for i := range all {
+				b := &all[i].Batch
+				b.Canary, b.Stable, told = b.Canary.Add(here[i].Canary), b.Stable.Add(here[i].Stable), true
 			}
 		}
 	}
-	if told {
-		base.Slow = all
+	if !told {
+		return
 	}
+	load := m.load(v)
+	for i := range all {
+		all[i].M = analysis.Loaded(m.Pace.Bound(edges[i].After), load)
+	}
+	base.Slow = all
+}
+
+// paceIn is how long the answers of a cell took, at each edge; false: one of these is no bound of its histograms. Nothing is judged by the
+// others alone: a release that has to be proven swift is so at every edge.
+func (m *machine) paceIn(c *Cell, v *Version) (all [analysis.MostEdges]analysis.Batch, known bool) {
+	for i := range v.Judge.Slow.Edges {
+		after := v.Judge.Slow.Edges[i].After
+		own, ownKnown := analysis.SlowOf(c.Times[v.Name], after)
+		stable, stableKnown := analysis.SlowOf(c.Times[m.Stable], after)
+		if !ownKnown || !stableKnown {
+			return all, false
+		}
+		all[i] = analysis.Batch{Canary: own, Stable: stable}
+	}
+	return all, true
 }
 
 // isNoSlower holds a canary whose answers are slower than stable's, as long as they are.

@@ -180,6 +180,15 @@ func TestSlowAnswersAreSwitchedOnWhileAnOlderReleaseIsUnderTest(t *testing.T) {
 	}
 }
 
+// An edge that is no bucket of the histograms is not guessed, and nothing is judged by the others alone: promote_within.slow would wait for it.
+func TestAnEdgeThatIsNoBucketHoldsNothing(t *testing.T) {
+	r := beginsPaced(t, strings.Replace(strings.Replace(paced, "[100ms, 500ms]", "[100ms, 300ms]", 1), "margin: 5%", "margin: 5%, slow: {}", 1))
+	r.durations(400, map[string]quick{"v1": swift, "v2": slowish})
+	if v := r.s.Version("v2"); r.s.Stable != "v2" || !strings.Contains(v.Verdict.Reason, "slow answers were not judged") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+}
+
 func TestPaceIsStoredAndShifted(t *testing.T) {
 	r := beginsPaced(t, paced)
 	r.durations(100, map[string]quick{"v1": swift, "v2": slowish})
