@@ -190,6 +190,20 @@ func (m *machine) isNoSlower(v *Version, _ int) shut {
 	return because(analysis.Slower, "slower than stable: %s; no step up meanwhile (judge.slow)", v.slowness())
 }
 
+// isTimed holds the promotion until it has been judged for the time of a step how long answers take, after the warm-up of the first instances.
+// Where that is not told nothing waits.
+func (m *machine) isTimed(v *Version, _ int) shut {
+	if !v.bySpeed() || v.Starts.Unknown() {
+		return shut{}
+	}
+	warm, hold := m.at.Sub(v.FirstWeight)-v.ToldSlow.WarmUp.Std(), m.Policy.Ramp.Hold.Std()
+	if warm >= hold {
+		return shut{}
+	}
+	return because(analysis.Dwell, "proven at %s: beyond the first %s of its instances, how long answers take is judged for %s of %s (judge.slow.warm_up, ramp.hold)",
+		share(m.Weight(v.Name)), v.ToldSlow.WarmUp, max(warm, 0).Truncate(time.Second), m.Policy.Ramp.Hold)
+}
+
 // isSwift holds the promotion until it is proven that answers are as fast as the policy asks for.
 func (m *machine) isSwift(v *Version, _ int) shut {
 	if v.Judge.ProvenSwift(&v.Config, v.seconds(m.at)) {
@@ -219,7 +233,7 @@ func took(seconds float64) string {
 // unpaced says why durations were not judged, though the policy wants them to be; empty: they were, or it does not.
 func (m *machine) unpaced(v *Version) string {
 	switch {
-	case v.ToldSlow == nil || v.Judge == nil || v.FirstWeight.IsZero() || v.Judge.Slow.Fresh(v.seconds(m.at)):
+	case !v.paced() || v.FirstWeight.IsZero() || v.Judge.Slow.Fresh(v.seconds(m.at)):
 		return ""
 	case v.Judge.Slow == nil:
 		return "too little was known of how long stable's answers take when it got its first weight"
