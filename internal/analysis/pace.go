@@ -36,15 +36,19 @@ var sought = [...]struct{ share, least, most float64 }{{0.1, 0.03, 0.3}, {0.01, 
 // how slow answers come together.
 const wander = 1.8
 
-// Learn takes in stable's answers of a tick, by endpoint where that is known. Edges are those that are configured or, without any, of
-// stable's own day; those that are held, by which releases are judged, stay.
-func (p *Pace) Learn(now float64, configured, held []float64, times []Times, bucketed func([]Slice) []Slice) {
+// Learn takes in stable's answers of a tick, by endpoint where that is known. Edges are those that are configured, of each that is said of
+// them, or, without any, of stable's own day; those that are held, by which releases are judged, stay.
+func (p *Pace) Learn(now float64, configured [][]float64, held []float64, times []Times, bucketed func([]Slice) []Slice) {
 	p.remember(now, times)
-	p.keep(append(p.Choose(configured), held...))
+	want := slices.Clone(held)
+	for _, edges := range configured {
+		want = append(want, p.Choose(edges)...)
+	}
+	p.keep(want)
 	for i := range p.Edges {
 		e := &p.Edges[i]
-		parts, known := Slowed(times, e.After)
-		if !known {
+		parts := Slowed(times, e.After)
+		if len(parts) == 0 {
 			continue
 		}
 		if slices.ContainsFunc(parts, func(s Slice) bool { return s.Name == "" }) { // never by Envoy: all of them see the same pause
@@ -202,16 +206,14 @@ func (t *Times) beyond(after float64) (n float64, known bool) {
 	return n, true
 }
 
-// Slowed are the answers of each histogram, with those that took longer than an edge as errors; false: it is no bound of one of them.
-func Slowed(times []Times, after float64) (all []Slice, known bool) {
+// Slowed are the answers of each histogram that has an edge as a bound, with those that took longer as errors.
+func Slowed(times []Times, after float64) (all []Slice) {
 	for i := range times {
-		slow, known := times[i].beyond(after)
-		if !known {
-			return nil, false
+		if slow, known := times[i].beyond(after); known {
+			all = append(all, Slice{times[i].Name, Counts{times[i].All(), slow}})
 		}
-		all = append(all, Slice{times[i].Name, Counts{times[i].All(), slow}})
 	}
-	return all, true
+	return all
 }
 
 // SlowOf are all answers of some histograms, with those that took longer than an edge as errors; false: it is no bound of one of them.

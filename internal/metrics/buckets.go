@@ -105,7 +105,7 @@ func (tm *timing) times(s step, counts map[string]analysis.Counts) map[string][]
 		if h.version == tm.stable {
 			tm.bounds = t.UpTo
 		}
-		if !broken[h] && len(t.UpTo) <= mostBounds && t.All() > 0 {
+		if _, whole := rose[h][math.Inf(1)]; whole && !broken[h] && len(t.UpTo) <= mostBounds && t.All() > 0 {
 			out[h.version] = analysis.JoinTimes(out[h.version], []analysis.Times{t})
 		}
 	}
@@ -115,7 +115,7 @@ func (tm *timing) times(s step, counts map[string]analysis.Counts) map[string][]
 	return out
 }
 
-// apart are the counts between bounds, of counts up to them.
+// apart are the counts between bounds, of counts up to them, the last of which is without a bound.
 func apart(upTo map[float64]float64) (t analysis.Times) {
 	below := 0.0
 	for _, le := range slices.Sorted(maps.Keys(upTo)) {
@@ -124,9 +124,6 @@ func apart(upTo map[float64]float64) (t analysis.Times) {
 		if !math.IsInf(le, 1) {
 			t.UpTo = append(t.UpTo, le)
 		}
-	}
-	if len(t.N) == len(t.UpTo) { // no bucket without a bound
-		t.N = append(t.N, 0)
 	}
 	return t
 }

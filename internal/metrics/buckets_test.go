@@ -47,6 +47,8 @@ func TestBucketsTellHowLongAnswersTook(t *testing.T) {
 		{"an edge above all", timedShop(0.6), stable, "", "the nearest 500ms"},
 		{"none: nothing else is missing", timedShop(), nil, "", "the list of statistics in the bootstrap must have upstream_rq_time"},
 		{"what was not there before is not known", timedShop(), slices.Concat(stable, bucketed("v1.2", base.Add(5*time.Second), threeBounds, []int{900, 900, 900, 900}, []int{900, 900, 900, 900})[:4]), "", ""},
+		{"without the bucket that has all of them nobody knows how many took longer", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})[:3]), "", ""},
+		{"one that is there no more is not missed", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})[1:]), "[0.25 0.5] [5 3 1]", ""},
 		{"one of them fell: none is used, the requests are", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{9, 9, 9, 9}, []int{5, 10, 11, 12})), "", ""},
 		{"nobody asked", shop, stable, "", ""},
 	} {

@@ -78,15 +78,38 @@ func endpoint(e string) error {
 
 // ByName reports an endpoint that Envoy looks up: there may be any number of instances behind it.
 func ByName(endpoint string) bool {
-	host, _, err := net.SplitHostPort(endpoint)
-	if err != nil {
-		return false
+	host, named := plainHost(endpoint)
+	if named {
+		return true
 	}
-	if !strings.Contains(host, ":") && strings.ContainsFunc(host, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
-		return true // told without the error of ParseAddr: it is asked for each version with each evidence
+	if host == "" {
+		var err error
+		if host, _, err = net.SplitHostPort(endpoint); err != nil {
+			return false
+		}
 	}
-	_, err = netip.ParseAddr(host)
+	_, err := netip.ParseAddr(host)
 	return err != nil
+}
+
+// plainHost is the host of an endpoint without brackets, and whether one of its characters is of no address: that is told
+// without an error being made, as it is asked for all endpoints. Empty: look closer.
+func plainHost(endpoint string) (host string, named bool) {
+	colon := -1
+	for i := range len(endpoint) {
+		switch c := endpoint[i]; {
+		case c == '[', c == ']', c == ':' && colon >= 0:
+			return "", false
+		case c == ':':
+			colon = i
+		case colon < 0 && c != '.' && (c < '0' || c > '9'):
+			named = true
+		}
+	}
+	if colon < 0 {
+		return "", false
+	}
+	return endpoint[:colon], named
 }
 
 func hostName(h string) bool {

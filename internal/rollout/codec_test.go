@@ -297,11 +297,11 @@ func replaced(t *testing.T, raw []byte, path, value string) []byte {
 	}
 	var out bytes.Buffer
 	out.WriteString("{")
-	for k, v := range fields {
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
 		if out.Len() > 1 {
 			out.WriteString(",")
 		}
-		out.WriteString(`"` + k + `":` + string(v))
+		out.WriteString(`"` + k + `":` + string(fields[k]))
 	}
 	out.WriteString("}")
 	return out.Bytes()

@@ -16,7 +16,31 @@ const (
 )
 
 // byName reports a version whose instances only the Envoys know, because they look up its endpoints.
-func (v *Version) byName() bool { return slices.ContainsFunc(v.Endpoints, policy.ByName) }
+func (v *Version) byName() bool {
+	if v.lookedUp.is(v.Endpoints) {
+		return v.lookedUp.named
+	}
+	return slices.ContainsFunc(v.Endpoints, policy.ByName)
+}
+
+// lookedUp says whether one of a list of endpoints is looked up. It is asked for many times in a step with evidence, of
+// lists that may be long, are replaced as a whole and are not written to. It is never stored.
+type lookedUp struct {
+	first *string // the list it speaks of begins there
+	count int
+	named bool
+}
+
+func (l *lookedUp) is(endpoints []string) bool {
+	return len(endpoints) > 0 && l.first == &endpoints[0] && l.count == len(endpoints)
+}
+
+// lookUp has what is asked of the endpoints of a version at hand, which is the step's own.
+func (v *Version) lookUp() {
+	if len(v.Endpoints) > 0 && !v.lookedUp.is(v.Endpoints) {
+		v.lookedUp = lookedUp{&v.Endpoints[0], len(v.Endpoints), v.byName()}
+	}
+}
 
 // endpoints is how many a person would count: those that answered lately, where they are looked up.
 func (v *Version) endpoints() int {

@@ -78,3 +78,20 @@ func TestInstancesBehindANameAreCounted(t *testing.T) {
 		}
 	}
 }
+
+func TestReplacedEndpointsAreLookedAtAnew(t *testing.T) {
+	v := &Version{Endpoints: []string{"10.0.0.1:80", "10.0.0.2:80"}}
+	for _, c := range []struct {
+		endpoints []string
+		want      bool
+	}{{v.Endpoints, false}, {[]string{"10.0.0.1:80", "shop:80"}, true}, {v.Endpoints[:1], false}, {nil, false}, {[]string{"shop:80"}, true}} {
+		v.Endpoints = c.endpoints
+		if got := v.byName(); got != c.want {
+			t.Errorf("before they are looked at: %v are names: %v", c.endpoints, got)
+		}
+		v.lookUp()
+		if got := v.byName(); got != c.want {
+			t.Errorf("%v are names: %v", c.endpoints, got)
+		}
+	}
+}

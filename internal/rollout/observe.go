@@ -103,9 +103,10 @@ func (m *machine) tallyLately(cells []Cell, seconds float64) {
 		v.Lately *= math.Exp(-seconds / rateMemory)
 		v.forgetInstances(seconds)
 		var instances []analysis.Slice
+		several := v.is(counted) && len(v.Endpoints) > 1 || v.byName()
 		for _, c := range cells {
 			v.Lately += c.Counts[v.Name].Requests
-			if v.is(counted) && len(v.Endpoints) > 1 || v.byName() {
+			if several {
 				instances = append(instances, c.Endpoints[v.Name]...)
 			}
 		}

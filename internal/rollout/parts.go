@@ -94,6 +94,7 @@ func (d *storedState) join(evidence []byte) (lost []string) {
 		}
 	}
 	was := *d
+	own(&d.Dispersion, &d.Usual, &d.Rate, &d.Book, &d.Pace, &d.Hang, &d.Placebos)
 	if err := json.Unmarshal(evidence, d); err != nil {
 		*d = was
 		r.lose("the evidence on the service", err)
@@ -111,6 +112,7 @@ func (d *storedState) joinTrial(raw json.RawMessage) error {
 		if v.Seq != of.Seq {
 			continue
 		}
+		own(&v.Judge, &v.Counts, &v.Lately, &v.Instances, &v.Envoys, &v.Failures, &v.Starts)
 		if err := json.Unmarshal(raw, &v); err != nil {
 			return fmt.Errorf("%s: %w", v.Name, err)
 		}
@@ -118,6 +120,13 @@ func (d *storedState) joinTrial(raw json.RawMessage) error {
 		return nil
 	}
 	return fmt.Errorf("there is no version with number %d", of.Seq)
+}
+
+// own copies what is not read yet: reading writes over it in place, and where that fails what was there before stays.
+func own(unread ...*json.RawMessage) {
+	for _, m := range unread {
+		*m = slices.Clone(*m)
+	}
 }
 
 // KeepsDecisions reports whether a step with an event, which made no record and gave the Envoys nothing new, left what is decided

@@ -32,6 +32,8 @@ type Version struct {
 	Seen
 
 	Verdict analysis.Verdict `json:"verdict"`
+
+	lookedUp lookedUp // of its endpoints
 }
 
 // Launch is what is known of the containers that canaryd starts for a version.

@@ -51,6 +51,7 @@ func (s *State) own() {
 		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
 		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
 		v.ownJudge()
+		v.lookUp()
 	}
 	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
 	s.Pace, s.Hang = s.Pace.Clone(), s.Hang.clone()
