@@ -119,6 +119,7 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	d := daemon{cfg: cfg, log: log, file: f.file, webConfig: f.webConfig, access: access.NewKeeper(may, nil), hub: xds.NewHub(log)}
+	d.warnIdle(may)
 	d.hub.ForgetAfter, d.hub.Admission = cfg.XDS.ForgetAfter.Std(), cfg.XDS.admission()
 	if err := d.decide(ctx, db); err != nil {
 		return err

@@ -53,8 +53,8 @@ func asksWho(c *web.Config) bool {
 // accessConfig is who may do what, as canaryd.yml and the files that it names say now.
 func (c *serverConfig) accessConfig(webConfig string) (access.Config, error) {
 	out := access.Config{Rules: c.Web.Access, Anonymous: c.Web.Anonymous.role(), Users: map[string]string{}}
-	if err := web.Validate(webConfig); err != nil {
-		return out, fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	if err := checkWebConfig(webConfig); err != nil {
+		return out, fmt.Errorf("--web.config.file: %w", err)
 	}
 	w, err := readWebConfig(webConfig)
 	if err != nil {
@@ -114,8 +114,16 @@ func (d *daemon) reloadAccess(by string) error {
 		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
 	}
 	d.access.Set(now)
+	d.warnIdle(now)
 	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
 	return nil
+}
+
+// warnIdle: a misspelt name lets nobody in, and says nothing by itself.
+func (d *daemon) warnIdle(now access.Config) {
+	for _, idle := range now.Idle() {
+		d.log.Warn(idle)
+	}
 }
 
 // newWebServer waits for nobody for ever. The body of a request, events and the journal have limits of their own; what
@@ -127,8 +135,8 @@ func newWebServer(h http.Handler) *http.Server {
 // serveWeb serves until the server is closed, with TLS where the file says so; its certificates and client CAs
 // are read anew while it runs. That fewer clients are asked for a certificate takes a restart, as everything that opens canaryd.
 func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
-	if err := web.Validate(webConfig); err != nil {
-		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	if err := checkWebConfig(webConfig); err != nil {
+		return fmt.Errorf("--web.config.file: %w", err)
 	}
 	c, err := readWebConfig(webConfig)
 	if err != nil {
