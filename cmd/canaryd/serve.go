@@ -119,6 +119,7 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	d := daemon{cfg: cfg, log: log, file: f.file, webConfig: f.webConfig, access: access.NewKeeper(may, nil), hub: xds.NewHub(log)}
+	d.warnIdle(may)
 	d.hub.ForgetAfter, d.hub.Admission = cfg.XDS.ForgetAfter.Std(), cfg.XDS.admission()
 	if err := d.decide(ctx, db); err != nil {
 		return err
@@ -207,7 +208,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 
 // listen opens what Envoys and people connect to.
 func (d *daemon) listen() error {
-	tlsConf, err := d.cfg.XDS.TLS.load()
+	tlsConf, err := d.cfg.XDS.TLS.load(d.log)
 	if err != nil {
 		return err
 	}

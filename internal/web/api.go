@@ -156,7 +156,7 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("version")
-	again, err := onlyBool(r.URL.Query(), "again")
+	again, err := boolOf(r.URL.Query(), "again")
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -231,7 +231,7 @@ func testedOnly(r *http.Request) bool {
 
 func (a *api) command(verb string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		knowing, err := onlyBool(r.URL.Query(), "even_failed")
+		knowing, err := boolOf(r.URL.Query(), "even_failed")
 		if err == nil {
 			err = noBody(w, r)
 		}

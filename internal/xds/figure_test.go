@@ -146,7 +146,7 @@ func TestFigureWorstPeer(t *testing.T) {
 	h, _, _, dial := reports(t, func(a *Admission) { a.Limits.NamesPerPeer = 10 * each })
 	publish(t, h, table(1, nil))
 	h.penalties.address = 0
-	before := heap()
+	before := heapInUse()
 	for i := range 12 { // the last ones are refused
 		names := invented(each)
 		for n := range names {
@@ -165,5 +165,5 @@ func TestFigureWorstPeer(t *testing.T) {
 		}
 		h.mu.Unlock()
 	}
-	t.Logf("%d names cost %d MiB, refused: %d", h.Admission.Limits.NamesPerPeer, (heap()-before)>>20, h.Figures().Refused[overPeer])
+	t.Logf("%d names cost %d MiB, refused: %d", h.Admission.Limits.NamesPerPeer, (heapInUse()-before)>>20, h.Figures().Refused[overPeer])
 }

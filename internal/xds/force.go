@@ -64,7 +64,7 @@ type Force struct {
 	envoys, clients *Content  // of want
 	members         []*member // by node.id; more than one where Envoys share it, in the order of their coming
 	restless        lean[*member, struct{}]
-	away            time.Time // who is not at rest is gone, and is not forgotten before that: a tick changes nothing. Zero: it may
+	round           round // when time may change something
 	notes           []Note
 	begun           time.Time // its first moment
 }
@@ -170,6 +170,7 @@ func (f *Force) Want(w Wanted, at time.Time) {
 		}
 	}
 	f.want, f.envoys, f.clients = w, envoys, clients
+	f.wake()
 	for m := range maps.Clone(f.restless.m) {
 		if !f.admits(m.who.Node) && !m.restored() {
 			f.remove(m)
@@ -191,6 +192,7 @@ func (f *Force) Changed(r Ref, at time.Time) {
 			f.charge(m, at)
 			delete(m.refusals, r)
 			f.settle(m, at)
+			f.wake()
 		}
 	}
 }
@@ -201,6 +203,7 @@ func (f *Force) Join(s *stream, has Content, at time.Time) {
 		return
 	}
 	m := f.attach(s, at)
+	f.charge(m, at)
 	if m.asked {
 		f.rest(m)
 		return
@@ -287,6 +290,9 @@ func (f *Force) Refuse(s *stream, r Ref, version, why string, at time.Time) {
 func (f *Force) Used(s *stream, at time.Time) {
 	if m := f.find(s); m != nil {
 		m.used = f.tenths(at)
+		if m.unrest != nil {
+			f.wake()
+		}
 	}
 }
 
@@ -336,6 +342,7 @@ func (f *Force) Restarted(id string) {
 // the present table counts as new until it accepts something. It reports whether the node was known.
 func (f *Force) Forget(id string) bool {
 	known := len(f.of(id)) > 0
+	f.wake()
 	f.Restarted(id)
 	for _, m := range f.of(id) {
 		if f.standing(m) == Applied {
@@ -355,10 +362,6 @@ func (f *Force) waitsFor(id string) bool {
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {
-	if at.Before(f.away) {
-		return false
-	}
-	f.away = time.Time{}
 	for m := range f.restless.m {
 		f.charge(m, at)
 		switch standing := f.standing(m); {
@@ -377,21 +380,7 @@ func (f *Force) Tick(at time.Time) (changed bool) {
 		}
 		changed = true
 	}
-	f.away = f.awayUntil()
 	return changed
-}
-
-// awayUntil is when the first of those who are gone is forgotten, where all who are not at rest are gone.
-func (f *Force) awayUntil() (until time.Time) {
-	for m := range f.restless.m {
-		if !m.gone || m.doubted {
-			return time.Time{}
-		}
-		if t := m.left.Add(f.ForgetAfter); until.IsZero() || t.Before(until) {
-			until = t
-		}
-	}
-	return until
 }
 
 // TakeNotes returns what operators should hear of since the last call.
@@ -528,8 +517,9 @@ func (f *Force) rest(m *member) {
 func (f *Force) stir(m *member) *member {
 	if m.unrest == nil {
 		m.unrest = &unrest{accepted: f.wanted(m), asked: true, sent: f.wanted(m).Version}
-		f.stirs(m)
+		f.restless.put(m, struct{}{})
 	}
+	f.wake()
 	return m
 }
 
@@ -559,8 +549,15 @@ func (f *Force) charge(m *member, at time.Time) {
 	m.charged = at
 }
 
-func (f *Force) exhausted(m *member) bool {
-	return !slices.ContainsFunc(f.rollouts(), func(v string) bool { return m.held[v] < RefusingFor })
+func (f *Force) exhausted(m *member) bool { return f.heldLeast(m) >= RefusingFor }
+
+// heldLeast is how long a member has held up the rollout that it held up least.
+func (f *Force) heldLeast(m *member) time.Duration {
+	least := RefusingFor
+	for _, v := range f.rollouts() {
+		least = min(least, m.held[v])
+	}
+	return least
 }
 
 func (f *Force) admits(n Node) bool {
@@ -616,13 +613,9 @@ func (f *Force) find(s *stream) *member {
 func (f *Force) add(m *member) *member {
 	after, _ := slices.BinarySearchFunc(f.members, m.who.ID, func(o *member, id string) int { return cmp.Or(strings.Compare(o.who.ID, id), -1) })
 	f.members = insert(f.members, after, m)
-	f.stirs(m)
-	return m
-}
-
-func (f *Force) stirs(m *member) {
 	f.restless.put(m, struct{}{})
-	f.away = time.Time{}
+	f.wake()
+	return m
 }
 
 func (f *Force) remove(m *member) {

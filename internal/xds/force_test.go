@@ -412,37 +412,6 @@ func TestServedSaysSinceWhen(t *testing.T) {
 	check("other weights", 2, b.at)
 }
 
-// Ticks are skipped while all who are not at rest are gone, and no longer: who is waited for, or forgotten, is so in time.
-func TestSkippedTicks(t *testing.T) {
-	for what, c := range map[string]struct {
-		then func(*book)
-		pass time.Duration
-		want string
-	}{
-		"nothing happens":        {func(*book) {}, time.Hour - 2*time.Second, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 1, in force"},
-		"it is forgotten":        {func(*book) {}, time.Hour - time.Second, "joining 0 applied 1 behind 0 lagging 0 refused 0 gone 0, in force"},
-		"it is back, and behind": {func(b *book) { b.join("gone", 1) }, LaggingAfter, "joining 0 applied 1 behind 0 lagging 1 refused 0 gone 0, in force"},
-		"a new one is behind":    {func(b *book) { b.join("new", 1) }, LaggingAfter, "joining 0 applied 1 behind 0 lagging 1 refused 0 gone 1, in force"},
-		"one at rest is behind":  {func(b *book) { b.want(3) }, LaggingAfter, "joining 0 applied 0 behind 0 lagging 1 refused 0 gone 1"},
-	} {
-		b := newBook()
-		b.want(2)
-		for _, node := range []string{"gone", "here"} {
-			b.join(node, 0)
-			b.accept(node, 2)
-		}
-		b.leave("gone")
-		b.pass(time.Second)
-		if b.away != b.at.Add(time.Hour-time.Second) {
-			t.Errorf("%s: ticks are skipped until %s", what, b.away)
-		}
-		c.then(b)
-		if b.pass(c.pass); b.says() != c.want {
-			t.Errorf("%s: %s, want %s", what, b.says(), c.want)
-		}
-	}
-}
-
 // Whether a member rests shows in nothing: of two books that hear the same, one has all its members stirred before
 // everything that it hears.
 func TestRestShowsInNothing(t *testing.T) {
@@ -460,7 +429,6 @@ func TestRestShowsInNothing(t *testing.T) {
 					for _, m := range b.members {
 						b.stir(m)
 					}
-					b.away = time.Time{}
 				}
 				said = append(said, b.hear(kind, stream, v, d))
 			}
@@ -505,8 +473,13 @@ func (b *book) hear(kind int, stream string, v int, d time.Duration) string {
 	case open:
 		b.accept(stream, v)
 	}
+	return fmt.Sprint(kind, stream, v, d, " ", b.shows(stream))
+}
+
+// shows is all that can be seen of a book.
+func (b *book) shows(stream string) string {
 	served, ok := b.served(stream)
 	notes := b.TakeNotes()
 	slices.SortFunc(notes, func(x, y Note) int { return strings.Compare(x.Text, y.Text) })
-	return fmt.Sprint(kind, stream, v, d, " ", b.says(), b.Status("shop").Nodes, b.crowds(b.at), b.unapplied(), served, ok, notes)
+	return fmt.Sprint(b.says(), b.Status("shop").Nodes, b.crowds(b.at), b.unapplied(), served, ok, notes)
 }

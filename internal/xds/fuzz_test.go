@@ -30,6 +30,7 @@ import (
 //   - a cut that was not stored when canaryd died stays out from when an Envoy that accepted it presents it;
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
+//   - no tick leaves a book out in which it would change something;
 //   - what the book says a node has is what it has; and of a service that was removed is waited for every Envoy that
 //     was connected since and can still send requests to it.
 func FuzzStream(f *testing.F) {
@@ -449,7 +450,16 @@ func (p *play) remove() {
 func (p *play) pass(d time.Duration) {
 	p.at = p.at.Add(d)
 	p.tell("%s pass", d)
+	left := map[*Force]bool{} // by the tick
+	for _, svc := range p.hub.services {
+		left[svc.force] = svc.force.round.place == 0 || svc.force.round.due.After(p.at)
+	}
 	p.hub.tick(p.at)
+	for _, svc := range p.hub.services {
+		if left[svc.force] && svc.force.Tick(p.at) {
+			p.fail("a tick left the book out, and something changes: %v", svc.force.Status("shop").Nodes)
+		}
+	}
 }
 
 // restart is a canaryd that dies and publishes what it had stored.

@@ -38,6 +38,7 @@ type Hub struct {
 	lists     lists
 	listeners listeners
 	services  map[string]*service
+	rounds    rounds // of their books
 	sessions  map[uint64]*session
 	subs      map[Ref][]place                  // who asked for it by name, in order
 	places    places                           // of the sessions
@@ -362,11 +363,7 @@ func (h *Hub) Run(ctx context.Context) error {
 func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for name, s := range h.services {
-		if s.force.Tick(now) {
-			h.changes(name)
-		}
-	}
+	h.rounds.tick(now, func(f *Force) { h.changes(f.service) })
 	for name := range h.parting {
 		h.remaining(name)
 	}

@@ -296,7 +296,7 @@ func TestAHostileClientIsBounded(t *testing.T) {
 		}
 		return took
 	}
-	subs, before := len(h.subs), heap()
+	subs, before := len(h.subs), heapInUse()
 	calm := cuts(20)
 	ctx, stop := context.WithCancel(t.Context())
 	hostile(ctx, dial)
@@ -315,7 +315,7 @@ func TestAHostileClientIsBounded(t *testing.T) {
 	}()
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		rough = append(rough, cuts(5)...)
-		peak = max(peak, heap())
+		peak = max(peak, heapInUse())
 	}
 	for _, reason := range []Reason{overTypes, overNames, overRequest, overFirst, overReports, overEndpoints, unknownNode, badNumbers, badNode, overPace, overPause} {
 		for deadline := time.Now().Add(time.Minute); h.Figures().Refused[reason] == 0; time.Sleep(time.Millisecond) {
@@ -341,7 +341,7 @@ func TestAHostileClientIsBounded(t *testing.T) {
 		slices.Sort(took)
 		t.Logf("%s: %s in the median, %s at most, of %d", what, took[len(took)/2], took[len(took)-1], len(took))
 	}
-	t.Logf("heap: %d MiB alone, %d beside it at most, %d afterwards; refused %v", before>>20, peak>>20, heap()>>20, h.Figures().Refused)
+	t.Logf("heap: %d MiB alone, %d beside it at most, %d afterwards; refused %v", before>>20, peak>>20, heapInUse()>>20, h.Figures().Refused)
 }
 
 // applied waits until the twenty have a generation.
@@ -350,7 +350,7 @@ func applied(t *testing.T, h *Hub, generation uint64) {
 	waitStatus(t, h, "applied", func(s Status) bool { return s.Generation == generation && s.Counts.Applied == 20 })
 }
 
-func heap() uint64 {
+func heapInUse() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -17,6 +17,7 @@ type parting struct {
 
 // part keeps the book of a service that is removed. Whoever was sent a route may have it.
 func (h *Hub) part(name string, f *Force) {
+	h.rounds.leave(f)
 	for m := range f.restless.m {
 		m.mayServe()
 	}

@@ -88,6 +88,7 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 	s, old := h.services[name], (*edition)(nil)
 	if s == nil {
 		s = &service{force: h.resume(name)}
+		h.rounds.join(s.force)
 		h.restore(s.force, h.restored[name])
 		delete(h.restored, name)
 		h.services[name] = s

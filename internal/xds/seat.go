@@ -22,16 +22,16 @@ func (f *Force) attach(s *stream, at time.Time) *member {
 	}
 	m := f.seat(s.ID)
 	if m != nil && (m.isGone() || m.who.id < s.id) {
-		if f.stir(m); !m.gone {
+		if f.charge(f.stir(m), at); !m.gone {
 			f.doubt(*m)
 		}
 	} else { // a new node, or a stream that is older than the one which speaks
-		m = f.add(&member{who: s, unrest: &unrest{accepted: &Content{}, doubted: m != nil}})
+		m = f.add(&member{who: s, unrest: &unrest{accepted: &Content{}, doubted: m != nil, charged: at}})
 	}
 	if m.who.Build != s.Build { // another build may accept what this one refused
 		clear(m.refusals)
 	}
-	m.who, m.gone, m.charged, m.asked, f.away = s, false, at, false, time.Time{}
+	m.who, m.gone, m.asked = s, false, false
 	s.books = append(s.books, f)
 	return m
 }
