@@ -208,7 +208,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 
 // listen opens what Envoys and people connect to.
 func (d *daemon) listen() error {
-	tlsConf, err := d.cfg.XDS.TLS.load()
+	tlsConf, err := d.cfg.XDS.TLS.load(d.log)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/secret"
+	canarydweb "github.com/canaryd/canaryd/internal/web"
 )
 
 // The file of --web.config.file has Prometheus' format and is checked by its library. Its users are asked for by
@@ -147,7 +148,7 @@ func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logg
 	if !c.TLSConfig.IsEnabled() {
 		return s.Serve(l)
 	}
-	if s.TLSConfig, err = web.ConfigToTLSConfig(&c.TLSConfig); err != nil {
+	if s.TLSConfig, err = readWebTLS(webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
 	}
 	protocols := []string{"h2", "http/1.1"}
@@ -155,21 +156,38 @@ func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logg
 		protocols, s.TLSNextProto = protocols[1:], map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
 	atFirst := s.TLSConfig.Clone()
-	s.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		c, err := readWebConfig(webConfig)
+	atFirst.NextProtos = protocols
+	files := &lastingTLS{last: atFirst, log: log, read: func() (*tls.Config, error) {
+		t, err := readWebTLS(webConfig)
 		if err != nil {
-			return nil, err
-		}
-		t, err := web.ConfigToTLSConfig(&c.TLSConfig)
-		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--web.config.file %s: %w", webConfig, err)
 		}
 		if t.NextProtos = protocols; t.ClientAuth < atFirst.ClientAuth { // nobody else may be asking who is there
 			t.ClientAuth, t.ClientCAs = atFirst.ClientAuth, atFirst.ClientCAs
 		}
 		return t, nil
-	}
+	}}
+	s.TLSConfig.GetConfigForClient = files.forClient
 	return s.ServeTLS(l, "", "")
+}
+
+// readWebTLS reads the file and the certificate that it names now; the library would read that with each handshake, too late to
+// go by the one before.
+func readWebTLS(webConfig string) (*tls.Config, error) {
+	c, err := readWebConfig(webConfig)
+	if err != nil {
+		return nil, err
+	}
+	t, err := web.ConfigToTLSConfig(&c.TLSConfig)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := t.GetCertificate(&tls.ClientHelloInfo{})
+	if err != nil {
+		return nil, err
+	}
+	t.Certificates, t.GetCertificate = []tls.Certificate{*certificate}, nil
+	return t, nil
 }
 
 // configured adds the file's headers, and keeps its rate limit.
@@ -180,7 +198,8 @@ func configured(next http.Handler, c *web.Config) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if limit != nil && !limit.Allow() {
-			http.Error(w, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
+			w.Header().Set("Retry-After", "1")
+			canarydweb.Refuse(w, http.StatusTooManyRequests, "more requests come than rate_limit in --web.config.file lets through: ask again in a moment")
 			return
 		}
 		for k, v := range c.HTTPConfig.Header {

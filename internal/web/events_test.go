@@ -2,11 +2,13 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +116,45 @@ func TestListenersAreAskedAgain(t *testing.T) {
 	}
 	if line, err := bufio.NewReader(deploys.Body).ReadString('\n'); err != nil || line != "id: 1\n" {
 		t.Errorf("%q %v", line, err)
+	}
+}
+
+// taking is a client that, while it is sent the first bytes, loses its token, and then there is an entry.
+type taking struct {
+	http.ResponseWriter
+	sent  bytes.Buffer
+	first func()
+}
+
+func (w *taking) SetWriteDeadline(time.Time) error { return nil }
+func (w *taking) Flush()                           {}
+func (w *taking) Write(b []byte) (int, error) {
+	if w.first != nil {
+		w.first()
+		w.first = nil
+	}
+	return w.sent.Write(b)
+}
+
+// An entry that comes after a token was taken away is not sent any more, although nothing orders the two.
+func TestWhatComesAfterARevocationIsNotSent(t *testing.T) {
+	config, tokens := callers(t)
+	for range 50 {
+		a := &api{Options: Options{Access: access.NewKeeper(config, nil), Log: logrus.New()}}
+		r := httptest.NewRequest("GET", "/api/v1/events", nil)
+		r.Header.Set("Authorization", "Bearer "+tokens["view"])
+		entries := make(chan controller.Entry, 1)
+		w := &taking{ResponseWriter: httptest.NewRecorder()}
+		w.first = func() {
+			less := config
+			less.Tokens = nil
+			a.Access.Set(less)
+			entries <- controller.Entry{Record: rollout.Record{Service: "shop", Kind: rollout.KindPromoted}}
+		}
+		a.follow(w, r, entries)
+		if w.sent.Len() > 0 {
+			t.Fatalf("it hears %s", &w.sent)
+		}
 	}
 }
 
