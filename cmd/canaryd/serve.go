@@ -46,7 +46,7 @@ func serveCommand() *cobra.Command {
 have the policies read again, the first two also who may do what (web.access and the files it goes by); all else is read at the start only.
 
 Exit codes: 0 it was told to end, 1 it cannot start or go on, 2 wrong usage.`,
-		Example: `  canaryd serve                                         # the defaults: policies/*.yml, data/, loopback
+		Example: `  canaryd serve         # the defaults: policies/*.yml, data/, loopback
   canaryd serve --config.file=/etc/canaryd/canaryd.yml`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), f) },
 	}
