@@ -10,8 +10,10 @@ import (
 // Pace is how long stable's answers take: a day of them, and how the slow ones come together. It is carried from release to release.
 // (STATISTICS-2.md 2.1, 2.3)
 type Pace struct {
-	At    float64    `json:"at,omitempty"` // seconds of the last answers
-	Day   Times      `json:"day,omitzero"` // half-life 24 hours
+	At    float64    `json:"at,omitempty"`   // seconds of the last answers
+	Day   Times      `json:"day,omitzero"`   // half-life 24 hours, with the bounds that all of it has
+	Anew  Times      `json:"anew,omitzero"`  // what came since bounds are told that the day has not
+	Since float64    `json:"since,omitzero"` // seconds: that long
 	Edges []PaceEdge `json:"edges,omitempty"`
 }
 
@@ -27,6 +29,10 @@ const mostPaced = 4 * MostEdges
 
 // leastTimed is how many answers have to be known before edges are made of them.
 const leastTimed = 1000.0
+
+// anewAfter is for how many seconds other bounds have to be told before they may take the place of the day's: until then every proxy has told
+// its own.
+const anewAfter = 600.0
 
 // sought are the shares of slow answers that edges are looked for at, and how far from that an edge may be. p50 is none of them: a
 // regression moves the share above it least.
@@ -81,6 +87,24 @@ func (p *Pace) remember(now float64, times []Times) {
 		default:
 			p.Day = p.Day.plus(t)
 		}
+		p.begin(now, t)
+	}
+	if now-p.Since < anewAfter || p.Anew.All() < leastTimed {
+		return
+	}
+	if len(p.own(&p.Anew)) > len(p.own(&p.Day)) {
+		p.Day = Times{UpTo: p.Anew.UpTo, N: slices.Clone(p.Anew.N)}
+	}
+	p.Anew, p.Since = Times{}, 0
+}
+
+// begin keeps what comes with other bounds than the day has: another source's, or those that a person gave. The day would only lose bounds.
+func (p *Pace) begin(now float64, t Times) {
+	switch {
+	case p.Anew.N != nil:
+		p.Anew = p.Anew.plus(t)
+	case !slices.Equal(p.Day.UpTo, t.UpTo):
+		p.Anew, p.Since = Times{UpTo: slices.Clone(t.UpTo), N: slices.Clone(t.N)}, now
 	}
 }
 
@@ -103,15 +127,15 @@ func (p *Pace) keep(want []float64) {
 	p.Edges = next
 }
 
-// own are the edges of stable's own day: the bounds nearest to the shares that are sought. One that is in place stays as long as it is near.
-func (p *Pace) own() (edges []float64) {
-	if p.Day.All() < leastTimed {
+// own are the edges of a day of stable's own: the bounds nearest to the shares that are sought. One that is in place stays as long as it is near.
+func (p *Pace) own(day *Times) (edges []float64) {
+	if day.All() < leastTimed {
 		return nil
 	}
 	for _, s := range sought {
 		best, at := math.Inf(1), 0.0
-		for _, bound := range p.Day.UpTo {
-			share, _ := p.Day.Beyond(bound)
+		for _, bound := range day.UpTo {
+			share, _ := day.Beyond(bound)
 			if share < s.least || share > s.most {
 				continue
 			}
@@ -137,7 +161,7 @@ func (p *Pace) Choose(configured []float64) []float64 {
 	if len(configured) > 0 {
 		return slices.Clone(configured)
 	}
-	return p.own()
+	return p.own(&p.Day)
 }
 
 // Bound is how many slow answers one cause produces together, at an edge.
@@ -152,7 +176,7 @@ func (p *Pace) Bound(after float64) float64 {
 
 // Clone returns a copy that shares nothing.
 func (p Pace) Clone() Pace {
-	p.Day.UpTo, p.Day.N = slices.Clone(p.Day.UpTo), slices.Clone(p.Day.N)
+	p.Day.UpTo, p.Day.N = slices.Clone(p.Day.UpTo), slices.Clone(p.Day.N) // Anew is never changed in place
 	p.Edges = slices.Clone(p.Edges)
 	for i := range p.Edges {
 		p.Edges[i].Dispersion = p.Edges[i].Dispersion.Clone()
@@ -165,6 +189,9 @@ func (p *Pace) Shift(by float64) {
 	if p.At != 0 {
 		p.At += by
 	}
+	if p.Since != 0 {
+		p.Since += by
+	}
 	for i := range p.Edges {
 		p.Edges[i].Usual.Shift(by)
 		p.Edges[i].Dispersion.Shift(by)
@@ -176,9 +203,11 @@ func (p *Pace) Sound() error {
 	if len(p.Edges) > mostPaced {
 		return fmt.Errorf("%d edges of slow answers: at most %d", len(p.Edges), mostPaced)
 	}
-	err := seconds(p.At)
-	if p.Day.N != nil || p.Day.UpTo != nil {
-		err = errors.Join(err, p.Day.Sound())
+	err := seconds(p.At, p.Since)
+	for _, day := range []*Times{&p.Day, &p.Anew} {
+		if day.N != nil || day.UpTo != nil {
+			err = errors.Join(err, day.Sound())
+		}
 	}
 	for i := range p.Edges {
 		err = errors.Join(err, each("edge", mostSeconds, p.Edges[i].After), p.Edges[i].Usual.Sound(), p.Edges[i].Dispersion.Sound())

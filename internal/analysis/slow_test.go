@@ -329,6 +329,48 @@ func TestEdgesAreThoseOfStablesOwnDay(t *testing.T) {
 	}
 }
 
+// Another source, or another histogram, has other bounds: edges are found in its own after a while. Where two proxies differ only those
+// bounds count that both have.
+func TestEdgesAreFoundAgainAmongOtherBounds(t *testing.T) {
+	coarse := Times{UpTo: []float64{0.07, 0.7}, N: []float64{60, 35, 5}}
+	fine := Times{UpTo: []float64{0.05, 0.15, 0.7, 1.5}, N: []float64{50, 40, 5, 4, 1}}
+	other := Times{UpTo: []float64{0.4, 4}, N: []float64{90, 9, 1}}
+	for _, c := range []struct {
+		name string
+		told func(now int) []Times
+		want []float64
+	}{
+		{"as before", func(int) []Times { return []Times{coarse} }, []float64{0.7}},
+		{"renamed, with other bounds", func(int) []Times { return []Times{other} }, []float64{0.4, 4}},
+		{"no finer edge: the day stays", func(int) []Times { return []Times{{UpTo: []float64{0.07, 0.5, 0.7}, N: []float64{60, 20, 15, 5}}} }, []float64{0.7}},
+		{"finer ones for all", func(int) []Times { return []Times{fine} }, []float64{0.15, 1.5}},
+		{"finer ones of one in two, at once", func(int) []Times { return []Times{fine, coarse} }, []float64{0.7}},
+		{"and in turns", func(now int) []Times { return []Times{[]Times{fine, coarse}[now/30%2]} }, []float64{0.7}},
+		{"and back", func(now int) []Times {
+			if now > 1500 {
+				return []Times{coarse}
+			}
+			return []Times{other}
+		}, []float64{0.7}},
+	} {
+		var p Pace
+		for now := range 1000 {
+			p.Learn(float64(now), auto, nil, []Times{coarse}, same)
+		}
+		for now := 1000; now < 3000; now++ {
+			before := p
+			p = p.Clone()
+			p.Learn(float64(now), auto, nil, c.told(now), same)
+			if now%100 == 0 && (before.Sound() != nil || p.Sound() != nil) {
+				t.Fatal(before.Sound(), p.Sound())
+			}
+		}
+		if got := afters(&p); !slices.Equal(got, c.want) {
+			t.Errorf("%s: edges %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 // The slow answers of a pause come from one instance; where nobody tells the instances, from one moment.
 func TestSlowAnswersOfOneCauseAreLearnt(t *testing.T) {
 	for _, byEndpoint := range []bool{true, false} {

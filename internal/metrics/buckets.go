@@ -109,7 +109,7 @@ func (tm *timing) times(s step, counts map[string]analysis.Counts) map[string][]
 			out[h.version] = analysis.JoinTimes(out[h.version], []analysis.Times{t})
 		}
 	}
-	if len(out) == 0 || tm.refused() != "" {
+	if len(out) == 0 {
 		return nil
 	}
 	return out
@@ -139,7 +139,7 @@ func (tm *timing) refused() string {
 		for _, b := range tm.bounds[max(i-1, 0):min(i+1, len(tm.bounds))] {
 			near = append(near, inWords(b))
 		}
-		return fmt.Sprintf("judge.slow.edges: %s is no bucket of %s, so it is not judged how long answers take: the nearest %s", inWords(e), tm.metric, strings.Join(near, " and "))
+		return fmt.Sprintf("judge.slow.edges: %s is no bucket of %s, so of releases with that edge it is not judged how long answers take: the nearest %s", inWords(e), tm.metric, strings.Join(near, " and "))
 	}
 	return ""
 }

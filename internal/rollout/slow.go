@@ -143,26 +143,43 @@ func (v *Version) bySpeed() bool { return v.Judge != nil && v.Judge.Slow != nil 
 
 // pace adds to a judgement how long the answers took.
 func (m *machine) pace(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	load, told := m.load(v), false
-	all := make([]analysis.SlowBatch, len(v.Judge.Slow.Edges))
-	for i := range all {
-		b, after := &all[i], v.Judge.Slow.Edges[i].After
-		b.M = analysis.Loaded(m.Pace.Bound(after), load)
-		for k := range cells {
-			c := &cells[k]
-			if int(c.Proxy) != base.Kind || len(c.Times) == 0 || !which(*c) {
-				continue
-			}
-			own, ownKnown := analysis.SlowOf(c.Times[v.Name], after)
-			stable, known := analysis.SlowOf(c.Times[m.Stable], after)
-			if ownKnown && known {
-				b.Canary, b.Stable, told = b.Canary.Add(own), b.Stable.Add(stable), true
+	edges := v.Judge.Slow.Edges
+	all, told := make([]analysis.SlowBatch, len(edges)), false
+	for k := range cells {
+		c := &cells[k]
+		if int(c.Proxy) != base.Kind || len(c.Times) == 0 || !which(*c) {
+			continue
+		}
+		if here, known := m.paceIn(c, v); known {
+			for i := range all {
+				b := &all[i].Batch
+				b.Canary, b.Stable, told = b.Canary.Add(here[i].Canary), b.Stable.Add(here[i].Stable), true
 			}
 		}
 	}
-	if told {
-		base.Slow = all
+	if !told {
+		return
 	}
+	load := m.load(v)
+	for i := range all {
+		all[i].M = analysis.Loaded(m.Pace.Bound(edges[i].After), load)
+	}
+	base.Slow = all
+}
+
+// paceIn is how long the answers of a cell took, at each edge; false: one of these is no bound of its histograms. Nothing is judged by the
+// others alone: a release that has to be proven swift is so at every edge.
+func (m *machine) paceIn(c *Cell, v *Version) (all [analysis.MostEdges]analysis.Batch, known bool) {
+	for i := range v.Judge.Slow.Edges {
+		after := v.Judge.Slow.Edges[i].After
+		own, ownKnown := analysis.SlowOf(c.Times[v.Name], after)
+		stable, stableKnown := analysis.SlowOf(c.Times[m.Stable], after)
+		if !ownKnown || !stableKnown {
+			return all, false
+		}
+		all[i] = analysis.Batch{Canary: own, Stable: stable}
+	}
+	return all, true
 }
 
 // isNoSlower holds a canary whose answers are slower than stable's, as long as they are.
@@ -171,6 +188,20 @@ func (m *machine) isNoSlower(v *Version, _ int) shut {
 		return shut{}
 	}
 	return because(analysis.Slower, "slower than stable: %s; no step up meanwhile (judge.slow)", v.slowness())
+}
+
+// isTimed holds the promotion until it has been judged for the time of a step how long answers take, after the warm-up of the first instances.
+// Where that is not told nothing waits.
+func (m *machine) isTimed(v *Version, _ int) shut {
+	if !v.bySpeed() || v.Starts.Unknown() {
+		return shut{}
+	}
+	warm, hold := m.at.Sub(v.FirstWeight)-v.ToldSlow.WarmUp.Std(), m.Policy.Ramp.Hold.Std()
+	if warm >= hold {
+		return shut{}
+	}
+	return because(analysis.Dwell, "proven at %s: beyond the first %s of its instances, how long answers take is judged for %s of %s (judge.slow.warm_up, ramp.hold)",
+		share(m.Weight(v.Name)), v.ToldSlow.WarmUp, max(warm, 0).Truncate(time.Second), m.Policy.Ramp.Hold)
 }
 
 // isSwift holds the promotion until it is proven that answers are as fast as the policy asks for.
@@ -202,7 +233,7 @@ func took(seconds float64) string {
 // unpaced says why durations were not judged, though the policy wants them to be; empty: they were, or it does not.
 func (m *machine) unpaced(v *Version) string {
 	switch {
-	case v.ToldSlow == nil || v.Judge == nil || v.FirstWeight.IsZero() || v.Judge.Slow.Fresh(v.seconds(m.at)):
+	case !v.paced() || v.FirstWeight.IsZero() || v.Judge.Slow.Fresh(v.seconds(m.at)):
 		return ""
 	case v.Judge.Slow == nil:
 		return "too little was known of how long stable's answers take when it got its first weight"

@@ -108,6 +108,43 @@ func TestDurationsThatAreNotToldHoldNothing(t *testing.T) {
 	}
 }
 
+// What is judged after the promotion are errors: the verdict does not say of them that slow answers were not judged.
+func TestAfterItsPromotionNothingIsSaidOfSlowAnswers(t *testing.T) {
+	r := beginsPaced(t, strings.Replace(paced, "budget: 100000", "budget: 100000, max_error_rate: 30%", 1))
+	r.durations(300, map[string]quick{"v1": swift, "v2": canary})
+	if r.s.Stable != "v2" {
+		t.Fatal(r.s.Version("v2").Verdict.Reason)
+	}
+	r.observe(60, counts("v2", 1000, 900))
+	if v := r.s.Version("v2"); v.Phase != Failed || v.Verdict.Unpaced != "" {
+		t.Errorf("%s, %s: %q", v.Phase, v.Verdict.Reason, v.Verdict.Unpaced)
+	}
+}
+
+// Two steps and a short hold: proven before its instances are warm, it is not promoted before they have been seen.
+func TestPromotionWaitsForTheWarmUp(t *testing.T) {
+	short := strings.Replace(paced, "steps: [10%, 50%, 100%], hold: 50s", "steps: [50%, 100%], hold: 20s", 1)
+	r := beginsPaced(t, short)
+	r.durations(70, map[string]quick{"v1": swift, "v2": slowish})
+	if v := r.s.Version("v2"); v.Phase != Canary || v.Verdict.Code != analysis.Slower {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	r = beginsPaced(t, short)
+	r.durations(50, map[string]quick{"v1": swift, "v2": canary})
+	if v := r.s.Version("v2"); v.Verdict.Code != analysis.Dwell || !strings.Contains(v.Verdict.Reason, "judged for 0s of 20s (judge.slow.warm_up, ramp.hold)") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	r.durations(35, map[string]quick{"v1": swift, "v2": canary})
+	if v := r.s.Version("v2"); r.s.Stable != "v2" || strings.Contains(v.Verdict.Reason, "not judged") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	r = beginsPaced(t, short) // nobody tells
+	r.observe(30, counts("v1", 900, 0, "v2", 900, 0))
+	if r.s.Stable != "v2" {
+		t.Errorf("what nobody tells holds: %s", r.s.Version("v2").Verdict.Reason)
+	}
+}
+
 func TestPromotionWaitsForTheProofThatItIsSwift(t *testing.T) {
 	r := beginsPaced(t, strings.Replace(paced, "margin: 5%", "margin: 5%, slow: {ratio: 1.25, margin: 0.5%}", 1))
 	r.durations(130, map[string]quick{"v1": {40, 1, 0}, "v2": {15, 0, 0}})
@@ -177,6 +214,15 @@ func TestSlowAnswersAreSwitchedOnWhileAnOlderReleaseIsUnderTest(t *testing.T) {
 	r.policy(strings.Replace(without, "hold: 50s", "hold: 1h", 1))
 	if r.s.Timed() || r.s.Table().Policy.Judge.Slow != nil {
 		t.Error("the Envoys still tell durations")
+	}
+}
+
+// An edge that is no bucket of the histograms is not guessed, and nothing is judged by the others alone: promote_within.slow would wait for it.
+func TestAnEdgeThatIsNoBucketHoldsNothing(t *testing.T) {
+	r := beginsPaced(t, strings.Replace(strings.Replace(paced, "[100ms, 500ms]", "[100ms, 300ms]", 1), "margin: 5%", "margin: 5%, slow: {}", 1))
+	r.durations(400, map[string]quick{"v1": swift, "v2": slowish})
+	if v := r.s.Version("v2"); r.s.Stable != "v2" || !strings.Contains(v.Verdict.Reason, "slow answers were not judged") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
 	}
 }
 
