@@ -151,12 +151,14 @@ func callerOf(r *http.Request) access.Caller {
 	return who
 }
 
+const bearerRealm = `Bearer realm="canaryd"`
+
 // refuse answers who is not known, or may not do what was asked, and writes it down: not more often than a log is read.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var unknown *access.UnknownError
 	if errors.As(err, &unknown) {
 		w.Header().Add("WWW-Authenticate", `Basic realm="canaryd", charset="UTF-8"`)
-		w.Header().Add("WWW-Authenticate", `Bearer realm="canaryd"`)
+		w.Header().Add("WWW-Authenticate", bearerRealm)
 		err = problem(http.StatusUnauthorized, unknown.Message)
 	}
 	p := problemOf(err)

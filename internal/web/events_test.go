@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -206,6 +207,35 @@ func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 			_ = conn.SetReadDeadline(time.Now().Add(bodyWithin + time.Second))
 			if raw, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(raw), "HTTP/1.1 40") {
 				t.Errorf("%s: %q %v", path, raw, err)
+			}
+		}
+	})
+}
+
+// One who may call is told that the body did not come, in words; a body that is longer than what is read is another matter.
+func TestWhyABodyWasNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		l := newPipe()
+		server := &http.Server{Handler: NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), Listener: l.Addr(), HookToken: func() string { return "x" }})}
+		go func() { _ = server.Serve(l) }()
+		defer server.Close()
+		for _, call := range []string{"POST /api/v1/services/shop/promote", "PUT /api/v1/services/shop/versions/v2", "POST /api/v1/hooks/registry"} {
+			for sent, want := range map[int]string{0: `"status":408,"detail":"the body did not come within 10s"`, maxBody + 1: `"status":413,"detail":"the body is longer than 1048576 bytes`} {
+				conn, err := l.dial(t.Context(), "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					head := fmt.Sprintf("%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer x\r\nContent-Length: %d\r\n\r\n", call, max(sent, 10))
+					_, _ = io.WriteString(conn, head+strings.Repeat(" ", sent)) // no more is read of it than is wanted
+				}()
+				_ = conn.SetReadDeadline(time.Now().Add(bodyWithin + time.Second))
+				if raw, _ := io.ReadAll(conn); !strings.Contains(string(raw), want) {
+					t.Errorf("%s, %d bytes are sent: %q", call, sent, raw)
+				}
+				conn.Close()
 			}
 		}
 	})
