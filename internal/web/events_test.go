@@ -159,6 +159,32 @@ func TestWhatComesAfterARevocationIsNotSent(t *testing.T) {
 	}
 }
 
+// A journal is not sent to its end when the role is taken away meanwhile.
+func TestAJournalEndsWithTheRole(t *testing.T) {
+	config, tokens := callers(t)
+	keeper := access.NewKeeper(config, nil)
+	s := newSiteWith(t, Options{Access: keeper}, strings.TrimSuffix(stableShop, "\n")+"\nroute: {probe: \"off\"}\n")
+	if status, text, _ := s.as(tokens["operate"], "PUT", "/api/v1/services/shop/versions/v2", `{"endpoints": ["127.0.0.1:2"]}`); status != http.StatusCreated {
+		t.Fatal(text)
+	}
+	journal := func(meanwhile func()) []byte {
+		r := httptest.NewRequest("GET", "http://localhost/api/v1/services/shop/journal", nil)
+		r.Header.Set("Authorization", "Bearer "+tokens["operate"])
+		w := &taking{ResponseWriter: httptest.NewRecorder(), first: meanwhile}
+		s.Config.Handler.ServeHTTP(w, r)
+		return w.sent.Bytes()
+	}
+	whole := journal(nil)
+	for deadline := time.Now().Add(time.Minute); len(whole) < 100 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		whole = journal(nil)
+	}
+	less := config
+	less.Tokens = nil
+	if part := journal(func() { keeper.Set(less) }); len(part) == 0 || len(part) >= len(whole) {
+		t.Errorf("%d bytes of %d", len(part), len(whole))
+	}
+}
+
 // pipe is a connection without any buffer: what the client does not read is not written.
 type pipe struct {
 	conns chan net.Conn
