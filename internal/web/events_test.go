@@ -21,6 +21,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -167,21 +168,25 @@ func TestAJournalEndsWithTheRole(t *testing.T) {
 	if status, text, _ := s.as(tokens["operate"], "PUT", "/api/v1/services/shop/versions/v2", `{"endpoints": ["127.0.0.1:2"]}`); status != http.StatusCreated {
 		t.Fatal(text)
 	}
-	journal := func(meanwhile func()) []byte {
+	read := func(meanwhile func()) (chunks int, whole bool) {
 		r := httptest.NewRequest("GET", "http://localhost/api/v1/services/shop/journal", nil)
 		r.Header.Set("Authorization", "Bearer "+tokens["operate"])
 		w := &taking{ResponseWriter: httptest.NewRecorder(), first: meanwhile}
 		s.Config.Handler.ServeHTTP(w, r)
-		return w.sent.Bytes()
+		for stream := bufio.NewReader(&w.sent); ; chunks++ {
+			if parts, err := journal.ReadFrame(stream); err != nil || len(parts) == 0 {
+				return chunks, err == nil
+			}
+		}
 	}
-	whole := journal(nil)
-	for deadline := time.Now().Add(time.Minute); len(whole) < 100 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		whole = journal(nil)
+	chunks, whole := read(nil)
+	for deadline := time.Now().Add(time.Minute); chunks == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		chunks, whole = read(nil)
 	}
 	less := config
 	less.Tokens = nil
-	if part := journal(func() { keeper.Set(less) }); len(part) == 0 || len(part) >= len(whole) {
-		t.Errorf("%d bytes of %d", len(part), len(whole))
+	if sent, ended := read(func() { keeper.Set(less) }); !whole || sent != 1 || ended {
+		t.Errorf("%d chunks, to its end: %v; with the role %d chunks, %v", sent, ended, chunks, whole)
 	}
 }
 
