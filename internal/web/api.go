@@ -123,7 +123,11 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	if err := a.Reload(r.Context(), by(r)); err != nil {
-		a.fail(w, err)
+		p := problemOf(err)
+		if p.Status == http.StatusInternalServerError { // a file that is not there, or cannot be read, is no defect of ours
+			p = problem(http.StatusUnprocessableEntity, err.Error())
+		}
+		a.fail(w, p)
 		return
 	}
 	fmt.Fprintln(w, "reloaded")
