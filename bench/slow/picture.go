@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,19 +32,19 @@ func picture(dir string) error {
 		share        float64
 	}{{"stable, and as swift", "#0a7d33", stable}, {"slower release", "#c0392b", slower}} {
 		upper.line(&s, c.name, c.colour, tail(c.share))
-		q := world.Lags{Policy: read(tolerant + "}}\n"), PerSecond: 100, Stable: stable, Canary: c.share, Instances: twenty, Past: 6 * time.Hour, Horizon: shown * time.Second, Batch: time.Second}
+		q := world.Question{Policy: read(tolerant + "}}\n"), PerSecond: 100, Slow: slow(c.share), Instances: twenty, Past: 6 * time.Hour, Horizon: shown * time.Second, Batch: time.Second}
 		var points [][2]float64
 		q.Seen = func(since time.Duration, v *rollout.Version) {
 			if n := len(points); v.Judge != nil && v.Judge.Slow != nil && (n == 0 || points[n-1][1] < lower.maxY) { // the rest is off the chart
 				points = append(points, [2]float64{since.Seconds(), v.Judge.Slow.E})
 			}
 		}
-		f := q.Run(rand.New(rand.NewPCG(1, 7)))
+		f := each(1, q)[0]
 		lower.line(&s, c.name, c.colour, points)
-		if f.Held > 0 {
-			x, y := lower.px(f.Held.Seconds()), lower.py(20)
+		if f.Slower > 0 {
+			x, y := lower.px(f.Slower.Seconds()), lower.py(20)
 			s.put(`<circle cx="%.1f" cy="%.1f" r="4" fill="%s"/>`, x, y, c.colour)
-			s.text(x-8, y-8, "end", c.colour, fmt.Sprintf("held after %.0f s", f.Held.Seconds()))
+			s.text(x-8, y-8, "end", c.colour, fmt.Sprintf("held after %.0f s", f.Slower.Seconds()))
 		}
 	}
 	s.put(`</svg>`)

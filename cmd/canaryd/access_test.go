@@ -404,7 +404,7 @@ func TestAccessRulesAreChecked(t *testing.T) {
 	for access, want := range map[string]string{
 		`[{user: a, role: view}]`:                  "",
 		`[{user: a, token: b, role: view}]`:        "web.access[0]: name one of user, token and oidc",
-		`[{user: a}]`:                              "role is missing: write one of [view deploy operate admin]",
+		`[{user: a}]`:                              "role is missing: write one of view, deploy, operate, admin",
 		`[{user: a, role: god}]`:                   `"god" is not a role`,
 		`[{user: a, role: view, claims: {a: b}}]`:  "audience and claims belong to oidc",
 		`[{user: a, role: view, services: ["["]}]`: `services: "[" is not a valid glob`,

@@ -18,6 +18,7 @@ func dress(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		dress(sub)
 	}
+	defer func() { c.Long = wrapped(c.Long) }()
 	if !c.Runnable() {
 		return
 	}
@@ -27,7 +28,11 @@ func dress(c *cobra.Command) {
 		if c.Flags().Lookup("url") != nil {
 			codes = remoteCodes
 		}
-		c.Long = strings.TrimSuffix(c.Short, ".") + ".\n\n" + strings.TrimPrefix(c.Long+"\n\n", "\n\n") + codes
+		short := c.Short
+		if !strings.HasSuffix(short, ".") {
+			short += "."
+		}
+		c.Long = short + "\n\n" + strings.TrimPrefix(c.Long+"\n\n", "\n\n") + codes
 	}
 	for flag, values := range map[string][]string{
 		"output": {"table", "json"}, "log.level": {"debug", "info", "warning", "error"}, "log.format": {"text", "json"}, "source": {"envoy", "prometheus"},

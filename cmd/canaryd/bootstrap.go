@@ -13,7 +13,7 @@ func bootstrapCommand() *cobra.Command {
 	var b xds.Bootstrap
 	var heap string
 	c := &cobra.Command{Use: "bootstrap", Short: "Print an Envoy bootstrap that works as it is",
-		Example: `  canaryd bootstrap --xds canaryd.internal:18000 --node-id edge-7 --cluster edge >envoy.yaml`,
+		Example: `  canaryd bootstrap --xds canaryd.internal:18000 --node-id edge-7 >envoy.yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if heap != "" {
 				var err error

@@ -24,7 +24,7 @@ func checkCommand() *cobra.Command {
 	var stable string
 	var classes []string
 	c := &cobra.Command{
-		Use: "check FILE...", Short: "Check policies and canaryd.yml: files, directories, or - for standard input",
+		Use: "check FILE...", Short: "Check policies, canaryd.yml and the files beside it; - is stdin",
 		Long: `Finds every mistake in policies and in canaryd.yml, with its position; with a canaryd.yml also in the files that it names,
 and what its docker.allow and docker.volumes refuse. Warnings go to stderr.
 
@@ -32,7 +32,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		Example: `  canaryd check canaryd.yml policies/
   canaryd check --print shop.yml          # with all defaults
   canaryd check --rate 1 shop.yml         # what is out of reach at 1 request/s
-  canaryd check --rate 20 --class checkout=0.01% shop.yml     # and how long a rare class holds a promotion
+  canaryd check --rate 20 --class checkout=0.01% shop.yml    # of a rare class
   generate-policy | canaryd check -`,
 	}
 	out := output(c)
@@ -214,7 +214,7 @@ func (k *checker) print(w io.Writer) error {
 func schemaCommand() *cobra.Command {
 	var markdown bool
 	c := &cobra.Command{Use: "schema", Short: "Print the JSON schema of a policy",
-		Example: "  canaryd schema >policy.schema.json      # then, in a policy: # yaml-language-server: $schema=policy.schema.json",
+		Example: "  canaryd schema >policy.schema.json\n  # and in a policy, for the editor:\n  # yaml-language-server: $schema=policy.schema.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if markdown {
 				return writeReference(cmd.OutOrStdout())

@@ -96,7 +96,7 @@ func TestCheckReadsWhatServeReads(t *testing.T) {
 		{"canaryd.yml policies", 0, []string{"3 files OK", "canaryd.yml:1:41: key_file: there is no ", "canaryd.yml:2:100: password_file: there is no ", "paths are relative to this file"}},
 		{"--strict canaryd.yml", 3, []string{"2 findings in 3 files"}},
 		{"tests/pay.yml", 3, []string{`pay.yml:2:36: unknown key "anounce" in cases.story: did you mean "announce"?`}},
-		{"web.yml", 3, []string{"web.yml:1:1: ", "tls_serve_config"}},
+		{"web.yml", 3, []string{"web.yml:1:27: the password of alice", `web.yml:2:1: unknown key "tls_serve_config": did you mean "tls_server_config"?`}},
 	} {
 		args := []string{"check"}
 		for _, a := range strings.Fields(c.args) {
@@ -115,5 +115,60 @@ func TestCheckReadsWhatServeReads(t *testing.T) {
 	write("policies/pay.yml", "service: shop\n")
 	if code, out, _ := runCLI(t, "", "check", filepath.Join(dir, "canaryd.yml")); code != exitFindings || !strings.Contains(out, "already has a policy at") {
 		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
+const aHash = "sha256:10dd6c8b7cdc7c65acc2849c10c93616757314eb69dcaf7d83934f70d5d1a73f"
+
+// Who may do what is checked with the tokens that canaryd.yml names. A file is known for what it is also where its only key is misspelt,
+// and what is wrong is said once.
+func TestCheckOfAccessSaysEachThingOnce(t *testing.T) {
+	dir := t.TempDir()
+	rules := func(rule string) string { return "web:\n  tokens_file: tokens.yml\n  access:\n  - " + rule + "\n" }
+	if err := os.WriteFile(filepath.Join(dir, "tokens.yml"), []byte("ci-shop: "+aHash+"\nold: "+strings.Replace(aHash, "10dd", "20dd", 1)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		text, said string
+		code       int
+	}{
+		{rules("{token: ci-shop, role: admn}"), `f.yml:4:28: "admn" is not a role: write one of view, deploy, operate, admin`, 3},
+		{rules("{token: ci-shop, rol: admin}"), `f.yml:4:22: unknown key "rol" in web.access: did you mean "role"?`, 3},
+		{rules("{usr: alice, role: admin}"), `f.yml:4:6: unknown key "usr" in web.access: did you mean "user"?`, 3},
+		{rules("{token: ci-shop}"), `f.yml:4:5: web.access[0]: role is missing: write one of view, deploy, operate, admin`, 3},
+		{rules("{token: ci-shp, role: deploy}"), "warning: f.yml:2:16: web.access has a rule for the token ci-shp, which is not in web.tokens_file\n" +
+			"warning: f.yml:2:16: web.tokens_file has the token ci-shop, for which web.access has no rule: it opens nothing\n" +
+			"warning: f.yml:2:16: web.tokens_file has the token old, for which web.access has no rule: it opens nothing", 0},
+		{"web: {hosts: [\"a:1\"]}\nnotify: [{ur: x}]\n", "f.yml:1:15: web.hosts[0]: \"a:1\": write a host name without scheme, port and wildcard, such as canaryd.example.com\nf.yml:2:11: unknown key \"ur\" in notify: did you mean \"url\"?", 3},
+		{"notify: [{url: \"http://h/\", events: [promotd]}]\n", `f.yml:1:10: notify[0]: there is no event "promotd": did you mean "promoted"?`, 3},
+		{"tls_servr_config: {cert_file: x}\n", `f.yml:1:1: unknown key "tls_servr_config": did you mean "tls_server_config"?`, 3},
+		{"basic_auth_user: {alice: x}\n", `f.yml:1:1: unknown key "basic_auth_user": did you mean "basic_auth_users"?`, 3},
+		{"basic_auth_users: {alice: hunter2}\n", "f.yml:1:27: the password of alice is not a bcrypt hash: `htpasswd -nB alice` prints one", 3},
+		{"ci-shop: sha256:abc\n", "f.yml:1:10: this is not the hash of a token: `canaryd token NAME` prints the line", 3},
+		{"ci-shop: [" + aHash + "]\n", "", 0},
+		{"xsd: {}\n", `f.yml:1:1: unknown key "xsd": did you mean "xds"?`, 3},
+		{"rote: {}\n", "f.yml:1:1: unknown key \"rote\": did you mean \"route\"?", 3},
+	} {
+		f := filepath.Join(dir, "f.yml")
+		if err := os.WriteFile(f, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errOut := runCLI(t, "", "check", f)
+		said := strings.ReplaceAll(out+errOut, dir+"/", "")
+		lines := strings.SplitAfter(said, "\n") // the last one counts
+		if said := strings.Join(lines[:len(lines)-2], ""); code != c.code || strings.TrimSuffix(said, "\n") != c.said {
+			t.Errorf("%s: exit %d (want %d)\n%s\nwant\n%s", c.text, code, c.code, said, c.said)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tokens.yml"), []byte("ci-shop: canaryd_SECRET\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := filepath.Join(dir, "f.yml")
+	if err := os.WriteFile(f, []byte(rules("{token: ci-shop, role: deploy}")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errOut := runCLI(t, "", "check", dir)
+	if code != exitFindings || !strings.Contains(out, "tokens.yml:1:10: this is not the hash of a token") || strings.Contains(out+errOut, "SECRET") || !strings.Contains(errOut, "1 finding in 2 files") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
 	}
 }

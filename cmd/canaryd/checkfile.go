@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 
-	"github.com/prometheus/exporter-toolkit/web"
 	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
@@ -43,22 +41,26 @@ func (k *checker) named() error {
 	return nil
 }
 
-// text checks what a file holds: a canaryd.yml, a web-config file, tests, or else policies.
+// text checks what a file holds.
 func (k *checker) text(name string, data []byte) {
 	k.files++
 	root, _ := policy.LoadOne(name, data)
-	switch {
-	case policy.Has(root, "cases"):
+	switch kindOf(name, root) {
+	case testsFile:
 		_, err := readTests(name)
 		k.found(name, err)
-	case isWebConfig(root):
-		k.found(name, web.Validate(name))
-	case isServerConfig(name, data):
+	case webConfigFile:
+		k.found(name, checkWebConfig(name))
+	case tokensFile:
+		_, err := access.ReadTokens(name, data)
+		k.found(name, err)
+	case serverFile:
 		cfg, fs := parseServerConfig(name, data)
 		k.sources = append(k.sources, cfg.Metrics.Source)
 		k.servers = append(k.servers, server{bounds: *cfg.bounds()})
 		k.findings = append(append(append(k.findings, fs...), k.namedPolicies(name, root, cfg)...), missingFiles(name, root)...)
-	default:
+		k.namedTokens(name, root, cfg, len(fs.Errors()) == 0)
+	case policyFile:
 		docs, fs := policy.Parse(name, data)
 		k.docs, k.findings = append(k.docs, docs...), append(k.findings, fs...)
 	}
@@ -93,6 +95,35 @@ func (k *checker) namedPolicies(file string, root *yaml.Node, cfg serverConfig) 
 	return fs
 }
 
+// namedTokens checks the tokens that a canaryd.yml names, and whether they are those that its rules are about.
+func (k *checker) namedTokens(file string, root *yaml.Node, cfg serverConfig, rulesGood bool) {
+	const path = "web.tokens_file"
+	if !policy.Has(root, path) {
+		return
+	}
+	cfg.relativeTo(filepath.Dir(file))
+	abs, err := filepath.Abs(cfg.Web.TokensFile)
+	if err != nil {
+		return
+	}
+	data, err := os.ReadFile(abs)
+	if err != nil { // missingFiles warns
+		return
+	}
+	tokens, err := access.ReadTokens(cfg.Web.TokensFile, data)
+	if !k.seen[abs] {
+		k.files, k.seen[abs] = k.files+1, true
+		k.found(cfg.Web.TokensFile, err)
+	}
+	if err != nil || !rulesGood {
+		return
+	}
+	at := policy.Position(root, path)
+	for _, idle := range (&access.Config{Rules: cfg.Web.Access, Tokens: tokens}).Idle() {
+		k.findings = append(k.findings, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: idle, Warning: true})
+	}
+}
+
 // missingFiles warns of certificates, keys and passwords that a canaryd.yml names and that are not there: they may be elsewhere
 // where it is checked.
 func missingFiles(file string, n *yaml.Node) (fs policy.Findings) {
@@ -113,37 +144,4 @@ func missingFiles(file string, n *yaml.Node) (fs policy.Findings) {
 		}
 	}
 	return fs
-}
-
-// isWebConfig tells the file of --web.config.file by its keys.
-func isWebConfig(root *yaml.Node) bool {
-	return slices.ContainsFunc([]string{"tls_server_config", "http_server_config", "basic_auth_users", "rate_limit"}, func(key string) bool { return policy.Has(root, key) })
-}
-
-// isServerConfig tells a canaryd.yml by its keys, or by its name when it has none.
-func isServerConfig(name string, data []byte) bool {
-	root, _ := policy.LoadOne(name, data)
-	server, service := keysOf(serverConfig{}), keysOf(policy.Policy{})
-	has := func(keys []string, but ...string) bool {
-		return slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(but, k) && policy.Has(root, k) })
-	}
-	switch {
-	case policy.Has(root, "service"):
-		return false
-	case has(server, service...):
-		return true
-	case has(service, server...):
-		return false
-	}
-	return has(server) || strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)) == "canaryd"
-}
-
-// keysOf are the YAML keys of a struct.
-func keysOf(v any) []string {
-	var keys []string
-	for f := range reflect.TypeOf(v).Fields() {
-		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		keys = append(keys, key)
-	}
-	return keys
 }

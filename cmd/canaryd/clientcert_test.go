@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 )
 
 // selfSigned writes cert.pem and key.pem of one who is both a server at 127.0.0.1 and a client.
@@ -97,5 +98,72 @@ func TestClientsAreAskedForCertificatesUntilARestart(t *testing.T) {
 	}
 	if err := ask(); err == nil {
 		t.Error("without a certificate a client is let in")
+	}
+}
+
+// Files that are wrong, half replaced or gone keep nobody out: what they were counts until they can be read again.
+func TestCertificatesThatCannotBeReadKeepNobodyOut(t *testing.T) {
+	dir := t.TempDir()
+	selfSigned(t, dir)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(in(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const web = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n"
+	write("web.yml", web)
+	log, said := logtest.NewNullLogger()
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	api, s := listen(), newWebServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	ended := make(chan error, 1)
+	go func() { ended <- serveWeb(s, api, in("web.yml"), log) }()
+	t.Cleanup(func() { s.Close(); <-ended })
+	xdsTLS, err := (tlsConfig{CertFile: in("cert.pem"), KeyFile: in("key.pem")}).load(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ads := tls.NewListener(listen(), xdsTLS)
+	go func() {
+		for {
+			c, err := ads.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); _ = c.(*tls.Conn).Handshake() }()
+		}
+	}()
+	serial := func(l net.Listener) string {
+		c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].PublicKey.(*ecdsa.PublicKey).X.String()
+	}
+	first := serial(api)
+	for _, broken := range []struct{ file, text string }{{"key.pem", ""}, {"cert.pem", "-----BEGIN CERT"}, {"web.yml", "tls_server_config: {cert_file: [}\n"}, {"web.yml", ""}} {
+		write(broken.file, broken.text)
+		for range 2 {
+			if a, x := serial(api), serial(ads); a != first || x != first {
+				t.Errorf("%s is broken: %s, %s, want %s", broken.file, a, x, first)
+			}
+		}
+	}
+	if n := len(said.AllEntries()); n != 2 { // once for each listener
+		t.Errorf("%d lines in the log: %v", n, said.AllEntries())
+	}
+	selfSigned(t, dir)
+	write("web.yml", web)
+	if a, x := serial(api), serial(ads); a == first || a != x {
+		t.Errorf("the new certificate is not used: %s, %s, before %s", a, x, first)
 	}
 }

@@ -31,7 +31,7 @@ type demo struct {
 
 func demoCommand() *cobra.Command {
 	d := &demo{}
-	c := &cobra.Command{Use: "demo", Short: "Show a clean and a failing release on a real Envoy, on this machine", Example: `  canaryd demo --envoy=/usr/local/bin/envoy`}
+	c := &cobra.Command{Use: "demo", Short: "Show a clean and a failing release, on a real Envoy", Example: `  canaryd demo --envoy=/usr/local/bin/envoy`}
 	c.Flags().StringVar(&d.envoy, "envoy", "envoy", "Envoy's binary")
 	c.Flags().StringVar(&d.prometheus, "prometheus", "prometheus", "Prometheus' binary, with --source=prometheus")
 	c.Flags().StringVar(&d.source, "source", "envoy", "source of evidence: envoy or prometheus")

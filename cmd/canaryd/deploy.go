@@ -23,7 +23,7 @@ Exit codes: 0 announced; with --wait: this attempt became stable, with 100 % in 
 after Ctrl-C (the rollout goes on), 12 aborted by a person, 13 superseded by a newer release, 1 an error, 2 wrong usage.`
 
 const deployExamples = `  canaryd deploy shop v2 --endpoint 10.0.0.21:8080 --wait --timeout 2h
-  canaryd deploy shop v3 --endpoint 10.0.0.22:8080 --paused     # for testers only, until: canaryd resume shop v3
+  canaryd deploy shop v3 --endpoint 10.0.0.22:8080 --paused     # for testers
   canaryd deploy shop --image 1.4.2 --wait`
 
 func deployCommand() *cobra.Command {

@@ -119,7 +119,7 @@ func problemsOf(t *testing.T, text string) (problems []string) {
 			problems = append(problems, err.Error())
 		}
 	case len(bad.Errors()) == 0 && asServer.Metrics.Source != "":
-	case isServerConfig("block", []byte(text)) && !policy.Has(root, "docker"): // which may be that of a policy
+	case kindOf("block", root) == serverFile && !policy.Has(root, "docker"): // which may be that of a policy
 		fs = bad.Errors()
 	default:
 		if !policy.Has(root, "service") {

@@ -57,7 +57,9 @@ func (c *client) envoys(ctx context.Context, service string) ([]web.Node, error)
 }
 
 func forgetCommand() *cobra.Command {
-	c := &cobra.Command{Use: "forget NODE", Short: "Wait for an Envoy no longer: it is gone for good, or counts as new until it accepts something", Example: `  canaryd envoys forget edge-7`}
+	c := &cobra.Command{Use: "forget NODE", Short: "Do not wait for an Envoy any longer",
+		Long:    "Of an Envoy that is gone for good. One that is still there counts as new until it accepts something.",
+		Example: `  canaryd envoys forget edge-7`}
 	cl := remote(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		return cl.call(cmd.Context(), http.MethodDelete, "/api/v1/envoys/"+url.PathEscape(args[0]), nil, nil)

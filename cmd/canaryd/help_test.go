@@ -29,9 +29,23 @@ func TestEveryCommandHasExamplesAndExitCodes(t *testing.T) {
 		if !strings.Contains(c.Example, c.CommandPath()) || !strings.Contains(c.Long, "Exit codes: 0 ") {
 			t.Errorf("%s: example %q\n%s", c.CommandPath(), c.Example, c.Long)
 		}
-		for line := range strings.Lines(c.Long + "\n" + c.Example) {
-			if len([]rune(line)) > 150 {
-				t.Errorf("%s: too long a line: %s", c.CommandPath(), line)
+	}
+}
+
+// Help fits a terminal of 80 columns, where a line that is longer would be broken within a word.
+func TestHelpFits80Columns(t *testing.T) {
+	pages := append(verbs(newRoot()), newRoot())
+	for _, c := range newRoot().Commands() {
+		if c.HasSubCommands() {
+			pages = append(pages, c)
+		}
+	}
+	for _, c := range pages {
+		args := append(strings.Fields(c.CommandPath())[1:], "--help")
+		code, out, _ := runCLI(t, "", args...)
+		for line := range strings.Lines(out) {
+			if code != exitOK || len([]rune(strings.TrimSuffix(line, "\n"))) > helpWidth {
+				t.Errorf("%s: %s", c.CommandPath(), line)
 			}
 		}
 	}

@@ -108,5 +108,6 @@ Environment: CANARYD_URL, where the daemon is (default http://127.0.0.1:8080); C
 	}
 	root.AddCommand(versionCommand())
 	dress(root)
+	root.SetUsageTemplate(usageTemplate(root))
 	return root
 }

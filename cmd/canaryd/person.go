@@ -13,11 +13,11 @@ import (
 // personCommands are what a person may say to a running rollout.
 func personCommands() []*cobra.Command {
 	return []*cobra.Command{
-		personCommand("promote", "Make a version stable now, without evidence: the way back at 3 a.m.", promoted, "it is stable, with 100 % in force",
-			`  canaryd promote shop v1 --wait              # back to v1: in force within seconds
-  canaryd promote shop v2 --even-failed      # although it was rolled back`),
-		personCommand("abort", "End a canary at once, or send everything back from the stable version", cut, "its weight of 0 is in force", `  canaryd abort shop v2 --wait`),
-		personCommand("pause", "Freeze a canary's weight; it is still rolled back if it proves worse", settled, "its weight is in force", `  canaryd pause shop`),
+		personCommand("promote", "Make a version stable now, without evidence; also the way back", promoted, "it is stable, with 100 % in force",
+			`  canaryd promote shop v1 --wait           # back to v1, within seconds
+  canaryd promote shop v2 --even-failed    # although it was rolled back`),
+		personCommand("abort", "End a canary at once, or send all back from the stable version", cut, "its weight of 0 is in force", `  canaryd abort shop v2 --wait`),
+		personCommand("pause", "Freeze a canary's weight; if it proves worse it is rolled back", settled, "its weight is in force", `  canaryd pause shop`),
 		personCommand("resume", "Let a paused canary go on, or try again what an Envoy refused", settled, "its weight is in force", `  canaryd resume shop`),
 	}
 }

@@ -173,6 +173,9 @@ func TestSecretsAreInNoOutput(t *testing.T) {
 	if h := said.texts["canaryd history shop -o json"].String(); !strings.Contains(h, "PASSWORD: •••") || !strings.Contains(h, "from_env: SHOP_KEY") || !strings.Contains(h, "key: •••") || !strings.Contains(h, "no room for KEY=•••") {
 		t.Errorf("the history has\n%s", h)
 	}
+	if text := said.texts["GET http://"+addr+"/metrics"].String(); !strings.Contains(text, `canaryd_database_info{database="`) {
+		t.Errorf("the metrics do not name the database:\n%s", text)
+	}
 	if text := said.texts["log"]; !strings.Contains(text.String(), "http_sd") || !strings.Contains(text.String(), "rolled_back of shop v2") {
 		t.Errorf("the log has\n%s", text)
 	}

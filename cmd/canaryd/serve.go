@@ -46,7 +46,7 @@ func serveCommand() *cobra.Command {
 have the policies read again, the first two also who may do what (web.access and the files it goes by); all else is read at the start only.
 
 Exit codes: 0 it was told to end, 1 it cannot start or go on, 2 wrong usage.`,
-		Example: `  canaryd serve                                         # the defaults: policies/*.yml, data/, loopback
+		Example: `  canaryd serve         # the defaults: policies/*.yml, data/, loopback
   canaryd serve --config.file=/etc/canaryd/canaryd.yml`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), f) },
 	}
@@ -118,7 +118,8 @@ func serve(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	d := daemon{cfg: cfg, log: log, file: f.file, webConfig: f.webConfig, access: access.NewKeeper(may, nil), hub: xds.NewHub(log)}
+	d := daemon{cfg: cfg, log: log, file: f.file, webConfig: f.webConfig, access: access.NewKeeper(may, nil), hub: xds.NewHub(log), database: db.ID()}
+	d.warnIdle(may)
 	d.hub.ForgetAfter, d.hub.Admission = cfg.XDS.ForgetAfter.Std(), cfg.XDS.admission()
 	if err := d.decide(ctx, db); err != nil {
 		return err
@@ -143,6 +144,7 @@ type daemon struct {
 	accessWrong atomic.Bool            // at the last reload
 	hookToken   atomic.Pointer[string] // what a registry has to say
 	hub         *xds.Hub
+	database    string // its name
 	src         metrics.Source
 	loads       *xds.Loads
 	ctl         *controller.Controller
@@ -207,7 +209,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 
 // listen opens what Envoys and people connect to.
 func (d *daemon) listen() error {
-	tlsConf, err := d.cfg.XDS.TLS.load()
+	tlsConf, err := d.cfg.XDS.TLS.load(d.log)
 	if err != nil {
 		return err
 	}
@@ -239,7 +241,7 @@ func (d *daemon) listen() error {
 
 func (d *daemon) collector() *canarydweb.Collector {
 	c := canarydweb.NewCollector(d.ctl, d.src)
-	c.Wrong = d.accessWrong.Load
+	c.Wrong, c.Database = d.accessWrong.Load, d.database
 	if d.told != nil {
 		c.Lost = d.told.Lost
 	}

@@ -171,8 +171,12 @@ func parseServerConfig(file string, data []byte) (serverConfig, policy.Findings)
 	if root == nil {
 		return c, fs
 	}
-	fs = append(fs, policy.Decode(file, root, &c)...)
+	unread := policy.Decode(file, root, &c)
+	fs = append(fs, unread...)
 	find := func(path, message string, warning bool) {
+		if policy.Unread(root, path, unread) {
+			return
+		}
 		at := policy.Position(root, path)
 		fs = append(fs, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: message, Warning: warning})
 	}
@@ -204,7 +208,7 @@ func (c *serverConfig) validate(say func(path, format string, args ...any)) {
 	c.XDS.validate(say)
 	for i, h := range c.Web.Hosts {
 		if err := web.CheckHost(h); err != nil {
-			say("web.hosts", "web.hosts[%d]: %v", i, err)
+			say(fmt.Sprintf("web.hosts[%d]", i), "web.hosts[%d]: %v", i, err)
 		}
 	}
 	if t := c.Docker.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.CertFile != "" && t.CAFile == "" {
@@ -280,20 +284,20 @@ func (c *serverConfig) validateLists(say func(path, format string, args ...any))
 	}
 	for i := range c.FileSD {
 		if len(c.FileSD[i].Files) == 0 {
-			say("file_sd_configs", "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
+			say(fmt.Sprintf("file_sd_configs[%d].files", i), "file_sd_configs[%d]: name the files, as in [targets/*.json]", i)
 		}
 		if err := (registry.File{Files: c.FileSD[i].Files}).Check(); err != nil {
-			say("file_sd_configs", "file_sd_configs[%d]: %v", i, err)
+			say(fmt.Sprintf("file_sd_configs[%d].files", i), "file_sd_configs[%d]: %v", i, err)
 		}
 	}
 	for i, h := range c.HTTPSD {
 		if !isWebAddress(h.URL) {
-			say("http_sd_configs", "http_sd_configs[%d]: url must be an address such as http://127.0.0.1:8500/targets", i)
+			say(fmt.Sprintf("http_sd_configs[%d].url", i), "http_sd_configs[%d]: url must be an address such as http://127.0.0.1:8500/targets", i)
 		}
 	}
 	for i := range c.Notify {
 		if err := c.Notify[i].check(); err != nil {
-			say("notify", "notify[%d]: %v", i, err)
+			say(fmt.Sprintf("notify[%d]", i), "notify[%d]: %v", i, err)
 		}
 	}
 }
@@ -312,13 +316,24 @@ func (n *notifyConfig) check() error {
 	}
 	for _, e := range n.Events {
 		if !slices.Contains(rollout.Kinds(), e) {
-			return fmt.Errorf("there is no event %q: write some of %v", e, rollout.Kinds())
+			return noEvent(string(e))
 		}
 	}
 	if n.Format != "" && n.Format != notify.JSON && n.Format != notify.Slack {
 		return fmt.Errorf("format %q: write %s or %s", n.Format, notify.JSON, notify.Slack)
 	}
 	return n.HTTP.Validate()
+}
+
+func noEvent(name string) error {
+	var kinds []string
+	for _, k := range rollout.Kinds() {
+		kinds = append(kinds, string(k))
+	}
+	if near := policy.Nearest(name, kinds); near != "" {
+		return fmt.Errorf("there is no event %q: did you mean %q?", name, near)
+	}
+	return fmt.Errorf("there is no event %q: write some of %s", name, strings.Join(kinds, ", "))
 }
 
 // registry builds the discovery of versions, or nil if none is configured.

@@ -36,8 +36,8 @@ func simulateCommand() *cobra.Command {
 		Use: "simulate [POLICY]", Short: "What a policy would do to a good and to a bad release",
 		Long: "Runs simulated releases through the state machine and the judge that run in production: one as good as stable, and one\nwith the given error rate. Without POLICY: the defaults.\n\n--class says that a class of requests has a share of them, how often it fails on stable (--stable where it is left out), and how\noften on a release that breaks it (100%): such a release is simulated as well, one for each class. Classes of the policy that are\nnot named share what is left with the rest. Without POLICY the classes named are those that are counted.\n\n--canary-slow simulates a release that fails no more than stable, but answers slower: it is held as long as it does, or cut with\njudge.slow.then: rollback. Shares are of answers that take longer than all edges of judge.slow; where the policy names none, than one\nedge. Without judge.slow in the policy: its defaults. --stable-slow alone tells how often others are held.\n\nExit codes: 0 done, 1 error, 2 wrong usage, 3 the policy has mistakes.",
 		Example: `  canaryd simulate shop.yml --rate 100 --stable 0.1% --canary 1%
-  canaryd simulate --rate 1000 --class checkout=0.03%        # a release that breaks all of a path with 0.03% of the requests
-  canaryd simulate --stable-slow 1% --canary-slow 5%         # a release that answers slower`,
+  canaryd simulate --rate 1000 --class checkout=0.03%    # a path that breaks
+  canaryd simulate --stable-slow 1% --canary-slow 5%     # slower answers`,
 	}
 	out := output(c)
 	c.Flags().Float64Var(&s.rate, "rate", 100, "requests/s of the service")

@@ -17,7 +17,7 @@ import (
 func testCommand() *cobra.Command {
 	var junit, only string
 	c := &cobra.Command{
-		Use: "test FILE...", Short: "Run unit tests of policies: what happens, and what canaryd is to make of it",
+		Use: "test FILE...", Short: "Run unit tests of policies: stories, and what is expected then",
 		Long: `Run unit tests of policies: stories of what happens to a service, in a time of their own, and what is expected of
 canaryd then. They go through the state machine and the judge that run in production; one Envoy accepts what it is given
 at once, and errors come evenly, at the rates that the story says.

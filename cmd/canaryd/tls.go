@@ -5,21 +5,47 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"sync"
+
+	"github.com/sirupsen/logrus"
 )
 
 // load makes the server's TLS settings; nil without a certificate. The files are read again for each
 // connection, so that rotated ones are picked up.
-func (c tlsConfig) load() (*tls.Config, error) {
+func (c tlsConfig) load(log logrus.FieldLogger) (*tls.Config, error) {
 	if c.CertFile == "" {
 		return nil, nil
 	}
-	if _, err := c.read(); err != nil {
+	first, err := c.read()
+	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.read() },
-	}, nil
+	files := &lastingTLS{read: c.read, last: first, log: log}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, GetConfigForClient: files.forClient}, nil
+}
+
+// lastingTLS are TLS settings that are read for each connection. Where they cannot be read, because they are wrong or just being
+// replaced, what they were before counts: nobody is kept out by that.
+type lastingTLS struct {
+	read func() (*tls.Config, error)
+	log  logrus.FieldLogger
+
+	mu      sync.Mutex
+	last    *tls.Config // that could be read; never nil
+	failing bool
+}
+
+func (l *lastingTLS) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
+	c, err := l.read()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && !l.failing {
+		l.log.WithError(err).Warn("new connections go by the certificates and authorities from before")
+	}
+	if l.failing = err != nil; err == nil {
+		l.last = c
+	}
+	return l.last, nil
 }
 
 func (c tlsConfig) read() (*tls.Config, error) {

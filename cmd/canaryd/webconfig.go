@@ -20,6 +20,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/secret"
+	canarydweb "github.com/canaryd/canaryd/internal/web"
 )
 
 // The file of --web.config.file has Prometheus' format and is checked by its library. Its users are asked for by
@@ -53,8 +54,8 @@ func asksWho(c *web.Config) bool {
 // accessConfig is who may do what, as canaryd.yml and the files that it names say now.
 func (c *serverConfig) accessConfig(webConfig string) (access.Config, error) {
 	out := access.Config{Rules: c.Web.Access, Anonymous: c.Web.Anonymous.role(), Users: map[string]string{}}
-	if err := web.Validate(webConfig); err != nil {
-		return out, fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	if err := checkWebConfig(webConfig); err != nil {
+		return out, fmt.Errorf("--web.config.file: %w", err)
 	}
 	w, err := readWebConfig(webConfig)
 	if err != nil {
@@ -114,8 +115,16 @@ func (d *daemon) reloadAccess(by string) error {
 		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
 	}
 	d.access.Set(now)
+	d.warnIdle(now)
 	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
 	return nil
+}
+
+// warnIdle: a misspelt name lets nobody in, and says nothing by itself.
+func (d *daemon) warnIdle(now access.Config) {
+	for _, idle := range now.Idle() {
+		d.log.Warn(idle)
+	}
 }
 
 // newWebServer waits for nobody for ever. The body of a request, events and the journal have limits of their own; what
@@ -127,8 +136,8 @@ func newWebServer(h http.Handler) *http.Server {
 // serveWeb serves until the server is closed, with TLS where the file says so; its certificates and client CAs
 // are read anew while it runs. That fewer clients are asked for a certificate takes a restart, as everything that opens canaryd.
 func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logger) error {
-	if err := web.Validate(webConfig); err != nil {
-		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
+	if err := checkWebConfig(webConfig); err != nil {
+		return fmt.Errorf("--web.config.file: %w", err)
 	}
 	c, err := readWebConfig(webConfig)
 	if err != nil {
@@ -139,7 +148,7 @@ func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logg
 	if !c.TLSConfig.IsEnabled() {
 		return s.Serve(l)
 	}
-	if s.TLSConfig, err = web.ConfigToTLSConfig(&c.TLSConfig); err != nil {
+	if s.TLSConfig, err = readWebTLS(webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %s: %w", webConfig, err)
 	}
 	protocols := []string{"h2", "http/1.1"}
@@ -147,21 +156,38 @@ func serveWeb(s *http.Server, l net.Listener, webConfig string, log *logrus.Logg
 		protocols, s.TLSNextProto = protocols[1:], map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
 	atFirst := s.TLSConfig.Clone()
-	s.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		c, err := readWebConfig(webConfig)
+	atFirst.NextProtos = protocols
+	files := &lastingTLS{last: atFirst, log: log, read: func() (*tls.Config, error) {
+		t, err := readWebTLS(webConfig)
 		if err != nil {
-			return nil, err
-		}
-		t, err := web.ConfigToTLSConfig(&c.TLSConfig)
-		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--web.config.file %s: %w", webConfig, err)
 		}
 		if t.NextProtos = protocols; t.ClientAuth < atFirst.ClientAuth { // nobody else may be asking who is there
 			t.ClientAuth, t.ClientCAs = atFirst.ClientAuth, atFirst.ClientCAs
 		}
 		return t, nil
-	}
+	}}
+	s.TLSConfig.GetConfigForClient = files.forClient
 	return s.ServeTLS(l, "", "")
+}
+
+// readWebTLS reads the file and the certificate that it names now; the library would read that with each handshake, too late to
+// go by the one before.
+func readWebTLS(webConfig string) (*tls.Config, error) {
+	c, err := readWebConfig(webConfig)
+	if err != nil {
+		return nil, err
+	}
+	t, err := web.ConfigToTLSConfig(&c.TLSConfig)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := t.GetCertificate(&tls.ClientHelloInfo{})
+	if err != nil {
+		return nil, err
+	}
+	t.Certificates, t.GetCertificate = []tls.Certificate{*certificate}, nil
+	return t, nil
 }
 
 // configured adds the file's headers, and keeps its rate limit.
@@ -172,7 +198,8 @@ func configured(next http.Handler, c *web.Config) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if limit != nil && !limit.Allow() {
-			http.Error(w, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
+			w.Header().Set("Retry-After", "1")
+			canarydweb.Refuse(w, http.StatusTooManyRequests, "more requests come than rate_limit in --web.config.file lets through: ask again in a moment")
 			return
 		}
 		for k, v := range c.HTTPConfig.Header {

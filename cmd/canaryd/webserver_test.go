@@ -2,12 +2,18 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
+
+	canarydweb "github.com/canaryd/canaryd/internal/web"
 )
 
 // oneConn is a listener with one connection, without any buffer.
@@ -68,4 +74,18 @@ func TestAnAnswerHasATimeOfItsOwn(t *testing.T) {
 			t.Fatal("it still waits for a client that does not read")
 		}
 	})
+}
+
+// What the file's rate limit turns away is told so as by the API.
+func TestTooManyRequestsAreAProblem(t *testing.T) {
+	h := configured(http.NotFoundHandler(), &web.Config{RateLimiterConfig: web.RateLimiterConfig{Burst: 1, Interval: time.Hour}})
+	var w *httptest.ResponseRecorder
+	for range 2 {
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/services", nil))
+	}
+	var p canarydweb.Problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusTooManyRequests || p.Status != w.Code || w.Header().Get("Content-Type") != "application/problem+json" || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
 }

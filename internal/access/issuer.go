@@ -89,7 +89,7 @@ func (is *issuers) verify(ctx context.Context, issuer, token string) (*oidc.IDTo
 	id, err := p.Verifier(&oidc.Config{SkipClientIDCheck: true}).Verify(ctx, token) // audiences differ by rule
 	var expired *oidc.TokenExpiredError
 	if errors.As(err, &expired) {
-		return nil, nil, fmt.Errorf("the identity token expired at %s: the job has to ask for a new one", expired.Expiry.UTC().Format(time.RFC3339))
+		return nil, nil, fmt.Errorf("the identity token expired at %s, and canaryd's clock says %s: the job has to ask for a new one, or that clock is wrong", expired.Expiry.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("the identity token is not valid: %w", err)

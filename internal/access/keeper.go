@@ -64,17 +64,25 @@ func (k *Keeper) Identify(r *http.Request) (Caller, error) {
 	if user, password, ok := r.BasicAuth(); ok {
 		return k.user(r, c, user, password)
 	}
-	header := r.Header.Get("Authorization")
-	scheme, token, _ := strings.Cut(header, " ")
+	token, isBearer := Bearer(r)
 	switch {
-	case header != "" && strings.EqualFold(scheme, "Bearer"):
-		return k.bearer(r.Context(), c, strings.TrimSpace(token))
-	case header != "":
+	case isBearer:
+		return k.bearer(r.Context(), c, token)
+	case r.Header.Get("Authorization") != "":
 		return Caller{}, unknown("the Authorization header is neither Basic nor Bearer: send a user and a password, or a bearer token")
 	case c.Anonymous > None:
 		return Caller{grants: []grant{{role: c.Anonymous}}}, nil
 	}
 	return Caller{}, unknown("canaryd wants to know who you are: send a user and a password, or a bearer token (the command line: CANARYD_TOKEN)")
+}
+
+// Bearer is the bearer token that a request carries.
+func Bearer(r *http.Request) (token string, ok bool) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	return strings.TrimSpace(token), true
 }
 
 // user: without any rule users may do everything, as they could before there were rules.

@@ -3,6 +3,7 @@ package access
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path"
@@ -44,7 +45,7 @@ func (r *Rule) Check() error {
 	case named != 1:
 		return errors.New("name one of user, token and oidc")
 	case r.Role == None:
-		return fmt.Errorf("role is missing: write one of %v", roleNames[1:])
+		return fmt.Errorf("role is missing: write one of %s", strings.Join(roleNames[1:], ", "))
 	case r.OIDC == "" && (r.Audience != "" || len(r.Claims) > 0):
 		return errors.New("audience and claims belong to oidc")
 	}
@@ -107,6 +108,27 @@ func (c *Config) Check() error {
 		}
 	}
 	return nil
+}
+
+// Idle says what has no effect: rules about tokens that the tokens file does not have, and tokens without any rule. Neither is
+// wrong, while a token is on its way in or out; both are what a misspelt name looks like.
+func (c *Config) Idle() (says []string) {
+	ruled, held := map[string]bool{}, map[string]bool{}
+	for _, name := range c.Tokens {
+		held[name] = true
+	}
+	for _, r := range c.Rules {
+		if r.Token != "" && !held[r.Token] && !ruled[r.Token] {
+			says = append(says, fmt.Sprintf("web.access has a rule for the token %s, which is not in web.tokens_file", r.Token))
+		}
+		ruled[r.Token] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(held)) {
+		if !ruled[name] {
+			says = append(says, fmt.Sprintf("web.tokens_file has the token %s, for which web.access has no rule: it opens nothing", name))
+		}
+	}
+	return says
 }
 
 // Guards reports whether anybody is asked who they are; else anybody may do everything.

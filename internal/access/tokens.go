@@ -49,6 +49,19 @@ func (h *hashes) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// HoldsTokens reports whether a YAML mapping has a token's hash: what else it has is wrong, and it is a tokens file all the same.
+func HoldsTokens(root *yaml.Node) bool {
+	if root == nil {
+		return false
+	}
+	for _, n := range root.Content {
+		if n.Kind == yaml.SequenceNode && HoldsTokens(n) || strings.HasPrefix(n.Value, hashPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // ReadTokens reads the tokens file.
 func ReadTokens(file string, data []byte) (Tokens, error) {
 	root, fs := policy.LoadOne(file, data)

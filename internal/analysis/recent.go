@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -15,11 +16,18 @@ const (
 
 // Recent are the counts of the last minute, one bucket a second; the newest bucket always counts,
 // so that a source with longer batches still has a recent past.
-// Invariant: 0 <= Len <= len(Buckets), and the buckets before Len are in order of time.
+// Copies share all but the newest few: what is full is never written to.
+// Invariant: 0 <= Len <= recentMost, the buckets are in order of time, and the newest one is in open.
 type Recent struct {
-	Buckets [62]bucket
-	Len     int
+	full []*page // oldest first
+	gone int     // buckets of the first page that are too old
+	open page
+	Len  int
 }
+
+const recentMost = 62
+
+type page [6]bucket
 
 type bucket struct {
 	At float64
@@ -28,31 +36,66 @@ type bucket struct {
 
 // Add takes in the counts of a tick.
 func (r *Recent) Add(now float64, b Batch) {
-	for r.Len > 0 && r.Buckets[r.Len-1].At > now {
-		r.Len-- // the clock was set back: this has not been yet
+	for r.Len > 0 && r.at(r.Len-1).At > now {
+		r.takeBack() // the clock was set back: this has not been yet
 	}
-	if r.Len > 0 && now-r.Buckets[r.Len-1].At < 1 {
-		last := &r.Buckets[r.Len-1].B
+	if r.Len > 0 && now-r.at(r.Len-1).At < 1 {
+		last := &r.at(r.Len - 1).B
 		last.Canary, last.Stable = last.Canary.Add(b.Canary), last.Stable.Add(b.Stable)
 		return
 	}
-	if r.Len == len(r.Buckets) {
-		copy(r.Buckets[:], r.Buckets[1:])
-		r.Len--
+	r.add(bucket{At: now, B: b})
+}
+
+// at is a bucket, counted from the oldest.
+func (r *Recent) at(i int) *bucket {
+	i += r.gone
+	if p := i / len(r.open); p < len(r.full) {
+		return &r.full[p][i%len(r.open)]
 	}
-	r.Buckets[r.Len] = bucket{At: now, B: b}
+	return &r.open[i-len(r.full)*len(r.open)]
+}
+
+func (r *Recent) add(b bucket) {
+	if r.Len == recentMost {
+		r.Len, r.gone = r.Len-1, r.gone+1
+		if r.gone == len(r.open) {
+			r.full, r.gone = r.full[1:], 0
+		}
+	}
+	if r.opened() == len(r.open) {
+		full := r.open
+		r.full = append(slices.Clip(r.full), &full)
+	}
 	r.Len++
+	*r.at(r.Len - 1) = b
+}
+
+// opened is how many buckets of the open page are filled.
+func (r *Recent) opened() int { return r.gone + r.Len - len(r.full)*len(r.open) }
+
+// takeBack forgets the newest bucket.
+func (r *Recent) takeBack() {
+	if r.Len--; r.Len == 0 {
+		*r = Recent{}
+	} else if r.opened() == 0 {
+		last := len(r.full) - 1
+		r.open, r.full = *r.full[last], r.full[:last]
+	}
 }
 
 // Sum is what came in the last 30 seconds before now.
 func (r *Recent) Sum(now float64) Batch { return r.since(now - recentSeconds) }
 
 func (r *Recent) since(from float64) Batch {
+	first := max(0, r.Len-1)
+	for first > 0 && r.at(first-1).At > from {
+		first--
+	}
 	var s Batch
-	for i := range r.Len {
-		if b := r.Buckets[i]; b.At > from || i == r.Len-1 {
-			s.Canary, s.Stable = s.Canary.Add(b.B.Canary), s.Stable.Add(b.B.Stable)
-		}
+	for i := first; i < r.Len; i++ {
+		b := r.at(i)
+		s.Canary, s.Stable = s.Canary.Add(b.B.Canary), s.Stable.Add(b.B.Stable)
 	}
 	return s
 }
@@ -60,8 +103,8 @@ func (r *Recent) since(from float64) Batch {
 // Span is how many seconds of the last 30 the buckets cover.
 func (r *Recent) Span(now float64) float64 {
 	for i := range r.Len {
-		if r.Buckets[i].At > now-recentSeconds {
-			return now - r.Buckets[i].At
+		if at := r.at(i).At; at > now-recentSeconds {
+			return now - at
 		}
 	}
 	return 0
@@ -71,7 +114,7 @@ func (r *Recent) Span(now float64) float64 {
 func (r Recent) MarshalJSON() ([]byte, error) {
 	out := []byte(`{"buckets":[`)
 	for i := range r.Len {
-		b := &r.Buckets[i]
+		b := r.at(i)
 		out = append(out, '[')
 		for _, x := range [...]float64{b.At, b.B.Canary.Requests, b.B.Canary.Errors, b.B.Stable.Requests, b.B.Stable.Errors} {
 			if math.IsNaN(x) || math.IsInf(x, 0) {
@@ -119,10 +162,12 @@ func (r *Recent) UnmarshalJSON(raw []byte) error {
 	if w.Len != nil {
 		n = *w.Len
 	}
-	if n < 0 || n > len(w.Buckets) || n > len(r.Buckets) {
-		return fmt.Errorf("recent: %d of %d buckets are filled, there are %d", n, len(w.Buckets), len(r.Buckets))
+	if n < 0 || n > len(w.Buckets) || n > recentMost {
+		return fmt.Errorf("recent: %d of %d buckets are filled, there are %d", n, len(w.Buckets), recentMost)
 	}
-	*r = Recent{Len: n}
-	copy(r.Buckets[:], w.Buckets[:n])
+	*r = Recent{}
+	for _, b := range w.Buckets[:n] {
+		r.add(b)
+	}
 	return nil
 }

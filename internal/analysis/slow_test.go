@@ -290,32 +290,35 @@ func afters(p *Pace) (edges []float64) {
 
 func same(s []Slice) []Slice { return s }
 
+// auto is what is said of edges where none are.
+var auto = [][]float64{nil}
+
 func TestEdgesAreThoseOfStablesOwnDay(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var p Pace
-	p.Learn(1, nil, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
+	p.Learn(1, auto, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
 	if len(p.Edges) > 0 {
 		t.Error("500 answers make an edge")
 	}
 	for now := range 100 {
-		p.Learn(float64(now), nil, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
+		p.Learn(float64(now), auto, nil, []Times{latencies(r, 500, 0.05, 0.6, nil)}, same)
 	}
 	if got := afters(&p); !slices.Equal(got, []float64{0.1, 0.2}) { // p90 is 108 ms, p99 202 ms
 		t.Errorf("edges %v", got)
 	}
 	for now := range 500 { // a little slower: the edges stay
-		p.Learn(float64(now+100), nil, nil, []Times{latencies(r, 500, 0.055, 0.6, nil)}, same)
+		p.Learn(float64(now+100), auto, nil, []Times{latencies(r, 500, 0.055, 0.6, nil)}, same)
 	}
 	if got := afters(&p); !slices.Equal(got, []float64{0.1, 0.2}) {
 		t.Errorf("edges %v", got)
 	}
 	for now := range 5000 {
-		p.Learn(float64(now+600), nil, nil, []Times{latencies(r, 500, 0.5, 0.6, nil)}, same)
+		p.Learn(float64(now+600), auto, nil, []Times{latencies(r, 500, 0.5, 0.6, nil)}, same)
 	}
 	if got := afters(&p); got[0] < 0.8 {
 		t.Errorf("edges %v", got)
 	}
-	p.Learn(6000, []float64{0.25, 0.75}, nil, []Times{latencies(r, 50, 0.5, 0.6, []float64{0.25, 0.75})}, same)
+	p.Learn(6000, [][]float64{{0.25, 0.75}}, nil, []Times{latencies(r, 50, 0.5, 0.6, []float64{0.25, 0.75})}, same)
 	if got := afters(&p); !slices.Equal(got, []float64{0.25, 0.75}) || p.Sound() != nil {
 		t.Errorf("edges %v, %v", got, p.Sound())
 	}
@@ -323,6 +326,48 @@ func TestEdgesAreThoseOfStablesOwnDay(t *testing.T) {
 	var again Pace
 	if err != nil || json.Unmarshal(raw, &again) != nil || !slices.Equal(again.Day.N, p.Day.N) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Another source, or another histogram, has other bounds: edges are found in its own after a while. Where two proxies differ only those
+// bounds count that both have.
+func TestEdgesAreFoundAgainAmongOtherBounds(t *testing.T) {
+	coarse := Times{UpTo: []float64{0.07, 0.7}, N: []float64{60, 35, 5}}
+	fine := Times{UpTo: []float64{0.05, 0.15, 0.7, 1.5}, N: []float64{50, 40, 5, 4, 1}}
+	other := Times{UpTo: []float64{0.4, 4}, N: []float64{90, 9, 1}}
+	for _, c := range []struct {
+		name string
+		told func(now int) []Times
+		want []float64
+	}{
+		{"as before", func(int) []Times { return []Times{coarse} }, []float64{0.7}},
+		{"renamed, with other bounds", func(int) []Times { return []Times{other} }, []float64{0.4, 4}},
+		{"no finer edge: the day stays", func(int) []Times { return []Times{{UpTo: []float64{0.07, 0.5, 0.7}, N: []float64{60, 20, 15, 5}}} }, []float64{0.7}},
+		{"finer ones for all", func(int) []Times { return []Times{fine} }, []float64{0.15, 1.5}},
+		{"finer ones of one in two, at once", func(int) []Times { return []Times{fine, coarse} }, []float64{0.7}},
+		{"and in turns", func(now int) []Times { return []Times{[]Times{fine, coarse}[now/30%2]} }, []float64{0.7}},
+		{"and back", func(now int) []Times {
+			if now > 1500 {
+				return []Times{coarse}
+			}
+			return []Times{other}
+		}, []float64{0.7}},
+	} {
+		var p Pace
+		for now := range 1000 {
+			p.Learn(float64(now), auto, nil, []Times{coarse}, same)
+		}
+		for now := 1000; now < 3000; now++ {
+			before := p
+			p = p.Clone()
+			p.Learn(float64(now), auto, nil, c.told(now), same)
+			if now%100 == 0 && (before.Sound() != nil || p.Sound() != nil) {
+				t.Fatal(before.Sound(), p.Sound())
+			}
+		}
+		if got := afters(&p); !slices.Equal(got, c.want) {
+			t.Errorf("%s: edges %v, want %v", c.name, got, c.want)
+		}
 	}
 }
 
@@ -343,7 +388,7 @@ func TestSlowAnswersOfOneCauseAreLearnt(t *testing.T) {
 				}
 				times = append(times, h)
 			}
-			p.Learn(float64(now), []float64{0.1}, nil, times, same)
+			p.Learn(float64(now), [][]float64{{0.1}}, nil, times, same)
 		}
 		if m := p.Bound(0.1); m < 8 || m > 60 {
 			t.Errorf("by endpoint: %t: m is %g", byEndpoint, m)
@@ -359,38 +404,40 @@ func TestSlowAnswersOfOneCauseAreLearnt(t *testing.T) {
 
 func TestInstancesThatHaveJustBegunAreLeftOut(t *testing.T) {
 	var s Starts
-	names := func(now float64, instances ...string) (warm []string) {
+	names := func(from, to float64, instances ...string) (warm []string) {
 		var times []Times
 		for _, n := range instances {
 			times = append(times, Times{Name: n})
 		}
-		for _, w := range s.Warm(now, 60, times, false) {
+		for _, w := range s.Warm(from, to, 60, times, false) {
 			warm = append(warm, w.Name)
 		}
 		return warm
 	}
 	for _, c := range []struct {
-		now  float64
-		in   []string
-		want []string
+		to, long float64
+		in       []string
+		want     []string
 	}{
-		{1000, []string{"a", "b"}, nil}, {1059, []string{"a"}, nil}, {1060, []string{"a", "b"}, []string{"a", "b"}}, {1100, []string{"a", "c", "b"}, []string{"a", "b"}},
-		{1165, []string{"a", "c", "b"}, []string{"a", "c", "b"}}, {1900, []string{"a"}, nil}, {1000, []string{"a"}, nil}, {1060, []string{"a"}, []string{"a"}}, {1055, []string{"a"}, nil},
+		{1000, 1, []string{"a", "b"}, nil}, {1059, 1, []string{"a"}, nil}, {1061, 1, []string{"a", "b"}, []string{"a", "b"}}, {1100, 1, []string{"a", "c", "b"}, []string{"a", "b"}},
+		{1165, 1, []string{"a", "c", "b"}, []string{"a", "c", "b"}}, {1900, 1, []string{"a"}, nil}, {1000, 1, []string{"a"}, nil}, {1061, 1, []string{"a"}, []string{"a"}}, {1055, 1, []string{"a"}, nil},
+		// Scraped once a minute: the answers of the second minute may be those of the first one after the first answer.
+		{3000, 60, []string{"d"}, nil}, {3060, 60, []string{"d"}, nil}, {3120, 60, []string{"d"}, []string{"d"}},
 	} {
-		if got := names(c.now, c.in...); !slices.Equal(got, c.want) {
-			t.Errorf("at %g s of %v %v are warm, not %v", c.now, c.in, got, c.want)
+		if got := names(c.to-c.long, c.to, c.in...); !slices.Equal(got, c.want) {
+			t.Errorf("in the %g s until %g s of %v %v are warm, not %v", c.long, c.to, c.in, got, c.want)
 		}
 	}
 	for _, c := range []struct {
 		now  float64
 		warm bool
-	}{{2000, false}, {2060, true}} {
-		if got := names(c.now, ""); (len(got) > 0) != c.warm {
+	}{{2000, false}, {2061, true}} {
+		if got := names(c.now-1, c.now, ""); (len(got) > 0) != c.warm {
 			t.Errorf("at %g s the version as a whole is warm: %t", c.now, !c.warm)
 		}
 	}
 	s.Began(2100)
-	if len(names(2110, "")) > 0 || len(names(2160, "")) != 1 || s.Sound() != nil {
+	if len(names(2109, 2110, "")) > 0 || len(names(2160, 2161, "")) != 1 || s.Sound() != nil {
 		t.Errorf("another of its instances began: %+v", s)
 	}
 }

@@ -130,7 +130,8 @@ func (c *Capital) sound() error {
 }
 
 func (r *Recent) sound() error {
-	for i, b := range r.Buckets[:r.Len] {
+	for i := range r.Len {
+		b := r.at(i)
 		if err := b.B.Canary.Sound(); err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (r *Recent) sound() error {
 		if err := seconds(b.At); err != nil {
 			return err
 		}
-		if i > 0 && b.At < r.Buckets[i-1].At {
+		if i > 0 && b.At < r.at(i-1).At {
 			return fmt.Errorf("recent: bucket %d is older than the one before it", i)
 		}
 	}

@@ -28,25 +28,26 @@ const (
 // Unknown reports whether no instance is known: nobody has looked at the version lately.
 func (s *Starts) Unknown() bool { return len(s.Each) == 0 && s.Whole.Last == 0 }
 
-// Warm are the answers, until a moment, of instances that began at least so many seconds before; old: those that are not known have
-// answered for longer, and nobody looked.
-func (s *Starts) Warm(now, warmUp float64, times []Times, old bool) []Times {
+// Warm are the answers, between two moments, of instances that began at least so many seconds before the first of these; old: those that are
+// not known have answered for longer, and nobody looked. Of a first answer it is known only that it came until the end.
+func (s *Starts) Warm(from, to, warmUp float64, times []Times, old bool) []Times {
 	if warmUp <= 0 {
 		return times
 	}
-	s.Forget(now)
+	s.Forget(to)
 	warm := times
 	for i := range times {
 		at := s.of(times[i].Name)
 		if at.Last == 0 {
-			if at.First = now; old {
-				at.First -= warmUp
+			if at.First = to; old {
+				at.First = from - warmUp
 			}
 		}
-		at.Last = max(at.Last, now)
-		if now-at.First < warmUp && len(warm) == len(times) {
+		at.Last = max(at.Last, to)
+		is := from-at.First >= warmUp-slack
+		if !is && len(warm) == len(times) {
 			warm = slices.Clone(times[:i])
-		} else if now-at.First >= warmUp && len(warm) < len(times) {
+		} else if is && len(warm) < len(times) {
 			warm = append(warm, times[i])
 		}
 	}

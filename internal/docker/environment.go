@@ -3,7 +3,9 @@ package docker
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -33,13 +35,33 @@ func (want Want) hiding(said string) string {
 	}
 	var values []string
 	for _, s := range want.Spec.Env {
-		if v, err := secret.Read(s); err == nil && len(v) >= shortest {
-			values = append(values, v)
+		if v, err := secret.Read(s); err == nil {
+			values = append(values, partsOf(v)...)
 		}
 	}
+	values = slices.DeleteFunc(values, func(v string) bool { return len(v) < shortest })
 	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) }) // one may begin with another
 	for _, v := range values {
 		said = strings.ReplaceAll(said, v, policy.Hidden)
 	}
 	return said
+}
+
+// partsOf are a value as programs print it, and what of it is a secret by itself: each of its lines, for the end of an output may
+// begin within a key of many; and the password of an address.
+func partsOf(value string) []string {
+	parts := []string{value, url.QueryEscape(value)}
+	for line := range strings.Lines(value) {
+		parts = append(parts, strings.TrimSpace(line))
+	}
+	if u, err := url.Parse(value); err == nil && u.User != nil {
+		password, _ := u.User.Password()
+		parts = append(parts, password, url.PathEscape(password))
+	}
+	for _, p := range parts {
+		if quoted := strconv.Quote(p); quoted[1:len(quoted)-1] != p {
+			parts = append(parts, quoted[1:len(quoted)-1])
+		}
+	}
+	return parts
 }

@@ -2,9 +2,11 @@ package metrics
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/policy"
@@ -51,16 +53,17 @@ func (t *seen) answers(c *rollout.Cell, r Report) {
 // counts: those that ended, and as many as are open more than at the last report. A report that is lost makes no difference then. Of the
 // first one of an Envoy nothing is known; of one that began the cluster anew, neither.
 func (t *seen) issued(version string, r Report, of Answers, ended analysis.Counts) (n float64, known bool) {
+	t.forgetActive(r.To)
 	by := activeOf{reporter{r.Node, r.Stream, r.Proxy}, version}
 	was, known := t.active[by]
 	if t.active == nil {
-		t.active = map[activeOf]float64{}
+		t.active = map[activeOf]unended{}
 	}
 	if !known && len(t.active) >= reportersMost {
 		return 0, false
 	}
-	t.active[by] = of.Active
-	n = ended.Requests + of.Active - was
+	t.active[by] = unended{of.Active, r.To}
+	n = ended.Requests + of.Active - was.requests
 	return n, known && n >= 0
 }
 
@@ -68,6 +71,21 @@ func (t *seen) issued(version string, r Report, of Answers, ended analysis.Count
 type activeOf struct {
 	reporter
 	version string
+}
+
+// unended are the requests that were open at the end of a report.
+type unended struct {
+	requests float64
+	at       time.Time
+}
+
+// forgetActive makes room, once in a while: each connection of an Envoy, and each version, has entries of its own.
+func (t *seen) forgetActive(now time.Time) {
+	if now.Sub(t.tidied).Abs() < time.Minute {
+		return
+	}
+	t.tidied = now
+	maps.DeleteFunc(t.active, func(_ activeOf, a unended) bool { return now.Sub(a.at).Abs() > longestGap })
 }
 
 // sorted are answers by class, code and endpoint. What is none of the classes is the rest: the Envoy may have had other ones

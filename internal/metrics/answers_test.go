@@ -124,3 +124,25 @@ func TestRequestsThatBeganAreThoseThatAreOpenOrEnded(t *testing.T) {
 		}
 	}
 }
+
+// Each connection of an Envoy lasts an hour or so: those that are gone take no room from those that come.
+func TestOpenRequestsOfGoneConnectionsAreForgotten(t *testing.T) {
+	s, now := &seen{Target: shop}, time.Now()
+	report := func(stream uint64) bool {
+		r := reported("a", now, 10)
+		r.Stream, r.Answers = stream, map[string]map[string]Answers{"shop": {"v1": {Active: 1}}}
+		c, _ := s.cell(r)
+		return c.Issued != nil
+	}
+	for stream := range uint64(3 * reportersMost) {
+		now = now.Add(time.Hour)
+		report(stream)
+		now = now.Add(time.Second)
+		if !report(stream) {
+			t.Fatalf("connection %d: nobody knows what began", stream)
+		}
+		if len(s.active) > 2 {
+			t.Fatalf("%d connections are kept", len(s.active))
+		}
+	}
+}

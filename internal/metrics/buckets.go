@@ -105,17 +105,17 @@ func (tm *timing) times(s step, counts map[string]analysis.Counts) map[string][]
 		if h.version == tm.stable {
 			tm.bounds = t.UpTo
 		}
-		if !broken[h] && len(t.UpTo) <= mostBounds && t.All() > 0 {
+		if _, whole := rose[h][math.Inf(1)]; whole && !broken[h] && len(t.UpTo) <= mostBounds && t.All() > 0 {
 			out[h.version] = analysis.JoinTimes(out[h.version], []analysis.Times{t})
 		}
 	}
-	if len(out) == 0 || tm.refused() != "" {
+	if len(out) == 0 {
 		return nil
 	}
 	return out
 }
 
-// apart are the counts between bounds, of counts up to them.
+// apart are the counts between bounds, of counts up to them, the last of which is without a bound.
 func apart(upTo map[float64]float64) (t analysis.Times) {
 	below := 0.0
 	for _, le := range slices.Sorted(maps.Keys(upTo)) {
@@ -124,9 +124,6 @@ func apart(upTo map[float64]float64) (t analysis.Times) {
 		if !math.IsInf(le, 1) {
 			t.UpTo = append(t.UpTo, le)
 		}
-	}
-	if len(t.N) == len(t.UpTo) { // no bucket without a bound
-		t.N = append(t.N, 0)
 	}
 	return t
 }
@@ -142,7 +139,7 @@ func (tm *timing) refused() string {
 		for _, b := range tm.bounds[max(i-1, 0):min(i+1, len(tm.bounds))] {
 			near = append(near, inWords(b))
 		}
-		return fmt.Sprintf("judge.slow.edges: %s is no bucket of %s, so it is not judged how long answers take: the nearest %s", inWords(e), tm.metric, strings.Join(near, " and "))
+		return fmt.Sprintf("judge.slow.edges: %s is no bucket of %s, so of releases with that edge it is not judged how long answers take: the nearest %s", inWords(e), tm.metric, strings.Join(near, " and "))
 	}
 	return ""
 }

@@ -43,10 +43,12 @@ func TestBucketsTellHowLongAnswersTook(t *testing.T) {
 	}{
 		{"both versions", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})), "[0.1 0.25 0.5] [5 0 3 1]", ""},
 		{"an edge that is a bucket", timedShop(0.25), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})), "[0.1 0.25 0.5] [5 0 3 1]", ""},
-		{"an edge that is none", timedShop(0.25, 0.3), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})), "", "300ms is no bucket of envoy_cluster_upstream_rq_time_bucket, so it is not judged how long answers take: the nearest 250ms and 500ms"},
+		{"an edge that is none", timedShop(0.25, 0.3), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})), "[0.1 0.25 0.5] [5 0 3 1]", "300ms is no bucket of envoy_cluster_upstream_rq_time_bucket, so of releases with that edge it is not judged how long answers take: the nearest 250ms and 500ms"},
 		{"an edge above all", timedShop(0.6), stable, "", "the nearest 500ms"},
 		{"none: nothing else is missing", timedShop(), nil, "", "the list of statistics in the bootstrap must have upstream_rq_time"},
 		{"what was not there before is not known", timedShop(), slices.Concat(stable, bucketed("v1.2", base.Add(5*time.Second), threeBounds, []int{900, 900, 900, 900}, []int{900, 900, 900, 900})[:4]), "", ""},
+		{"without the bucket that has all of them nobody knows how many took longer", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})[:3]), "", ""},
+		{"one that is there no more is not missed", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})[1:]), "[0.25 0.5] [5 3 1]", ""},
 		{"one of them fell: none is used, the requests are", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{9, 9, 9, 9}, []int{5, 10, 11, 12})), "", ""},
 		{"nobody asked", shop, stable, "", ""},
 	} {

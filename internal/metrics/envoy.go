@@ -53,7 +53,8 @@ type seen struct {
 	last   time.Time // last report that spoke of it
 	node   string
 	counts map[reporter][]rollout.Cell // since the last round
-	active map[activeOf]float64        // requests that were open at the last report
+	active map[activeOf]unended        // requests that were open at the last report
+	tidied time.Time                   // when those of gone connections were forgotten
 }
 
 // reporter is who counted; a node may be an Envoy and a gRPC client at once.

@@ -42,7 +42,7 @@ func (d *Document) decode() Findings {
 		fs = append(fs, d.Finding("", "this does not fit here: expected a mapping of keys, as in `service: NAME`"))
 	}
 	if mapping && (len(fs) == 0 || d.Policy.Service != "" || !Has(d.root, "service")) {
-		fs = append(fs, d.validate()...) // when decoding stopped early, the values are not there to be checked
+		fs = append(fs, d.validate(fs)...) // when decoding stopped early, the values are not there to be checked
 	}
 	return fs
 }

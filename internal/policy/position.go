@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,28 @@ func Position(root *yaml.Node, path string) yaml.Mark {
 func Has(root *yaml.Node, path string) bool {
 	_, written := lookup(root, path)
 	return written
+}
+
+// Unread reports whether something in the value of a key could not be read or, where the key is not written, a key beside it:
+// it may be misspelt. What would be said against that value is then said because of it, and is better not said.
+func Unread(root *yaml.Node, path string, fs Findings) bool {
+	n, written := lookup(root, path)
+	if n = aliased(n); n == nil {
+		return false
+	}
+	return slices.ContainsFunc(fs, func(f Finding) bool { return holds(n, f, written) })
+}
+
+func holds(n *yaml.Node, f Finding, deep bool) bool {
+	if f.Line == n.Line && f.Column == n.Column && len(n.Content) == 0 {
+		return true
+	}
+	for i, c := range n.Content {
+		if key := n.Kind == yaml.MappingNode && i%2 == 0; (deep || key) && holds(c, f, deep) {
+			return true
+		}
+	}
+	return false
 }
 
 // lookup follows a path as the decoder does, through aliases and merge keys. It returns the last node on

@@ -17,7 +17,7 @@ func unknownKey(root *yaml.Node, at yaml.Mark, key string, whole reflect.Type) s
 	if len(path) > 0 {
 		text += " in " + strings.Join(path, ".")
 	}
-	if near := nearest(key, keysIn(typeAt(whole, path))); near != "" {
+	if near := Nearest(key, keysIn(typeAt(whole, path))); near != "" {
 		return fmt.Sprintf("%s: did you mean %q?", text, near)
 	}
 	if slices.Contains(keysIn(whole), key) {
@@ -124,8 +124,8 @@ func placeOf(key string, t reflect.Type, path string) string {
 	return ""
 }
 
-// nearest is the key that is spelled most like another one, with one change in three letters at most.
-func nearest(key string, keys []string) (near string) {
+// Nearest is the key that is spelled most like another one, with one change in three letters at most; empty: none is.
+func Nearest(key string, keys []string) (near string) {
 	most := max(1, len(key)/3)
 	for _, k := range keys {
 		d := distance(key, k)

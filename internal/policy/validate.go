@@ -10,17 +10,22 @@ import (
 )
 
 type check struct {
-	d  *Document
-	fs Findings
+	d      *Document
+	unread Findings // what the decoder could not read
+	fs     Findings
 }
 
-func (c *check) fail(path, format string, args ...any) {
-	c.fs = append(c.fs, c.d.Finding(path, fmt.Sprintf(format, args...)))
-}
+func (c *check) fail(path, format string, args ...any) { c.say(false, path, format, args...) }
 
-func (c *check) warn(path, format string, args ...any) {
-	c.fail(path, format, args...)
-	c.fs[len(c.fs)-1].Warning = true
+func (c *check) warn(path, format string, args ...any) { c.say(true, path, format, args...) }
+
+func (c *check) say(warning bool, path, format string, args ...any) {
+	if Unread(c.d.root, path, c.unread) {
+		return
+	}
+	f := c.d.Finding(path, fmt.Sprintf(format, args...))
+	f.Warning = warning
+	c.fs = append(c.fs, f)
 }
 
 func (c *check) oneOf(path, got string, want ...string) {
@@ -29,8 +34,8 @@ func (c *check) oneOf(path, got string, want ...string) {
 	}
 }
 
-func (d *Document) validate() Findings {
-	c := &check{d: d}
+func (d *Document) validate(unread Findings) Findings {
+	c := &check{d: d, unread: unread}
 	p := &d.Policy
 	if err := ServiceName(p.Service); err != nil {
 		c.fail("service", "%v", err)
@@ -155,7 +160,10 @@ func (c *check) versions(seeds []Seed) {
 		if err := EndpointList(s.Endpoints); err != nil {
 			c.fail(path+".endpoints", "%v", err)
 		}
-		if other, ok := wire[WireName(s.Version)]; ok {
+		switch other, taken := wire[WireName(s.Version)]; {
+		case taken && other == s.Version:
+			c.fail(path+".version", "version %s is listed twice", s.Version)
+		case taken:
 			c.fail(path+".version", "versions %s and %s have the same name in Envoy's statistics (dots become underscores): rename one", other, s.Version)
 		}
 		wire[WireName(s.Version)] = s.Version

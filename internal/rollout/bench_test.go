@@ -25,12 +25,7 @@ func BenchmarkTimeOf1000RolloutsWithPast(b *testing.B) { timeOf(b, keepEnded) }
 func timeOf(b *testing.B, ended int) {
 	states, at := climbing(1000)
 	for i := range states {
-		var past []*Version
-		for k := range ended {
-			old := &Version{Name: fmt.Sprint("v0.", k), Phase: Retired, EndedAt: at}
-			past = append(past, old)
-		}
-		states[i].Versions = append(past, states[i].Versions...)
+		states[i].Versions = append(pastVersions(ended, at), states[i].Versions...)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

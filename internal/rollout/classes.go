@@ -23,12 +23,15 @@ func (s *State) Classes() []string { return (&policy.Route{Classes: s.classes()}
 
 // served is the policy as the Envoys are to have it: what they measure is what the release under test is judged by.
 func (s *State) served() *policy.Policy {
-	told, slow := s.classes(), s.slow()
-	if slices.Equal(told, s.Policy.Route.Classes) && (slow == nil) == (s.Policy.Judge.Slow == nil) {
+	told := s.classes()
+	if slices.Equal(told, s.Policy.Route.Classes) && s.Timed() == (s.Policy.Judge.Slow != nil) {
 		return &s.Policy
 	}
 	p := s.Policy
-	p.Route.Classes, p.Judge.Slow = told, slow
+	p.Route.Classes = told
+	if slow := s.pacings(); len(slow) > 0 {
+		p.Judge.Slow = slow[0]
+	}
 	return &p
 }
 

@@ -118,7 +118,7 @@ func (m *machine) resume(v *Version, e Commanded) error {
 func (m *machine) unpause(v *Version) {
 	if from := latest(v.PausedAt, v.FirstWeight); !v.FirstWeight.IsZero() {
 		v.PausedFor += m.at.Sub(from)
-		if v.EvidenceAt = m.lastEvidence(v); v.EvidenceAt.Before(from) {
+		if v.EvidenceAt = v.lastEvidence(); v.EvidenceAt.Before(from) {
 			v.EvidenceAt = v.EvidenceAt.Add(m.at.Sub(from))
 		} else {
 			v.EvidenceAt = m.at

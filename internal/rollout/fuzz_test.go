@@ -376,6 +376,7 @@ func (w *walk) step(e Event) {
 		w.inParts()
 	}
 	w.sums()
+	w.uneventful()
 	w.watched()
 	w.cuts(e, records)
 	w.recalls(old, e)
@@ -386,6 +387,27 @@ func (w *walk) step(e Event) {
 	w.line()
 	w.wayBack(old, records)
 	w.exercised(records)
+}
+
+// A tick that is said to be uneventful changes nothing but the time.
+func (w *walk) uneventful() {
+	for _, d := range []time.Duration{-time.Minute, 0, time.Second, 2 * time.Second, 5 * time.Second, 20 * time.Second, 31 * time.Second, time.Minute, 2 * time.Minute, time.Hour, 25 * time.Hour} {
+		at := plain(w.at.Add(d))
+		if !w.s.uneventful(at) {
+			continue
+		}
+		got, records, err := w.s.step(Tick{At: at})
+		if err != nil || len(records) > 0 {
+			w.t.Fatalf("an uneventful tick after %s: %v %v", d, records, err)
+		}
+		want := w.s
+		want.At = at
+		got.Borne, got.Refused = nil, nil // an empty list is none
+		want.Borne, want.Refused = nil, nil
+		if !reflect.DeepEqual(got, want) {
+			w.t.Fatalf("an uneventful tick after %s:\n%s\nmakes\n%s", d, w.encode(want), w.encode(got))
+		}
+	}
 }
 
 // pastOf is what is said of the versions that have ended: states share them.

@@ -32,7 +32,7 @@ type Waits struct {
 }
 
 const (
-	mostWaits  = 512
+	mostWaits  = 512   // proxies through which the requests of one version are followed
 	finely     = 64    // versions and proxies of which requests are followed finely
 	hangMemory = 600.0 // seconds, half-life
 	streaming  = 0.01  // of stable's requests that are open for so long: it has streams, or long polls
@@ -65,18 +65,39 @@ func (w *Waits) compare(o *Waits) int {
 	return cmp.Or(cmp.Compare(w.Version, o.Version), cmp.Compare(w.Envoy, o.Envoy), cmp.Compare(w.Proxy, o.Proxy))
 }
 
-// of finds the requests of a version through a cell's proxy; nil: they are not followed.
-func (h *Hang) of(c *Cell, version string, begin bool) *Waits {
-	want := Waits{Version: version, Envoy: c.Slice, Proxy: c.Proxy}
-	i, known := slices.BinarySearchFunc(h.Each, &want, func(w Waits, o *Waits) int { return w.compare(o) })
+// waits finds the requests of a version through a cell's proxy; nil: they are not followed. All versions are followed through the same
+// proxies, those of stable: of what is counted through more of them more would hang.
+func (m *machine) waits(c *Cell, version string, begin bool) *Waits {
+	h, want := &m.Hang, Waits{Version: version, Envoy: c.Slice, Proxy: c.Proxy}
+	i, known := h.find(&want)
 	switch {
 	case known:
-	case !begin || len(h.Each) >= mostWaits:
+		return &h.Each[i]
+	case !begin:
 		return nil
-	default:
-		h.Each = slices.Insert(h.Each, i, want)
+	case version == m.Stable && h.followed(version) >= mostWaits:
+		return nil
+	case version != m.Stable:
+		if _, same := h.find(&Waits{Version: m.Stable, Envoy: c.Slice, Proxy: c.Proxy}); !same {
+			return nil
+		}
 	}
+	h.Each = slices.Insert(h.Each, i, want)
 	return &h.Each[i]
+}
+
+func (h *Hang) find(want *Waits) (i int, known bool) {
+	return slices.BinarySearchFunc(h.Each, want, func(w Waits, o *Waits) int { return w.compare(o) })
+}
+
+// followed is through how many proxies the requests of a version are.
+func (h *Hang) followed(version string) int {
+	begin, _ := slices.BinarySearchFunc(h.Each, version, func(w Waits, v string) int { return cmp.Compare(w.Version, v) })
+	n := 0
+	for begin+n < len(h.Each) && h.Each[begin+n].Version == version {
+		n++
+	}
+	return n
 }
 
 // streams reports whether stable leaves so many requests open as a rule that an open one says nothing.
@@ -164,7 +185,7 @@ func (m *machine) withHung(cells []Cell) []Cell {
 // wait takes in what a cell says of a version's requests, and returns what counts of them, and how many that are open are among it.
 func (m *machine) wait(c *Cell, version string, counts bool, now float64) (n analysis.Counts, open float64, known bool) {
 	issued, told := c.Issued[version]
-	w := m.Hang.of(c, version, told)
+	w := m.waits(c, version, told)
 	if w == nil {
 		return n, 0, false
 	}
@@ -217,12 +238,15 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // sound refuses stored counts that Step cannot bear.
 func (h *Hang) sound() error {
-	if len(h.Each) > mostWaits || !(h.Age >= 0 && h.Age <= 3600) || !(math.Abs(h.At) <= 1e10) {
+	if !(h.Age >= 0 && h.Age <= 3600) || !(math.Abs(h.At) <= 1e10) {
 		return fmt.Errorf("requests of %d versions and proxies that stay open for %g s", len(h.Each), h.Age)
 	}
 	err := errors.Join(analysis.Counts{Requests: h.Issued, Errors: h.Open}.Sound(), h.Dispersion.Sound())
 	for i := range h.Each {
 		w := &h.Each[i]
+		if i >= mostWaits && h.Each[i-mostWaits].Version == w.Version {
+			err = errors.Join(err, fmt.Errorf("requests of version %q through more than %d proxies", w.Version, mostWaits))
+		}
 		if i > 0 && h.Each[i-1].compare(w) >= 0 || !(math.Abs(w.Seen) <= 1e10) {
 			err = errors.Join(err, fmt.Errorf("requests of version %q through %q are out of order", w.Version, w.Envoy))
 		}

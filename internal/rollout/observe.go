@@ -409,8 +409,8 @@ func (m *machine) decide(v *Version, fresh bool) {
 	case m.deadline(v), m.noEvidence(v), m.starved(v), !m.passes(v, m.Policy.Ramp.Next(m.Weight(v.Name)), m.always()):
 	case fresh && v.Judge.Fresh > 0:
 		m.advance(v)
-	case m.quiet(v):
-		m.verdict(v, analysis.Wait, analysis.NoTraffic, "no requests to judge since %s", m.lastEvidence(v).UTC().Format(time.TimeOnly))
+	case m.quiet(v, m.at):
+		m.verdict(v, analysis.Wait, analysis.NoTraffic, "no requests to judge since %s", v.lastEvidence().UTC().Format(time.TimeOnly))
 	}
 }
 
@@ -430,19 +430,22 @@ func (m *machine) whyNotInForce() string {
 	return "waiting for the Envoys to accept it"
 }
 
-func (m *machine) lastEvidence(v *Version) time.Time {
-	return latest(v.EvidenceAt, v.FirstWeight)
-}
+func (v *Version) lastEvidence() time.Time { return latest(v.EvidenceAt, v.FirstWeight) }
 
 // quiet reports that nothing was judged for three batches or a minute.
-func (m *machine) quiet(v *Version) bool {
-	return m.at.Sub(latest(m.lastEvidence(v), v.WeightSince)) >= max(3*m.Batch, time.Minute)
+func (s *State) quiet(v *Version, at time.Time) bool {
+	return at.Sub(latest(v.lastEvidence(), v.WeightSince)) >= max(3*s.Batch, time.Minute)
+}
+
+// misses reports a canary that is undecided at its deadline; one that was told so has none.
+func (s *State) misses(v *Version, at time.Time) bool {
+	return !v.Late && v.elapsed(at) >= s.Policy.Judge.Deadline.After.Std()
 }
 
 // deadline handles a canary undecided for too long; true when it was cut.
 func (m *machine) deadline(v *Version) bool {
 	d := m.Policy.Judge.Deadline
-	if v.Late || v.elapsed(m.at) < d.After.Std() {
+	if !m.misses(v, m.at) {
 		return false
 	}
 	if d.Then == policy.ThenRollback {
@@ -481,10 +484,15 @@ func (m *machine) starved(v *Version) bool {
 	return true
 }
 
+// hearsNothing reports a canary that was not told yet that there is no evidence for too long.
+func (s *State) hearsNothing(v *Version, at time.Time) bool {
+	return !v.FirstWeight.IsZero() && !v.Held && !v.paused() && at.Sub(v.lastEvidence()) >= s.Policy.Judge.NoEvidence.For.Std()
+}
+
 // noEvidence handles a canary about which nothing is learnt; true when it was cut.
 func (m *machine) noEvidence(v *Version) bool {
 	n := m.Policy.Judge.NoEvidence
-	if v.FirstWeight.IsZero() || v.Held || v.paused() || m.at.Sub(m.lastEvidence(v)) < n.For.Std() {
+	if !m.hearsNothing(v, m.at) {
 		return false
 	}
 	code, why := analysis.NoTraffic, "no requests to judge"

@@ -66,7 +66,7 @@ func (m *machine) beforeStep() []guard {
 
 // beforePromotion are those of the last one.
 func (m *machine) beforePromotion() []guard {
-	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.isSwift, m.noClassSpeaks, m.isExercised, m.diskAnswers}
+	return []guard{m.serviceStays, m.envoysAreBack, m.hasDwelt, m.isProven, m.isTimed, m.isSwift, m.noClassSpeaks, m.isExercised, m.diskAnswers}
 }
 
 // firstStep gives a warming version its first weight.

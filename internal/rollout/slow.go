@@ -21,23 +21,30 @@ type Pacing struct {
 // second.
 const slowerTold = 10 * time.Second
 
-// slow is what is said of slow answers for the service: what the policy said when the oldest release under test was announced, so that
-// its Envoys go on telling durations; nil: nothing.
-func (s *State) slow() *policy.Slow {
-	if v := s.eldest(); v != nil {
-		return v.ToldSlow
+// pacings are what is said of slow answers: what the policy said when each release under test was announced, the oldest first, and what it
+// says now. Where any of them asks for durations the Envoys tell them; none: nobody does.
+func (s *State) pacings() (all []*policy.Slow) {
+	for _, v := range s.Versions {
+		if v.paced() {
+			all = append(all, v.ToldSlow)
+		}
 	}
-	return s.Policy.Judge.Slow
+	if now := s.Policy.Judge.Slow; now != nil {
+		all = append(all, now)
+	}
+	return all
 }
 
-// Timed reports whether the source is asked for how long answers take.
-func (s *State) Timed() bool { return s.slow() != nil || s.Policy.Judge.Slow != nil }
+// paced reports a version under test of which the policy wanted to know how long its answers take.
+func (v *Version) paced() bool { return v.Phase.Waiting() && v.Judge != nil && v.ToldSlow != nil }
 
-// SlowEdges are the bounds, in seconds, that a histogram of durations has to have: those that the policy names, and those of all releases
-// under test.
-func (s *State) SlowEdges() []float64 {
-	edges := s.Policy.Judge.Slow.Seconds()
-	if told := s.slow(); told != s.Policy.Judge.Slow {
+// Timed reports whether the source is asked for how long answers take.
+func (s *State) Timed() bool { return len(s.pacings()) > 0 }
+
+// SlowEdges are the bounds, in seconds, that a histogram of durations has to have: those that are written, and those by which releases are
+// judged.
+func (s *State) SlowEdges() (edges []float64) {
+	for _, told := range s.pacings() {
 		edges = append(edges, told.Seconds()...)
 	}
 	return append(edges, s.heldEdges()...)
@@ -58,15 +65,15 @@ func (s *State) heldEdges() (edges []float64) {
 
 // warmed is evidence without the durations of instances that have just begun.
 func (m *machine) warmed(cells []Cell) []Cell {
-	told := m.slow()
-	if told == nil {
+	told := m.pacings()
+	if len(told) == 0 {
 		return cells
 	}
-	warmUp, old := told.WarmUp.Std(), ""
+	old := ""
 	for _, v := range m.with(live) {
 		v.Starts.Forget(seconds(m.at))
 	}
-	if v := m.Version(m.Stable); v != nil && v.Starts.Unknown() && m.at.Sub(v.AnnouncedAt) >= warmUp {
+	if v := m.Version(m.Stable); v != nil && v.Starts.Unknown() && m.at.Sub(v.AnnouncedAt) >= v.warmUp(told) {
 		old = v.Name
 	}
 	out := make([]Cell, len(cells))
@@ -74,7 +81,7 @@ func (m *machine) warmed(cells []Cell) []Cell {
 		times := map[string][]analysis.Times{}
 		for name, ts := range c.Times { // each has its own starts: their order decides nothing
 			if v := m.Version(name); v != nil && v.Phase.Live() {
-				if warm := v.Starts.Warm(seconds(c.To), warmUp.Seconds(), ts, name == old); len(warm) > 0 {
+				if warm := v.Starts.Warm(seconds(c.From), seconds(c.To), v.warmUp(told).Seconds(), ts, name == old); len(warm) > 0 {
 					times[name] = warm
 				}
 			}
@@ -86,19 +93,35 @@ func (m *machine) warmed(cells []Cell) []Cell {
 	return out
 }
 
+// warmUp is for how long an instance of a version has just begun: what was said for it, and of stable the longest of all.
+func (v *Version) warmUp(told []*policy.Slow) (longest time.Duration) {
+	if v.paced() {
+		return v.ToldSlow.WarmUp.Std()
+	}
+	for _, s := range told {
+		longest = max(longest, s.WarmUp.Std())
+	}
+	return longest
+}
+
 // learnPace remembers how long stable's answers take.
 func (m *machine) learnPace(cells []Cell) {
-	told := m.slow()
-	if told == nil || m.Stable == "" {
+	told := m.pacings()
+	if len(told) == 0 || m.Stable == "" {
 		return
 	}
 	var times []analysis.Times
 	for _, c := range cells {
 		times = append(times, c.Times[m.Stable]...)
 	}
-	if len(times) > 0 {
-		m.Pace.Learn(seconds(m.at), told.Seconds(), m.heldEdges(), times, bucketed)
+	if len(times) == 0 {
+		return
 	}
+	var edges [][]float64
+	for _, s := range told {
+		edges = append(edges, s.Seconds())
+	}
+	m.Pace.Learn(seconds(m.at), edges, m.heldEdges(), times, bucketed)
 }
 
 // fixEdges settles by which edges a release is judged, when it begins: nothing that is counted of it can choose them.
@@ -120,26 +143,43 @@ func (v *Version) bySpeed() bool { return v.Judge != nil && v.Judge.Slow != nil 
 
 // pace adds to a judgement how long the answers took.
 func (m *machine) pace(v *Version, base *analysis.Baseline, cells []Cell, which func(Cell) bool) {
-	load, told := m.load(v), false
-	all := make([]analysis.SlowBatch, len(v.Judge.Slow.Edges))
-	for i := range all {
-		b, after := &all[i], v.Judge.Slow.Edges[i].After
-		b.M = analysis.Loaded(m.Pace.Bound(after), load)
-		for k := range cells {
-			c := &cells[k]
-			if int(c.Proxy) != base.Kind || len(c.Times) == 0 || !which(*c) {
-				continue
-			}
-			own, ownKnown := analysis.SlowOf(c.Times[v.Name], after)
-			stable, known := analysis.SlowOf(c.Times[m.Stable], after)
-			if ownKnown && known {
-				b.Canary, b.Stable, told = b.Canary.Add(own), b.Stable.Add(stable), true
+	edges := v.Judge.Slow.Edges
+	all, told := make([]analysis.SlowBatch, len(edges)), false
+	for k := range cells {
+		c := &cells[k]
+		if int(c.Proxy) != base.Kind || len(c.Times) == 0 || !which(*c) {
+			continue
+		}
+		if here, known := m.paceIn(c, v); known {
+			for i := range all {
+				b := &all[i].Batch
+				b.Canary, b.Stable, told = b.Canary.Add(here[i].Canary), b.Stable.Add(here[i].Stable), true
 			}
 		}
 	}
-	if told {
-		base.Slow = all
+	if !told {
+		return
 	}
+	load := m.load(v)
+	for i := range all {
+		all[i].M = analysis.Loaded(m.Pace.Bound(edges[i].After), load)
+	}
+	base.Slow = all
+}
+
+// paceIn is how long the answers of a cell took, at each edge; false: one of these is no bound of its histograms. Nothing is judged by the
+// others alone: a release that has to be proven swift is so at every edge.
+func (m *machine) paceIn(c *Cell, v *Version) (all [analysis.MostEdges]analysis.Batch, known bool) {
+	for i := range v.Judge.Slow.Edges {
+		after := v.Judge.Slow.Edges[i].After
+		own, ownKnown := analysis.SlowOf(c.Times[v.Name], after)
+		stable, stableKnown := analysis.SlowOf(c.Times[m.Stable], after)
+		if !ownKnown || !stableKnown {
+			return all, false
+		}
+		all[i] = analysis.Batch{Canary: own, Stable: stable}
+	}
+	return all, true
 }
 
 // isNoSlower holds a canary whose answers are slower than stable's, as long as they are.
@@ -148,6 +188,20 @@ func (m *machine) isNoSlower(v *Version, _ int) shut {
 		return shut{}
 	}
 	return because(analysis.Slower, "slower than stable: %s; no step up meanwhile (judge.slow)", v.slowness())
+}
+
+// isTimed holds the promotion until it has been judged for the time of a step how long answers take, after the warm-up of the first instances.
+// Where that is not told nothing waits.
+func (m *machine) isTimed(v *Version, _ int) shut {
+	if !v.bySpeed() || v.Starts.Unknown() {
+		return shut{}
+	}
+	warm, hold := m.at.Sub(v.FirstWeight)-v.ToldSlow.WarmUp.Std(), m.Policy.Ramp.Hold.Std()
+	if warm >= hold {
+		return shut{}
+	}
+	return because(analysis.Dwell, "proven at %s: beyond the first %s of its instances, how long answers take is judged for %s of %s (judge.slow.warm_up, ramp.hold)",
+		share(m.Weight(v.Name)), v.ToldSlow.WarmUp, max(warm, 0).Truncate(time.Second), m.Policy.Ramp.Hold)
 }
 
 // isSwift holds the promotion until it is proven that answers are as fast as the policy asks for.
@@ -179,7 +233,7 @@ func took(seconds float64) string {
 // unpaced says why durations were not judged, though the policy wants them to be; empty: they were, or it does not.
 func (m *machine) unpaced(v *Version) string {
 	switch {
-	case v.ToldSlow == nil || v.Judge == nil || v.FirstWeight.IsZero() || v.Judge.Slow.Fresh(v.seconds(m.at)):
+	case !v.paced() || v.FirstWeight.IsZero() || v.Judge.Slow.Fresh(v.seconds(m.at)):
 		return ""
 	case v.Judge.Slow == nil:
 		return "too little was known of how long stable's answers take when it got its first weight"

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,43 @@ func TestDurationsThatAreNotToldHoldNothing(t *testing.T) {
 	}
 }
 
+// What is judged after the promotion are errors: the verdict does not say of them that slow answers were not judged.
+func TestAfterItsPromotionNothingIsSaidOfSlowAnswers(t *testing.T) {
+	r := beginsPaced(t, strings.Replace(paced, "budget: 100000", "budget: 100000, max_error_rate: 30%", 1))
+	r.durations(300, map[string]quick{"v1": swift, "v2": canary})
+	if r.s.Stable != "v2" {
+		t.Fatal(r.s.Version("v2").Verdict.Reason)
+	}
+	r.observe(60, counts("v2", 1000, 900))
+	if v := r.s.Version("v2"); v.Phase != Failed || v.Verdict.Unpaced != "" {
+		t.Errorf("%s, %s: %q", v.Phase, v.Verdict.Reason, v.Verdict.Unpaced)
+	}
+}
+
+// Two steps and a short hold: proven before its instances are warm, it is not promoted before they have been seen.
+func TestPromotionWaitsForTheWarmUp(t *testing.T) {
+	short := strings.Replace(paced, "steps: [10%, 50%, 100%], hold: 50s", "steps: [50%, 100%], hold: 20s", 1)
+	r := beginsPaced(t, short)
+	r.durations(70, map[string]quick{"v1": swift, "v2": slowish})
+	if v := r.s.Version("v2"); v.Phase != Canary || v.Verdict.Code != analysis.Slower {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	r = beginsPaced(t, short)
+	r.durations(50, map[string]quick{"v1": swift, "v2": canary})
+	if v := r.s.Version("v2"); v.Verdict.Code != analysis.Dwell || !strings.Contains(v.Verdict.Reason, "judged for 0s of 20s (judge.slow.warm_up, ramp.hold)") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	r.durations(35, map[string]quick{"v1": swift, "v2": canary})
+	if v := r.s.Version("v2"); r.s.Stable != "v2" || strings.Contains(v.Verdict.Reason, "not judged") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	r = beginsPaced(t, short) // nobody tells
+	r.observe(30, counts("v1", 900, 0, "v2", 900, 0))
+	if r.s.Stable != "v2" {
+		t.Errorf("what nobody tells holds: %s", r.s.Version("v2").Verdict.Reason)
+	}
+}
+
 func TestPromotionWaitsForTheProofThatItIsSwift(t *testing.T) {
 	r := beginsPaced(t, strings.Replace(paced, "margin: 5%", "margin: 5%, slow: {ratio: 1.25, margin: 0.5%}", 1))
 	r.durations(130, map[string]quick{"v1": {40, 1, 0}, "v2": {15, 0, 0}})
@@ -141,6 +179,50 @@ func TestAnEditDoesNotChangeHowAReleaseIsPaced(t *testing.T) {
 	r.policy(seedV1)
 	if r.s.Table().Policy.Judge.Slow != nil {
 		t.Error("the Envoys still tell durations")
+	}
+}
+
+// Switched on beside an older release under test, for which nobody asked: the younger one is judged, and its first minute does not count.
+func TestSlowAnswersAreSwitchedOnWhileAnOlderReleaseIsUnderTest(t *testing.T) {
+	without := strings.Replace(paced, ", slow: {edges: [100ms, 500ms]}", "", 1)
+	r := newRun(t, strings.Replace(without, "hold: 50s", "hold: 1h", 1))
+	r.announce("v2", "10.0.0.2:80")
+	r.durations(60, map[string]quick{"v1": swift, "v2": canary})
+	given := r.s.Generation
+	r.policy(strings.Replace(paced, "hold: 50s", "hold: 1h", 1))
+	if r.s.Generation == given || !r.s.Timed() || r.s.Table().Policy.Judge.Slow == nil || !slices.Equal(r.s.SlowEdges(), []float64{0.1, 0.5}) {
+		t.Error("the Envoys are not told to tell durations")
+	}
+	r.durations(120, map[string]quick{"v1": swift, "v2": canary})
+	r.announce("v3", "10.0.0.3:80")
+	r.durations(55, map[string]quick{"v1": swift, "v2": canary, "v3": slowish})
+	v := r.s.Version("v3")
+	if r.s.Weight("v3") == 0 || v.Judge.Slow == nil || v.Judge.Slow.At != 0 {
+		t.Fatalf("its first minute counts: %+v", v.Judge.Slow)
+	}
+	if m := r.s.Pace.Bound(0.1); m == new(analysis.Pace).Bound(0.1) {
+		t.Errorf("nothing was learnt of stable: m is %g", m)
+	}
+	r.durations(60, map[string]quick{"v1": swift, "v2": canary, "v3": slowish})
+	if v = r.s.Version("v3"); v.Verdict.Code != analysis.Slower {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
+	}
+	if v = r.s.Version("v2"); v.Judge.Slow != nil || v.Verdict.Unpaced != "" {
+		t.Errorf("what was announced before the edit is judged by it: %+v", v.Judge.Slow)
+	}
+	r.step(Commanded{At: r.at, Verb: "abort", Version: "v3", By: "ann"})
+	r.policy(strings.Replace(without, "hold: 50s", "hold: 1h", 1))
+	if r.s.Timed() || r.s.Table().Policy.Judge.Slow != nil {
+		t.Error("the Envoys still tell durations")
+	}
+}
+
+// An edge that is no bucket of the histograms is not guessed, and nothing is judged by the others alone: promote_within.slow would wait for it.
+func TestAnEdgeThatIsNoBucketHoldsNothing(t *testing.T) {
+	r := beginsPaced(t, strings.Replace(strings.Replace(paced, "[100ms, 500ms]", "[100ms, 300ms]", 1), "margin: 5%", "margin: 5%, slow: {}", 1))
+	r.durations(400, map[string]quick{"v1": swift, "v2": slowish})
+	if v := r.s.Version("v2"); r.s.Stable != "v2" || !strings.Contains(v.Verdict.Reason, "slow answers were not judged") {
+		t.Errorf("%s: %s", v.Verdict.Code, v.Verdict.Reason)
 	}
 }
 
@@ -256,6 +338,42 @@ func TestAStepDoesNotMakeOpenRequestsOfTheOldWeight(t *testing.T) {
 	again.Each = append(again.Each, again.Each[0])
 	if again.sound() == nil {
 		t.Error("two of the same are sound")
+	}
+}
+
+// Of a large fleet the same Envoys are followed for all versions, whichever came first: what hangs elsewhere would count for one of them only.
+func TestAllVersionsAreFollowedThroughTheSameEnvoys(t *testing.T) {
+	r := newRun(t, hanging)
+	report := func(version string, envoys ...int) {
+		from := r.at
+		r.at = r.at.Add(time.Second)
+		var cells []Cell
+		for i := range mostWaits + 200 {
+			c := Cell{Slice: fmt.Sprintf("%04d", i), From: from, To: r.at, Counts: map[string]analysis.Counts{"v1": {Requests: 9}}, Issued: map[string]float64{"v1": 9}}
+			if len(envoys) == 0 || slices.Contains(envoys, i) {
+				c.Counts[version], c.Issued[version] = analysis.Counts{Requests: 1}, 1
+			}
+			cells = append(cells, c)
+		}
+		r.step(Observed{At: r.at, Batch: time.Second, Cells: cells})
+	}
+	report("v1")
+	r.announce("v2", "10.0.0.2:80")
+	report("v2", 1, 3, mostWaits+7)
+	if stable, own := r.s.Hang.followed("v1"), r.s.Hang.followed("v2"); stable != mostWaits || own != 2 {
+		t.Errorf("stable is followed through %d Envoys, the canary through %d", stable, own)
+	}
+	report("v2")
+	if own := r.s.Hang.followed("v2"); own != mostWaits {
+		t.Errorf("the canary is followed through %d Envoys, stable through %d", own, mostWaits)
+	}
+	again := mustDecode(t, mustEncode(t, r.s))
+	if len(again.Hang.Each) != 2*mostWaits || again.Hang.sound() != nil {
+		t.Errorf("%d are stored, %v", len(again.Hang.Each), again.Hang.sound())
+	}
+	again.Hang.Each = slices.Insert(again.Hang.Each, mostWaits, Waits{Version: "v1", Envoy: "9"})
+	if again.Hang.sound() == nil {
+		t.Error("more than there are is sound")
 	}
 }
 

@@ -34,7 +34,16 @@ type machine struct {
 // Step takes one event in. On a Refusal the state is returned unchanged. What it makes of a state and an event as they are written
 // (EncodeState, EncodeEvent) is the same, to the last digit: so what is journalled can be replayed.
 func Step(old State, e Event) (State, []Record, error) {
-	s, e := old.fork(), Plain(e)
+	e = Plain(e)
+	if t, ok := e.(Tick); ok && old.uneventful(t.At) {
+		old.At = t.At
+		return old, nil, nil
+	}
+	return old.step(e)
+}
+
+func (old State) step(e Event) (State, []Record, error) {
+	s := old.fork()
 	m := &machine{State: &s, at: e.when(), earlier: old.Versions, stable: old.Stable}
 	if err := m.take(e); err != nil {
 		return old, nil, err

@@ -3,6 +3,7 @@ package rollout
 import (
 	"iter"
 	"slices"
+	"time"
 )
 
 // Versions are copied when a step may change them. Those that have not ended are, by every step; there are few. Those that
@@ -116,7 +117,7 @@ func (m *machine) newest(v *Version) *Version {
 // forget drops ended versions, those first that ended first. The last ones are kept, all of the last hour, because
 // somebody may still wait for the outcome, and those whose containers are still to go.
 func (m *machine) forget() {
-	if !m.mayForget() {
+	if !m.mayForget(m.at) {
 		return
 	}
 	ended := m.ended()
@@ -138,11 +139,11 @@ func (m *machine) forget() {
 }
 
 // mayForget reports whether there may be something to forget: there seldom is.
-func (m *machine) mayForget() bool {
+func (s *State) mayForget(at time.Time) bool {
 	n, old := 0, false
-	for _, v := range m.Versions {
+	for _, v := range s.Versions {
 		if !v.Phase.Live() {
-			n, old = n+1, old || m.at.Sub(v.EndedAt) >= keepFor
+			n, old = n+1, old || at.Sub(v.EndedAt) >= keepFor
 		}
 	}
 	return n > mostEnded || n > keepEnded && old

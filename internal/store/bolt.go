@@ -5,8 +5,11 @@ package store
 import (
 	"bytes"
 	"cmp"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,6 +112,13 @@ func cannotOpen(path string, err error) error {
 // that succeeds: until then it is another one after each restart, so a disk that takes nothing keeps nobody from
 // starting.
 func (b *Bolt) Key() []byte { return b.key }
+
+// ID names the database and every copy of it, and tells nothing of the key.
+func (b *Bolt) ID() string {
+	m := hmac.New(sha256.New, b.key)
+	m.Write([]byte("the name of this database"))
+	return hex.EncodeToString(m.Sum(nil)[:8])
+}
 
 func (b *Bolt) readKey() (key []byte, err error) {
 	err = b.view(keys, func(_ *bbolt.Tx, b *bbolt.Bucket) error {

@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -153,5 +155,32 @@ func TestMarksAndTheNewestEvent(t *testing.T) {
 	}
 	if m, err := b.Marks(); err != nil || len(m) != 1 || m["x"] != 2 {
 		t.Errorf("%v %v", m, err)
+	}
+}
+
+// A copy of a database has its name, after a restart, too; another one has another.
+func TestACopyOfADatabaseHasItsName(t *testing.T) {
+	name := func(dir string) string {
+		db, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.Save([]Write{{Service: "shop", State: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+		return db.ID()
+	}
+	dir, other, third := t.TempDir(), t.TempDir(), t.TempDir()
+	first := name(dir)
+	raw, err := os.ReadFile(filepath.Join(dir, "canaryd.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, "canaryd.db"), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if len(first) != 16 || name(dir) != first || name(other) != first || name(third) == first {
+		t.Errorf("%s, then %s; the copy %s, another %s", first, name(dir), name(other), name(third))
 	}
 }

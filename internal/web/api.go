@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -38,10 +39,17 @@ const (
 // readBody reads what a client has to say; bodiesInTime has given it so long.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err == nil { // else the connection ends with it
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a test's recorder has none
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		return nil, problem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes, which is the most that is read", long.Limit))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, problem(http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %s", bodyWithin))
+	case err != nil:
+		return nil, problem(http.StatusBadRequest, "the body cannot be read: "+err.Error())
 	}
-	return raw, err
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a test's recorder has none; after an error the connection ends with it
+	return raw, nil
 }
 
 // Options are what the HTTP side works with.
@@ -156,7 +164,7 @@ func (a *api) announce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("version")
-	again, err := onlyBool(r.URL.Query(), "again")
+	again, err := boolOf(r.URL.Query(), "again")
 	if err != nil {
 		a.fail(w, err)
 		return
@@ -182,7 +190,7 @@ func (a *api) announcement(w http.ResponseWriter, r *http.Request) (Announcement
 	var body Announcement
 	raw, err := readBody(w, r)
 	if err != nil {
-		return body, problem(http.StatusBadRequest, "the body cannot be read: "+err.Error())
+		return body, err
 	}
 	if len(raw) > 0 {
 		d := json.NewDecoder(bytes.NewReader(raw))
@@ -231,7 +239,7 @@ func testedOnly(r *http.Request) bool {
 
 func (a *api) command(verb string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		knowing, err := onlyBool(r.URL.Query(), "even_failed")
+		knowing, err := boolOf(r.URL.Query(), "even_failed")
 		if err == nil {
 			err = noBody(w, r)
 		}
@@ -255,7 +263,10 @@ func (a *api) command(verb string) http.HandlerFunc {
 // noBody refuses what would be left unread: a version that is named there is not the one that is meant.
 func noBody(w http.ResponseWriter, r *http.Request) error {
 	raw, err := readBody(w, r)
-	if raw = bytes.TrimSpace(raw); err != nil || len(raw) > 0 && string(raw) != "{}" {
+	if err != nil {
+		return err
+	}
+	if raw = bytes.TrimSpace(raw); len(raw) > 0 && string(raw) != "{}" {
 		return problem(http.StatusUnprocessableEntity, "this call takes no body: the path names the service and the version")
 	}
 	return nil

@@ -71,7 +71,7 @@ func newSiteWith(t *testing.T, o Options, policies ...string) *site {
 	if o.Listener == nil {
 		o.Listener = s.Listener.Addr()
 	}
-	s.Config.Handler = NewHandler(o)
+	s.Config.Handler = asDocumented(t, NewHandler(o))
 	s.Start()
 	t.Cleanup(func() { s.Close(); cancel(); <-done; _ = db.Close() })
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -1,11 +1,16 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -28,37 +33,42 @@ type call struct {
 	role    access.Role
 	scope   scope
 	handle  http.HandlerFunc
+	takes   []string // parameters in the query of a call of the API
 }
 
 func (a *api) calls() []call {
 	var commands []call
 	for verb, role := range verbs {
-		commands = append(commands, call{"POST /api/v1/services/{service}/versions/{version}/" + verb, role, one, a.command(verb)}, call{"POST /api/v1/services/{service}/" + verb, role, one, a.command(verb)})
+		var takes []string
+		if verb == "promote" {
+			takes = []string{"even_failed"}
+		}
+		commands = append(commands, call{"POST /api/v1/services/{service}/versions/{version}/" + verb, role, one, a.command(verb), takes}, call{"POST /api/v1/services/{service}/" + verb, role, one, a.command(verb), takes})
 	}
 	return append(commands, []call{
-		{"GET /-/healthy", access.None, everybody, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }},
-		{"GET /-/ready", access.None, everybody, a.ready},
-		{"POST /-/reload", access.Admin, all, a.reload},
-		{"PUT /-/reload", access.Admin, all, a.reload},
-		{"GET /metrics", access.View, all, promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{Registry: a.Registry}).ServeHTTP},
-		{"GET /api/v1/openapi.json", access.View, some, a.document},
-		{"GET /api/v1/services", access.View, some, a.services},
-		{"GET /api/v1/services/{service}", access.View, one, a.service},
-		{"DELETE /api/v1/services/{service}", access.Operate, one, a.remove},
-		{"PUT /api/v1/services/{service}/versions/{version}", access.Deploy, one, a.announce},
-		{"GET /api/v1/services/{service}/classes", access.View, one, a.classes},
-		{"GET /api/v1/services/{service}/history", access.View, one, a.history},
-		{"GET /api/v1/services/{service}/versions/{version}/evidence", access.View, one, a.evidence},
-		{"GET /api/v1/services/{service}/journal", access.Operate, one, a.journal}, // it holds values of session cookies
-		{"GET /api/v1/events", access.View, some, a.events},
-		{"GET /api/v1/envoys", access.View, some, a.envoys},
-		{"DELETE /api/v1/envoys/{node}", access.Operate, all, a.forgetEnvoy},
-		{"POST /api/v1/hooks/registry", access.None, everybody, a.pushed}, // it has a token of its own
-		{"/debug/pprof/", access.Admin, all, pprof.Index},
-		{"/debug/pprof/cmdline", access.Admin, all, pprof.Cmdline},
-		{"/debug/pprof/profile", access.Admin, all, pprof.Profile},
-		{"/debug/pprof/symbol", access.Admin, all, pprof.Symbol},
-		{"/debug/pprof/trace", access.Admin, all, pprof.Trace},
+		{"GET /-/healthy", access.None, everybody, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "canaryd is ok.") }, nil},
+		{"GET /-/ready", access.None, everybody, a.ready, nil},
+		{"POST /-/reload", access.Admin, all, a.reload, nil},
+		{"PUT /-/reload", access.Admin, all, a.reload, nil},
+		{"GET /metrics", access.View, all, promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{Registry: a.Registry}).ServeHTTP, nil},
+		{"GET /api/v1/openapi.json", access.View, some, a.document, nil},
+		{"GET /api/v1/services", access.View, some, a.services, []string{"limit", "after", "match", "live"}},
+		{"GET /api/v1/services/{service}", access.View, one, a.service, nil},
+		{"DELETE /api/v1/services/{service}", access.Operate, one, a.remove, nil},
+		{"PUT /api/v1/services/{service}/versions/{version}", access.Deploy, one, a.announce, []string{"again"}},
+		{"GET /api/v1/services/{service}/classes", access.View, one, a.classes, nil},
+		{"GET /api/v1/services/{service}/history", access.View, one, a.history, []string{"limit"}},
+		{"GET /api/v1/services/{service}/versions/{version}/evidence", access.View, one, a.evidence, []string{"from", "to", "step"}},
+		{"GET /api/v1/services/{service}/journal", access.Operate, one, a.journal, []string{"from", "to"}}, // it holds values of session cookies
+		{"GET /api/v1/events", access.View, some, a.events, nil},
+		{"GET /api/v1/envoys", access.View, some, a.envoys, []string{"service", "limit", "after"}},
+		{"DELETE /api/v1/envoys/{node}", access.Operate, all, a.forgetEnvoy, nil},
+		{"POST /api/v1/hooks/registry", access.None, everybody, a.pushed, nil}, // it has a token of its own
+		{"/debug/pprof/", access.Admin, all, pprof.Index, nil},
+		{"/debug/pprof/cmdline", access.Admin, all, pprof.Cmdline, nil},
+		{"/debug/pprof/profile", access.Admin, all, pprof.Profile, nil},
+		{"/debug/pprof/symbol", access.Admin, all, pprof.Symbol, nil},
+		{"/debug/pprof/trace", access.Admin, all, pprof.Trace, nil},
 	}...)
 }
 
@@ -68,12 +78,6 @@ func (a *api) kept(c call) http.HandlerFunc {
 		return c.handle
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		for name, values := range r.URL.Query() {
-			if len(values) > 1 {
-				a.fail(w, problem(http.StatusUnprocessableEntity, fmt.Sprintf("%.64q is given %d times: say it once", name, len(values))))
-				return
-			}
-		}
 		who, err := a.Access.Identify(r)
 		if err == nil {
 			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, who))
@@ -83,8 +87,33 @@ func (a *api) kept(c call) http.HandlerFunc {
 			a.refuse(w, r, err)
 			return
 		}
+		if err := c.queried(r); err != nil {
+			a.fail(w, err)
+			return
+		}
 		c.handle(w, r)
 	}
+}
+
+// queried says what is wrong with the query of a call of the API: a parameter that is misspelt, or stands there twice, would do
+// nothing, and the call something else than was meant.
+func (c *call) queried(r *http.Request) error {
+	if !strings.Contains(c.pattern, " /api/v1/") {
+		return nil
+	}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return problem(http.StatusUnprocessableEntity, "the query cannot be read: "+err.Error())
+	}
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		switch takes := strings.Join(c.takes, ", "); {
+		case !slices.Contains(c.takes, name):
+			return problem(http.StatusUnprocessableEntity, fmt.Sprintf("there is no parameter %.64q here: this call takes %s", name, cmp.Or(takes, "none")))
+		case len(q[name]) > 1:
+			return problem(http.StatusUnprocessableEntity, fmt.Sprintf("%.64q is given %d times: say it once", name, len(q[name])))
+		}
+	}
+	return nil
 }
 
 // allows says why the caller may not have a call done.
@@ -122,12 +151,14 @@ func callerOf(r *http.Request) access.Caller {
 	return who
 }
 
+const bearerRealm = `Bearer realm="canaryd"`
+
 // refuse answers who is not known, or may not do what was asked, and writes it down: not more often than a log is read.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var unknown *access.UnknownError
 	if errors.As(err, &unknown) {
 		w.Header().Add("WWW-Authenticate", `Basic realm="canaryd", charset="UTF-8"`)
-		w.Header().Add("WWW-Authenticate", `Bearer realm="canaryd"`)
+		w.Header().Add("WWW-Authenticate", bearerRealm)
 		err = problem(http.StatusUnauthorized, unknown.Message)
 	}
 	p := problemOf(err)

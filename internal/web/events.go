@@ -94,9 +94,15 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 	eventHeaders(w)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	changed := a.Access.Changed()
-	who, err := a.Access.Identify(r) // since it was let in, that may have changed
-	if err != nil || !who.MaySome(access.View) {
+	var changed <-chan struct{}
+	var who access.Caller
+	ask := func() (may bool) {
+		var err error
+		changed = a.Access.Changed()
+		who, err = a.Access.Identify(r)
+		return err == nil && who.MaySome(access.View)
+	}
+	if !ask() { // since it was let in, that may have changed
 		return
 	}
 	expired, stop := after(who.Until)
@@ -113,26 +119,34 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 		case <-expired: // it comes back with what is valid, and hears what it missed
 			return
 		case <-changed: // a token that was taken away hears nothing more
-			changed = a.Access.Changed()
-			if who, err = a.Access.Identify(r); err != nil || !who.MaySome(access.View) {
+			if !ask() {
 				return
 			}
 			frame = nil
 		case <-beat.C:
 			frame = []byte(": still here\n\n")
 		case e, ok := <-entries:
-			if !ok {
+			if !ok || closed(changed) && !ask() { // of an entry and a change either may be seen first
 				return
 			}
-			if !who.May(access.View, e.Service) {
-				frame = nil
+			if frame = nil; !who.May(access.View, e.Service) {
 				continue
 			}
+			var err error
 			if frame, err = eventFrame(e); err != nil {
 				a.Log.WithError(err).Error("an event cannot be encoded")
 				return
 			}
 		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -2,11 +2,14 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +120,45 @@ func TestListenersAreAskedAgain(t *testing.T) {
 	}
 }
 
+// taking is a client that, while it is sent the first bytes, loses its token, and then there is an entry.
+type taking struct {
+	http.ResponseWriter
+	sent  bytes.Buffer
+	first func()
+}
+
+func (w *taking) SetWriteDeadline(time.Time) error { return nil }
+func (w *taking) Flush()                           {}
+func (w *taking) Write(b []byte) (int, error) {
+	if w.first != nil {
+		w.first()
+		w.first = nil
+	}
+	return w.sent.Write(b)
+}
+
+// An entry that comes after a token was taken away is not sent any more, although nothing orders the two.
+func TestWhatComesAfterARevocationIsNotSent(t *testing.T) {
+	config, tokens := callers(t)
+	for range 50 {
+		a := &api{Options: Options{Access: access.NewKeeper(config, nil), Log: logrus.New()}}
+		r := httptest.NewRequest("GET", "/api/v1/events", nil)
+		r.Header.Set("Authorization", "Bearer "+tokens["view"])
+		entries := make(chan controller.Entry, 1)
+		w := &taking{ResponseWriter: httptest.NewRecorder()}
+		w.first = func() {
+			less := config
+			less.Tokens = nil
+			a.Access.Set(less)
+			entries <- controller.Entry{Record: rollout.Record{Service: "shop", Kind: rollout.KindPromoted}}
+		}
+		a.follow(w, r, entries)
+		if w.sent.Len() > 0 {
+			t.Fatalf("it hears %s", &w.sent)
+		}
+	}
+}
+
 // pipe is a connection without any buffer: what the client does not read is not written.
 type pipe struct {
 	conns chan net.Conn
@@ -165,6 +207,35 @@ func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 			_ = conn.SetReadDeadline(time.Now().Add(bodyWithin + time.Second))
 			if raw, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(raw), "HTTP/1.1 40") {
 				t.Errorf("%s: %q %v", path, raw, err)
+			}
+		}
+	})
+}
+
+// One who may call is told that the body did not come, in words; a body that is longer than what is read is another matter.
+func TestWhyABodyWasNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		l := newPipe()
+		server := &http.Server{Handler: NewHandler(Options{Log: log, Registry: prometheus.NewRegistry(), Listener: l.Addr(), HookToken: func() string { return "x" }})}
+		go func() { _ = server.Serve(l) }()
+		defer server.Close()
+		for _, call := range []string{"POST /api/v1/services/shop/promote", "PUT /api/v1/services/shop/versions/v2", "POST /api/v1/hooks/registry"} {
+			for sent, want := range map[int]string{0: `"status":408,"detail":"the body did not come within 10s"`, maxBody + 1: `"status":413,"detail":"the body is longer than 1048576 bytes`} {
+				conn, err := l.dial(t.Context(), "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					head := fmt.Sprintf("%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer x\r\nContent-Length: %d\r\n\r\n", call, max(sent, 10))
+					_, _ = io.WriteString(conn, head+strings.Repeat(" ", sent)) // no more is read of it than is wanted
+				}()
+				_ = conn.SetReadDeadline(time.Now().Add(bodyWithin + time.Second))
+				if raw, _ := io.ReadAll(conn); !strings.Contains(string(raw), want) {
+					t.Errorf("%s, %d bytes are sent: %q", call, sent, raw)
+				}
+				conn.Close()
 			}
 		}
 	})

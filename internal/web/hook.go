@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -49,16 +50,19 @@ type Deployed struct {
 // repeats a notification until it gets 2xx, so a refusal is answered with 2xx as well.
 func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 	if err := a.mayHook(r); err != nil {
+		w.Header().Set("WWW-Authenticate", bearerRealm)
 		a.refuse(w, r, err)
 		return
 	}
 	var body registryEvents
 	raw, err := readBody(w, r)
 	if err == nil {
-		err = json.Unmarshal(raw, &body)
+		if err = json.Unmarshal(raw, &body); err != nil {
+			err = problem(http.StatusUnprocessableEntity, "the body is not a registry notification: "+err.Error())
+		}
 	}
 	if err != nil {
-		a.fail(w, problem(http.StatusUnprocessableEntity, "the body is not a registry notification: "+err.Error()))
+		a.fail(w, err)
 		return
 	}
 	tagged, err := a.tagged(r.Context())
@@ -107,7 +111,7 @@ func (a *api) mayHook(r *http.Request) error {
 	if want == "" {
 		return problem(http.StatusForbidden, "no token is set for hooks: write `docker: {hook_token: …}` in canaryd.yml, and have the registry send it as `Authorization: Bearer …`")
 	}
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	token, _ := access.Bearer(r)
 	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
 		return problem(http.StatusUnauthorized, "the hook's token is missing or wrong: send `Authorization: Bearer …`")
 	}

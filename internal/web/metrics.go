@@ -19,6 +19,7 @@ type Collector struct {
 	Source     metrics.Source
 	Lost       func() map[string]uint64 // notifications, by target; nil: nobody is told
 	Wrong      func() bool              // whether the last reload of who may do what failed; nil: it cannot
+	Database   string                   // its name, which copies of it share; empty: none is said
 	decisions  prometheus.Histogram
 }
 
@@ -81,6 +82,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(desc("leader", "Whether this replica decides."), 1)
 	gauge(desc("config_last_reload_successful", "Whether the last reload of the policies, and of who may do what, worked."), truth(f.ReloadOK && (c.Wrong == nil || !c.Wrong())))
 	gauge(desc("config_last_reload_success_timestamp_seconds", "When the policies were last reloaded."), float64(f.ReloadedAt.Unix()))
+	if c.Database != "" {
+		gauge(desc("database_info", "1, with the name of the database, which a copy of it has as well.", "database"), 1, c.Database)
+	}
 	gauge(desc("store_writable", "Whether the history is being written."), truth(f.StoreError == nil))
 	for _, d := range f.Decisions {
 		c.decisions.Observe(d.Seconds())

@@ -53,9 +53,20 @@ func problemOf(err error) *Problem {
 
 func (a *api) fail(w http.ResponseWriter, err error) {
 	p := problemOf(err)
+	if err := p.answer(w); err != nil {
+		a.Log.WithError(err).Debug("a client did not read its answer")
+	}
+}
+
+func (p *Problem) answer(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	a.encode(w, p)
+	return json.NewEncoder(w).Encode(p)
+}
+
+// Refuse answers with a problem document what does not come as far as the API.
+func Refuse(w http.ResponseWriter, status int, detail string) {
+	_ = problem(status, detail).answer(w) // a client that hangs up is no error of ours
 }
 
 func (a *api) answer(w http.ResponseWriter, status int, v any) {

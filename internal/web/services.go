@@ -1,7 +1,6 @@
 package web
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -54,16 +53,6 @@ func boolOf(q url.Values, name string) (bool, error) {
 	default:
 		return false, problem(http.StatusUnprocessableEntity, name+"="+v+": write true or false")
 	}
-}
-
-// onlyBool is the only parameter that a call takes: a misspelt one would do nothing, and the call something else than was meant.
-func onlyBool(q url.Values, name string) (bool, error) {
-	for other := range q {
-		if other != name {
-			return false, problem(http.StatusUnprocessableEntity, fmt.Sprintf("there is no parameter %.64q here: this call takes %s", other, name))
-		}
-	}
-	return boolOf(q, name)
 }
 
 // named reports whether a service's name is one of those wanted.

@@ -2,6 +2,7 @@ package world
 
 import (
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func TestSharedPasts(t *testing.T) {
 	q.Pasts = 1
 	first, again := q.Fates(), q.Fates()
 	for i := range first {
-		if first[i] != again[i] {
+		if !reflect.DeepEqual(first[i], again[i]) {
 			t.Errorf("run %d: %+v, again %+v", i, first[i], again[i])
 		}
 	}

@@ -16,7 +16,7 @@ type Instances struct {
 	Hiccup         Hiccup
 }
 
-// Moments are times in which a single instance fails: a pause, a restart of its cache, a noisy neighbour. Each instance has its own.
+// Moments are times in which a single instance fails, or is slow: a pause, a restart of its cache, a noisy neighbour. Each instance has its own.
 type Moments struct {
 	PerHour           float64 // of each instance
 	Shortest, Longest time.Duration
@@ -37,12 +37,16 @@ func (h Hiccup) falls(r *rand.Rand) Hiccup {
 	return h
 }
 
-// instance is one of a version's, and its present or next moment.
+// instance is one of a version's.
 type instance struct {
-	name       string
-	begin, end time.Time
-	fails      float64 // share of its present requests that its moment fails
+	name   string
+	moment moment
+	fails  float64 // share of its present requests that its moment fails
+	lags   lags
 }
+
+// moment is the present or next one of an instance.
+type moment struct{ begin, end time.Time }
 
 // crew are the instances of a version.
 type crew []*instance
@@ -76,13 +80,14 @@ func (i Instances) failing(r *rand.Rand, from time.Time, batch time.Duration, al
 	for _, x := range all {
 		x.fails = 0
 		if i.Moments.PerHour > 0 {
-			x.fails = x.failing(r, i.Moments, from, from.Add(batch)) / batch.Seconds() * i.Moments.Fails
+			x.fails = x.moment.share(r, i.Moments, from, batch)
 		}
 	}
 }
 
-// failing is how many seconds of an interval lie in the instance's moments.
-func (x *instance) failing(r *rand.Rand, m Moments, from, to time.Time) (seconds float64) {
+// share is which part of an interval's requests its moments take.
+func (x *moment) share(r *rand.Rand, m Moments, from time.Time, batch time.Duration) float64 {
+	seconds, to := 0.0, from.Add(batch)
 	for {
 		if !x.end.After(from) {
 			x.begin = from.Add(time.Duration(r.ExpFloat64() / m.PerHour * float64(time.Hour)))
@@ -90,7 +95,7 @@ func (x *instance) failing(r *rand.Rand, m Moments, from, to time.Time) (seconds
 		}
 		seconds += overlap(from, to, x.begin, x.end)
 		if !x.end.Before(to) {
-			return seconds
+			return seconds / batch.Seconds() * m.Fails
 		}
 		from = x.end
 	}

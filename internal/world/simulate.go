@@ -23,7 +23,8 @@ type Question struct {
 	Instances      Instances
 	Classes        []Class // of requests, whose shares add up to 1, the last one what is left; none: all are alike
 	Told           Told
-	Slow           Slow          // the zero value: nobody tells how long answers take
+	Slow           Slow // the zero value: nobody tells how long answers take
+	Stall          Stall
 	Envoys         int           // 0: one
 	Past           time.Duration // of stable alone, before the release
 	Pasts          int           // so many different ones, which the runs share; 0: each has its own
@@ -32,7 +33,8 @@ type Question struct {
 	Batch          time.Duration   // how often evidence comes
 	Runs           int
 	Seed           uint64
-	Done           func() // called after each run, from several goroutines
+	Done           func()                                        // called after each run, from several goroutines
+	Seen           func(since time.Duration, v *rollout.Version) // called after each batch since the announcement, likewise; nil: nobody looks
 
 	pasts []past
 }
@@ -78,12 +80,17 @@ func quantiles(v []float64) Quantiles {
 // Fate is what became of one release.
 type Fate struct {
 	Phase  rollout.Phase
-	First  bool          // it was at the first step
-	Held   bool          // for want of a class
-	After  time.Duration // since the announcement
-	Failed float64       // expected requests beyond stable's rate
-	Half   time.Duration // since when it had 50 %; 0: never
-	Slower time.Duration // since the announcement, when it was held for slow answers first; 0: never
+	First  bool            // it was at the first step
+	Held   bool            // for want of a class
+	After  time.Duration   // since the announcement
+	Failed float64         // expected requests beyond stable's rate
+	Half   time.Duration   // since when it had 50 %; 0: never
+	Slower time.Duration   // since the announcement, when it was held for slow answers first; 0: never
+	Spells []time.Duration // for how long each time
+	Stalls time.Duration   // since the announcement, when it stopped to answer
+	Open   float64         // requests that had no answer at the end
+
+	slow bool // it is held for slow answers
 }
 
 // Fates are those of all runs, each through the very state machine and judge that run in production.
@@ -152,10 +159,11 @@ func (q *Question) lived(r *rand.Rand, a *past) {
 	var endpoints []string
 	a.stable, endpoints = newCrew(q.Instances.Stable, "127.0.0.1")
 	a.canary, _ = newCrew(q.Instances.Canary, "127.0.0.2")
+	q.Slow.differ(r, a.stable)
 	p.Versions = []policy.Seed{{Version: "stable", Endpoints: endpoints, Stable: true}}
 	a.state.Take(a.at, rollout.PolicyChanged{At: a.at, Policy: p, By: "simulation"})
 	for left := q.Past; left > 0; left -= pastBatch {
-		e := q.seen(r, a.state.State, a.at, pastBatch, -left, a.stable, a.canary)
+		e := q.seen(r, &a.state.State, &tick{from: a.at, batch: pastBatch, since: -left, old: a.stable, release: a.canary})
 		a.at = a.at.Add(pastBatch)
 		a.state.Take(a.at, e)
 	}
@@ -177,36 +185,55 @@ func (q *Question) pastOf(r *rand.Rand, i int) *past {
 // run is one release from its announcement to its fate.
 func (q Question) run(i int) Fate {
 	r := rand.New(rand.NewPCG(q.Seed, uint64(i)))
-	q.Instances.Hiccup = q.Instances.Hiccup.falls(r)
+	q.Instances.Hiccup, q.Stall = q.Instances.Hiccup.falls(r), q.Stall.falls(r, q.Batch)
 	before := q.pastOf(r, i)
-	old, release := before.stable.clone(), before.canary.clone()
-	s, at, begin := before.state, before.at, before.at
-	s.Take(at, rollout.Announced{At: at, Version: "release", Endpoints: release.names(), By: "simulation"})
-	var f Fate
-	for at.Sub(begin) < q.Horizon {
-		since := at.Sub(begin)
-		stable, canary := q.rates(since)
-		f.Failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * q.excess(since >= q.Onset, stable, canary)
-		e := q.seen(r, s.State, at, q.Batch, since, old, release)
-		at = e.At
+	s, begin := before.state, before.at
+	t := tick{from: begin, batch: q.Batch, old: before.stable.clone(), release: before.canary.clone()}
+	q.Slow.differ(r, t.release)
+	s.Take(begin, rollout.Announced{At: begin, Version: "release", Endpoints: t.release.names(), By: "simulation"})
+	f := Fate{Stalls: q.Stall.At}
+	for t.since < q.Horizon {
+		stable, canary := q.rates(t.since)
+		f.Failed += q.PerSecond * q.Batch.Seconds() * float64(s.Weight("release")) / policy.FullWeight * q.excess(t.since >= q.Onset, stable, canary)
+		e := q.seen(r, &s.State, &t)
+		t.from = e.At
+		t.since = t.from.Sub(begin)
 		if q.Until != nil {
 			s.Policy.Ramp.Hold = q.hold(&s.State, begin)
 		}
-		s.Take(at, e)
+		s.Take(e.At, e)
 		v := s.Version("release")
+		if q.Seen != nil {
+			q.Seen(t.since, v)
+		}
+		f.note(&s.State, v, t.since, q.Batch)
 		f.First = s.Weight("release") <= q.Policy.Ramp.First()
-		if f.Half == 0 && s.Weight("release") >= policy.FullWeight/2 {
-			f.Half = at.Sub(begin)
-		}
-		if f.Slower == 0 && v.Phase == rollout.Canary && v.Judge != nil && v.Judge.Slower(at.Sub(v.FirstWeight).Seconds()) {
-			f.Slower = at.Sub(begin)
-		}
-		f.Held = v.Verdict.Code == analysis.Unexercised
-		if f.Phase, f.After = v.Phase, at.Sub(begin); !v.Phase.Waiting() {
-			return f
+		if f.Phase, f.After = v.Phase, t.since; !v.Phase.Waiting() {
+			break
 		}
 	}
+	for _, o := range t.open {
+		f.Open += o.n
+	}
 	return f
+}
+
+// note takes in what has become of the release until now.
+func (f *Fate) note(s *rollout.State, v *rollout.Version, since, batch time.Duration) {
+	if f.Half == 0 && s.Weight("release") >= policy.FullWeight/2 {
+		f.Half = since
+	}
+	f.Held = v.Verdict.Code == analysis.Unexercised
+	slower := v.Phase == rollout.Canary && v.Judge != nil && v.Judge.Slower(s.At.Sub(v.FirstWeight).Seconds())
+	if slower && f.Slower == 0 {
+		f.Slower = since
+	}
+	if slower && !f.slow {
+		f.Spells = append(f.Spells, 0)
+	}
+	if f.slow = slower; slower {
+		f.Spells[len(f.Spells)-1] += batch
+	}
 }
 
 // hold makes the present step end when it has to.
@@ -238,35 +265,46 @@ func (q Question) rates(at time.Duration) (stable, canary float64) {
 	return stable, canary
 }
 
-// seen makes the evidence of one batch that begins at a moment.
-func (q Question) seen(r *rand.Rand, s rollout.State, from time.Time, batch, since time.Duration, old, release crew) rollout.Observed {
+// tick is one batch of a run.
+type tick struct {
+	from         time.Time
+	batch, since time.Duration // since the announcement, when it begins
+	old, release crew
+	open         []unanswered // of the canary's requests
+}
+
+// seen makes the evidence of one batch.
+func (q *Question) seen(r *rand.Rand, s *rollout.State, t *tick) rollout.Observed {
 	weight := float64(s.Weight("release")) / policy.FullWeight
-	stable, canary := q.rates(since)
-	n := q.PerSecond * batch.Seconds()
-	e := rollout.Observed{At: from.Add(batch), Batch: q.Batch}
-	if since >= 0 && q.Trouble.Blind != nil && q.Trouble.Blind(since) {
+	stable, canary := q.rates(t.since)
+	n := q.PerSecond * t.batch.Seconds()
+	e := rollout.Observed{At: t.from.Add(t.batch), Batch: q.Batch}
+	if t.since >= 0 && q.Trouble.Blind != nil && q.Trouble.Blind(t.since) {
 		e.Missing = &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "simulated"}
 		return e
 	}
-	completed := n * weight
-	if since >= 0 && q.Trouble.Hangs != nil && q.Trouble.Hangs(since) {
+	stalled := q.Stall.share(t.since, t.batch)
+	completed := n * weight * (1 - stalled)
+	if t.since >= 0 && q.Trouble.Hangs != nil && q.Trouble.Hangs(t.since) {
 		completed = 0
 	}
-	to := e.At
-	q.Instances.failing(r, from, batch, old)
-	q.Instances.failing(r, from, batch, release)
-	if h := q.Instances.Hiccup; h.For > 0 && since >= 0 {
-		begin := from.Add(h.At - since)
-		release[0].fails += overlap(from, to, begin, begin.Add(h.For)) / batch.Seconds()
+	q.Instances.failing(r, t.from, t.batch, t.old)
+	q.Instances.failing(r, t.from, t.batch, t.release)
+	if h := q.Instances.Hiccup; h.For > 0 && t.since >= 0 {
+		begin := t.from.Add(h.At - t.since)
+		t.release[0].fails += overlap(t.from, e.At, begin, begin.Add(h.For)) / t.batch.Seconds()
 	}
+	q.Slow.pausing(r, t.from, t.batch, t.old)
+	q.Slow.pausing(r, t.from, t.batch, t.release)
 	envoys := max(q.Envoys, 1)
 	for i := range envoys {
-		c := rollout.Cell{Slice: strconv.Itoa(i), From: from, To: to, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
-		q.count(r, &c, one{"stable", false, n * (1 - weight) / float64(envoys), stable, old}, false)
+		c := rollout.Cell{Slice: strconv.Itoa(i), From: t.from, To: e.At, Counts: map[string]analysis.Counts{}, Endpoints: map[string][]analysis.Slice{}}
+		q.count(r, &c, one{"stable", false, n * (1 - weight) / float64(envoys), stable, t.old}, false)
 		if weight > 0 {
-			q.count(r, &c, one{"release", true, completed / float64(envoys), canary, release}, since >= q.Onset)
+			q.count(r, &c, one{"release", true, completed / float64(envoys), canary, t.release}, t.since >= q.Onset)
 		}
-		q.Slow.time(r, &c, since >= q.Onset)
+		q.time(r, s, &c, t)
+		q.Stall.issue(r, &c, n*weight*stalled/float64(envoys), t)
 		e.Cells = append(e.Cells, c)
 	}
 	return e
