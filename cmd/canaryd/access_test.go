@@ -400,6 +400,27 @@ func TestWhyNobodyIsReached(t *testing.T) {
 	}
 }
 
+// The image's HEALTHCHECK knows neither whether there is TLS, nor the certificate's authority; and it shows no token to who has none.
+func TestTheHealthcheckFindsOutAboutTLS(t *testing.T) {
+	f := newFort(t)
+	for _, url := range []string{"http://" + f.addr, "https://" + f.addr} {
+		if code, out, errOut := runCLI(t, "", "healthcheck", "--url", url); code != exitOK || out != "ready\n" {
+			t.Errorf("%s: exit %d: %s%s", url, code, out, errOut)
+		}
+	}
+	t.Setenv("CANARYD_TOKEN", f.token)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("it shows its token")
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer s.Close()
+	if code, _, errOut := runCLI(t, "", "healthcheck", "--url", s.URL); code != exitError || !strings.Contains(errOut, "the daemon is not ready: 503 Service Unavailable") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
 func TestAccessRulesAreChecked(t *testing.T) {
 	for access, want := range map[string]string{
 		`[{user: a, role: view}]`:                  "",

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,8 +13,10 @@ import (
 	"github.com/canaryd/canaryd/internal/xds"
 )
 
-// aimsApart is how far apart the source of evidence is told of changes, so that many at once are told as one.
-const aimsApart = 50 * time.Millisecond
+const (
+	aimsApart = 50 * time.Millisecond // how far apart the source of evidence is told of changes, so that many at once are told as one
+	aimsRest  = 9                     // and for so many times as long as telling took: the lists name all services
+)
 
 // aim is what is looked at of one service. It is never changed.
 type aim struct {
@@ -61,11 +64,12 @@ func (a *aims) run(ctx context.Context) {
 			return
 		case <-a.wake:
 		}
+		begun := time.Now()
 		a.tell()
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(aimsApart):
+		case <-time.After(max(aimsApart, aimsRest*time.Since(begun))):
 		}
 	}
 }
@@ -76,18 +80,31 @@ func (a *aims) tell() {
 	due := a.due
 	a.due = map[string]*aim{}
 	a.mu.Unlock()
-	a.list = slices.DeleteFunc(a.list, func(t *aim) bool { _, changed := due[t.Service]; return changed })
-	for _, t := range due {
-		if t != nil {
-			a.list = append(a.list, t)
-		}
+	a.list = merged(a.list, due)
+	n := 0
+	for _, t := range a.list {
+		n += len(t.clusters)
 	}
-	slices.SortFunc(a.list, func(x, y *aim) int { return strings.Compare(x.Service, y.Service) })
-	var targets []metrics.Target
-	var clusters []xds.Asked
+	targets, clusters := make([]metrics.Target, 0, len(a.list)), make([]xds.Asked, 0, n)
 	for _, t := range a.list {
 		targets, clusters = append(targets, t.Target), append(clusters, t.clusters...)
 	}
 	a.watch(targets)
 	a.ask(clusters)
+}
+
+// merged is a list by service with what is due in place of what there was.
+func merged(list []*aim, due map[string]*aim) []*aim {
+	next := make([]*aim, 0, len(list)+len(due))
+	for _, service := range slices.Sorted(maps.Keys(due)) {
+		at, there := slices.BinarySearchFunc(list, service, func(t *aim, service string) int { return strings.Compare(t.Service, service) })
+		next = append(next, list[:at]...)
+		if list = list[at:]; there {
+			list = list[1:]
+		}
+		if t := due[service]; t != nil {
+			next = append(next, t)
+		}
+	}
+	return append(next, list...)
 }

@@ -12,6 +12,7 @@ const (
 	pieceMost   = 64                   // services that the loop works on before it looks what else there is to do
 	pieceFor    = 5 * time.Millisecond // and for no longer than about that
 	compareMost = 1024                 // policies that it compares with those that there are
+	ageMost     = 1024                 // services of which it finds out whether evidence is to be stored
 	aheadMost   = 4                    // of what somebody waits for, before a piece: who asks without end does not stop the judgement
 )
 
@@ -22,6 +23,8 @@ type backlog struct {
 	ahead    int           // of what somebody waits for, since the last piece
 	ready    chan struct{} // closed
 	ticks    queue[*unit]
+	ageing   queue[*unit] // with evidence that changed since it was stored last: what is under judgement has it stored
+	rested   bool         // and all others have
 	evidence queue[metrics.Evidence]
 	statuses queue[status]
 	findings queue[*finding]
@@ -58,7 +61,7 @@ func (q *queue[T]) some(most int, f func(T)) {
 
 // more is a channel that can be read while there is work.
 func (b *backlog) more() <-chan struct{} {
-	if len(b.ticks)+len(b.evidence)+len(b.statuses)+len(b.findings)+len(b.stored) > 0 || b.reading != nil {
+	if len(b.ticks)+len(b.ageing)+len(b.evidence)+len(b.statuses)+len(b.findings)+len(b.stored) > 0 || b.reading != nil {
 		return b.ready
 	}
 	return nil
@@ -96,18 +99,20 @@ func (c *Controller) work(now time.Time) {
 	for {
 		c.backlog.turn++
 		switch b := &c.backlog; {
-		case b.turn%6 == 0 && len(b.ticks) > 0:
+		case b.turn%7 == 0 && len(b.ticks) > 0:
 			c.tickSome(now)
-		case b.turn%6 == 1 && len(b.evidence) > 0:
+		case b.turn%7 == 1 && len(b.evidence) > 0:
 			c.observeSome(now)
-		case b.turn%6 == 2 && len(b.statuses) > 0:
+		case b.turn%7 == 2 && len(b.statuses) > 0:
 			c.applySome(now)
-		case b.turn%6 == 3 && len(b.findings) > 0:
+		case b.turn%7 == 3 && len(b.findings) > 0:
 			c.useSome()
-		case b.turn%6 == 4 && len(b.stored) > 0:
+		case b.turn%7 == 4 && len(b.stored) > 0:
 			c.durable(now)
-		case b.turn%6 == 5 && b.reading != nil:
+		case b.turn%7 == 5 && b.reading != nil:
 			c.adoptSome()
+		case b.turn%7 == 6 && len(b.ageing) > 0 && len(b.ticks) == 0: // else what is written is old at once
+			c.ageSome()
 		default:
 			continue
 		}
@@ -120,6 +125,16 @@ func (c *Controller) tickSome(now time.Time) {
 	c.backlog.ticks.some(pieceMost, func(u *unit) {
 		if c.busy[u.state.Policy.Service] == u {
 			c.must(u, rollout.Tick{At: now})
+		}
+	})
+}
+
+// ageSome has evidence stored.
+func (c *Controller) ageSome() {
+	c.backlog.ageing.some(ageMost, func(u *unit) {
+		_, changed := c.stale[u] // it may be in a write by now
+		if changed && (c.backlog.rested || c.busy[u.state.Policy.Service] == u) {
+			c.aged[u] = struct{}{}
 		}
 	})
 }

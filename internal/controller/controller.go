@@ -155,6 +155,7 @@ func New(o Options) (*Controller, error) {
 	c.prober = newProber(c.probes)
 	policies := c.beginReading() // while the states are
 	now := time.Now()
+	c.restedAt = now // what was learnt of services at rest is as it is stored
 	if err := c.load(now); err != nil {
 		return nil, err
 	}
@@ -490,14 +491,13 @@ func (c *Controller) applied(u *unit, st *xds.Status, now time.Time) {
 func (c *Controller) tick(now time.Time) {
 	if len(c.backlog.ticks) == 0 { // else it is busy enough
 		c.backlog.ticks = slices.Collect(maps.Values(c.busy))
-		c.tickSome(now)
 	}
-	if rested := now.Sub(c.restedAt) >= restSaved; rested || now.Sub(c.checkedAt) >= checkpoint {
+	if rested := now.Sub(c.restedAt) >= restSaved; (rested || now.Sub(c.checkedAt) >= checkpoint) && len(c.backlog.ageing) == 0 {
 		c.checkedAt = now
 		if rested {
 			c.restedAt = now
 		}
-		c.age(rested)
+		c.backlog.ageing, c.backlog.rested = slices.Collect(maps.Keys(c.stale)), rested
 	}
 	c.lookAgain(now)
 	if c.targets.turn(now) {
@@ -505,15 +505,6 @@ func (c *Controller) tick(now time.Time) {
 	}
 	c.depart()
 	c.publish(now, slices.Collect(maps.Keys(c.hidden))...)
-}
-
-// age has evidence stored that changed since it was stored last: of what is under judgement, or all.
-func (c *Controller) age(all bool) {
-	for u := range c.stale {
-		if all || c.busy[u.state.Policy.Service] == u {
-			c.aged[u] = struct{}{}
-		}
-	}
 }
 
 // settle starts a write when there is something to store, and publishes cuts that the disk holds up.

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -16,7 +17,7 @@ func (c *Controller) stop() {
 		u.scribe.cut(&u.state)
 	}
 	c.allDurable()
-	c.age(true)
+	maps.Copy(c.aged, c.stale)
 	c.writer.retryAt, c.writer.tidyAt = time.Time{}, time.Now().Add(time.Hour)
 	c.writer.paced, c.writer.agedAt = false, time.Time{}
 	var failing time.Time // since when
