@@ -322,6 +322,11 @@ func TestAccessIsReloaded(t *testing.T) {
 	f.write("tokens.yml", "ci: "+f.token+"\n")
 	reload(422, "tokens.yml:1:5: this is not the hash of a token: `canaryd token NAME` prints the line")
 	can(f.token, exitOK)
+	if err := os.Remove(f.at("tokens.yml")); err != nil {
+		t.Fatal(err)
+	}
+	reload(422, "web.tokens_file: open ")
+	can(f.token, exitOK)
 	successful("0") // SIGHUP tells nobody: a token that was to be taken away is still in force
 	_, out, _ := runCLI(t, "", "token", "ci", "-o", "json")
 	var young struct{ Token, Line string }
@@ -397,6 +402,27 @@ func TestWhyNobodyIsReached(t *testing.T) {
 		if code, _, errOut := runCLI(t, "", strings.Fields(c.args)...); code != exitError || !strings.Contains(errOut, c.says) {
 			t.Errorf("canaryd %s: exit %d\n%s", c.args, code, errOut)
 		}
+	}
+}
+
+// The image's HEALTHCHECK knows neither whether there is TLS, nor the certificate's authority; and it shows no token to who has none.
+func TestTheHealthcheckFindsOutAboutTLS(t *testing.T) {
+	f := newFort(t)
+	for _, url := range []string{"http://" + f.addr, "https://" + f.addr} {
+		if code, out, errOut := runCLI(t, "", "healthcheck", "--url", url); code != exitOK || out != "ready\n" {
+			t.Errorf("%s: exit %d: %s%s", url, code, out, errOut)
+		}
+	}
+	t.Setenv("CANARYD_TOKEN", f.token)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("it shows its token")
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer s.Close()
+	if code, _, errOut := runCLI(t, "", "healthcheck", "--url", s.URL); code != exitError || !strings.Contains(errOut, "the daemon is not ready: 503 Service Unavailable") {
+		t.Errorf("exit %d: %s", code, errOut)
 	}
 }
 

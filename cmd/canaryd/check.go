@@ -37,7 +37,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 	}
 	out := output(c)
 	c.Flags().BoolVar(&strict, "strict", false, "count warnings as findings")
-	c.Flags().BoolVar(&show, "print", false, "print the policies with all their defaults")
+	c.Flags().BoolVar(&show, "print", false, "print the policies with all their defaults, without their secrets")
 	c.Flags().Float64Var(&rate, "rate", 0, "the service's requests/s: warn about what the policy cannot do with so many")
 	c.Flags().StringVar(&stable, "stable", "0%", "stable's usual error rate, with --rate")
 	c.Flags().StringArrayVar(&classes, "class", nil, "a class's share of the requests, with --rate: NAME=SHARE[:STABLE] (may be repeated)")
@@ -206,7 +206,7 @@ func (k *checker) print(w io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("print %s: %w", d.File, err)
 		}
-		fmt.Fprintf(w, "---\n%s", strings.TrimPrefix(string(text), "---\n"))
+		fmt.Fprintf(w, "---\n%s", policy.Redacted(strings.TrimPrefix(string(text), "---\n")))
 	}
 	return nil
 }

@@ -80,6 +80,9 @@ func (c *client) ask(ctx context.Context, method, path string, body, into any) (
 	return resp.StatusCode, nil
 }
 
+// httpToHTTPS is in what net/http answers where TLS is spoken and a request comes without.
+const httpToHTTPS = "HTTP request to an HTTPS server"
+
 // refusal is what the daemon says against a request, or what stands before it.
 func refusal(method, path string, resp *http.Response, raw []byte) error {
 	var p web.Problem
@@ -91,7 +94,7 @@ func refusal(method, path string, resp *http.Response, raw []byte) error {
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
 		try = "\nTry: set CANARYD_TOKEN to user:password, or to a bearer token"
-	case bytes.Contains(raw, []byte("HTTP request to an HTTPS server")):
+	case bytes.Contains(raw, []byte(httpToHTTPS)):
 		try = "\nTry: write https:// in --url or CANARYD_URL: the daemon speaks TLS there"
 	}
 	return fmt.Errorf("%s %s: the daemon answered %s%s", method, path, resp.Status, try)

@@ -34,6 +34,11 @@ func envoysCommand() *cobra.Command {
 		if *out == "json" {
 			return printJSON(cmd.OutOrStdout(), web.Nodes{Nodes: nodes})
 		}
+		if len(nodes) == 0 {
+			of := strings.Join(append([]string{""}, args...), " of ")
+			fmt.Fprintf(cmd.ErrOrStderr(), "No Envoy%s has connected yet: `canaryd bootstrap` prints what one needs to.\n", of)
+			return nil
+		}
 		return envoyTable(cmd.OutOrStdout(), nodes)
 	}
 	c.AddCommand(forgetCommand())

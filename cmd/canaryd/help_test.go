@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -109,5 +111,25 @@ func TestNamesAreCompleted(t *testing.T) {
 	var out bytes.Buffer
 	if code := execute(t.Context(), []string{"__complete", "status", "--url", "http://" + hangs.Addr().String(), ""}, strings.NewReader(""), &out, io.Discard); code != exitOK || out.String() != ":4\n" || time.Since(begin) > 5*time.Second {
 		t.Errorf("hanging: exit %d, %q after %s", code, &out, time.Since(begin))
+	}
+}
+
+// Where there is nothing to show, that is said, with what to do.
+func TestNothingIsSaidInWords(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"services": [], "nodes": []}`)
+	}))
+	defer s.Close()
+	for args, want := range map[string]string{
+		"status":      "There are no services, or none that you may see: each policy file",
+		"envoys":      "No Envoy has connected yet: `canaryd bootstrap` prints",
+		"envoys shop": "No Envoy of shop has connected yet: ",
+	} {
+		if code, out, errOut := runCLI(t, "", append(strings.Fields(args), "--url", s.URL)...); code != exitOK || out != "" || !strings.HasPrefix(errOut, want) {
+			t.Errorf("canaryd %s: exit %d: %q %q", args, code, out, errOut)
+		}
+		if code, out, errOut := runCLI(t, "", append(strings.Fields(args), "-o", "json", "--url", s.URL)...); code != exitOK || !strings.Contains(out, "[]") || errOut != "" {
+			t.Errorf("canaryd %s -o json: exit %d: %q %q", args, code, out, errOut)
+		}
 	}
 }

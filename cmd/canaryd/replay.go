@@ -25,7 +25,7 @@ import (
 
 // told says what a replay under another policy is worth.
 const told = `Each release is taken alone, from its announcement on, with what was counted of it and of stable then.
-It tells whether, and when, that evidence would have been enough for the other policy to cut the release, or to promote it.
+It tells whether, and when, that evidence would have been enough for the other policy to roll the release back, or to promote it.
 It cannot tell more: the weights would have been others, and so the requests that the release had, and those that failed. A policy
 that raises weights sooner would have had its evidence sooner than it says here. What became of a release after its end then nobody
 knows: where the other policy had not decided by then, it is undecided. What people commanded is left out.`
@@ -35,7 +35,7 @@ func replayCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "replay SERVICE [VERSION]", Short: "Take past releases again: as they were, or under another policy",
 		Example: "  canaryd replay shop\n  canaryd replay --policy stricter.yml shop v7",
-		Long: `Fetches what the state machine was told during past releases, and tells it once more, here. The decisions must come out as
+		Long: `Fetches what the state machine received during past releases, and gives it that once more, here. The decisions must come out as
 they were, byte for byte. With --policy each release is taken under that policy as well.
 
 ` + told + `

@@ -189,6 +189,8 @@ func TestMistakesOfAddressesShowNoPassword(t *testing.T) {
 	for _, text := range []string{
 		"metrics: {prometheus: {url: \"me:hunter2@prom:9090\"}}", "metrics: {prometheus: {url: \"http://me:hunter2%@prom:9090\"}}",
 		"metrics: {prometheus: {proxy_url: \"http://me:hunter2%@proxy:3128\"}}", "metrics: {prometheus: {proxy_url: \"http://me:%zz hunter2/@proxy:3128\"}}",
+		"metrics: {prometheus: {basic_auth: hunter2}}", "metrics: {prometheus: {basic_auth: {username: a, password: *hunter2}}}", "metrics: {prometheus: {authorization: {credentials: [hunter2]}}}",
+		"docker: {hook_token: *hunter2}", "docker: {hook_token: {hunter2}}", "notify: [{url: {hunter2: x}}]",
 		"http_sd_configs: [{url: \"http://me:hunter2%@x/\"}]", "notify: [{url: \"http://me:hunter2%@x/\", proxy_url: \"http://me:hunter2%@proxy:3128\"}]",
 	} {
 		_, fs := parseServerConfig("canaryd.yml", []byte(text+"\n"))
@@ -230,4 +232,12 @@ func follow(t *testing.T, said *outputs, url string) {
 			said.add("events", lines.Text()+"\n")
 		}
 	}()
+}
+
+// Policies that are printed may stand in the log of a job.
+func TestPrintedPoliciesHaveNoSecrets(t *testing.T) {
+	text := "service: shop\nroute: {testers: {header: x, key: hunter2}}\ndocker: {port: 1, image: a, env: {A: hunter2, B: {from_env: B}}}\n"
+	if code, out, errOut := runCLI(t, text, "check", "--print", "-"); code != exitOK || strings.Contains(out+errOut, "hunter2") || !strings.Contains(out, "from_env: B") || !strings.Contains(out, "A: •••") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
 }

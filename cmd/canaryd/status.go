@@ -55,6 +55,10 @@ func (l *look) once(ctx context.Context) error {
 	if err := l.fetch(ctx); err != nil {
 		return err
 	}
+	if len(l.list.Services) == 0 && l.out != "json" {
+		fmt.Fprintln(l.talk, "There are no services, or none that you may see: each policy file that `policies` in canaryd.yml matches makes one.")
+		return nil
+	}
 	return l.show()
 }
 

@@ -23,12 +23,14 @@ import (
 const (
 	issuerWithin = 5 * time.Second  // an issuer answers by then
 	issuerAgain  = 10 * time.Second // one that does not is asked again after so long
+	keysFor      = 15 * time.Minute // then an issuer is asked anew: it may have withdrawn a key
 )
 
 // issuers know the keys of those who issue identity tokens. They are asked when the first token comes: canaryd starts
 // without them.
 type issuers struct {
-	client *http.Client
+	client  *http.Client
+	keysFor time.Duration
 
 	mu    sync.Mutex
 	known map[string]*issuer
@@ -38,8 +40,9 @@ type issuers struct {
 type issuer struct {
 	mu       sync.Mutex
 	provider *oidc.Provider // nil: it has not answered yet
-	failedAt time.Time
-	err      error
+	askedAt  time.Time      // when it answered
+	failedAt time.Time      // when it last did not, since then
+	err      error          // without a provider
 }
 
 // issuerOf is who a token says that it is from: nothing is verified yet. Empty: it is no identity token.
@@ -64,18 +67,22 @@ func (is *issuers) named(name string) *issuer {
 	return is.known[name]
 }
 
-// provider asks an issuer for its addresses and keys, once.
+// provider asks an issuer for its addresses and keys. The keys of one that does not answer any more are believed as before.
 func (is *issuers) provider(name string) (*oidc.Provider, error) {
 	i := is.named(name)
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.provider != nil || i.err != nil && time.Since(i.failedAt) < issuerAgain {
+	if i.provider != nil && time.Since(i.askedAt) < is.keysFor || time.Since(i.failedAt) < issuerAgain {
 		return i.provider, i.err
 	}
-	// The provider keeps the context for as long as it lives: its keys are fetched again when they change.
-	i.provider, i.err = oidc.NewProvider(oidc.ClientContext(context.Background(), is.client), name)
-	if i.err != nil {
-		i.provider, i.failedAt, i.err = nil, time.Now(), fmt.Errorf("the issuer %s does not say how its tokens are verified: %w", name, i.err)
+	// The provider keeps the context for as long as it lives: a token with a key that is new has the keys fetched again.
+	switch p, err := oidc.NewProvider(oidc.ClientContext(context.Background(), is.client), name); {
+	case err == nil:
+		i.provider, i.askedAt, i.failedAt, i.err = p, time.Now(), time.Time{}, nil
+	case i.provider != nil:
+		i.failedAt = time.Now()
+	default:
+		i.failedAt, i.err = time.Now(), fmt.Errorf("the issuer %s does not say how its tokens are verified: %w", name, err)
 	}
 	return i.provider, i.err
 }

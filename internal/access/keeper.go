@@ -28,7 +28,7 @@ type Keeper struct {
 // NewKeeper makes a keeper. The client reaches the issuers of identity tokens; nil: a usual one.
 func NewKeeper(c Config, client *http.Client) *Keeper {
 	client = cmp.Or(client, &http.Client{Timeout: issuerWithin, Transport: &sparing{next: http.DefaultTransport}})
-	k := &Keeper{passwords: passwords{hashing: make(chan struct{}, 1)}, issuers: issuers{client: client, known: map[string]*issuer{}}}
+	k := &Keeper{passwords: passwords{hashing: make(chan struct{}, 1)}, issuers: issuers{client: client, keysFor: keysFor, known: map[string]*issuer{}}}
 	k.Set(c)
 	return k
 }

@@ -96,6 +96,44 @@ func TestIssuersInTrouble(t *testing.T) {
 	}
 }
 
+// A key that an issuer has withdrawn opens nothing any more, also where no token with a new key has come; while the issuer is away
+// its keys are believed as before.
+func TestAWithdrawnKeyIsForgotten(t *testing.T) {
+	old, young := newKey(t), newKey(t)
+	var now atomic.Pointer[rsa.PrivateKey] // nil: it is away
+	now.Store(old)
+	var s *httptest.Server
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := now.Load()
+		switch {
+		case key == nil:
+			w.WriteHeader(http.StatusBadGateway)
+		case r.URL.Path == "/keys":
+			_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k", Algorithm: "RS256", Use: "sig"}}})
+		default:
+			_ = json.NewEncoder(w).Encode(map[string]any{"issuer": s.URL, "jwks_uri": s.URL + "/keys"})
+		}
+	}))
+	defer s.Close()
+	rule := Rule{OIDC: s.URL, Audience: "canaryd", Claims: map[string]string{"sub": "job"}, Role: Deploy}
+	k := NewKeeper(Config{Rules: []Rule{rule}}, s.Client())
+	can := func(key *rsa.PrivateKey, want bool) {
+		t.Helper()
+		if _, err := identify(k, "Bearer "+tokenOf(t, key, "k", s.URL, nil)); (err == nil) != want {
+			t.Errorf("let in: %v, want %v: %v", err == nil, want, err)
+		}
+	}
+	can(old, true)
+	now.Store(nil)
+	can(old, true)
+	k.issuers.keysFor = 0 // the time is over
+	can(old, true)
+	now.Store(young)
+	k.issuers.known[s.URL].failedAt = time.Time{} // and so is that until it is asked again
+	can(old, false)
+	can(young, true)
+}
+
 // Claims are numbers, lists and truth values as well.
 func TestClaimsOfEveryKind(t *testing.T) {
 	key := newKey(t)

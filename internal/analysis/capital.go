@@ -66,6 +66,16 @@ func (c *Capital) scale(f float64) {
 	c.E = c.Q + sum
 }
 
+// bound takes away what a bet has beyond a limit. It only lowers E.
+func (c *Capital) bound(most float64) {
+	sum := 0.0
+	for k := range c.S {
+		c.S[k] = min(c.S[k], most)
+		sum += c.S[k]
+	}
+	c.E = c.Q + sum
+}
+
 // pay multiplies one bet by exp(l).
 func (c *Capital) pay(k int, l float64) { c.S[k] *= math.Exp(min(l, expLimit)) }
 

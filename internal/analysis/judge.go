@@ -26,7 +26,8 @@ type Judge struct {
 	Stepped   bool        `json:"stepped"` // weight changed since the last update
 	Fresh     int         `json:"fresh"`   // updates since then
 	Updates   int         `json:"updates"`
-	M         float64     `json:"m"` // clump bound of the last update
+	M         float64     `json:"m"`                  // clump bound of the last update
+	Together  bool        `json:"together,omitempty"` // stable's errors are known to: its instances fail for a moment each, so two of the canary's may do so at once
 
 	IncidentUntil float64 `json:"incident_until"`        // seconds; shared trouble is assumed until then
 	Starving      float64 `json:"starving,omitempty"`    // seconds of evidence in which it completed next to nothing; 0: it is not starved
@@ -99,8 +100,9 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
 	before := j.Recent.since(now - clumpSeconds).Canary.Requests
 	j.Recent.Add(now, b)
-	j.watchIncident(cfg, base, now)
-	j.watchStarvation(base, now)
+	lately := j.Recent.Sum(now)
+	j.watchIncident(cfg, base, lately, now)
+	j.watchStarvation(base, lately, now)
 	j.betSlow(cfg, &base, before, now, false)
 	m := base.M
 	if before > 0 { // few requests cannot hide a big clump
@@ -108,7 +110,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	}
 	byClass := j.byClass(&base)
 	if byClass { // at once: a class waits for its own requests
-		j.ended(cfg, j.betClasses(cfg, b, &base, m, j.Recent.Sum(now).Stable.Rate(), now, false))
+		j.ended(cfg, j.betClasses(cfg, b, &base, m, lately.Stable.Rate(), now, false))
 	}
 	o := &j.Open[base.Kind]
 	if o.Batch == (Batch{}) || now-o.Since > OpenBatchLimit {
@@ -118,7 +120,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	if o.Canary.Requests < 1 || o.Stable.Requests < 1 {
 		return false
 	}
-	j.update(cfg, o.Batch, m, now, base.span(o.Since, now), byClass)
+	j.update(cfg, o.Batch, m, lately.Stable.Rate(), now, base.span(o.Since, now), byClass)
 	*o = open{}
 	return true
 }
@@ -180,11 +182,11 @@ func (j *Judge) byClass(base *Baseline) bool {
 	return j.Classes != nil && len(base.Classes) == len(j.Classes.Each)
 }
 
-func (j *Judge) update(cfg *Config, b Batch, m, now float64, s span, done bool) {
+func (j *Judge) update(cfg *Config, b Batch, m, lately, now float64, s span, done bool) {
 	j.M, j.LastFlush = m, now
 	j.Updates, j.Fresh = j.Updates+1, j.Fresh+1
 	if !done {
-		j.bet(cfg, b, m, j.Recent.Sum(now).Stable.Rate(), now, s)
+		j.bet(cfg, b, m, lately, now, s)
 	}
 	if !j.Incident(now) {
 		j.Promotion.Update(cfg, b, m, j.Ends.secondAgo(s.to))
@@ -212,9 +214,8 @@ func (j *Judge) Alone(cfg *Config, c Counts, limit float64, base Baseline, now f
 	j.Ends.add(end{s.to, j.Ceiling.E, j.Promotion.E}, max(1, cfg.Burst))
 }
 
-// watchIncident applies rule 3 of STATISTICS.md 2.8: stable suffers, and the canary with it.
-func (j *Judge) watchIncident(cfg *Config, base Baseline, now float64) {
-	s := j.Recent.Sum(now)
+// watchIncident applies rule 3 of STATISTICS.md 2.8: stable suffers lately, and the canary with it.
+func (j *Judge) watchIncident(cfg *Config, base Baseline, s Batch, now float64) {
 	limit := max(5*base.Usual, 10*cfg.D1)
 	if s.Stable.Errors >= 10*base.M && s.Stable.Rate() > limit && s.Canary.Rate() > limit {
 		j.IncidentUntil = now + 60
@@ -226,8 +227,7 @@ const starvedLeast = 1e-3
 
 // watchStarvation notices a canary that completes nothing while stable works. Only time with evidence counts: no
 // data is never bad data.
-func (j *Judge) watchStarvation(base Baseline, now float64) {
-	s := j.Recent.Sum(now)
+func (j *Judge) watchStarvation(base Baseline, s Batch, now float64) {
 	starved := base.Share > 0 && j.Recent.Span(now) >= 25 && s.Stable.Requests >= 1000 &&
 		s.Stable.Requests*base.Share >= 10 && s.Canary.Requests < 0.1*s.Stable.Requests*base.Share
 	since := now - j.ObservedAt

@@ -27,7 +27,7 @@ type Recent struct {
 
 const recentMost = 62
 
-type page [6]bucket
+type page [4]bucket
 
 type bucket struct {
 	At float64

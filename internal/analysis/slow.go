@@ -11,6 +11,9 @@ const (
 	// MostEdges is how many edges answers may be told apart by.
 	MostEdges = 4
 	slowPart  = 0.1 // of the evidence is that of slow answers, where they may cut
+	// holdMost is what each bet keeps at most where slow answers only hold: more holds no better, and would outlast for hours what it
+	// came from. Bounded one by one, those on a smaller difference stay.
+	holdMost = 100.0
 )
 
 // SlowConfig is what the policy says of slow answers. The zero value: nothing, they are not judged.
@@ -166,6 +169,9 @@ func (e *Edge) lay(cfg *Config, b *SlowBatch, at layAt) (from float64, bet bool)
 		m = min(max(at.before, 1), m)
 	}
 	e.Capital.Relative(cfg, o.Batch, m, at.now, e.Stepped)
+	if !cfg.Slow.Cuts {
+		e.Capital.bound(holdMost)
+	}
 	e.Stepped, e.M = false, m
 	e.Exposure.Add(o.Batch, at.now)
 	e.Judged.Canary, e.Judged.Stable = e.Judged.Canary.Add(o.Canary), e.Judged.Stable.Add(o.Stable)

@@ -57,6 +57,12 @@ func (d *dumbSlow) tick(batches []SlowBatch, now float64) (laid bool) {
 		d.edges[i].inject(now)
 		d.edges[i].lay(&settings, *o, b.M)
 		d.edges[i].settle(&settings, 1)
+		if !d.cfg.Slow.Cuts {
+			for k := range d.edges[i].s {
+				d.edges[i].s[k] = min(d.edges[i].s[k], 100)
+			}
+			d.edges[i].scale(1)
+		}
 		*o = dumbOpen{}
 	}
 	return laid
@@ -226,6 +232,30 @@ func TestAHoldForSlownessEnds(t *testing.T) {
 	}
 	if held < 20 || held > 600 {
 		t.Errorf("it was held until second %g", held)
+	}
+}
+
+// However long it was slow, the hold ends soon after that; where it only becomes less slow it does not.
+func TestAHoldOutlastsNothing(t *testing.T) {
+	for _, late := range []float64{0.05, 0.25} {
+		for after, most := range map[float64]float64{0.05: 900, 0.15: 1e9} {
+			cfg, j := paced(), NewJudge()
+			j.Pace([]float64{0.1})
+			held, until := 0.0, 3600.0
+			for now := 1.0; now < until+3600; now++ {
+				slow := 5 * late
+				if now >= until {
+					slow = after
+				}
+				j.Observe(&cfg, Batch{Counts{5, 0}, Counts{95, 0}}, Baseline{M: 1, Slow: []SlowBatch{{Batch{Counts{5, slow}, Counts{95, 0.95}}, 2}}}, now)
+				if j.Slower(now) {
+					held = now - until
+				}
+			}
+			if held <= 0 || held > most || most > 3600 && held < 3500 {
+				t.Errorf("%g %% slow for an hour, then %g %%: it was held %g s longer", 100*late, 100*after/5, held)
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -103,8 +104,19 @@ func markFinding(file string, e *yaml.LoadError) Finding {
 	return Finding{File: file, Line: max(1, e.Mark.Line), Column: max(1, e.Mark.Column), Message: plainWords(e.Message)}
 }
 
-// plainWords says what the YAML library says without Go's type names, which mean nothing to an operator.
+// inLibrary is where in the YAML library something was found out.
+var inLibrary = regexp.MustCompile(`^go-yaml load error in \w+ at [^:]*: `)
+
+// plainWords says what the YAML library says without Go's type names, which mean nothing to an operator, and without what may be a
+// secret: passwords begin with * and {, too, and a mapping may be the one that has them.
 func plainWords(s string) string {
+	s = inLibrary.ReplaceAllString(s, "")
+	if strings.HasPrefix(s, "unknown anchor ") {
+		return "text that begins with * stands for an anchor, and there is none of this name: put it in quotes"
+	}
+	if i := strings.LastIndex(s, " as a !!"); i >= 0 && strings.HasPrefix(s, "cannot construct ") {
+		return "this is not a value of its tag " + s[i+len(" as a "):]
+	}
 	if rest, ok := strings.CutPrefix(s, "field "); ok {
 		if i := strings.LastIndex(rest, " not found in type "); i >= 0 {
 			return unknownPrefix + rest[:i]
@@ -117,7 +129,7 @@ func plainWords(s string) string {
 		}
 		value, expected := rest[:i], goTypeWords(rest[i+len(" into "):])
 		from, to := strings.Index(value, "`"), strings.LastIndex(value, "`")
-		if from < 0 || from == to {
+		if from < 0 || from == to || expected == aMapping {
 			return "this does not fit here: expected " + expected
 		}
 		return fmt.Sprintf("%q does not fit here: expected %s", value[from+1:to], expected)
@@ -134,6 +146,8 @@ func plainWords(s string) string {
 	return strings.TrimPrefix(s, "yaml: ")
 }
 
+const aMapping = "a mapping of keys"
+
 func goTypeWords(t string) string {
 	switch {
 	case t == "string":
@@ -144,7 +158,9 @@ func goTypeWords(t string) string {
 		return "a number"
 	case strings.HasPrefix(t, "[]"):
 		return "a list, as in [a, b]"
+	case strings.HasSuffix(t, ".Secret") && !strings.HasPrefix(t, "map["): // of Prometheus' settings
+		return "text"
 	default:
-		return "a mapping of keys"
+		return aMapping
 	}
 }

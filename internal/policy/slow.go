@@ -100,6 +100,10 @@ func (c *check) slow(j *Judge) {
 	if h := Duration(j.Hang).Std(); h != 0 && (h < time.Second || h > 5*time.Minute) {
 		c.fail("judge.hang", "hang is %s: write 1s to 5m, or off", Duration(j.Hang))
 	}
+	timeout := c.d.Policy.Route.Timeout
+	if h := Duration(j.Hang); timeout > 0 && h >= timeout && j.Hang != Default().Judge.Hang {
+		c.warn("judge.hang", "route.timeout ends requests after %s: none is ever open for %s, so this counts nothing", timeout, h)
+	}
 	w := j.PromoteWithin.Slow
 	if w != nil && j.Slow == nil {
 		c.fail("judge.promote_within.slow", "promote_within.slow needs judge.slow: write `slow: {}` there")
@@ -130,6 +134,8 @@ func (c *check) slow(j *Judge) {
 			c.fail(at, "%s: an edge is 1ms to 1h", e)
 		case i > 0 && e <= s.Edges[i-1]:
 			c.fail(at, "edges must rise: %s does not follow %s", e, s.Edges[i-1])
+		case timeout > 0 && e >= timeout:
+			c.warn(at, "route.timeout ends requests after %s: no answer takes longer than %s, and the edge only makes the others slower to tell", timeout, e)
 		}
 	}
 }

@@ -20,6 +20,9 @@ func unknownKey(root *yaml.Node, at yaml.Mark, key string, whole reflect.Type) s
 	if near := Nearest(key, keysIn(typeAt(whole, path))); near != "" {
 		return fmt.Sprintf("%s: did you mean %q?", text, near)
 	}
+	if typeAt(whole, path) == reflect.TypeFor[secretKeys]() { // the key may be a password that begins with {
+		return fmt.Sprintf("%s has a key that it cannot have: write text in quotes, {from_file: PATH} or {from_env: NAME}", strings.Join(path, "."))
+	}
 	if slices.Contains(keysIn(whole), key) {
 		return text + ": it belongs at the top level"
 	}

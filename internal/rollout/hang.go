@@ -14,12 +14,12 @@ import (
 
 // Hang is what is known of requests that stay open. Invariant: Each are in order of version, proxy and kind.
 type Hang struct {
-	Age        float64             `json:"age,omitempty"` // seconds after which a request counts as failed
-	Each       []Waits             `json:"each,omitempty"`
-	Issued     float64             `json:"issued,omitempty"` // requests of stable that began, half-life ten minutes
-	Open       float64             `json:"open,omitempty"`   // of them were open for so long
-	At         float64             `json:"at,omitempty"`     // seconds of the last counts
-	Dispersion analysis.Dispersion `json:"dispersion,omitzero"`
+	Age        float64              `json:"age,omitempty"` // seconds after which a request counts as failed
+	Each       []Waits              `json:"each,omitempty"`
+	Issued     float64              `json:"issued,omitempty"`     // requests of stable that began, half-life ten minutes
+	Open       float64              `json:"open,omitempty"`       // of them were open for so long
+	At         float64              `json:"at,omitempty"`         // seconds of the last counts
+	Dispersion *analysis.Dispersion `json:"dispersion,omitempty"` // of them; nil: nobody tells how many began
 }
 
 // Waits are the requests of one version through one proxy.
@@ -44,8 +44,9 @@ func (h Hang) clone() Hang {
 	for i := range h.Each {
 		h.Each[i].Waiting = h.Each[i].Waiting.Clone()
 	}
-	if h.Dispersion.Seen != 0 { // what is nothing is not written, and stays nothing
-		h.Dispersion = h.Dispersion.Clone()
+	if h.Dispersion != nil {
+		d := h.Dispersion.Clone()
+		h.Dispersion = &d
 	}
 	return h
 }
@@ -58,7 +59,9 @@ func (h *Hang) shift(by float64) {
 		h.Each[i].Seen += by
 		h.Each[i].Shift(by)
 	}
-	h.Dispersion.Shift(by)
+	if h.Dispersion != nil {
+		h.Dispersion.Shift(by)
+	}
 }
 
 func (w *Waits) compare(o *Waits) int {
@@ -93,11 +96,13 @@ func (h *Hang) find(want *Waits) (i int, known bool) {
 // followed is through how many proxies the requests of a version are.
 func (h *Hang) followed(version string) int {
 	begin, _ := slices.BinarySearchFunc(h.Each, version, func(w Waits, v string) int { return cmp.Compare(w.Version, v) })
-	n := 0
-	for begin+n < len(h.Each) && h.Each[begin+n].Version == version {
-		n++
-	}
-	return n
+	end, _ := slices.BinarySearchFunc(h.Each[begin:], version, func(w Waits, v string) int {
+		if w.Version == v {
+			return -1
+		}
+		return 1
+	})
+	return end
 }
 
 // streams reports whether stable leaves so many requests open as a rule that an open one says nothing.
@@ -154,6 +159,9 @@ func (m *machine) withHung(cells []Cell) []Cell {
 	followed, out := false, cells
 	for i := range cells {
 		c := &cells[i]
+		if len(c.Issued) == 0 && len(m.Hang.Each) == 0 {
+			continue // none are followed
+		}
 		for _, version := range slices.Sorted(maps.Keys(c.Counts)) {
 			n, open, known := m.wait(c, version, counts, now)
 			if !known {
@@ -177,6 +185,9 @@ func (m *machine) withHung(cells []Cell) []Cell {
 		}
 	}
 	if followed {
+		if m.Hang.Dispersion == nil {
+			m.Hang.Dispersion = &analysis.Dispersion{}
+		}
 		m.Hang.Dispersion.Add(now, []analysis.Slice{{Counts: sum}}, m.Hang.Open/max(m.Hang.Issued, 1))
 	}
 	return out
@@ -228,7 +239,7 @@ func (m *machine) saysHung(v *Version) string {
 
 // clumpOfHung is how many requests of stable hang together; 0: none do.
 func (m *machine) clumpOfHung() float64 {
-	if m.Hang.Age == 0 || m.Hang.Dispersion.Errs == 0 {
+	if m.Hang.Age == 0 || m.Hang.Dispersion == nil || m.Hang.Dispersion.Errs == 0 {
 		return 0
 	}
 	return m.Hang.Dispersion.Bound()
@@ -241,7 +252,10 @@ func (h *Hang) sound() error {
 	if !(h.Age >= 0 && h.Age <= 3600) || !(math.Abs(h.At) <= 1e10) {
 		return fmt.Errorf("requests of %d versions and proxies that stay open for %g s", len(h.Each), h.Age)
 	}
-	err := errors.Join(analysis.Counts{Requests: h.Issued, Errors: h.Open}.Sound(), h.Dispersion.Sound())
+	err := analysis.Counts{Requests: h.Issued, Errors: h.Open}.Sound()
+	if h.Dispersion != nil {
+		err = errors.Join(err, h.Dispersion.Sound())
+	}
 	for i := range h.Each {
 		w := &h.Each[i]
 		if i >= mostWaits && h.Each[i-mostWaits].Version == w.Version {

@@ -188,17 +188,25 @@ func (m *machine) valid(cells []Cell) [proxies]map[string]analysis.Counts {
 	return m.countsOf(cells, m.full)
 }
 
-// countsOf sums some cells by the kind of their proxies.
+// countsOf sums some cells by the kind of their proxies. What it returns is not written to: it may be a cell's own.
 func (m *machine) countsOf(cells []Cell, which func(Cell) bool) (counts [proxies]map[string]analysis.Counts) {
+	var summed [proxies]bool
 	for _, c := range cells {
-		if !which(c) {
+		sum := &counts[c.Proxy]
+		switch {
+		case !which(c):
 			continue
+		case *sum == nil && c.Counts != nil:
+			*sum = c.Counts
+			continue
+		case *sum == nil:
+			*sum = map[string]analysis.Counts{}
+		case !summed[c.Proxy]:
+			*sum = maps.Clone(*sum)
 		}
-		if counts[c.Proxy] == nil {
-			counts[c.Proxy] = map[string]analysis.Counts{}
-		}
+		summed[c.Proxy] = true
 		for name, n := range c.Counts {
-			counts[c.Proxy][name] = counts[c.Proxy][name].Add(n)
+			(*sum)[name] = (*sum)[name].Add(n)
 		}
 	}
 	return counts
@@ -289,7 +297,7 @@ func (m *machine) noteFailing(v *Version, cells []Cell) {
 		all, errors = append(all, c.Endpoints[v.Name]...), errors+c.Counts[v.Name].Errors
 		longest = max(longest, c.To.Sub(c.From).Seconds())
 	}
-	if errors <= 0 {
+	if v.Judge.Together = m.Dispersion.Together(); errors <= 0 {
 		return
 	}
 	now := v.seconds(m.at)

@@ -94,21 +94,11 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 	eventHeaders(w)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	var changed <-chan struct{}
-	var who access.Caller
-	ask := func() (may bool) {
-		var err error
-		changed = a.Access.Changed()
-		who, err = a.Access.Identify(r)
-		return err == nil && who.MaySome(access.View)
-	}
-	if !ask() { // since it was let in, that may have changed
-		return
-	}
-	expired, stop := after(who.Until)
+	g := a.guest(r)
+	expired, stop := after(g.who.Until)
 	defer stop()
 	var frame []byte // at first nothing but the headers
-	for {
+	for g.who.MaySome(access.View) {
 		if err := send(w, frame); err != nil {
 			a.Log.WithError(err).Debug("a client no longer reads events")
 			return
@@ -118,18 +108,16 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 			return
 		case <-expired: // it comes back with what is valid, and hears what it missed
 			return
-		case <-changed: // a token that was taken away hears nothing more
-			if !ask() {
-				return
-			}
+		case <-g.changed: // a token that was taken away hears nothing more
+			g.ask()
 			frame = nil
 		case <-beat.C:
 			frame = []byte(": still here\n\n")
 		case e, ok := <-entries:
-			if !ok || closed(changed) && !ask() { // of an entry and a change either may be seen first
+			if !ok {
 				return
 			}
-			if frame = nil; !who.May(access.View, e.Service) {
+			if frame = nil; !g.may(access.View, e.Service) { // of an entry and a change either may be seen first
 				continue
 			}
 			var err error
@@ -138,15 +126,6 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, entries <-chan cont
 				return
 			}
 		}
-	}
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
 

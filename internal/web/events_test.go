@@ -21,6 +21,7 @@ import (
 
 	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
@@ -156,6 +157,36 @@ func TestWhatComesAfterARevocationIsNotSent(t *testing.T) {
 		if w.sent.Len() > 0 {
 			t.Fatalf("it hears %s", &w.sent)
 		}
+	}
+}
+
+// A journal is not sent to its end when the role is taken away meanwhile.
+func TestAJournalEndsWithTheRole(t *testing.T) {
+	config, tokens := callers(t)
+	keeper := access.NewKeeper(config, nil)
+	s := newSiteWith(t, Options{Access: keeper}, strings.TrimSuffix(stableShop, "\n")+"\nroute: {probe: \"off\"}\n")
+	if status, text, _ := s.as(tokens["operate"], "PUT", "/api/v1/services/shop/versions/v2", `{"endpoints": ["127.0.0.1:2"]}`); status != http.StatusCreated {
+		t.Fatal(text)
+	}
+	read := func(meanwhile func()) (chunks int, whole bool) {
+		r := httptest.NewRequest("GET", "http://localhost/api/v1/services/shop/journal", nil)
+		r.Header.Set("Authorization", "Bearer "+tokens["operate"])
+		w := &taking{ResponseWriter: httptest.NewRecorder(), first: meanwhile}
+		s.Config.Handler.ServeHTTP(w, r)
+		for stream := bufio.NewReader(&w.sent); ; chunks++ {
+			if parts, err := journal.ReadFrame(stream); err != nil || len(parts) == 0 {
+				return chunks, err == nil
+			}
+		}
+	}
+	chunks, whole := read(nil)
+	for deadline := time.Now().Add(time.Minute); chunks == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		chunks, whole = read(nil)
+	}
+	less := config
+	less.Tokens = nil
+	if sent, ended := read(func() { keeper.Set(less) }); !whole || sent != 1 || ended {
+		t.Errorf("%d chunks, to its end: %v; with the role %d chunks, %v", sent, ended, chunks, whole)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/policy"
 )
@@ -129,9 +130,13 @@ func (a *api) journal(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return err
 		}
+		g := a.guest(r)
 		begun := false
 		rc := http.NewResponseController(w)
 		send := func(parts [][]byte) error {
+			if !g.may(access.Operate, r.PathValue("service")) {
+				return problem(http.StatusForbidden, "the role was taken away, or what was shown has expired")
+			}
 			if !begun {
 				begun = true
 				w.Header().Set("Content-Type", "application/vnd.canaryd.journal")

@@ -1,0 +1,43 @@
+package web
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/access"
+)
+
+// guest is a caller whose answer lasts. Who it is is asked again when who may do what changes, and it goes when what it showed
+// has expired.
+type guest struct {
+	keeper  *access.Keeper
+	r       *http.Request
+	changed <-chan struct{}
+	who     access.Caller
+}
+
+// guest asks anew who was let in: since then, that may have changed.
+func (a *api) guest(r *http.Request) *guest {
+	g := &guest{keeper: a.Access, r: r}
+	g.ask()
+	return g
+}
+
+// ask leaves somebody who is not known, or not any more, without a role.
+func (g *guest) ask() {
+	var err error
+	g.changed = g.keeper.Changed()
+	if g.who, err = g.keeper.Identify(g.r); err != nil {
+		g.who = access.Caller{}
+	}
+}
+
+// may reports whether the guest still has a role in a service.
+func (g *guest) may(role access.Role, service string) bool {
+	select {
+	case <-g.changed:
+		g.ask()
+	default:
+	}
+	return (g.who.Until.IsZero() || time.Now().Before(g.who.Until)) && g.who.May(role, service)
+}
