@@ -34,10 +34,10 @@ func (q Question) cutByTwo(i int) bool {
 	for at.Before(second.Add(5 * time.Second)) {
 		for k, begin := range []time.Time{first, second} {
 			if end := begin.Add(300 * time.Millisecond); overlap(at, at.Add(q.Batch), begin, end) > 0 {
-				release[k].begin, release[k].end = begin, end
+				release[k].moment = moment{begin, end}
 			}
 		}
-		e := q.seen(r, s.State, at, q.Batch, 0, old, release)
+		e := q.seen(r, &s.State, &tick{from: at, batch: q.Batch, old: old, release: release})
 		at = e.At
 		s.Take(at, e)
 		if s.Version("release").Phase == rollout.Failed {
