@@ -322,6 +322,11 @@ func TestAccessIsReloaded(t *testing.T) {
 	f.write("tokens.yml", "ci: "+f.token+"\n")
 	reload(422, "tokens.yml:1:5: this is not the hash of a token: `canaryd token NAME` prints the line")
 	can(f.token, exitOK)
+	if err := os.Remove(f.at("tokens.yml")); err != nil {
+		t.Fatal(err)
+	}
+	reload(422, "web.tokens_file: open ")
+	can(f.token, exitOK)
 	successful("0") // SIGHUP tells nobody: a token that was to be taken away is still in force
 	_, out, _ := runCLI(t, "", "token", "ci", "-o", "json")
 	var young struct{ Token, Line string }

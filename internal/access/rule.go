@@ -110,8 +110,8 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// Idle says what has no effect: rules about tokens that the tokens file does not have, and tokens without any rule. Neither is
-// wrong, while a token is on its way in or out; both are what a misspelt name looks like.
+// Idle says what has no effect: rules about tokens and users that the files do not have, and tokens without any rule. Neither is
+// wrong, while a token is on its way in or out; both are what a misspelt name looks like. Users that are nil are not known.
 func (c *Config) Idle() (says []string) {
 	ruled, held := map[string]bool{}, map[string]bool{}
 	for _, name := range c.Tokens {
@@ -122,6 +122,9 @@ func (c *Config) Idle() (says []string) {
 			says = append(says, fmt.Sprintf("web.access has a rule for the token %s, which is not in web.tokens_file", r.Token))
 		}
 		ruled[r.Token] = true
+		if _, known := c.Users[r.User]; r.User != "" && c.Users != nil && !known {
+			says = append(says, fmt.Sprintf("web.access has a rule for the user %s, whom --web.config.file does not list", r.User))
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(held)) {
 		if !ruled[name] {

@@ -151,6 +151,31 @@ func TestTheDocumentHasTheParametersOfTheCalls(t *testing.T) {
 	}
 }
 
+// The document says which role each call takes, the smaller one where it depends on the verb.
+func TestTheDocumentHasTheRolesOfTheCalls(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct{ Description string }
+	}
+	if err := json.Unmarshal(openapi, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, calls := range doc.Paths {
+		for method, call := range calls {
+			takes := takes[strings.ToUpper(method)+" "+strings.Replace(path, "{verb}", "abort", 1)]
+			if takes.role == access.None {
+				continue
+			}
+			want := "Takes the role " + takes.role.String()
+			if takes.all {
+				want += " in all services"
+			}
+			if !strings.Contains(call.Description, want) {
+				t.Errorf("%s %s says %q, want %q", method, path, call.Description, want)
+			}
+		}
+	}
+}
+
 // No call takes a parameter that it does not know, one that is given twice, or a query that cannot be read; who may not call hears
 // nothing of that.
 func TestWhatIsAskedWronglyIsRefusedByEveryCall(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -123,7 +124,11 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	if err := a.Reload(r.Context(), by(r)); err != nil {
-		a.fail(w, err)
+		p := problemOf(err)
+		if p.Status == http.StatusInternalServerError { // a file that is not there, or cannot be read, is no defect of ours
+			p = problem(http.StatusUnprocessableEntity, err.Error())
+		}
+		a.fail(w, p)
 		return
 	}
 	fmt.Fprintln(w, "reloaded")
@@ -199,6 +204,9 @@ func (a *api) announcement(w http.ResponseWriter, r *http.Request) (Announcement
 		if err == nil && (d.More() || bytes.Equal(bytes.TrimSpace(raw), []byte("null"))) {
 			err = errors.New("write one object")
 		}
+		if err == nil {
+			err = eachKeyOnce(raw, "endpoints", "image", "paused")
+		}
 		if err != nil {
 			return body, problem(http.StatusUnprocessableEntity, `the body is not {"endpoints": ["host:port"]}: `+err.Error())
 		}
@@ -210,6 +218,30 @@ func (a *api) announcement(w http.ResponseWriter, r *http.Request) (Announcement
 		return body, problem(http.StatusUnprocessableEntity, err.Error())
 	}
 	return body, resolvable(r.Context(), body.Endpoints)
+}
+
+// eachKeyOnce: encoding/json takes "Paused" for "paused" and the last one of two, which others who read the body may not.
+func eachKeyOnce(raw []byte, keys ...string) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		i := slices.Index(keys, fmt.Sprint(key))
+		if i < 0 {
+			return fmt.Errorf("%q is not a key here, or is there twice: keys are endpoints, image and paused, in small letters", key)
+		}
+		keys = slices.Delete(slices.Clone(keys), i, i+1)
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // resolvable refuses host names that nobody can resolve here and now.

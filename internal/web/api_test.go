@@ -244,6 +244,8 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"PUT", v + "v2", "{", 422, "the body is not"},
 		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1"],"pasued":true}`, 422, `unknown field "pasued"`},
 		{"PUT", v + "v2", "null", 422, "write one object"},
+		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1"],"Paused":true}`, 422, `"Paused" is not a key here`},
+		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1"],"endpoints":["127.0.0.1:2"]}`, 422, `"endpoints" is not a key here, or is there twice`},
 		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1"]} {}`, 422, "write one object"},
 		{"GET", "/api/v1/services?limit=1&limit=2", "", 422, `"limit" is given 2 times`},
 		{"GET", "/api/v1/services?limit=100001", "", 422, "limit must be a number from 1 to 100000"},
