@@ -45,6 +45,9 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		if err := checkOutput(*out); err != nil {
 			return err
 		}
+		if rate < 0 {
+			return usage("--rate must be above 0")
+		}
 		usual, err := share("stable", stable)
 		if err != nil {
 			return err
