@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/web"
 )
 
 // verbs are all commands that do something.
@@ -149,5 +150,25 @@ func TestNothingIsSaidInWords(t *testing.T) {
 		if code, out, errOut := runCLI(t, "", append(strings.Fields(args), "-o", "json", "--url", s.URL)...); code != exitOK || !strings.Contains(out, "[]") || errOut != "" {
 			t.Errorf("canaryd %s -o json: exit %d: %q %q", args, code, out, errOut)
 		}
+	}
+}
+
+// Who waits waits on where canaryd is asked too often, and hears that the rollout goes on where it may not look any more.
+func TestWaitingSurvivesTooManyRequests(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch asked++; asked {
+		case 1, 3:
+			_, _ = io.WriteString(w, `{"service": "shop", "versions": [{"version": "v2", "phase": "canary", "attempt": 1}]}`)
+		case 2:
+			web.Refuse(w, http.StatusTooManyRequests, "more requests come than rate_limit lets through")
+		default:
+			web.Refuse(w, http.StatusUnauthorized, "the bearer token is not known here")
+		}
+	}))
+	defer s.Close()
+	code, out, errOut := runCLI(t, "", "wait", "shop", "v2", "--url", s.URL)
+	if code != exitError || asked != 4 || !strings.Contains(errOut, "canaryd: the bearer token is not known here; the rollout goes on\n") {
+		t.Errorf("exit %d after %d answers: %s%s", code, asked, out, errOut)
 	}
 }
