@@ -159,7 +159,7 @@ func (j *Judge) Fails(cfg *Config, now, tick float64, endpoints []Slice, usual, 
 			j.Failing.Add(now, endpoints[i:i+1])
 		}
 	}
-	if j.Failing.spread(usual*requests/(1-keep), m) {
+	if j.Failing.spread(usual*requests/(1-keep), m, j.moments()) {
 		j.Failing.Spread = now
 	}
 }
@@ -178,13 +178,19 @@ func (f *Failing) fade(now, over, tick float64) (keep float64) {
 	return math.Exp(-tick / over)
 }
 
-// spread reports that more failed than one endpoint's hiccup and the usual errors of the others explain.
-func (f *Failing) spread(usual, m float64) bool {
-	others, worst := 0.0, 0.0
+// spread reports that more failed than the moments of so many endpoints and the usual errors of the others explain.
+func (f *Failing) spread(usual, m float64, moments int) bool {
+	others := 0.0
+	var worst [2]float64
 	for _, e := range f.Endpoints {
-		others, worst = others+e.Errors, max(worst, e.Errors)
+		others += e.Errors
+		worst[1] = max(worst[1], min(worst[0], e.Errors))
+		worst[0] = max(worst[0], e.Errors)
 	}
-	return others-worst >= usual+beyondLuck*math.Sqrt(m*usual)+1.5*m
+	for _, w := range worst[:moments] {
+		others -= w
+	}
+	return others >= usual+beyondLuck*math.Sqrt(m*usual)+1.5*m
 }
 
 // of finds an endpoint; where too many failed, the one that failed longest ago makes room.
@@ -208,29 +214,44 @@ func (f *Failing) of(name string) *failing {
 	return &f.Endpoints[oldest]
 }
 
-// several reports whether at least two endpoints had two errors each since a moment: a hiccup of one instance cannot do
-// that.
-func (f *Failing) several(since float64) bool {
+// several reports whether more than so many endpoints had two errors each since a time: their moments cannot do that.
+func (f *Failing) several(since float64, moments int) bool {
 	n := 0
 	for _, e := range f.Endpoints {
 		if e.Before >= since-slack {
 			n++
 		}
 	}
-	return n >= 2
+	return n > moments
 }
 
 // base is what the gain of a batch is measured from: what was known before anything that its first cause can have reached, which may
 // fail everything for a burst. Envoys that report at different moments, or some more often than others, tell the same twice: what was
 // told since the batch began is no base. Where more failed than one cause explains, the end of the batch before is enough.
 func (j *Judge) base(cfg *Config, s span) end {
+	before := min(s.from-cfg.Burst, s.to-2*slack)
 	switch {
-	case j.Failing.several(s.to - cfg.Burst - 2*s.tick), j.Failing.Spread > max(s.from, 0):
+	case j.severalFail(s.to-cfg.Burst-2*s.tick, max(s.from, 0)):
 		return j.Ends.earlier(s.to)
 	case j.Hiccup.outlasts(cfg.Burst, s):
 		return j.Ends.before(min(s.from+s.tick/4, s.to-2*slack))
+	case j.Together && j.Hiccup.follows(cfg.Burst, s): // another instance's moment may follow before this one is known to be over
+		return j.Ends.before(min(before, j.Hiccup.Begin))
 	}
-	return j.Ends.before(min(s.from-cfg.Burst, s.to-2*slack))
+	return j.Ends.before(before)
+}
+
+// severalFail reports that more endpoints failed than moments of single instances explain: clearly since one time, or a little since another.
+func (j *Judge) severalFail(clearly, little float64) bool {
+	return j.Failing.several(clearly, j.moments()) || j.Failing.Spread > little
+}
+
+// moments is how many instances may fail at once, each for a moment of its own: three hardly ever do.
+func (j *Judge) moments() int {
+	if j.Together {
+		return 2
+	}
+	return 1
 }
 
 // capBurst lets the evidence of one burst multiply E by at most what that of one batch may; what was known stays.

@@ -117,11 +117,11 @@ func TestTwoFailingEndpointsAreNoHiccup(t *testing.T) {
 func TestWhoFailsIsForgotten(t *testing.T) {
 	var f Failing
 	f.Add(1, []Slice{{"a", Counts{9, 2}}, {"b", Counts{9, 1}}})
-	if f.several(0.5) {
+	if f.several(0.5, 1) {
 		t.Error("one error of the second endpoint was enough")
 	}
 	f.Add(1.1, []Slice{{"b", Counts{9, 1}}})
-	if !f.several(0.5) || f.several(1.05) {
+	if !f.several(0.5, 1) || f.several(1.05, 1) {
 		t.Errorf("two endpoints failed twice within the time, and only then: %v", f)
 	}
 	for i := range 2 * mostFailing {

@@ -8,6 +8,7 @@ import (
 // fleet is a canary of four endpoints beside stable, both with usual errors.
 type fleet struct {
 	tick, each, usual float64 // seconds; requests of an endpoint in a tick; error rate
+	together          bool    // stable's errors are known to come together
 	fails             func(i, endpoint int) float64
 }
 
@@ -17,6 +18,7 @@ func (f fleet) cutAt(seed uint64, told bool, ticks int) int {
 	cfg := defaults()
 	cfg.Burst = 0.3
 	j := NewJudge()
+	j.Together = f.together
 	for i := 1; i <= ticks; i++ {
 		now := float64(i) * f.tick
 		var all []Slice
@@ -119,10 +121,10 @@ func TestWhoFailedIsForgottenWhenTheClockIsSetBack(t *testing.T) {
 	cfg := defaults()
 	j := NewJudge()
 	j.Fails(&cfg, 1000, 1, []Slice{{"a", Counts{9, 2}}, {"b", Counts{9, 2}}}, 0, 1)
-	if !j.Failing.several(999) {
+	if !j.Failing.several(999, 1) {
 		t.Fatal("two endpoints failed")
 	}
-	if j.Fails(&cfg, 400, 1, []Slice{{"a", Counts{9, 0}}, {"b", Counts{9, 0}}}, 0, 1); j.Failing.several(399) {
+	if j.Fails(&cfg, 400, 1, []Slice{{"a", Counts{9, 0}}, {"b", Counts{9, 0}}}, 0, 1); j.Failing.several(399, 1) {
 		t.Error("they still fail, ten minutes before they did")
 	}
 }

@@ -16,6 +16,7 @@ const (
 	latelyLife   = 1800.0 // half-life in seconds of what is known about today
 	justNowLife  = 300.0  // and of what is known about the last minutes
 	oneSliceKeep = 31
+	leastDof     = 8.0
 )
 
 // windowWidths are the lengths in seconds over which errors are looked at for clumping.
@@ -32,6 +33,7 @@ type Slice struct {
 type Dispersion struct {
 	Num    [widths]float64 `json:"num"`
 	Den    [widths]float64 `json:"den"`
+	Dof    [widths]float64 `json:"dof,omitzero"` // degrees of freedom; states of earlier versions begin with none
 	Errs   float64         `json:"errs"`
 	One    bool            `json:"one"`  // only one slice was ever seen
 	Open   [widths]window  `json:"open"` // windows being filled
@@ -54,7 +56,7 @@ type lately struct {
 // surely is a lower confidence bound (about 98 %) on the true dispersion: the estimate less two
 // standard errors of a chi-square sum.
 func (l lately) surely() float64 {
-	if l.Den <= 0 || l.Dof <= 8 { // up to 8 the two standard errors are all of the estimate
+	if l.Den <= 0 || l.Dof <= leastDof { // up to there the two standard errors are all of the estimate
 		return 1
 	}
 	return max(1, l.Num/l.Den*(1-2*math.Sqrt(2/l.Dof)))
@@ -170,6 +172,7 @@ func (d *Dispersion) decay(now float64) {
 		for w := range d.Num {
 			d.Num[w] *= keep
 			d.Den[w] *= keep
+			d.Dof[w] *= keep
 		}
 		d.Errs *= keep
 		for w := range widths {
@@ -198,7 +201,7 @@ func (d *Dispersion) Window(w int, s []Slice) {
 		pi := c.Requests / n
 		num += (c.Errors - x*pi) * (c.Errors - x*pi) / pi
 	}
-	d.Num[w], d.Den[w] = d.Num[w]+num, d.Den[w]+x*dof
+	d.Num[w], d.Den[w], d.Dof[w] = d.Num[w]+num, d.Den[w]+x*dof, d.Dof[w]+dof
 	d.Lately[w].add(num, x*dof, dof)
 	d.Just[w].add(num, x*dof, dof)
 	if w == 0 || (d.One && w == 1) {
@@ -255,6 +258,17 @@ func (d *Dispersion) Bound() float64 { return d.BoundFrom(priorPhi) }
 
 // Spread is the dispersion as it is known, the prior and what was learnt lately included.
 func (d *Dispersion) Spread() float64 { return d.spread(priorPhi) }
+
+// Together reports that errors come together, and not by luck: by three standard errors in the last day or in the last half hour or so.
+func (d *Dispersion) Together() bool {
+	for w, l := range d.Lately {
+		day := lately{d.Num[w], d.Den[w], d.Dof[w]}
+		if l.Dof > leastDof && l.plainly() > 1 || day.Dof > leastDof && day.plainly() > 1 {
+			return true
+		}
+	}
+	return false
+}
 
 func (d *Dispersion) spread(prior float64) float64 {
 	phi := (d.Phi()*d.Errs + prior*priorErrors) / (d.Errs + priorErrors)

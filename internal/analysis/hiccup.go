@@ -54,7 +54,7 @@ func (h *Hiccup) see(j *Judge, burst float64, b Batch, m, lately float64, s span
 		*h = Hiccup{}
 	}
 	fails := b.Canary.Errors > unusual*b.Canary.Requests*lately+0.5
-	if fails && !h.reaches(burst, s) && !h.large() {
+	if fails && !h.reaches(burst, s) && !h.large() && !(j.Together && h.follows(burst, s)) {
 		*h = Hiccup{M: m, Begin: s.to - s.round, Relative: j.Relative, Ceiling: j.Ceiling, Classes: h.Classes[:0]}
 		if j.Classes != nil {
 			for i := range j.Classes.Each {
@@ -89,7 +89,15 @@ func (h *Hiccup) seeClasses(batches []ClassBatch) {
 
 // reaches reports a batch that one burst can have touched as well as the first one that failed; reports are not quite regular.
 func (h *Hiccup) reaches(burst float64, s span) bool {
-	return h.M > 0 && s.to-h.Begin <= (math.Ceil(burst/s.round-slack)+1.25)*s.round
+	return h.M > 0 && s.to-h.Begin <= reach(burst, s)
+}
+
+// reach is how long after the begin of the first batch that it touches the last one ends.
+func reach(burst float64, s span) float64 { return (math.Ceil(burst/s.round-slack) + 1.25) * s.round }
+
+// follows reports a batch that a second burst can have touched, which came before this one was known to be over.
+func (h *Hiccup) follows(burst float64, s span) bool {
+	return h.M > 0 && s.to-h.Begin <= 2*reach(burst, s)+burst+s.round
 }
 
 // failed are the canary's counts from the first batch that fails to the last one.
@@ -143,7 +151,7 @@ func (j *Judge) recount(cfg *Config, now float64) {
 	h := j.Hiccup
 	errors := h.failed().Errors
 	around := j.Recent.since(now - clumpSeconds).Canary.less(h.Batch.Canary)
-	if !h.large() || around.Errors > calm*around.Requests*h.Usual+errors-2 || j.Failing.several(h.Begin) || j.Failing.Spread > h.Begin {
+	if !h.large() || around.Errors > calm*around.Requests*h.Usual+errors-2 || j.severalFail(h.Begin, h.Begin) {
 		return
 	}
 	known, m := j.E(cfg), max(h.M, errors)

@@ -297,7 +297,7 @@ func (m *machine) noteFailing(v *Version, cells []Cell) {
 		all, errors = append(all, c.Endpoints[v.Name]...), errors+c.Counts[v.Name].Errors
 		longest = max(longest, c.To.Sub(c.From).Seconds())
 	}
-	if errors <= 0 {
+	if v.Judge.Together = m.Dispersion.Together(); errors <= 0 {
 		return
 	}
 	now := v.seconds(m.at)
