@@ -54,7 +54,7 @@ func (l *look) once(ctx context.Context) error {
 		return err
 	}
 	if len(l.list.Services) == 0 && l.out != "json" {
-		fmt.Fprintln(l.talk, "There are no services, or none that you may see: each policy file that `policies` in canaryd.yml matches makes one.")
+		fmt.Fprintln(l.talk, noServices)
 		return nil
 	}
 	return l.show()
