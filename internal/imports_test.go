@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"web":        {"policy", "analysis", "rollout", "journal", "metrics", "controller", "access", "paths"},
 	"world":      {"policy", "analysis", "rollout"},
 	"paths":      {"policy"},
+	"cores":      {},
 	"rig":        {"web", "xds"},
 }
 

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/cores"
 )
 
 // bench is what all rows share.
@@ -73,6 +75,7 @@ func run() error {
 	if *foe != "" {
 		return runHostile(*foe)
 	}
+	cores.Share() // as `canaryd serve`
 	if files := raiseFiles(); uint64(b.streams)+200 > files {
 		b.streams = int(files) - 200
 		fmt.Printf("%d files may be open: no more than %d streams\n", files, b.streams)

@@ -23,6 +23,7 @@ import (
 	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/analysis"
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/cores"
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/notify"
@@ -97,6 +98,7 @@ func (f serveFlags) unread() string {
 
 // serve wires the daemon: what comes later depends on what comes first.
 func serve(ctx context.Context, f serveFlags) error {
+	cores.Share()
 	log, flush, err := f.logger()
 	if err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 
 const (
 	pieceMost   = 64                   // services that the loop works on before it looks what else there is to do
-	pieceFor    = 5 * time.Millisecond // and for no longer than about that
+	pieceFor    = 2 * time.Millisecond // and for no longer than about that: on busy cores it takes some times as long
 	compareMost = 1024                 // policies that it compares with those that there are
 	ageMost     = 1024                 // services of which it finds out whether evidence is to be stored
 	aheadMost   = 4                    // of what somebody waits for, before a piece: who asks without end does not stop the judgement

@@ -89,6 +89,9 @@ func (w *walk) policy() policy.Policy {
 
 func (w *walk) run() {
 	w.step(PolicyChanged{At: w.at, Policy: w.policy(), Hash: "0"})
+	if w.next()%8 == 0 {
+		w.past()
+	}
 	for len(w.b) > 0 {
 		if e := w.event(); e != nil {
 			w.step(e)
@@ -96,6 +99,16 @@ func (w *walk) run() {
 		w.hear()
 	}
 	w.endure()
+}
+
+// past gives the service as many versions that have ended as it remembers, and two more.
+func (w *walk) past() {
+	for i := range keepEnded + 3 { // the first one is stable
+		name := "old" + strconv.Itoa(i)
+		w.at = w.at.Add(time.Second)
+		w.step(Announced{At: w.at, Version: name, Endpoints: []string{"10.0.0.2:80"}, Origin: []string{"", "file_sd"}[i%2]})
+		w.step(Commanded{At: w.at, Verb: "abort", Version: name, Knowing: true, By: "a person"})
+	}
 }
 
 // endure lets half an hour pass in which nothing happens: Envoys and versions go on as they are, requests are answered.
@@ -253,9 +266,7 @@ func (w *walk) event() Event {
 		return nil
 	case k < 10:
 		w.at = w.at.Add(time.Duration(w.next()) * time.Second / 4)
-		if w.next()%8 == 0 {
-			w.at = w.at.Add(refusedFor)
-		}
+		w.at = w.at.Add([]time.Duration{0, 0, 0, 0, 0, 0, keepFor, refusedFor}[w.next()%8])
 		return Tick{At: w.at}
 	case k < 11:
 		return Observed{At: w.at, Missing: &Missing{analysis.SourceUnreachable, "away"}}
@@ -336,9 +347,9 @@ func (w *walk) step(e Event) {
 	w.steps++
 	past := pastOf(&old)
 	thorough := w.steps%16 == 0 // encoding is slow under the fuzzer
-	var before []byte
+	var before, told []byte
 	if thorough {
-		before = w.encode(old)
+		before, told = w.encode(old), w.encodeEvent(e)
 	}
 	next, records, err := Step(old, e)
 	for v, was := range past {
@@ -349,6 +360,9 @@ func (w *walk) step(e Event) {
 	if thorough {
 		if string(w.encode(old)) != string(before) {
 			w.t.Fatal("Step changed its argument")
+		}
+		if string(w.encodeEvent(e)) != string(told) {
+			w.t.Fatalf("Step changed what it was told: %T", e)
 		}
 		if w.kept = append(w.kept, keptState{old, before}); len(w.kept) > 4 { // states share what does not change
 			if k := w.kept[0]; string(w.encode(k.State)) != string(k.raw) {
@@ -377,6 +391,7 @@ func (w *walk) step(e Event) {
 	}
 	w.sums()
 	w.uneventful()
+	w.forgets(old)
 	w.watched()
 	w.cuts(e, records)
 	w.recalls(old, e)
@@ -406,6 +421,25 @@ func (w *walk) uneventful() {
 		want.Borne, want.Refused = nil, nil
 		if !reflect.DeepEqual(got, want) {
 			w.t.Fatalf("an uneventful tick after %s:\n%s\nmakes\n%s", d, w.encode(want), w.encode(got))
+		}
+	}
+}
+
+// What is forgotten ended long ago, before all that are remembered and have nothing that is still to go, and is known by its name.
+func (w *walk) forgets(old State) {
+	for _, o := range old.Versions {
+		if w.s.Version(o.Name) != nil {
+			continue
+		}
+		newer := 0
+		for _, v := range w.s.ended() {
+			if v.EndedAt.Before(o.EndedAt) && (w.s.Policy.Docker == nil || v.Image == "") {
+				w.t.Fatalf("%s is forgotten, which ended at %s, and %s is not, which ended at %s", o.Name, o.EndedAt, v.Name, v.EndedAt)
+			}
+			newer++
+		}
+		if o.Phase.Live() || w.at.Sub(o.EndedAt) < keepFor || newer < keepEnded || !slices.Contains(w.s.Forgotten, o.Name) {
+			w.t.Fatalf("%s is forgotten at %s, beside %d others that have ended: %+v", o.Name, w.at, newer, o)
 		}
 	}
 }
@@ -491,6 +525,14 @@ func (w *walk) wayBack(old State, records []Record) {
 
 func (w *walk) encode(s State) []byte {
 	raw, err := json.Marshal(s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return raw
+}
+
+func (w *walk) encodeEvent(e Event) []byte {
+	raw, err := EncodeEvent(e)
 	if err != nil {
 		w.t.Fatal(err)
 	}

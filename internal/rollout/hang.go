@@ -96,11 +96,13 @@ func (h *Hang) find(want *Waits) (i int, known bool) {
 // followed is through how many proxies the requests of a version are.
 func (h *Hang) followed(version string) int {
 	begin, _ := slices.BinarySearchFunc(h.Each, version, func(w Waits, v string) int { return cmp.Compare(w.Version, v) })
-	n := 0
-	for begin+n < len(h.Each) && h.Each[begin+n].Version == version {
-		n++
-	}
-	return n
+	end, _ := slices.BinarySearchFunc(h.Each[begin:], version, func(w Waits, v string) int {
+		if w.Version == v {
+			return -1
+		}
+		return 1
+	})
+	return end
 }
 
 // streams reports whether stable leaves so many requests open as a rule that an open one says nothing.

@@ -196,7 +196,7 @@ func (h *Hub) Changes() <-chan struct{} { return h.wake }
 
 // takenMost is how long TakeChanges keeps the mutex: where each of a thousand Envoys has a thousand services, one that goes
 // changes the status of all of them, and a cut would wait until all are told.
-const takenMost = 10 * time.Millisecond
+const takenMost = 4 * time.Millisecond
 
 // TakeChanges returns the status of every service whose status changed since the last call, or of some of very many: the
 // next signal is for the others.
