@@ -22,8 +22,8 @@ func bootstrapCommand() *cobra.Command {
 				}
 			}
 			text, err := b.YAML()
-			if err != nil {
-				return err
+			if err != nil { // of its flags
+				return usage("%v", err)
 			}
 			if w := b.Warning(); w != "" {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w)

@@ -45,6 +45,9 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		if err := checkOutput(*out); err != nil {
 			return err
 		}
+		if rate < 0 {
+			return usage("--rate must be above 0")
+		}
 		usual, err := share("stable", stable)
 		if err != nil {
 			return err
@@ -62,7 +65,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 		if err := k.named(); err != nil {
 			return err
 		}
-		k.findings = append(append(k.findings, policy.CheckSet(k.docs, k.source())...), k.beyond()...)
+		k.findings = append(append(k.findings, policy.CheckSet(k.docs, k.source())...), append(k.beyond(), k.idle()...)...)
 		if rate > 0 {
 			for _, d := range k.docs {
 				k.findings = append(append(k.findings, feasible(d, rate, usual)...), rare(d, rate, shares)...)
@@ -79,9 +82,10 @@ type checker struct {
 	sources  []string // of the canaryd.yml among the files
 	findings policy.Findings
 	files    int
-	seen     map[string]bool // files, by their absolute names
-	policies []string        // files that a canaryd.yml names
-	servers  []server        // each canaryd.yml
+	seen     map[string]bool     // files, by their absolute names
+	policies []string            // files that a canaryd.yml names
+	servers  []server            // each canaryd.yml
+	users    []map[string]string // of each web-config file
 }
 
 // source is where the evidence for the policies comes from; empty when the files do not say it, or

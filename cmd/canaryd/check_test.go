@@ -160,6 +160,18 @@ func TestCheckOfAccessSaysEachThingOnce(t *testing.T) {
 			t.Errorf("%s: exit %d (want %d)\n%s\nwant\n%s", c.text, code, c.code, said, c.said)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(dir, "web.yml"), []byte("basic_auth_users: {alice: $2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "f.yml"), []byte(rules("{user: alcie, role: view}")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut := runCLI(t, "", "check", dir); code != exitOK || !strings.Contains(errOut, "f.yml:2:16: web.access has a rule for the user alcie, whom --web.config.file does not list") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+	if err := os.Remove(filepath.Join(dir, "web.yml")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "tokens.yml"), []byte("ci-shop: canaryd_SECRET\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

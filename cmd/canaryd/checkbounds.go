@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/docker"
 	"github.com/canaryd/canaryd/internal/policy"
 )
@@ -11,6 +12,8 @@ import (
 // server is what a canaryd.yml says of the policies that it names.
 type server struct {
 	bounds docker.Bounds
+	access *access.Config  // nil: not known, or wrong
+	at     policy.Finding  // where that is said
 	named  map[string]bool // files, by their absolute names
 }
 

@@ -51,6 +51,13 @@ func (k *checker) text(name string, data []byte) {
 		k.found(name, err)
 	case webConfigFile:
 		k.found(name, checkWebConfig(name))
+		if c, err := readWebConfig(name); err == nil {
+			users := map[string]string{}
+			for user := range c.Users {
+				users[user] = ""
+			}
+			k.users = append(k.users, users)
+		}
 	case tokensFile:
 		_, err := access.ReadTokens(name, data)
 		k.found(name, err)
@@ -95,33 +102,44 @@ func (k *checker) namedPolicies(file string, root *yaml.Node, cfg serverConfig) 
 	return fs
 }
 
-// namedTokens checks the tokens that a canaryd.yml names, and whether they are those that its rules are about.
+// namedTokens checks the tokens that a canaryd.yml names, and keeps whom its rules are about.
 func (k *checker) namedTokens(file string, root *yaml.Node, cfg serverConfig, rulesGood bool) {
-	const path = "web.tokens_file"
-	if !policy.Has(root, path) {
-		return
+	path, tokens := "web.access", access.Tokens(nil)
+	if policy.Has(root, "web.tokens_file") {
+		path = "web.tokens_file"
+		cfg.relativeTo(filepath.Dir(file))
+		data, err := os.ReadFile(cfg.Web.TokensFile)
+		if err != nil { // missingFiles warns
+			return
+		}
+		tokens, err = access.ReadTokens(cfg.Web.TokensFile, data)
+		if abs, _ := filepath.Abs(cfg.Web.TokensFile); !k.seen[abs] {
+			k.files, k.seen[abs] = k.files+1, true
+			k.found(cfg.Web.TokensFile, err)
+		}
+		rulesGood = rulesGood && err == nil
 	}
-	cfg.relativeTo(filepath.Dir(file))
-	abs, err := filepath.Abs(cfg.Web.TokensFile)
-	if err != nil {
-		return
+	if rulesGood {
+		s, at := &k.servers[len(k.servers)-1], policy.Position(root, path)
+		s.access, s.at = &access.Config{Rules: cfg.Web.Access, Tokens: tokens}, policy.Finding{File: file, Line: at.Line, Column: at.Column, Warning: true}
 	}
-	data, err := os.ReadFile(abs)
-	if err != nil { // missingFiles warns
-		return
+}
+
+// idle warns of rules and tokens without effect; of users where the files are those of one canaryd.
+func (k *checker) idle() (fs policy.Findings) {
+	for _, s := range k.servers {
+		if s.access == nil {
+			continue
+		}
+		if len(k.users) == 1 && len(k.servers) == 1 {
+			s.access.Users = k.users[0]
+		}
+		for _, idle := range s.access.Idle() {
+			s.at.Message = idle
+			fs = append(fs, s.at)
+		}
 	}
-	tokens, err := access.ReadTokens(cfg.Web.TokensFile, data)
-	if !k.seen[abs] {
-		k.files, k.seen[abs] = k.files+1, true
-		k.found(cfg.Web.TokensFile, err)
-	}
-	if err != nil || !rulesGood {
-		return
-	}
-	at := policy.Position(root, path)
-	for _, idle := range (&access.Config{Rules: cfg.Web.Access, Tokens: tokens}).Idle() {
-		k.findings = append(k.findings, policy.Finding{File: file, Line: at.Line, Column: at.Column, Message: idle, Warning: true})
-	}
+	return fs
 }
 
 // missingFiles warns of certificates, keys and passwords that a canaryd.yml names and that are not there: they may be elsewhere

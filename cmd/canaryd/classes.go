@@ -39,6 +39,8 @@ list of paths, or what "sort | uniq -c" makes of one; no daemon is asked then. Q
 		var p paths.Proposal
 		var err error
 		switch {
+		case from != "" && len(args) > 0:
+			return usage("write canaryd classes SERVICE, or canaryd classes --from FILE: not both")
 		case from != "":
 			p, err = proposalFrom(cmd.InOrStdin(), from, grpc)
 		case len(args) == 0:

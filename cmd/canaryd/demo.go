@@ -37,6 +37,9 @@ func demoCommand() *cobra.Command {
 	c.Flags().StringVar(&d.source, "source", "envoy", "source of evidence: envoy or prometheus")
 	c.Flags().IntVar(&d.rate, "rate", 500, "requests/s")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if d.source != "envoy" && d.source != "prometheus" {
+			return usage("--source %q: write envoy or prometheus", d.source)
+		}
 		d.out = cmd.OutOrStdout()
 		return d.run(cmd.Context())
 	}

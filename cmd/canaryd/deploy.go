@@ -50,6 +50,9 @@ func deployCommand() *cobra.Command {
 			}
 			args = append(args, tag)
 		}
+		if a.Image != "" && len(a.Endpoints) > 0 {
+			return usage("write --endpoint or --image: an image's endpoints are found by themselves")
+		}
 		path := servicePath(args[0], "versions", args[1])
 		if again {
 			path += "?again=true"

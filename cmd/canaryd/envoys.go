@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func envoysCommand() *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "No Envoy%s has connected yet: `canaryd bootstrap` prints what one needs to.\n", of)
 			return nil
 		}
-		return envoyTable(cmd.OutOrStdout(), nodes)
+		return newTable(terminalWidth(cmd.OutOrStdout()), time.Now()).envoys(cmd.OutOrStdout(), nodes)
 	}
 	c.AddCommand(forgetCommand())
 	return c
@@ -72,13 +73,33 @@ func forgetCommand() *cobra.Command {
 	return c
 }
 
-func envoyTable(w io.Writer, nodes []web.Node) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tCLUSTER\tBUILD\tSTANDING\tSINCE\tHAS")
+// envoys has a line for each node; on a terminal what a node has stands below it where it does not fit.
+func (t *table) envoys(w io.Writer, nodes []web.Node) error {
+	var rows bytes.Buffer
+	columns := tabwriter.NewWriter(&rows, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(columns, "NODE\tCLUSTER\tBUILD\tSTANDING\tSINCE\tHAS")
 	for _, n := range nodes {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, n.Cluster, n.Build, standing(n), time.Since(n.Since).Round(time.Second), has(n))
+		fmt.Fprintf(columns, "%s\t%s\t%s\t%s\t%s\t\n", n.Node, n.Cluster, n.Build, standing(n), t.now.Sub(n.Since).Round(time.Second))
 	}
-	return t.Flush()
+	if err := columns.Flush(); err != nil {
+		return err
+	}
+	i := -1 // of the node of the row; the first row has the names
+	for row := range strings.Lines(rows.String()) {
+		row = strings.TrimSuffix(row, "\n")
+		holds := ""
+		if i >= 0 {
+			holds = has(nodes[i])
+		}
+		if i++; t.width == 0 || len([]rune(row+holds)) < t.width {
+			fmt.Fprintln(&t.buf, strings.TrimRight(row+holds, " "))
+			continue
+		}
+		fmt.Fprintln(&t.buf, strings.TrimRight(row, " "))
+		t.text("    ", holds)
+	}
+	_, err := w.Write(t.buf.Bytes())
+	return err
 }
 
 // standing is a node's standing, or that it takes no service.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/canaryd/canaryd/internal/rollout"
+	"github.com/canaryd/canaryd/internal/web"
 )
 
 // verbs are all commands that do something.
@@ -65,6 +66,24 @@ func TestAMissingArgumentIsNamed(t *testing.T) {
 	} {
 		if code, _, errOut := runCLI(t, "", strings.Fields(args)...); code != exitUsage || !strings.Contains(errOut, want) {
 			t.Errorf("canaryd %s: exit %d: %s", args, code, errOut)
+		}
+	}
+}
+
+// Wrong usage is exit code 2, before anything is done or anybody asked.
+func TestWrongUsageIsAnExitCodeOfItsOwn(t *testing.T) {
+	for args, want := range map[string]string{
+		"bootstrap --xds x": "--xds \"x\" is not host:port", "bootstrap --admin x": "--admin \"x\" is not host:port", "bootstrap --envoy-version x": "write it like 1.36", "bootstrap --max-heap x": "is not a size",
+		"xds foo": `unknown command "foo" for "canaryd xds": write one of dump`, "completion bsh": `unknown command "bsh" for "canaryd completion": write one of bash, `, "demo --source x": "write envoy or prometheus",
+		"deploy shop v2 --endpoint a:1 --image b": "write --endpoint or --image", "check --rate -1 x.yml": "--rate must be above 0", "classes shop --from x": "not both", "serve --log.level=loud": "write debug, info", "status -o x": "write table or json",
+	} {
+		if code, out, errOut := runCLI(t, "", strings.Fields(args)...); code != exitUsage || !strings.Contains(errOut, want) || out != "" {
+			t.Errorf("canaryd %s: exit %d: %s%s", args, code, out, errOut)
+		}
+	}
+	for _, args := range []string{"xds", "xds --help", "completion --help", "completion bash", "help xds", "help", "--version", "__complete st"} {
+		if code, out, errOut := runCLI(t, "", strings.Fields(args)...); code != exitOK || out == "" {
+			t.Errorf("canaryd %s: exit %d: %s%s", args, code, out, errOut)
 		}
 	}
 }
@@ -131,5 +150,25 @@ func TestNothingIsSaidInWords(t *testing.T) {
 		if code, out, errOut := runCLI(t, "", append(strings.Fields(args), "-o", "json", "--url", s.URL)...); code != exitOK || !strings.Contains(out, "[]") || errOut != "" {
 			t.Errorf("canaryd %s -o json: exit %d: %q %q", args, code, out, errOut)
 		}
+	}
+}
+
+// Who waits waits on where canaryd is asked too often, and hears that the rollout goes on where it may not look any more.
+func TestWaitingSurvivesTooManyRequests(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch asked++; asked {
+		case 1, 3:
+			_, _ = io.WriteString(w, `{"service": "shop", "versions": [{"version": "v2", "phase": "canary", "attempt": 1}]}`)
+		case 2:
+			web.Refuse(w, http.StatusTooManyRequests, "more requests come than rate_limit lets through")
+		default:
+			web.Refuse(w, http.StatusUnauthorized, "the bearer token is not known here")
+		}
+	}))
+	defer s.Close()
+	code, out, errOut := runCLI(t, "", "wait", "shop", "v2", "--url", s.URL)
+	if code != exitError || asked != 4 || !strings.Contains(errOut, "canaryd: the bearer token is not known here; the rollout goes on\n") {
+		t.Errorf("exit %d after %d answers: %s%s", code, asked, out, errOut)
 	}
 }

@@ -31,17 +31,33 @@ func historyCommand() *cobra.Command {
 		if *out == "json" {
 			return printJSON(cmd.OutOrStdout(), h)
 		}
-		var rs receipts
-		for _, e := range h.History {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s  %-12s %-12s %s -> %s  %s  (by %s, policy %s)\n", e.At.Local().Format(time.DateTime),
-				e.Version, e.Kind, weights(e.Before), weights(e.After), e.Reason, e.By, e.PolicyHash)
-			if r := rs.of(e); r != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "%21s%s\n", "", r)
-			}
-		}
-		return nil
+		_, err := cmd.OutOrStdout().Write(historyText(terminalWidth(cmd.OutOrStdout()), h.History))
+		return err
 	}
 	return c
+}
+
+// historyText has a line for each entry, and on a terminal as many as it takes there.
+func historyText(width int, entries []controller.Entry) []byte {
+	t := newTable(width, time.Now())
+	var rs receipts
+	for _, e := range entries {
+		what := fmt.Sprintf("%s  %-12s %-12s %s -> %s", e.At.Local().Format(time.DateTime), e.Version, e.Kind, weights(e.Before), weights(e.After))
+		why, receipt := fmt.Sprintf("%s  (by %s, policy %s)", e.Reason, e.By, e.PolicyHash), rs.of(e)
+		if width == 0 {
+			fmt.Fprintf(&t.buf, "%s  %s\n", what, why)
+		} else {
+			fmt.Fprintln(&t.buf, what)
+			t.text("    ", why)
+		}
+		switch {
+		case receipt != "" && width == 0:
+			fmt.Fprintf(&t.buf, "%21s%s\n", "", receipt)
+		case receipt != "":
+			t.text("    ", receipt)
+		}
+	}
+	return t.buf.Bytes()
 }
 
 func weights(w map[string]int) string {

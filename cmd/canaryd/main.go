@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/common/version"
@@ -58,6 +59,10 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	if err := misnamed(root, args); err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
@@ -75,6 +80,20 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return exitUsage
 	}
 	return exitError
+}
+
+// misnamed says that there is no such command below another one: cobra would print help there, and call that a success.
+func misnamed(root *cobra.Command, args []string) error {
+	root.InitDefaultCompletionCmd(args...)
+	c, rest, err := root.Find(args)
+	if err != nil || c.Runnable() || !c.HasParent() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return nil
+	}
+	var names []string
+	for _, sub := range c.Commands() {
+		names = append(names, sub.Name())
+	}
+	return usage("unknown command %q for %q: write one of %s", rest[0], c.CommandPath(), strings.Join(names, ", "))
 }
 
 func newRoot() *cobra.Command {

@@ -43,7 +43,7 @@ func TestTheHookTokenIsReloaded(t *testing.T) {
 		reloads      int
 		before, then int
 	}{
-		{"hook_token: {from_file: hook}", 500, 200, 401},
+		{"hook_token: {from_file: hook}", 422, 200, 401},
 		{"hook_token: another", 200, 401, 200},
 		{"{}", 200, 403, 403},
 	} {

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,7 +54,7 @@ func (l *look) once(ctx context.Context) error {
 		return err
 	}
 	if len(l.list.Services) == 0 && l.out != "json" {
-		fmt.Fprintln(l.talk, "There are no services, or none that you may see: each policy file that `policies` in canaryd.yml matches makes one.")
+		fmt.Fprintln(l.talk, noServices)
 		return nil
 	}
 	return l.show()
@@ -66,7 +64,6 @@ func (l *look) once(ctx context.Context) error {
 func (l *look) again(ctx context.Context) error {
 	answered, since := false, time.Time{}
 	for {
-		var p *web.Problem
 		err := l.fetch(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -75,7 +72,7 @@ func (l *look) again(ctx context.Context) error {
 			answered, since = true, time.Time{}
 			l.clear()
 			err = l.show()
-		case answered && !(errors.As(err, &p) && p.Status < http.StatusInternalServerError):
+		case answered && !refused(err):
 			if since.IsZero() {
 				since = time.Now()
 				fmt.Fprintf(l.talk, "since %s canaryd does not answer (the Envoys keep their weights): waiting for it\n", since.Format(time.TimeOnly))

@@ -42,11 +42,13 @@ func (t *table) write(w io.Writer, list web.Services) error {
 		t.service(&list.Services[i])
 	}
 	if len(list.Services) == 0 {
-		fmt.Fprintln(&t.buf, "no service: one exists when a policy names it")
+		fmt.Fprintln(&t.buf, noServices)
 	}
 	_, err := w.Write(t.buf.Bytes())
 	return err
 }
+
+const noServices = "There are no services, or none that you may see: each policy file that `policies` in canaryd.yml matches makes one."
 
 func (t *table) columns(version string, texts ...any) {
 	line := fmt.Sprintf(t.row, append([]any{t.version, version}, texts...)...)

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/web"
+	"github.com/canaryd/canaryd/internal/xds"
 )
 
 var update = flag.Bool("update", false, "rewrite the goldens in testdata")
@@ -117,5 +119,36 @@ func TestProgressIsALinePerChange(t *testing.T) {
 	}
 	if line := progressLine(v, s, 112); line != "v4 canary 25%  step 3 of 5  about 1m16s to go  1100 requests, errors 0% (stable 0.663%)  budget  evidence 0/0" {
 		t.Error(line)
+	}
+}
+
+// History and Envoys fit a terminal, where what does not fit stands below; elsewhere each has a line of its own.
+func TestHistoryAndEnvoysFit(t *testing.T) {
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	entry := controller.Entry{PolicyHash: "b948927a8d91", Record: rollout.Record{At: at, Version: "v2", Kind: rollout.KindRolledBack, By: "ci-shop (root)", Before: map[string]int{"v1": 9000, "v2": 1000}, After: map[string]int{"v1": 10000},
+		Reason: "worse: POST /checkout answers 502 on all 3 endpoints; stable: never", Receipt: &rollout.Receipt{Since: at.Add(-time.Minute), Requests: 100, Errors: 50}}}
+	nodes := []web.Node{
+		{Node: "edge-1", Cluster: "edge", Build: "1.40.0", Standing: xds.Applied, Since: at, Services: map[string]web.NodeService{"shop": {Weights: map[string]float64{"v1": 1}}}},
+		{Node: "edge-2", Cluster: "edge", Build: "1.40.0", Standing: xds.Refused, Since: at, Services: map[string]web.NodeService{"shop": {Type: "route", Resource: "shop", Why: "unknown weighted cluster 'shop/v2', which it does not know at all"}}},
+	}
+	for width, lines := range map[int][2]int{80: {6, 5}, 0: {2, 3}} {
+		var out bytes.Buffer
+		table := newTable(width, at)
+		if err := table.envoys(&out, nodes); err != nil {
+			t.Fatal(err)
+		}
+		for i, text := range []string{string(historyText(width, []controller.Entry{entry})), out.String()} {
+			for line := range strings.Lines(text) {
+				if width > 0 && len([]rune(strings.TrimSuffix(line, "\n"))) > width {
+					t.Errorf("too long: %s", line)
+				}
+			}
+			if n := strings.Count(text, "\n"); n != lines[i] {
+				t.Errorf("%d lines at %d columns, want %d:\n%s", n, width, lines[i], text)
+			}
+			if words := strings.Join(strings.Fields(text), " "); !strings.Contains(words, "worse: POST /checkout answers 502 on all 3 endpoints; stable: never") && !strings.Contains(words, "edge-1 edge 1.40.0 applied 0s v1 100%") {
+				t.Errorf("something is missing:\n%s", text)
+			}
+		}
 	}
 }

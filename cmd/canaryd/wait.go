@@ -82,10 +82,12 @@ func (w *waiter) run(cmd *cobra.Command) error {
 // unanswered lets a canaryd that has answered before be away: it restarts. An error that another try does not mend is
 // returned.
 func (w *waiter) unanswered(talk io.Writer, err error) error {
-	var p *web.Problem
-	refused := errors.As(err, &p) && p.Status < http.StatusInternalServerError
-	if w.seen == nil || refused {
+	switch {
+	case w.seen == nil:
 		return err
+	case refused(err):
+		w.log.end()
+		return fmt.Errorf("%w; the rollout goes on", err)
 	}
 	if !w.away {
 		w.log.end()
@@ -93,6 +95,12 @@ func (w *waiter) unanswered(talk io.Writer, err error) error {
 	}
 	w.away = true
 	return nil
+}
+
+// refused reports whether the daemon says that it will not, now or later; that it is asked too often is not that.
+func refused(err error) bool {
+	var p *web.Problem
+	return errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests
 }
 
 // look takes an answer in; done: there is nothing more to wait for.

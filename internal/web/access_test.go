@@ -329,3 +329,25 @@ func TestRefusedHooksAreInTheLog(t *testing.T) {
 		t.Errorf("%d, in the log %v", w.Code, e)
 	}
 }
+
+// A name in disguise reaches no service that the token is not for, and what a redirect leads to is asked for anew.
+func TestNamesInDisguise(t *testing.T) {
+	config, tokens := callers(t)
+	s := newSiteWith(t, Options{Access: access.NewKeeper(config, nil)}, stableShop, strings.ReplaceAll(stableShop, "shop", "pay"))
+	const sends = `{"endpoints": ["127.0.0.1:9"]}`
+	for _, path := range []string{
+		"pay/versions/v2", "pay%2Fversions/v2", "%70ay/versions/v2", "shop%2F..%2Fpay/versions/v2", "shop/../pay/versions/v2", "shop/%2e%2e/pay/versions/v2", "shop/..%2fpay/versions/v2", "./pay/versions/v2", "%2e/pay/versions/v2",
+		"shop%00pay/versions/v2", "shop%0a/versions/v2", "PAY/versions/v2", "pay./versions/v2", "pay%20/versions/v2", "shop/versions/v2%2F..%2F..%2F..%2Fpay%2Fversions%2Fv2", "shop/versions/..", "shop/versions/%2e%2e", "shop/versions/v2%0a",
+		"shop;pay/versions/v2", "shop//pay/versions/v2", "shop/versions/v2/../../../pay/versions/v2", "*/versions/v2", "shop*/versions/v2", "shop\\..\\pay/versions/v2", "shop/versions/v2?service=pay", "shop/versions/v2?version=v1",
+	} {
+		resp := s.ask("PUT /api/v1/services/"+path+" HTTP/1.1", "Host: localhost", "Authorization: Bearer "+tokens["deploy"], fmt.Sprintf("Content-Length: %d", len(sends))+"\r\n\r\n"+sends)
+		if text := body(t, resp); resp.StatusCode < 300 || resp.StatusCode >= 500 {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, text)
+		}
+	}
+	for _, service := range []string{"shop", "pay"} {
+		if _, text, _ := s.as(tokens["adminall"], "GET", "/api/v1/services/"+service, ""); strings.Count(text, `"version":`) != 1 {
+			t.Errorf("%s has %s", service, text)
+		}
+	}
+}

@@ -26,20 +26,19 @@ func twoMoments(batch time.Duration) Question {
 func (q Question) cutByTwo(i int) bool {
 	r := rand.New(rand.NewPCG(q.Seed, uint64(i)))
 	before := q.pastOf(r, i)
-	old, release := before.stable.clone(), before.canary.clone()
-	s, at := before.state, before.at
-	s.Take(at, rollout.Announced{At: at, Version: "release", Endpoints: release.names(), By: "simulation"})
-	first := at.Add(20*time.Second + time.Duration(r.Int64N(int64(70*time.Second))))
+	s, t := before.state, tick{from: before.at, batch: q.Batch, old: before.stable.clone(), release: before.canary.clone()}
+	s.Take(t.from, rollout.Announced{At: t.from, Version: "release", Endpoints: t.release.names(), By: "simulation"})
+	first := t.from.Add(20*time.Second + time.Duration(r.Int64N(int64(70*time.Second))))
 	second := first.Add(time.Duration(r.Int64N(int64(1500 * time.Millisecond))))
-	for at.Before(second.Add(5 * time.Second)) {
+	for t.from.Before(second.Add(5 * time.Second)) {
 		for k, begin := range []time.Time{first, second} {
-			if end := begin.Add(300 * time.Millisecond); overlap(at, at.Add(q.Batch), begin, end) > 0 {
-				release[k].begin, release[k].end = begin, end
+			if end := begin.Add(300 * time.Millisecond); overlap(t.from, t.from.Add(q.Batch), begin, end) > 0 {
+				t.release[k].moment = moment{begin, end}
 			}
 		}
-		e := q.seen(r, s.State, at, q.Batch, 0, old, release)
-		at = e.At
-		s.Take(at, e)
+		e := q.seen(r, &s.State, &t)
+		t.from = e.At
+		s.Take(e.At, e)
 		if s.Version("release").Phase == rollout.Failed {
 			return true
 		}
