@@ -10,10 +10,11 @@ import (
 // dumbHiccups is the judgement by class, in seconds, with hiccups: it remembers all that was counted, and looks at all of it anew.
 type dumbHiccups struct {
 	*dumb
-	past  []dumbSecond
-	began int         // the second with which a hiccup began; -1: there is none
-	all   dumbCapital // before it
-	each  []dumbCapital
+	together bool // two may follow each other
+	past     []dumbSecond
+	began    int         // the second with which a hiccup began; -1: there is none
+	all      dumbCapital // before it
+	each     []dumbCapital
 
 	tookBack int // hiccups that were counted once
 }
@@ -42,6 +43,10 @@ type dumbKnown struct {
 }
 
 func (k *dumbKnown) large() bool { return k.failed.Errors >= 1.5+10*k.failed.Requests*k.usual }
+
+// mayFollow reports a second in which another one may fail that began while this one was not known to be over: each may touch 2.25 s, and a
+// second and a burst of 0.3 s pass before it is.
+func (d *dumbHiccups) mayFollow(now, begin float64) bool { return d.together && now-begin <= 5.8 }
 
 func (d *dumbHiccups) known() (k dumbKnown) {
 	of := d.past[d.began:]
@@ -84,7 +89,7 @@ func (d *dumbHiccups) second(batches []ClassBatch, m, now float64) {
 		fresh := d.began < 0
 		if !fresh {
 			k := d.known()
-			fresh = now-k.begin > 2.25 && !k.large()
+			fresh = now-k.begin > 2.25 && !k.large() && !d.mayFollow(now, k.begin)
 		}
 		if fresh {
 			d.began, d.all, d.each = len(d.past), d.a, slices.Clone(d.c)
@@ -106,6 +111,8 @@ func (d *dumbHiccups) limit(first, now, was float64) float64 {
 		k = d.known()
 		if k.all.Canary.Errors*k.lasted > 2*d.cfg.Burst*k.all.Canary.Requests+3*k.lasted {
 			back = first - 0.75
+		} else if d.mayFollow(now, k.begin) {
+			back = min(back, k.begin)
 		}
 	}
 	at, e := 0.0, 1.0
@@ -244,7 +251,8 @@ func dumbAgrees(t *testing.T, seed uint64, tookBack *int) (cut bool) {
 	cfg.Burst = 0.3
 	r := rand.New(rand.NewPCG(seed, 171))
 	shares := []float64{0.5, 0.2, 0.15, 0.1, 0.01, 0.04}
-	j, d := NewJudge(), &dumbHiccups{dumb: newDumb(&cfg, shares), began: -1}
+	j, d := NewJudge(), &dumbHiccups{dumb: newDumb(&cfg, shares), began: -1, together: seed%2 == 1}
+	j.Together = d.together
 	j.Classify(shares)
 	seconds, steps := hiccupStory(r, shares)
 	for i, classes := range seconds {

@@ -59,6 +59,7 @@ type timing struct {
 	stable string
 	asked  bool      // steps were read, and stable answered in one
 	bounds []float64 // that stable's buckets have
+	topped bool      // and one without a bound, which has all answers
 }
 
 func newTiming(t Target) *timing {
@@ -102,10 +103,11 @@ func (tm *timing) times(s step, counts map[string]analysis.Counts) map[string][]
 		return cmp.Or(cmp.Compare(a.version, b.version), cmp.Compare(a.name, b.name))
 	}) {
 		t := apart(rose[h])
+		_, whole := rose[h][math.Inf(1)]
 		if h.version == tm.stable {
-			tm.bounds = t.UpTo
+			tm.bounds, tm.topped = t.UpTo, whole
 		}
-		if _, whole := rose[h][math.Inf(1)]; whole && !broken[h] && len(t.UpTo) <= mostBounds && t.All() > 0 {
+		if whole && !broken[h] && len(t.UpTo) <= mostBounds && t.All() > 0 {
 			out[h.version] = analysis.JoinTimes(out[h.version], []analysis.Times{t})
 		}
 	}
@@ -152,6 +154,8 @@ func (tm *timing) remarks() []string {
 	case tm == nil:
 	case len(tm.bounds) == 0 && tm.asked:
 		return []string{fmt.Sprintf("Prometheus has no buckets of %s, so it is not judged how long answers take (judge.slow): of Envoys, the list of statistics in the bootstrap must have upstream_rq_time, as `canaryd bootstrap` prints it", tm.metric)}
+	case len(tm.bounds) > 0 && !tm.topped:
+		return []string{fmt.Sprintf("the bucket le=\"+Inf\" of %s is missing, which has all answers, so it is not judged how long these take (judge.slow): keep it where series are dropped (metric_relabel_configs)", tm.metric)}
 	default:
 		if text := tm.refused(); text != "" {
 			return []string{text}

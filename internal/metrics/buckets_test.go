@@ -48,6 +48,7 @@ func TestBucketsTellHowLongAnswersTook(t *testing.T) {
 		{"none: nothing else is missing", timedShop(), nil, "", "the list of statistics in the bootstrap must have upstream_rq_time"},
 		{"what was not there before is not known", timedShop(), slices.Concat(stable, bucketed("v1.2", base.Add(5*time.Second), threeBounds, []int{900, 900, 900, 900}, []int{900, 900, 900, 900})[:4]), "", ""},
 		{"without the bucket that has all of them nobody knows how many took longer", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})[:3]), "", ""},
+		{"nor of stable", timedShop(), slices.Concat(stable[:3], bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})), "[0.1 0.25 0.5] [5 0 3 1]", `the bucket le="+Inf" of envoy_cluster_upstream_rq_time_bucket is missing`},
 		{"one that is there no more is not missed", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{0, 0, 0, 0}, []int{5, 5, 8, 9})[1:]), "[0.25 0.5] [5 3 1]", ""},
 		{"one of them fell: none is used, the requests are", timedShop(), slices.Concat(stable, bucketed("v1.2", base, threeBounds, []int{9, 9, 9, 9}, []int{5, 10, 11, 12})), "", ""},
 		{"nobody asked", shop, stable, "", ""},
