@@ -40,7 +40,7 @@ func deployCommand() *cobra.Command {
 	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that was rolled back or aborted, too")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after so long (exit 11); the rollout goes on. 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkOutput(*out); err != nil {
+		if err := checkWait(*out, timeout); err != nil {
 			return err
 		}
 		if len(args) == 1 {

@@ -53,7 +53,7 @@ ends first or the time is up.`
 }
 
 func (o *order) run(cmd *cobra.Command, args []string) error {
-	if err := checkOutput(*o.out); err != nil {
+	if err := checkWait(*o.out, o.timeout); err != nil {
 		return err
 	}
 	path := servicePath(args[0], o.verb)

@@ -25,7 +25,7 @@ by a person, 13 superseded by a newer release, also if it was stable before; 1 a
 	cl, out := remote(c), output(c)
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long (exit 11); 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkOutput(*out); err != nil {
+		if err := checkWait(*out, timeout); err != nil {
 			return err
 		}
 		w := waiter{client: cl, service: args[0], version: args[1], timeout: timeout, out: *out, goal: promoted, pending: "undecided"}
@@ -95,6 +95,14 @@ func (w *waiter) unanswered(talk io.Writer, err error) error {
 	}
 	w.away = true
 	return nil
+}
+
+// checkWait checks the flags of commands that wait.
+func checkWait(out string, timeout time.Duration) error {
+	if timeout < 0 {
+		return usage("--timeout %s: write a time such as 2h, or 0 to wait without end", timeout)
+	}
+	return checkOutput(out)
 }
 
 // refused reports whether the daemon says that it will not, now or later; that it is asked too often is not that.

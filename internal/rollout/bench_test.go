@@ -17,8 +17,8 @@ func BenchmarkTickOf10000Rollouts(b *testing.B) { tickOf(b, 10000, 0) }
 // The same where the source counts by endpoint, and one of the canary's fails now and then.
 func BenchmarkTickOf1000RolloutsByEndpoint(b *testing.B) { tickOf(b, 1000, 4) }
 
-// Time alone passes, for services without a past and for such as remember twenty versions that have ended: a step copies what it
-// says of each.
+// Time alone passes and decides nothing, for services without a past and for such as remember twenty versions that have ended:
+// nothing is copied.
 func BenchmarkTimeOf1000Rollouts(b *testing.B)         { timeOf(b, 0) }
 func BenchmarkTimeOf1000RolloutsWithPast(b *testing.B) { timeOf(b, keepEnded) }
 

@@ -207,7 +207,8 @@ func TestAHiccupOfOneInstanceCutsNobody(t *testing.T) {
 // What was counted last is no news for ever: when all Envoys are gone neither rate nor shares are shown as if they were still so.
 func TestOldCountsAreNotShownAsThoseOfNow(t *testing.T) {
 	at := time.Date(2026, 3, 29, 1, 0, 0, 0, time.UTC)
-	s := State{At: at, SeenAt: at, Stable: "v1", Versions: []*Version{{Name: "v1", Phase: Stable}}, Rate: Rate{Requests: 80, Weight: 10, Seconds: 60}, Batch: time.Second, Serving: Serving{Subscribers: 1}}
+	s := State{Stable: "v1", Versions: []*Version{{Name: "v1", Phase: Stable}}, Serving: Serving{Subscribers: 1}}
+	s.Learnt = Learnt{At: at, SeenAt: at, Rate: Rate{Requests: 80, Weight: 10, Seconds: 60}, Batch: time.Second}
 	s.Version("v1").Lately = 80
 	for _, c := range []struct {
 		after, batch time.Duration

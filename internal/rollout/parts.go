@@ -15,18 +15,8 @@ import (
 
 // learnt is the evidence of a state as it is stored.
 type learnt struct {
-	At         time.Time           `json:"at,omitzero"`
-	Trials     []trial             `json:"trials,omitempty"`
-	Dispersion analysis.Dispersion `json:"dispersion"`
-	Usual      analysis.Usual      `json:"usual"`
-	Book       Book                `json:"book,omitzero"`
-	Pace       analysis.Pace       `json:"pace,omitzero"`
-	Hang       Hang                `json:"hang,omitzero"`
-	Rate       Rate                `json:"rate"`
-	Placebos   Placebos            `json:"placebos"`
-	Batch      time.Duration       `json:"batch"`
-	Missing    *Missing            `json:"missing,omitempty"`
-	SeenAt     time.Time           `json:"seen_at,omitzero"`
+	Learnt
+	Trials []trial `json:"trials,omitempty"`
 }
 
 // trial is the evidence on a live version. Its fields are named as those of Version.
@@ -44,9 +34,8 @@ type trial struct {
 
 // learnt takes the evidence out of a fork of a state, of which it leaves what is decided.
 func (s *State) learnt() learnt {
-	l := learnt{s.At, nil, s.Dispersion, s.Usual, s.Book, s.Pace, s.Hang, s.Rate, s.Placebos, s.Batch, s.Missing, s.SeenAt}
-	s.At, s.Dispersion, s.Usual, s.Book, s.Pace, s.Hang = time.Time{}, analysis.Dispersion{}, analysis.Usual{}, Book{}, analysis.Pace{}, Hang{}
-	s.Rate, s.Placebos, s.Batch, s.Missing, s.SeenAt = Rate{}, Placebos{}, 0, nil, time.Time{}
+	l := learnt{Learnt: s.Learnt}
+	s.Learnt = Learnt{}
 	for _, v := range s.with(live) {
 		l.Trials = append(l.Trials, trial{v.Seq, v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes, v.Starts, v.Seen, v.Verdict})
 		v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes = nil, time.Time{}, analysis.Counts{}, analysis.Counts{}, nil

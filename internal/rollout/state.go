@@ -135,13 +135,19 @@ type State struct {
 	Versions   []*Version    `json:"versions,omitempty"`  // by announcement. States share those that have ended
 	Stable     string        `json:"stable,omitempty"`
 	Seq        int           `json:"seq"`
-	At         time.Time     `json:"at,omitzero"` // of the last step
 	says       string        // hash of what the policy says
 	removing   bool          // a person has it removed: nothing is raised. It is never stored: what is stored then is that it is gone
 
 	Serving `json:"serving"`
 
-	Watch      *Watch              `json:"watch,omitempty"`
+	Watch *Watch `json:"watch,omitempty"`
+
+	Learnt
+}
+
+// Learnt is the evidence on a service, which every report changes. What is learnt of its versions is in Trial and Seen.
+type Learnt struct {
+	At         time.Time           `json:"at,omitzero"` // of the last step
 	Dispersion analysis.Dispersion `json:"dispersion"`
 	Usual      analysis.Usual      `json:"usual"`
 	Book       Book                `json:"book,omitzero"`

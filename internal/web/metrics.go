@@ -145,7 +145,11 @@ func outcomes() []rollout.Kind {
 func collectEvidence(s *rollout.State, gauge func(*prometheus.Desc, float64, ...string)) {
 	evidence := desc("version_evidence", "Evidence of a version under test: that it is worse (rollback), and that it is good enough (promotion).", "service", "version", "test")
 	threshold := desc("version_evidence_threshold", "The evidence at which that is decided.", "service", "version", "test")
+	verdict := desc("version_verdict", "1 for the code of the present verdict of a version under test: what it waits for.", "service", "version", "code")
 	for _, v := range s.Versions {
+		if v.Phase.Waiting() && v.Verdict.Code != "" {
+			gauge(verdict, 1, s.Policy.Service, v.Name, string(v.Verdict.Code))
+		}
 		if d := v.Verdict; v.Phase.Waiting() && d.Threshold > 0 {
 			gauge(evidence, d.Evidence, s.Policy.Service, v.Name, "rollback")
 			gauge(threshold, d.Threshold, s.Policy.Service, v.Name, "rollback")

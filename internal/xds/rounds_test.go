@@ -110,3 +110,27 @@ func TestRoundsFollowRemovalAndReturn(t *testing.T) {
 		t.Errorf("after %s %d are still away, and %d books are due", ForgetAfter, gone(), len(h.rounds.queue))
 	}
 }
+
+// BenchmarkTickAtRest10000 is a tick of ten thousand services at rest, which an Envoy that is away had.
+func BenchmarkTickAtRest10000(b *testing.B) {
+	h := NewHub(quietLog())
+	at := time.Unix(1e9, 0)
+	h.now = func() time.Time { return at }
+	var all []Prepared
+	for i := range 10_000 {
+		t := table(1, map[string]int{"v1": 10000})
+		t.Service = fmt.Sprint("s", i)
+		t.Policy.Service = t.Service
+		h.Restore(t.Service, []rollout.Crowd{{Nodes: []string{"away"}, Version: "t1"}})
+		all = append(all, h.Prepare(t))
+	}
+	for _, err := range h.Publish(all...) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		at = at.Add(time.Millisecond)
+		h.tick(at)
+	}
+}
