@@ -58,6 +58,7 @@ func TestASlowerCanaryIsHeld(t *testing.T) {
 	l.Start(context.WithoutCancel(t.Context()))
 	t.Cleanup(func() { l.Stop() })
 	s.run(0, "deploy", "shop", "v2", "--endpoint", address)
+	deployed := time.Now()
 	s.until(3*time.Minute, "v2 to be held", func() bool {
 		v := s.Version("shop", "v2").Verdict
 		return v != nil && v.Code == analysis.Slower
@@ -69,7 +70,7 @@ func TestASlowerCanaryIsHeld(t *testing.T) {
 	if shown := s.run(0, "explain", "shop", "v2"); !strings.Contains(shown, v.Verdict.Reason[:30]) || !strings.Contains(shown, "docs/verdicts.md#slower") {
 		t.Error(shown)
 	}
-	t.Log(v.Verdict.Reason)
+	t.Logf("FIGURE load reports, 100 requests/s of each, 1 -> 5 %% slow: held after %.0f s: %s", v.Verdict.At.Sub(deployed).Seconds(), v.Verdict.Reason)
 	// From now on nothing is answered: requests that never end cut it, long before Envoy gives up on them.
 	second.hangs.Store(true)
 	began := time.Now()
