@@ -16,6 +16,7 @@ import (
 const (
 	aimsApart = 50 * time.Millisecond // how far apart the source of evidence is told of changes, so that many at once are told as one
 	aimsRest  = 9                     // and for so many times as long as telling took: the lists name all services
+	aimsMost  = time.Second           // but no longer: until it is told, nothing is counted of a release that has begun
 )
 
 // aim is what is looked at of one service. It is never changed.
@@ -69,7 +70,7 @@ func (a *aims) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(max(aimsApart, aimsRest*time.Since(begun))):
+		case <-time.After(min(max(aimsApart, aimsRest*time.Since(begun)), aimsMost)):
 		}
 	}
 }

@@ -489,7 +489,7 @@ func (c *Controller) applied(u *unit, st *xds.Status, now time.Time) {
 }
 
 func (c *Controller) tick(now time.Time) {
-	if len(c.backlog.ticks) == 0 { // else it is busy enough
+	if len(c.backlog.ticks)+len(c.backlog.ageing) == 0 { // else it is busy enough, and a checkpoint waits until no tick does
 		c.backlog.ticks = slices.Collect(maps.Values(c.busy))
 	}
 	if rested := now.Sub(c.restedAt) >= restSaved; (rested || now.Sub(c.checkedAt) >= checkpoint) && len(c.backlog.ageing) == 0 {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -56,6 +57,30 @@ func TestACheckpointIsFoundInPieces(t *testing.T) {
 			clear(c.aged)
 			clear(c.stale)
 			c.busy = busy
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A loop that is late, for which it is time for a tick whenever it has worked off the last one, finds what a checkpoint is to store all the same.
+func TestACheckpointIsFoundWhereTicksComeWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 0, world.Traffic{})
+		b.announce("v2")
+		c := b.daemon
+		if err := c.do(t.Context(), func() {
+			if c.backlog.ageing = slices.Collect(maps.Keys(c.stale)); len(c.busy)*len(c.backlog.ageing) == 0 {
+				t.Error("nothing is under judgement")
+			}
+			for turns := 0; turns < 10; turns++ {
+				if c.tick(time.Now()); len(c.backlog.ageing) > 0 {
+					c.work(time.Now())
+				}
+			}
+			if len(c.backlog.ageing) > 0 {
+				t.Error("only ticks are worked on")
+			}
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,7 @@ func Share() {
 
 // threads is how many there are to be; 0: as many as there are. What an operator asks for stands, and where a container
 // may use fewer cores than the machine has, more threads would use its time up sooner, and then all of them would stand still.
+// Of a limit below two cores Go does not tell: more threads use that up no sooner, where there are but two cores to run them.
 func threads(cores, now int, asked string) int {
 	if asked != "" || now < cores || now >= least {
 		return 0
