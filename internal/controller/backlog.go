@@ -23,8 +23,8 @@ type backlog struct {
 	ahead    int           // of what somebody waits for, since the last piece
 	ready    chan struct{} // closed
 	ticks    queue[*unit]
-	ageing   queue[*unit] // with evidence that changed since it was stored last: what is under judgement has it stored
-	rested   bool         // and all others have
+	ageing   queue[*unit] // under judgement: what changed of their evidence since it was stored last is to be stored
+	rested   bool         // they are all of which something changed
 	evidence queue[metrics.Evidence]
 	statuses queue[status]
 	findings queue[*finding]

@@ -493,11 +493,10 @@ func (c *Controller) tick(now time.Time) {
 		c.backlog.ticks = slices.Collect(maps.Values(c.busy))
 	}
 	if rested := now.Sub(c.restedAt) >= restSaved; (rested || now.Sub(c.checkedAt) >= checkpoint) && len(c.backlog.ageing) == 0 {
-		c.checkedAt = now
-		if rested {
-			c.restedAt = now
+		c.checkedAt, c.backlog.rested = now, rested
+		if c.backlog.ageing = slices.Collect(maps.Values(c.busy)); rested { // to look at what is at rest costs what it takes to fetch it from memory
+			c.restedAt, c.backlog.ageing = now, slices.Collect(maps.Keys(c.stale))
 		}
-		c.backlog.ageing, c.backlog.rested = slices.Collect(maps.Keys(c.stale)), rested
 	}
 	c.lookAgain(now)
 	if c.targets.turn(now) {

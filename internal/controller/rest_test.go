@@ -63,6 +63,36 @@ func TestACheckpointIsFoundInPieces(t *testing.T) {
 	})
 }
 
+// A checkpoint costs what is under judgement: what is at rest is looked at every five minutes only, of however many services something changed.
+func TestACheckpointLooksAtNothingAtRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 0, world.Traffic{})
+		b.announce("v2")
+		c := b.daemon
+		if err := c.do(t.Context(), func() {
+			for range 100 {
+				c.stale[&unit{}] = struct{}{}
+			}
+			c.backlog.ageing, c.restedAt, c.checkedAt = nil, time.Now(), time.Time{}
+			if c.tick(time.Now()); len(c.backlog.ageing) != 1 {
+				t.Errorf("it looks at %d, want the one that is under judgement", len(c.backlog.ageing))
+			}
+			c.backlog.ageing, c.restedAt = nil, time.Time{}
+			if c.tick(time.Now()); len(c.backlog.ageing) < 100 {
+				t.Errorf("after five minutes it looks at %d, want all of which something changed", len(c.backlog.ageing))
+			}
+			c.backlog.ageing = nil
+			for u := range c.stale {
+				if c.units[u.state.Policy.Service] != u {
+					delete(c.stale, u)
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // A loop that is late, for which it is time for a tick whenever it has worked off the last one, finds what a checkpoint is to store all the same.
 func TestACheckpointIsFoundWhereTicksComeWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
