@@ -17,11 +17,11 @@ func (s *State) uneventful(at time.Time) bool {
 			if v.mayIdle() {
 				return false
 			}
-		case v.Phase == Stable:
+		case !v.is(timed):
 			if v.WeightSince.IsZero() || v.TookOver.IsZero() {
 				return false
 			}
-		case v.Phase != Canary || !s.goesOn(v, at):
+		case !v.is(ramped) || !s.goesOn(v, at):
 			return false
 		}
 	}
