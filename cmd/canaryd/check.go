@@ -66,11 +66,7 @@ Exit codes: 0 nothing found, 1 a file cannot be read, 2 wrong usage, 3 mistakes 
 			return err
 		}
 		k.findings = append(append(k.findings, policy.CheckSet(k.docs, k.source())...), append(k.beyond(), k.idle()...)...)
-		if rate > 0 {
-			for _, d := range k.docs {
-				k.findings = append(append(k.findings, feasible(d, rate, usual)...), rare(d, rate, shares)...)
-			}
-		}
+		k.atRate(rate, usual, shares)
 		return k.report(cmd, *out, strict, show)
 	}
 	return c
@@ -131,6 +127,16 @@ func (k *checker) path(p string) error {
 		}
 	}
 	return nil
+}
+
+// atRate warns of what the policies cannot do with so many requests/s; 0: nobody said how many.
+func (k *checker) atRate(rate, stable float64, shares []classFlag) {
+	if rate == 0 {
+		return
+	}
+	for _, d := range k.docs {
+		k.findings = append(append(k.findings, feasible(d, rate, stable)...), rare(d, rate, shares)...)
+	}
 }
 
 // feasible warns of what a policy cannot do at a request rate: prove a release before its deadline, or

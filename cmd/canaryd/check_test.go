@@ -144,6 +144,8 @@ func TestCheckOfAccessSaysEachThingOnce(t *testing.T) {
 		{"tls_servr_config: {cert_file: x}\n", `f.yml:1:1: unknown key "tls_servr_config": did you mean "tls_server_config"?`, 3},
 		{"basic_auth_user: {alice: x}\n", `f.yml:1:1: unknown key "basic_auth_user": did you mean "basic_auth_users"?`, 3},
 		{"basic_auth_users: {alice: hunter2}\n", "f.yml:1:27: the password of alice is not a bcrypt hash: `htpasswd -nB alice` prints one", 3},
+		{"rate_limit: {interval: 1d}\n", `f.yml:1:24: "1d" does not fit here: expected a time, as in 30s`, 3},
+		{"basic_auth_users: {alice: [hunter2]}\n", "f.yml:1:27: this does not fit here: expected text, or a mapping of keys", 3},
 		{"ci-shop: sha256:abc\n", "f.yml:1:10: this is not the hash of a token: `canaryd token NAME` prints the line", 3},
 		{"ci-shop: [" + aHash + "]\n", "", 0},
 		{"xsd: {}\n", `f.yml:1:1: unknown key "xsd": did you mean "xds"?`, 3},

@@ -153,6 +153,22 @@ func TestNothingIsSaidInWords(t *testing.T) {
 	}
 }
 
+// Where a service is removed while somebody waits, no rollout goes on.
+func TestWaitingEndsWithTheService(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked == 1 {
+			_, _ = io.WriteString(w, `{"service": "shop", "versions": [{"version": "v2", "phase": "canary", "attempt": 1}]}`)
+			return
+		}
+		web.Refuse(w, http.StatusNotFound, "there is no service shop")
+	}))
+	defer s.Close()
+	if code, _, errOut := runCLI(t, "", "wait", "shop", "v2", "--url", s.URL); code != exitError || !strings.HasSuffix(errOut, "canaryd: there is no service shop\n") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
 // Who waits waits on where canaryd is asked too often, and hears that the rollout goes on where it may not look any more.
 func TestWaitingSurvivesTooManyRequests(t *testing.T) {
 	asked := 0

@@ -85,6 +85,9 @@ func (w *waiter) unanswered(talk io.Writer, err error) error {
 	switch {
 	case w.seen == nil:
 		return err
+	case answered(err, http.StatusNotFound): // the service was removed
+		w.log.end()
+		return err
 	case refused(err):
 		w.log.end()
 		return fmt.Errorf("%w; the rollout goes on", err)
@@ -109,6 +112,12 @@ func checkWait(out string, timeout time.Duration) error {
 func refused(err error) bool {
 	var p *web.Problem
 	return errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests
+}
+
+// answered reports whether the daemon says no with a status.
+func answered(err error, status int) bool {
+	var p *web.Problem
+	return errors.As(err, &p) && p.Status == status
 }
 
 // look takes an answer in; done: there is nothing more to wait for.

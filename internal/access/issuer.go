@@ -75,8 +75,7 @@ func (is *issuers) provider(name string) (*oidc.Provider, error) {
 	if i.provider != nil && time.Since(i.askedAt) < is.keysFor || time.Since(i.failedAt) < issuerAgain {
 		return i.provider, i.err
 	}
-	// The provider keeps the context for as long as it lives: a token with a key that is new has the keys fetched again.
-	switch p, err := oidc.NewProvider(oidc.ClientContext(context.Background(), is.client), name); {
+	switch p, err := is.ask(name); {
 	case err == nil:
 		i.provider, i.askedAt, i.failedAt, i.err = p, time.Now(), time.Time{}, nil
 	case i.provider != nil:
@@ -85,6 +84,35 @@ func (is *issuers) provider(name string) (*oidc.Provider, error) {
 		i.failedAt, i.err = time.Now(), fmt.Errorf("the issuer %s does not say how its tokens are verified: %w", name, err)
 	}
 	return i.provider, i.err
+}
+
+// ask has an issuer tell its addresses and its keys. The library would ask for the keys with the first token only, after those from
+// before are dropped. It keeps the context for as long as the provider lives: a token with a new key has the keys fetched again.
+func (is *issuers) ask(name string) (*oidc.Provider, error) {
+	ctx := oidc.ClientContext(context.Background(), is.client)
+	p, err := oidc.NewProvider(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var says struct {
+		Keys string `json:"jwks_uri"`
+	}
+	if err := p.Claims(&says); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, says.Keys, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := is.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", says.Keys, resp.Status)
+	}
+	return p, nil
 }
 
 // verify checks a token's signature and dates, and returns its subject, audiences and claims.

@@ -101,12 +101,13 @@ func TestIssuersInTrouble(t *testing.T) {
 func TestAWithdrawnKeyIsForgotten(t *testing.T) {
 	old, young := newKey(t), newKey(t)
 	var now atomic.Pointer[rsa.PrivateKey] // nil: it is away
+	var keyless atomic.Bool                // its keys alone are away
 	now.Store(old)
 	var s *httptest.Server
 	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key := now.Load()
 		switch {
-		case key == nil:
+		case key == nil, keyless.Load() && r.URL.Path == "/keys":
 			w.WriteHeader(http.StatusBadGateway)
 		case r.URL.Path == "/keys":
 			_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k", Algorithm: "RS256", Use: "sig"}}})
@@ -129,7 +130,11 @@ func TestAWithdrawnKeyIsForgotten(t *testing.T) {
 	k.issuers.keysFor = 0 // the time is over
 	can(old, true)
 	now.Store(young)
+	keyless.Store(true)
 	k.issuers.known[s.URL].failedAt = time.Time{} // and so is that until it is asked again
+	can(old, true)
+	keyless.Store(false)
+	k.issuers.known[s.URL].failedAt = time.Time{}
 	can(old, false)
 	can(young, true)
 }

@@ -92,7 +92,7 @@ func (h *Hiccup) reaches(burst float64, s span) bool {
 	return h.M > 0 && s.to-h.Begin <= reach(burst, s)
 }
 
-// reach is how long after the begin of the first batch that it touches the last one ends.
+// reach is the longest time from the beginning of the first batch that a burst touches to the end of the last one.
 func reach(burst float64, s span) float64 { return (math.Ceil(burst/s.round-slack) + 1.25) * s.round }
 
 // follows reports a batch that a second burst can have touched, which came before this one was known to be over.

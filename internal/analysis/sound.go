@@ -170,7 +170,7 @@ func (c Counts) Sound() error { return each("count", mostCount, c.Requests, c.Er
 func (d *Dispersion) Sound() error {
 	for w := range windowWidths {
 		l, j := d.Lately[w], d.Just[w]
-		if err := each("dispersion", mostCount*mostCount, d.Num[w], d.Den[w], l.Num, l.Den, l.Dof, j.Num, j.Den, j.Dof); err != nil {
+		if err := each("dispersion", mostCount*mostCount, d.Num[w], d.Den[w], d.Dof[w], l.Num, l.Den, l.Dof, j.Num, j.Den, j.Dof); err != nil {
 			return err
 		}
 		for _, s := range d.Open[w].Slices {

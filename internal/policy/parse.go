@@ -129,7 +129,7 @@ func plainWords(s string) string {
 		}
 		value, expected := rest[:i], goTypeWords(rest[i+len(" into "):])
 		from, to := strings.Index(value, "`"), strings.LastIndex(value, "`")
-		if from < 0 || from == to || expected == aMapping {
+		if from < 0 || from == to || strings.Contains(expected, aMapping) {
 			return "this does not fit here: expected " + expected
 		}
 		return fmt.Sprintf("%q does not fit here: expected %s", value[from+1:to], expected)
@@ -158,8 +158,10 @@ func goTypeWords(t string) string {
 		return "a number"
 	case strings.HasPrefix(t, "[]"):
 		return "a list, as in [a, b]"
-	case strings.HasSuffix(t, ".Secret") && !strings.HasPrefix(t, "map["): // of Prometheus' settings
-		return "text"
+	case t == "time.Duration":
+		return "a time, as in 30s"
+	case strings.HasSuffix(t, ".plain"): // Prometheus' settings, and their secrets
+		return "text, or " + aMapping
 	default:
 		return aMapping
 	}

@@ -297,7 +297,8 @@ func (m *machine) noteFailing(v *Version, cells []Cell) {
 		all, errors = append(all, c.Endpoints[v.Name]...), errors+c.Counts[v.Name].Errors
 		longest = max(longest, c.To.Sub(c.From).Seconds())
 	}
-	if v.Judge.Together = m.Dispersion.Together(); errors <= 0 {
+	v.Judge.Together = m.Dispersion.Together()
+	if errors <= 0 {
 		return
 	}
 	now := v.seconds(m.at)

@@ -199,7 +199,7 @@ func (m *machine) looksClean(v *Version, _ int) shut {
 func (m *machine) hasDwelt(v *Version, _ int) shut {
 	held, hold := m.at.Sub(v.WeightSince), m.Policy.Ramp.Hold.Std()
 	if held < hold {
-		return shut{code: analysis.Dwell, why: "at " + share(m.Weight(v.Name)) + " for " + held.Truncate(time.Second).String() + " of " + m.Policy.Ramp.Hold.String() + " (ramp.hold)"} // said with most evidence
+		return shut{code: analysis.Dwell, why: "at " + share(m.Weight(v.Name)) + " for " + held.Truncate(time.Second).String() + " of " + m.Policy.Ramp.Hold.String() + " (ramp.hold)"} // without fmt: said with nearly all evidence
 	}
 	return shut{}
 }

@@ -62,7 +62,7 @@ func TestInstancesThatAreNotTold(t *testing.T) {
 	q.Slow.Untold, q.Slow.Canary = true, 0.3
 	q.Seen = func(_ time.Duration, v *rollout.Version) {
 		if len(v.Starts.Each) > 0 {
-			t.Fatal("instances are known")
+			t.Error("instances are known") // on another goroutine than the test's
 		}
 	}
 	if f := q.Fates()[0]; f.Slower == 0 {
