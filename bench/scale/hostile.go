@@ -41,22 +41,9 @@ func (b *bench) hostile(ctx context.Context) error {
 	var calm, rough []time.Duration
 	generation, peak, before := 0, 0.0, memoryNow().used
 	changes := func(into *[]time.Duration) error {
-		begun := time.Now()
-		for range changesMost {
-			if time.Since(begun) > changesFor {
-				break
-			}
-			generation++
-			at, _, err := h.accepted(generation)
-			if err != nil {
-				return err
-			}
-			*into = append(*into, at...)
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			peak = max(peak, float64(m.HeapInuse+m.StackInuse)-before)
-		}
-		return nil
+		at, last, most, err := h.changes(generation)
+		*into, generation, peak = append(*into, at...), last, max(peak, most-before)
+		return err
 	}
 	var cost time.Duration
 	for range hostileTurns {
@@ -85,6 +72,24 @@ func (b *bench) hostile(ctx context.Context) error {
 		fmt.Sprintf("%d and %d changes, in %d turns; it asks for 500 000 names and 20 000 types, sends reports of 16 MB, reads nothing, opens streams that never speak, and begins again: %d times something of it was turned away; its CPU: %.1f s", len(rough)/streams, len(calm)/streams, hostileTurns, refused, cost.Seconds()),
 		"p50 %.0f : %.0f ms, p99 %.0f : %.0f ms (%.2f x); memory at most %.0f MB more, garbage included", r50, c50, r99, c99, r99/max(c99, 0.001), peak/1e6)
 	return nil
+}
+
+// changes has one change after the other accepted, from the one after a generation on. It returns when each stream had each, the last
+// generation, and how much memory was used at most.
+func (h *held) changes(after int) (at []time.Duration, last int, peak float64, err error) {
+	last = after
+	for begun := time.Now(); last < after+changesMost && time.Since(begun) <= changesFor; {
+		last++
+		one, _, err := h.accepted(last)
+		if err != nil {
+			return nil, last, peak, err
+		}
+		at = append(at, one...)
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		peak = max(peak, float64(m.HeapInuse+m.StackInuse))
+	}
+	return at, last, peak, nil
 }
 
 // elsewhere is an address of this machine that is not loopback: what comes from loopback has no account.
@@ -127,12 +132,33 @@ func runHostile(text string) error {
 		return err
 	}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	for _, attack := range attacks() {
+		go func() {
+			for {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				conn, err := grpc.NewClient("passthrough:///"+to, grpc.WithTransportCredentials(insecure.NewCredentials()),
+					grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }))
+				if err == nil {
+					attack(ctx, conn)
+					_ = conn.Close()
+				}
+				cancel()
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+	}
+	_, _ = os.Stdin.Read(make([]byte, 1)) // until it ends
+	return nil
+}
+
+// attacks are what the hostile client does.
+func attacks() []func(context.Context, *grpc.ClientConn) {
 	many := make([]string, 500_000)
 	for i := range many {
 		many[i] = fmt.Sprintf("no-such-route-%07d", i)
 	}
 	big := bigReport()
-	for _, attack := range []func(context.Context, *grpc.ClientConn){
+	return []func(context.Context, *grpc.ClientConn){
 		func(ctx context.Context, c *grpc.ClientConn) { // names: over the limit, and as many as are allowed
 			for _, n := range []int{len(many), 90_000} {
 				st := hostileStream(ctx, c, "names")
@@ -164,23 +190,7 @@ func runHostile(text string) error {
 			for st.Send(big) == nil && ctx.Err() == nil {
 			}
 		},
-	} {
-		go func() {
-			for {
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-				conn, err := grpc.NewClient("passthrough:///"+to, grpc.WithTransportCredentials(insecure.NewCredentials()),
-					grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }))
-				if err == nil {
-					attack(ctx, conn)
-					_ = conn.Close()
-				}
-				cancel()
-				time.Sleep(10 * time.Millisecond)
-			}
-		}()
 	}
-	_, _ = os.Stdin.Read(make([]byte, 1)) // until it ends
-	return nil
 }
 
 type deltaStream = discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient

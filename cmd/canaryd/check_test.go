@@ -148,6 +148,7 @@ func TestCheckOfAccessSaysEachThingOnce(t *testing.T) {
 		{"basic_auth_users: {alice: [hunter2]}\n", "f.yml:1:27: this does not fit here: expected text, or a mapping of keys", 3},
 		{"ci-shop: sha256:abc\n", "f.yml:1:10: this is not the hash of a token: `canaryd token NAME` prints the line", 3},
 		{"ci-shop: [" + aHash + "]\n", "", 0},
+		{"metrics: " + aHash + "\nservice: [" + strings.Replace(aHash, "10dd", "20dd", 1) + "]\n", "", 0}, // names that are keys elsewhere
 		{"xsd: {}\n", `f.yml:1:1: unknown key "xsd": did you mean "xds"?`, 3},
 		{"rote: {}\n", "f.yml:1:1: unknown key \"rote\": did you mean \"route\"?", 3},
 	} {

@@ -31,6 +31,8 @@ func kindOf(name string, root *yaml.Node) kind {
 		return slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(but, k) && policy.Has(root, k) })
 	}
 	switch {
+	case access.HoldsTokens(root): // which may have the names of keys
+		return tokensFile
 	case policy.Has(root, "cases"):
 		return testsFile
 	case has(keysOf(web.Config{})):
@@ -43,8 +45,6 @@ func kindOf(name string, root *yaml.Node) kind {
 		return policyFile
 	case has(server): // keys of both
 		return serverFile
-	case access.HoldsTokens(root):
-		return tokensFile
 	}
 	return likeliest(name, root)
 }
