@@ -91,6 +91,7 @@ func TestTheCauseOfACutIsNamed(t *testing.T) {
 			if c.sick == 1 && v.Cause[0].Endpoints[0] != addresses[0] {
 				t.Errorf("not %s but %s", addresses[0], v.Cause[0].Endpoints)
 			}
+			s.until(20*time.Second, "the cut, which does not wait for the disk, in the history", func() bool { return strings.Contains(s.run(0, "history", "shop"), v.Reason) })
 			for _, shown := range []string{s.run(0, "explain", "shop", "v2"), s.run(0, "history", "shop")} {
 				if !strings.Contains(shown, v.Reason) || strings.Contains(shown, "4111") {
 					t.Error(shown)

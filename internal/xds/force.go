@@ -132,6 +132,7 @@ type unrest struct {
 	accepted *Content // what it serves
 	gone     bool
 	left     time.Time // when it went
+	forgot   bool      // by an operator: until it accepts something, nothing that it was sent counts
 	doubted  bool      // the older stream of a node that came back (see seat.go): counts for nothing
 	asked    bool      // for the route, on its stream
 	sent     string    // version of the route last sent and not refused
@@ -324,7 +325,7 @@ func (f *Force) Leave(s *stream, at time.Time) {
 
 // mayServe takes who was sent its first route to serve it.
 func (m *member) mayServe() {
-	if m.accepted.Version == "" && m.sent != "" {
+	if m.accepted.Version == "" && m.sent != "" && !m.forgot {
 		m.accepted = &Content{m.sent, m.accepted.Slots}
 	}
 }
@@ -348,7 +349,7 @@ func (f *Force) Forget(id string) bool {
 		if f.standing(m) == Applied {
 			continue
 		}
-		m.accepted, m.lagging, m.behind, m.waited = &Content{}, false, time.Time{}, 0
+		m.accepted, m.forgot, m.lagging, m.behind, m.waited = &Content{}, true, false, time.Time{}, 0
 		m.refusals, m.held = nil, nil
 	}
 	return known
@@ -634,7 +635,7 @@ func (f *Force) serves(m *member, c Content, at time.Time) {
 	if c.Slots == nil || !slices.Equal(c.Slots, m.accepted.Slots) {
 		m.served = f.moment(at)
 	}
-	m.accepted = f.share(c)
+	m.accepted, m.forgot = f.share(c), false
 }
 
 // share finds a content among those that many have.

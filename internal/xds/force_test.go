@@ -257,6 +257,15 @@ func TestStandings(t *testing.T) {
 			"joining 0 applied 0 behind 0 lagging 0 refused 0 gone 0"},
 		{"forgotten while behind", func(b *book) { b.join("a", 0); b.accept("a", 1); b.want(2); b.Forget("a") },
 			"joining 1 applied 0 behind 0 lagging 0 refused 0 gone 0"},
+		{"forgotten while behind, before its connection ends", func(b *book) {
+			b.join("a", 0)
+			b.accept("a", 1)
+			b.want(2)
+			b.Sent(b.streams["a"], content(2).Version, b.at)
+			b.Forget("a")
+			b.leave("a")
+		},
+			"joining 0 applied 0 behind 0 lagging 0 refused 0 gone 0"},
 		{"R4: a node that may not have the service", func(b *book) {
 			b.Want(Wanted{Envoys: content(1), Nodes: []string{"sidecar"}}, b.at)
 			b.join("a", 0)
