@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/rig"
 )
 
 // issuer signs identity tokens as GitHub and GitLab do: it says where its keys are, and has several.
@@ -120,7 +121,7 @@ const rules = `web:
 `
 
 func newFort(t *testing.T) *fort {
-	f := &fort{t: t, dir: t.TempDir(), addr: free(t), is: newIssuer(t), log: &paper{}}
+	f := &fort{t: t, dir: t.TempDir(), addr: rig.FreeAddress(), is: newIssuer(t), log: &paper{}}
 	f.ca = f.certificate()
 	hash := func(password string) string {
 		h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
+	"github.com/canaryd/canaryd/internal/rig"
 )
 
 // The secrets of a service and of its daemon, each in a place of its own.
@@ -79,7 +80,7 @@ func TestSecretsAreInNoOutput(t *testing.T) {
 	targets := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(targets.Close)
 	t.Setenv("SHOP_KEY", secrets["env"])
-	dir, addr := t.TempDir(), free(t)
+	dir, addr := t.TempDir(), rig.FreeAddress()
 	for name, text := range map[string]string{
 		"canaryd.yml": fmt.Sprintf("policies: [\"*.policy\"]\ndocker: {host: %q, hook_token: {from_file: hook}}\nnotify:\n- {url: {from_file: webhook}, events: [announced, launched, rolled_back, failed]}\n- {url: %q, format: slack}\nhttp_sd_configs: [{url: \"http://me:%s@%s/targets?token=%s\", refresh_interval: 1s}]\n",
 			daemon, hooks.URL+"/"+secrets["webhook"], secrets["password"], strings.TrimPrefix(targets.URL, "http://"), secrets["query"]),

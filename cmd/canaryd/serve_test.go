@@ -10,23 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-// free returns an address of loopback that was free a moment ago.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+	"github.com/canaryd/canaryd/internal/rig"
+)
 
 // startDaemon runs `canaryd serve` until the test ends; it returns the API's address.
 func startDaemon(t *testing.T, config string) string {
 	t.Helper()
-	dir, addr := t.TempDir(), free(t)
+	dir, addr := t.TempDir(), rig.FreeAddress()
 	for name, text := range map[string]string{
 		"canaryd.yml": config,
 		"shop.yml":    "service: shop\nversions: [{version: v1, endpoints: [\"127.0.0.1:1\"], stable: true}]\n",

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/canaryd/canaryd/internal/rig"
 	"github.com/canaryd/canaryd/internal/rollout"
 	"github.com/canaryd/canaryd/internal/web"
 	"github.com/canaryd/canaryd/internal/world"
@@ -53,7 +54,7 @@ func newTown(t *testing.T, policy string, config ...string) *town {
 
 // foundTown is a daemon without Envoys.
 func foundTown(t *testing.T, policy string, config ...string) *town {
-	w := &town{t: t, dir: t.TempDir(), web: free(t), xds: free(t)}
+	w := &town{t: t, dir: t.TempDir(), web: rig.FreeAddress(), xds: rig.FreeAddress()}
 	w.write("canaryd.yml", "policies: [\"*.policy\"]\nmetrics: {interval: 100ms}\n"+strings.Join(config, ""))
 	w.write("shop.policy", policy)
 	w.start()
@@ -342,7 +343,7 @@ func TestWaitingOutlivesTheDaemon(t *testing.T) {
 	begin := time.Now()
 	for _, command := range []string{"wait shop v1", "status -w", "deploy shop v1 --endpoint 127.0.0.1:1 --wait"} {
 		var o, e bytes.Buffer
-		code := execute(t.Context(), append(strings.Fields(command), "--url", "http://"+free(t)), strings.NewReader(""), &o, &e)
+		code := execute(t.Context(), append(strings.Fields(command), "--url", "http://"+rig.FreeAddress()), strings.NewReader(""), &o, &e)
 		if code != exitError || !strings.Contains(e.String(), "no canaryd answers at") || time.Since(begin) > 20*time.Second {
 			t.Errorf("canaryd %s: exit %d after %s\n%s", command, code, time.Since(begin), &e)
 		}
