@@ -85,7 +85,7 @@ func (w *waiter) unanswered(talk io.Writer, err error) error {
 	switch {
 	case w.seen == nil:
 		return err
-	case answered(err, http.StatusNotFound): // the service was removed
+	case statusOf(err) == http.StatusNotFound: // the service was removed
 		w.log.end()
 		return err
 	case refused(err):
@@ -110,14 +110,16 @@ func checkWait(out string, timeout time.Duration) error {
 
 // refused reports whether the daemon says that it will not, now or later; that it is asked too often is not that.
 func refused(err error) bool {
-	var p *web.Problem
-	return errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests
+	s := statusOf(err)
+	return s != 0 && s < http.StatusInternalServerError && s != http.StatusTooManyRequests
 }
 
-// answered reports whether the daemon says no with a status.
-func answered(err error, status int) bool {
-	var p *web.Problem
-	return errors.As(err, &p) && p.Status == status
+// statusOf is with which status the daemon says no; 0: that is not what is wrong.
+func statusOf(err error) int {
+	if p := (*web.Problem)(nil); errors.As(err, &p) {
+		return p.Status
+	}
+	return 0
 }
 
 // look takes an answer in; done: there is nothing more to wait for.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,7 +12,7 @@ const helpWidth = 80
 
 // usageTemplate is cobra's, with flags that fit.
 func usageTemplate(c *cobra.Command) string {
-	return strings.ReplaceAll(c.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 ")
+	return strings.ReplaceAll(c.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth))
 }
 
 // wrapped breaks paragraphs into lines that fit. Lines that are indented stay as they are.
@@ -22,23 +23,9 @@ func wrapped(text string) string {
 			out = append(out, paragraph)
 			continue
 		}
-		var b strings.Builder
-		column := 0
-		for _, word := range strings.Fields(paragraph) {
-			n := len([]rune(word))
-			switch {
-			case column == 0:
-			case column+1+n > helpWidth:
-				b.WriteByte('\n')
-				column = 0
-			default:
-				b.WriteByte(' ')
-				column++
-			}
-			b.WriteString(word)
-			column += n
-		}
-		out = append(out, b.String())
+		t := table{width: helpWidth + 1}
+		t.text("", paragraph)
+		out = append(out, strings.TrimSuffix(t.buf.String(), "\n"))
 	}
 	return strings.Join(out, "\n\n")
 }
