@@ -71,6 +71,9 @@ func (l lately) plainly() float64 {
 	return min(l.Num/l.Den, mostCount)
 }
 
+// together reports that the estimate lies above 1 as plainly, and rests on more than a few windows.
+func (l lately) together() bool { return l.Dof > leastDof && l.plainly() > 1 }
+
 func (l *lately) forget(keep float64) { l.Num, l.Den, l.Dof = l.Num*keep, l.Den*keep, l.Dof*keep }
 
 func (l *lately) add(num, den, dof float64) { l.Num, l.Den, l.Dof = l.Num+num, l.Den+den, l.Dof+dof }
@@ -263,7 +266,7 @@ func (d *Dispersion) Spread() float64 { return d.spread(priorPhi) }
 func (d *Dispersion) Together() bool {
 	for w, l := range d.Lately {
 		day := lately{d.Num[w], d.Den[w], d.Dof[w]}
-		if l.Dof > leastDof && l.plainly() > 1 || day.Dof > leastDof && day.plainly() > 1 {
+		if l.together() || day.together() {
 			return true
 		}
 	}

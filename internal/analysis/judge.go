@@ -27,7 +27,7 @@ type Judge struct {
 	Fresh     int         `json:"fresh"`   // updates since then
 	Updates   int         `json:"updates"`
 	M         float64     `json:"m"`                  // clump bound of the last update
-	Together  bool        `json:"together,omitempty"` // stable's errors are known to: its instances fail for a moment each, so two of the canary's may do so at once
+	Together  bool        `json:"together,omitempty"` // stable's errors are known to come together: its instances fail for a moment each, so two of the canary's may do so at once
 
 	IncidentUntil float64 `json:"incident_until"`        // seconds; shared trouble is assumed until then
 	Starving      float64 `json:"starving,omitempty"`    // seconds of evidence in which it completed next to nothing; 0: it is not starved

@@ -17,7 +17,7 @@ func momentsOf(tick float64, begins ...float64) func(i, endpoint int) float64 {
 	}
 }
 
-// cuts of 20 releases as good as stable, of which two instances fail for a moment of their own, the second at times after the first.
+// cutsOfTwoMoments is how many are cut of 20 releases as good as stable, of which two instances fail for a moment of their own, the second at times after the first.
 func cutsOfTwoMoments(tick, usual float64, together bool) (cuts int) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for seed := range uint64(20) {
