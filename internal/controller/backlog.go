@@ -23,8 +23,7 @@ type backlog struct {
 	ahead    int           // of what somebody waits for, since the last piece
 	ready    chan struct{} // closed
 	ticks    queue[*unit]
-	ageing   queue[*unit] // under judgement: what changed of their evidence since it was stored last is to be stored
-	rested   bool         // they are all of which something changed
+	ageing   queue[*unit] // of which is to be stored what changed of their evidence since it was stored last
 	evidence queue[metrics.Evidence]
 	statuses queue[status]
 	findings queue[*finding]
@@ -132,8 +131,7 @@ func (c *Controller) tickSome(now time.Time) {
 // ageSome has evidence stored.
 func (c *Controller) ageSome() {
 	c.backlog.ageing.some(ageMost, func(u *unit) {
-		_, changed := c.stale[u] // it may be in a write by now
-		if changed && (c.backlog.rested || c.busy[u.state.Policy.Service] == u) {
+		if _, changed := c.stale[u]; changed { // it may be in a write by now
 			c.aged[u] = struct{}{}
 		}
 	})

@@ -38,21 +38,17 @@ func TestACutGoesOutBetweenPieces(t *testing.T) {
 				break
 			}
 			c.evidence <- evs
-			if err := c.do(t.Context(), func() { heard = len(c.backlog.evidence) > 0 }); err != nil {
-				t.Fatal(err)
-			}
+			b.inLoop(func() { heard = len(c.backlog.evidence) > 0 })
 		}
 		left, out := 0, false
-		if err := c.do(t.Context(), func() {
+		b.inLoop(func() {
 			c.backlog.evidence = slices.Clone(evs)
 			if _, err := c.command(c.units["shop"], rollout.Commanded{Verb: "abort", Version: "v2", By: "ann"}); err != nil {
 				t.Error(err)
 			}
 			c.settle(time.Now())
 			left, out = len(c.backlog.evidence), c.units["shop"].outbox.Early()
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 		if !heard || !out || left != len(evs) || time.Since(begin) > 0 {
 			t.Errorf("heard: %v, out: %v, with %d of %d pieces left, after %s", heard, out, left/pieceMost, len(evs)/pieceMost, time.Since(begin))
 		}
@@ -77,15 +73,13 @@ func TestAReloadOfManyIsAllOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, many("1m", ""), 0, world.Traffic{})
 		holds := func() (list []string) {
-			if err := b.daemon.do(t.Context(), func() {
+			b.inLoop(func() {
 				for _, u := range b.daemon.units {
 					if h := fmt.Sprintf("%s unstored=%v orphaned=%v", u.state.Policy.Ramp.Hold, u.outbox.Unstored(), u.state.Orphaned); !slices.Contains(list, h) {
 						list = append(list, h)
 					}
 				}
-			}); err != nil {
-				t.Fatal(err)
-			}
+			})
 			return list
 		}
 		b.write(many("2m", "---\nservice: shop\nramp: {hold: soon}\n"))
@@ -164,9 +158,7 @@ func TestAReloadThatIsLeftForgetsNoEdit(t *testing.T) {
 			err := b.daemon.Reload(left, "ann")
 			var failed error
 			var has policy.Duration
-			if err := b.daemon.do(t.Context(), func() { failed, has = b.daemon.reloadErr, b.daemon.units["shop"].state.Policy.Ramp.Hold }); err != nil {
-				t.Fatal(err)
-			}
+			b.inLoop(func() { failed, has = b.daemon.reloadErr, b.daemon.units["shop"].state.Policy.Ramp.Hold })
 			if failed != nil {
 				t.Fatalf("a mistake in the policies: %v", failed)
 			}
@@ -183,7 +175,7 @@ func TestWhoWaitsGoesBeforeTheNextPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, tenPercent, 0, world.Traffic{})
 		c := b.daemon
-		if err := c.do(t.Context(), func() {
+		b.inLoop(func() {
 			c.backlog.evidence, c.backlog.ahead = make([]metrics.Evidence, 10*pieceMost), 0
 			heard := 0
 			for range 3 * aheadMost {
@@ -200,9 +192,7 @@ func TestWhoWaitsGoesBeforeTheNextPiece(t *testing.T) {
 				}
 			}
 			c.backlog.evidence = nil
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 	})
 }
 

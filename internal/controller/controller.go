@@ -493,9 +493,11 @@ func (c *Controller) tick(now time.Time) {
 		c.backlog.ticks = slices.Collect(maps.Values(c.busy))
 	}
 	if rested := now.Sub(c.restedAt) >= restSaved; (rested || now.Sub(c.checkedAt) >= checkpoint) && len(c.backlog.ageing) == 0 {
-		c.checkedAt, c.backlog.rested = now, rested
-		if c.backlog.ageing = slices.Collect(maps.Values(c.busy)); rested { // to look at what is at rest costs what it takes to fetch it from memory
+		c.checkedAt = now
+		if rested { // seldom: what is at rest has to be fetched from memory to be looked at
 			c.restedAt, c.backlog.ageing = now, slices.Collect(maps.Keys(c.stale))
+		} else {
+			c.backlog.ageing = slices.Collect(maps.Values(c.busy))
 		}
 	}
 	c.lookAgain(now)

@@ -42,9 +42,7 @@ func (b *patient) houses(version string, attempt int) {
 // docker tells what became of containers.
 func (b *patient) docker(e rollout.Launched) {
 	b.t.Helper()
-	if err := b.daemon.do(b.t.Context(), func() { b.daemon.launched(docker.Event{Service: "shop", Launched: e}) }); err != nil {
-		b.t.Fatal(err)
-	}
+	b.inLoop(func() { b.daemon.launched(docker.Event{Service: "shop", Launched: e}) })
 }
 
 // goal is what is wanted of the container of an attempt.

@@ -34,7 +34,7 @@ func TestACheckpointIsFoundInPieces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, tenPercent, 0, world.Traffic{})
 		c := b.daemon
-		if err := c.do(t.Context(), func() {
+		b.inLoop(func() {
 			busy, units := c.busy, make([]*unit, 2*ageMost+1)
 			c.busy = map[string]*unit{}
 			for i := range units {
@@ -57,9 +57,7 @@ func TestACheckpointIsFoundInPieces(t *testing.T) {
 			clear(c.aged)
 			clear(c.stale)
 			c.busy = busy
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 	})
 }
 
@@ -70,7 +68,7 @@ func TestACheckpointLooksAtNothingAtRest(t *testing.T) {
 		b.announce("v2")
 		time.Sleep(2 * time.Second)
 		c := b.daemon
-		if err := c.do(t.Context(), func() {
+		b.inLoop(func() {
 			for range 100 {
 				c.stale[&unit{}] = struct{}{}
 			}
@@ -88,9 +86,7 @@ func TestACheckpointLooksAtNothingAtRest(t *testing.T) {
 					delete(c.stale, u)
 				}
 			}
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 	})
 }
 
@@ -101,7 +97,7 @@ func TestACheckpointIsFoundWhereTicksComeWithoutEnd(t *testing.T) {
 		b.announce("v2")
 		time.Sleep(2 * time.Second)
 		c := b.daemon
-		if err := c.do(t.Context(), func() {
+		b.inLoop(func() {
 			c.backlog.ageing = slices.Collect(maps.Values(c.busy))
 			if len(c.backlog.ageing) == 0 {
 				t.Error("nothing is under judgement")
@@ -114,8 +110,6 @@ func TestACheckpointIsFoundWhereTicksComeWithoutEnd(t *testing.T) {
 			if len(c.backlog.ageing) > 0 {
 				t.Error("only ticks are worked on")
 			}
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 	})
 }

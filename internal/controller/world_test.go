@@ -44,6 +44,14 @@ type bubble struct {
 	stops  []func()                           // end the connections of the fleet
 }
 
+// inLoop does something as the loop does it, and waits until it is done.
+func (b *bubble) inLoop(f func()) {
+	b.t.Helper()
+	if err := b.daemon.do(b.t.Context(), f); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // dialer leads to whichever daemon runs at present.
 type dialer struct {
 	l atomic.Pointer[bufconn.Listener]
