@@ -63,8 +63,11 @@ func (o *order) run(cmd *cobra.Command, args []string) error {
 	if o.evenFailed {
 		path += "?even_failed=true"
 	}
+	ctx, cancel := within(cmd.Context(), o.timeout)
+	defer cancel()
+	since := time.Now()
 	var v web.Version
-	if err := o.call(cmd.Context(), http.MethodPost, path, nil, &v); err != nil {
+	if err := o.call(ctx, http.MethodPost, path, nil, &v); err != nil {
 		return err
 	}
 	if v.Stored != nil && !*v.Stored {
@@ -73,6 +76,6 @@ func (o *order) run(cmd *cobra.Command, args []string) error {
 	if !o.wait {
 		return showVersion(cmd.OutOrStdout(), *o.out, args[0], v)
 	}
-	w := waiter{client: o.client, service: args[0], version: v.Version, attempt: v.Attempt, seen: &v, goal: o.goal, pending: "not in force yet", timeout: o.timeout, out: *o.out}
+	w := waiter{client: o.client, service: args[0], version: v.Version, attempt: v.Attempt, seen: &v, goal: o.goal, pending: "not in force yet", timeout: left(o.timeout, since), out: *o.out}
 	return w.run(cmd)
 }

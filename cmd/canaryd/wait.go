@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -52,12 +51,8 @@ type waiter struct {
 const askEvery = 200 * time.Millisecond
 
 func (w *waiter) run(cmd *cobra.Command) error {
-	ctx := cmd.Context()
-	if w.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, w.timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(cmd.Context(), w.timeout)
+	defer cancel()
 	w.log.out = cmd.ErrOrStderr()
 	for {
 		s, err := w.client.service(ctx, w.service)
