@@ -38,9 +38,9 @@ func deployCommand() *cobra.Command {
 	c.Flags().BoolVar(&a.Paused, "paused", false, "keep it at weight 0 until it is resumed: testers reach it (route.testers), nobody else")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is stable, rolled back, aborted or superseded")
 	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that was rolled back or aborted, too")
-	c.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after so long (exit 11); the rollout goes on. 0: never")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: give up after so long (exit 11); the rollout goes on. 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkWait(*out, timeout); err != nil {
+		if err := checkWait(cmd, *out, timeout); err != nil {
 			return err
 		}
 		if len(args) == 1 {

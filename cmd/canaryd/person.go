@@ -47,13 +47,13 @@ ends first or the time is up.`
 		c.Flags().BoolVar(&o.evenFailed, "even-failed", false, "also a version that has failed or was aborted")
 	}
 	c.Flags().BoolVar(&o.wait, "wait", false, "wait until "+until)
-	c.Flags().DurationVar(&o.timeout, "timeout", 0, "give up waiting after so long (exit 11); what is decided goes on. 0: never")
+	c.Flags().DurationVar(&o.timeout, "timeout", 0, "with --wait: give up after so long (exit 11); what is decided goes on. 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) }
 	return c
 }
 
 func (o *order) run(cmd *cobra.Command, args []string) error {
-	if err := checkWait(*o.out, o.timeout); err != nil {
+	if err := checkWait(cmd, *o.out, o.timeout); err != nil {
 		return err
 	}
 	path := servicePath(args[0], o.verb)
