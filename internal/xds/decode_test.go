@@ -14,6 +14,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -236,5 +237,23 @@ func TestAReportInAnyOrderIsRead(t *testing.T) {
 	}
 	if _, n := fieldAt(protowire.AppendTag(nil, 1, protowire.BytesType)); n >= 0 {
 		t.Error("a field without a value was read")
+	}
+}
+
+// A few bytes of a request's headers may become megabytes: there is a limit to what they become.
+func TestHeadersAreBounded(t *testing.T) {
+	h, _, _, dial := reports(t, nil)
+	publish(t, h, table(1, nil))
+	c := dial()
+	connect(t, c, "edge-1", 40).start("shop", "shop/v1") // the limit is known to the client from here on
+	for size, want := range map[int]codes.Code{headerBytes / 2: codes.OK, headerBytes: codes.Internal} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "x", strings.Repeat("y", size))
+		st, err := discovery.NewAggregatedDiscoveryServiceClient(c).DeltaAggregatedResources(ctx)
+		if status.Code(err) != want {
+			t.Errorf("headers of %d bytes: %v", size, err)
+		}
+		if err == nil {
+			_ = st.CloseSend()
+		}
 	}
 }

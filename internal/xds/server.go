@@ -73,6 +73,8 @@ const (
 	ageGrace = time.Second
 	// idleAfter is how long a connection may take for its handshake, or be without a stream.
 	idleAfter = 30 * time.Second
+	// headerBytes is more than the headers of any request have. A few bytes may name a header of 4 KiB that was sent before.
+	headerBytes = 64 << 10
 	// readBytes has room for what an Envoy says as a rule. What is longer is read past it.
 	readBytes = 1 << 10
 )
@@ -89,6 +91,7 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.StreamInterceptor(entrance{h}.stream),
 		grpc.MaxRecvMsgSize(limits.RequestBytes),
+		grpc.MaxHeaderListSize(headerBytes),
 		grpc.ReadBufferSize(readBytes), // of each connection, for as long as it lasts
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second,
