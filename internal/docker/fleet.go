@@ -215,7 +215,7 @@ func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 			}
 			e = w.blame(want, err)
 		}
-		e.Note, e.Logs = want.hiding(e.Note), want.hiding(e.Logs)
+		e.Note, e.Logs = want.hiding(ctx, e.Note), want.hiding(ctx, e.Logs)
 		if news := f.tell(ctx, w, e); err == nil && !news {
 			pause = f.rest(want, w, e)
 		}
