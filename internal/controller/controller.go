@@ -87,6 +87,7 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
+	woke       bool      // somebody, since the last piece
 	atOnce     int       // decisions that are stored in one transaction
 	cutAt      time.Time // the last cut was decided
 	events     *events
@@ -269,6 +270,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.atOnce, c.writer.paced = storedAtOnce, true
 	c.settle(time.Now())
 	for {
+		c.giveWay()
 		if c.first() {
 			c.settle(time.Now())
 			continue
@@ -282,7 +284,7 @@ func (c *Controller) Run(ctx context.Context) error {
 				return fmt.Errorf("the source of evidence ended: %w", err)
 			}
 		case call := <-c.calls:
-			call()
+			c.answer(call)
 		case evs := <-when(c.evidence, len(c.backlog.evidence) == 0):
 			c.tellSource(time.Now(), evs)
 			c.backlog.evidence = evs
@@ -560,6 +562,7 @@ func (c *Controller) publish(now time.Time, us ...*unit) {
 	for i, err := range c.Hub.Publish(tables...) {
 		c.published(due[i], err)
 	}
+	c.woke = true
 }
 
 func (c *Controller) published(u *unit, err error) {
