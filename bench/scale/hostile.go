@@ -69,7 +69,7 @@ func (b *bench) hostile(ctx context.Context) error {
 	c50, c99, _ := quantiles(calm)
 	r50, r99, _ := quantiles(rough)
 	figure(fmt.Sprintf("a hostile client %s beside %d honest streams: a change accepted by each, beside it : without it", where, streams), "p99 < 1.5 x",
-		fmt.Sprintf("%d and %d changes, in %d turns; it asks for 500 000 names and 20 000 types, sends reports of 16 MB, reads nothing, opens streams that never speak, and begins again: %d times something of it was turned away; its CPU: %.1f s", len(rough)/streams, len(calm)/streams, hostileTurns, refused, cost.Seconds()),
+		fmt.Sprintf("%d and %d changes, in %d turns; it asks for 500 000 names and 20 000 types, sends reports of 16 MB and of a million empty parts, reads nothing, opens streams that never speak, and begins again: %d times something of it was turned away; its CPU: %.1f s", len(rough)/streams, len(calm)/streams, hostileTurns, refused, cost.Seconds()),
 		"p50 %.0f : %.0f ms, p99 %.0f : %.0f ms (%.2f x); memory at most %.0f MB more, garbage included", r50, c50, r99, c99, r99/max(c99, 0.001), peak/1e6)
 	return nil
 }
@@ -157,7 +157,7 @@ func attacks() []func(context.Context, *grpc.ClientConn) {
 	for i := range many {
 		many[i] = fmt.Sprintf("no-such-route-%07d", i)
 	}
-	big := bigReport()
+	reports := []*loadstats.LoadStatsRequest{bigReport(), hollowReport()}
 	return []func(context.Context, *grpc.ClientConn){
 		func(ctx context.Context, c *grpc.ClientConn) { // names: over the limit, and as many as are allowed
 			for _, n := range []int{len(many), 90_000} {
@@ -187,7 +187,7 @@ func attacks() []func(context.Context, *grpc.ClientConn) {
 			if err != nil {
 				return
 			}
-			for st.Send(big) == nil && ctx.Err() == nil {
+			for i := 0; st.Send(reports[i%len(reports)]) == nil && ctx.Err() == nil; i++ {
 			}
 		},
 	}
@@ -229,4 +229,13 @@ func bigReport() *loadstats.LoadStatsRequest {
 		s.UpstreamLocalityStats[0].UpstreamEndpointStats = append(s.UpstreamLocalityStats[0].UpstreamEndpointStats, &endpoint.UpstreamEndpointStats{Address: at, TotalErrorRequests: uint64(i)})
 	}
 	return &loadstats.LoadStatsRequest{Node: &core.Node{Id: "big"}, ClusterStats: []*endpoint.ClusterStats{s}}
+}
+
+// hollowReport takes 2 MiB, and a hundred once it is decoded.
+func hollowReport() *loadstats.LoadStatsRequest {
+	r := &loadstats.LoadStatsRequest{Node: &core.Node{Id: "hollow"}}
+	for range 1 << 20 {
+		r.ClusterStats = append(r.ClusterStats, &endpoint.ClusterStats{})
+	}
+	return r
 }

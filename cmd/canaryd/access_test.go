@@ -455,3 +455,14 @@ func TestAccessRulesAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// A job's token may be good although nobody can say so now: it comes again, and is not told that it is wrong.
+func TestAnIssuerThatIsAwayRefusesNoJob(t *testing.T) {
+	f := newFort(t)
+	token := f.is.token(0, nil)
+	f.is.Close()
+	status, text := f.post("/api/v1/services/shop/pause", "Bearer "+token, "")
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "does not say how its tokens are verified") {
+		t.Errorf("%d %s", status, text)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/user"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -24,10 +26,14 @@ import (
 // client talks to the daemon.
 type client struct {
 	base, token, caFile string
-	job                 *jobIdentity // of a CI job, in the place of a token; nil: none
-	http                *http.Client // made with the first request
-	raw                 func() bool  // what is printed is JSON, which shows nothing of its own accord
+	job                 *jobIdentity  // of a CI job, in the place of a token; nil: none
+	http                *http.Client  // made with the first request
+	raw                 func() bool   // what is printed is JSON, which shows nothing of its own accord
+	patience            time.Duration // how long an answer is waited for; 0: answerWithin
 }
+
+// answerWithin is more than any answer takes: canaryd waits for its disk for 2 s at most.
+const answerWithin = 30 * time.Second
 
 // remote gives a command the flags that find the daemon.
 func remote(c *cobra.Command) *client {
@@ -54,6 +60,8 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 
 // ask is call for one who also wants to know with which status it was answered.
 func (c *client) ask(ctx context.Context, method, path string, body, into any) (status int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.patience, answerWithin))
+	defer cancel()
 	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return 0, err
@@ -189,6 +197,8 @@ func (c *client) unreached(err error) error {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		try = "look whether it hangs, or what is in between; what it was told to do it may have done: `canaryd status` says it"
 	case strings.Contains(err.Error(), "malformed HTTP response"):
 		why, try = errors.New("what answers there does not speak HTTP/1.1"), "write the address of web.listen in --url or CANARYD_URL, not that of xds.listen"
 	case errors.As(err, &authority):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,9 +39,9 @@ func deployCommand() *cobra.Command {
 	c.Flags().BoolVar(&a.Paused, "paused", false, "keep it at weight 0 until it is resumed: testers reach it (route.testers), nobody else")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is stable, rolled back, aborted or superseded")
 	c.Flags().BoolVar(&again, "again", false, "start a new attempt of a version that was rolled back or aborted, too")
-	c.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after so long (exit 11); the rollout goes on. 0: never")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: give up after so long (exit 11); the rollout goes on. 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkWait(*out, timeout); err != nil {
+		if err := checkWait(cmd, *out, timeout); err != nil {
 			return err
 		}
 		if len(args) == 1 {
@@ -83,14 +84,18 @@ type deployment struct {
 
 // announce says to a person what it began, and what it did not.
 func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcement, wait bool, timeout time.Duration) error {
-	status, err := d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
+	ctx, cancel := within(cmd.Context(), timeout)
+	defer cancel()
+	status, err := d.ask(ctx, http.MethodPut, path, a, &d.v)
 	if wait && (status == http.StatusServiceUnavailable || unheard(err)) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%v\nAnnouncing it again until it is stored\n", err)
-		status, err = d.insist(cmd, path, a, timeout)
+		status, err = d.insist(ctx, path, a)
 	}
 	switch talk := cmd.ErrOrStderr(); {
 	case err != nil && cmd.Context().Err() != nil:
 		return fmt.Errorf("interrupted: %s may have been announced or not: `canaryd status %s` says it", d.version, d.service)
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("the time is up: %s may have been announced or not: `canaryd status %s` says it", d.version, d.service)
 	case err != nil:
 		return err
 	case status == http.StatusCreated && d.v.Attempt > 1:
@@ -102,21 +107,29 @@ func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcemen
 }
 
 // insist announces a version until that is stored: canaryd keeps what it decided, and takes it once.
-func (d *deployment) insist(cmd *cobra.Command, path string, a web.Announcement, timeout time.Duration) (status int, err error) {
-	for since := time.Now(); ; {
+func (d *deployment) insist(ctx context.Context, path string, a web.Announcement) (status int, err error) {
+	for {
 		time.Sleep(askEvery)
-		status, err = d.ask(cmd.Context(), http.MethodPut, path, a, &d.v)
+		status, err = d.ask(ctx, http.MethodPut, path, a, &d.v)
 		again := status == http.StatusServiceUnavailable || status == 0 // it restarts
-		if !again || timeout > 0 && time.Since(since) > timeout || cmd.Context().Err() != nil {
+		if !again || ctx.Err() != nil {
 			return status, err
 		}
 	}
 }
 
-// unheard reports whether a request reached a canaryd that ended before it answered.
+// unheard reports whether a request may have reached a canaryd that ended, or hung, before it answered.
 func unheard(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) && op.Op != "dial"
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) && op.Op != "dial"
+}
+
+// within is a context that ends when the time of --timeout is up; 0: it does not.
+func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // left is what is left of a timeout that began to run: at least a moment, because 0 is none.

@@ -75,7 +75,9 @@ func TestWrongUsageIsAnExitCodeOfItsOwn(t *testing.T) {
 	for args, want := range map[string]string{
 		"bootstrap --xds x": "--xds \"x\" is not host:port", "bootstrap --admin x": "--admin \"x\" is not host:port", "bootstrap --envoy-version x": "write it like 1.36", "bootstrap --max-heap x": "is not a size",
 		"xds foo": `unknown command "foo" for "canaryd xds": write one of dump`, "completion bsh": `unknown command "bsh" for "canaryd completion": write one of bash, `, "demo --source x": "write envoy or prometheus",
-		"deploy shop v2 --endpoint a:1 --image b": "write --endpoint or --image", "check --rate -1 x.yml": "--rate must be above 0", "classes shop --from x": "not both", "wait shop v2 --timeout -1s": "--timeout -1s: write a time such as 2h", "abort shop --timeout -1s": "--timeout -1s", "deploy shop v2 --timeout -1s": "--timeout -1s", "serve --log.level=loud": "write debug, info", "status -o x": "write table or json",
+		"deploy shop v2 --endpoint a:1 --image b": "write --endpoint or --image", "check --rate -1 x.yml": "--rate must be above 0", "classes shop --from x": "not both", "wait shop v2 --timeout -1s": "--timeout -1s: write a time such as 2h", "abort shop --timeout -1s": "--timeout -1s", "deploy shop v2 --timeout -1s": "--timeout -1s",
+		"deploy shop v2 --endpoint a:1 --timeout 2h": "nothing waits here: add --wait, or leave --timeout out", "promote shop v2 --timeout 0 -o json": "add --wait", "abort shop --wait=false --timeout 1m": "add --wait",
+		"serve --log.level=loud": "write debug, info", "status -o x": "write table or json",
 	} {
 		if code, out, errOut := runCLI(t, "", strings.Fields(args)...); code != exitUsage || !strings.Contains(errOut, want) || out != "" {
 			t.Errorf("canaryd %s: exit %d: %s%s", args, code, out, errOut)

@@ -47,13 +47,13 @@ ends first or the time is up.`
 		c.Flags().BoolVar(&o.evenFailed, "even-failed", false, "also a version that has failed or was aborted")
 	}
 	c.Flags().BoolVar(&o.wait, "wait", false, "wait until "+until)
-	c.Flags().DurationVar(&o.timeout, "timeout", 0, "give up waiting after so long (exit 11); what is decided goes on. 0: never")
+	c.Flags().DurationVar(&o.timeout, "timeout", 0, "with --wait: give up after so long (exit 11); what is decided goes on. 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) }
 	return c
 }
 
 func (o *order) run(cmd *cobra.Command, args []string) error {
-	if err := checkWait(*o.out, o.timeout); err != nil {
+	if err := checkWait(cmd, *o.out, o.timeout); err != nil {
 		return err
 	}
 	path := servicePath(args[0], o.verb)
@@ -63,8 +63,11 @@ func (o *order) run(cmd *cobra.Command, args []string) error {
 	if o.evenFailed {
 		path += "?even_failed=true"
 	}
+	ctx, cancel := within(cmd.Context(), o.timeout)
+	defer cancel()
+	since := time.Now()
 	var v web.Version
-	if err := o.call(cmd.Context(), http.MethodPost, path, nil, &v); err != nil {
+	if err := o.call(ctx, http.MethodPost, path, nil, &v); err != nil {
 		return err
 	}
 	if v.Stored != nil && !*v.Stored {
@@ -73,6 +76,6 @@ func (o *order) run(cmd *cobra.Command, args []string) error {
 	if !o.wait {
 		return showVersion(cmd.OutOrStdout(), *o.out, args[0], v)
 	}
-	w := waiter{client: o.client, service: args[0], version: v.Version, attempt: v.Attempt, seen: &v, goal: o.goal, pending: "not in force yet", timeout: o.timeout, out: *o.out}
+	w := waiter{client: o.client, service: args[0], version: v.Version, attempt: v.Attempt, seen: &v, goal: o.goal, pending: "not in force yet", timeout: left(o.timeout, since), out: *o.out}
 	return w.run(cmd)
 }

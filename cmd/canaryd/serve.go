@@ -138,20 +138,20 @@ func serve(ctx context.Context, f serveFlags) error {
 
 // daemon are the parts that run until one of them ends.
 type daemon struct {
-	cfg         serverConfig
-	log         *logrus.Logger
-	file        string // canaryd.yml
-	webConfig   string
-	access      *access.Keeper
-	accessWrong atomic.Bool            // at the last reload
-	hookToken   atomic.Pointer[string] // what a registry has to say
-	hub         *xds.Hub
-	database    string // its name
-	src         metrics.Source
-	loads       *xds.Loads
-	ctl         *controller.Controller
-	told        *notify.Notifier // nil: nobody is told
-	run         run.Group
+	cfg       serverConfig
+	log       *logrus.Logger
+	file      string // canaryd.yml
+	webConfig string
+	access    *access.Keeper
+	rereading rereading              // of that
+	hookToken atomic.Pointer[string] // what a registry has to say
+	hub       *xds.Hub
+	database  string // its name
+	src       metrics.Source
+	loads     *xds.Loads
+	ctl       *controller.Controller
+	told      *notify.Notifier // nil: nobody is told
+	run       run.Group
 }
 
 // decide makes the loop and what feeds it: evidence, containers, versions that are found.
@@ -205,7 +205,12 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return watchFiles(ctx, d.ctl, o.Policies, d.log) })
-	background(ctx, &d.run, func(ctx context.Context) error { return d.hangups(ctx) })
+	background(ctx, &d.run, func(ctx context.Context) error {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		return d.hangups(ctx, hangup)
+	})
 	return nil
 }
 
@@ -243,7 +248,7 @@ func (d *daemon) listen() error {
 
 func (d *daemon) collector() *canarydweb.Collector {
 	c := canarydweb.NewCollector(d.ctl, d.src)
-	c.Wrong, c.Database = d.accessWrong.Load, d.database
+	c.Wrong, c.Database = d.rereading.failed, d.database
 	if d.told != nil {
 		c.Lost = d.told.Lost
 	}
@@ -320,21 +325,12 @@ func watchFiles(ctx context.Context, ctl *controller.Controller, globs []string,
 		every = 5 * time.Second
 		log.WithError(err).Warn("the policy files cannot be watched: they are looked at every 5 s")
 	}
-	return ctl.WatchFiles(ctx, events, every)
-}
-
-func (d *daemon) hangups(ctx context.Context) error {
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGHUP)
-	defer signal.Stop(ch)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ch:
-			if err := d.reload(ctx, "SIGHUP"); err != nil {
-				d.log.WithError(err).Error("reload failed")
-			}
-		}
+	ended := make(chan error, 1)
+	go func() { ended <- ctl.WatchFiles(ctx, events, every) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done(): // a file system that hangs does not keep canaryd from stopping
+		return nil
 	}
 }

@@ -20,7 +20,9 @@ func healthcheckCommand() *cobra.Command {
 	cl := remote(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		cl.token, cl.job = "", nil // anybody may ask whether it is ready
-		status, err := cl.ready(cmd.Context())
+		ctx, cancel := context.WithTimeout(cmd.Context(), answerWithin)
+		defer cancel()
+		status, err := cl.ready(ctx)
 		if err != nil {
 			return err
 		}

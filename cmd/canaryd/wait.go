@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +24,7 @@ by a person, 13 superseded by a newer release, also if it was stable before; 1 a
 	cl, out := remote(c), output(c)
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long (exit 11); 0: never")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkWait(*out, timeout); err != nil {
+		if err := checkWait(cmd, *out, timeout); err != nil {
 			return err
 		}
 		w := waiter{client: cl, service: args[0], version: args[1], timeout: timeout, out: *out, goal: promoted, pending: "undecided"}
@@ -52,12 +51,8 @@ type waiter struct {
 const askEvery = 200 * time.Millisecond
 
 func (w *waiter) run(cmd *cobra.Command) error {
-	ctx := cmd.Context()
-	if w.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, w.timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(cmd.Context(), w.timeout)
+	defer cancel()
 	w.log.out = cmd.ErrOrStderr()
 	for {
 		s, err := w.client.service(ctx, w.service)
@@ -100,10 +95,13 @@ func (w *waiter) unanswered(talk io.Writer, err error) error {
 	return nil
 }
 
-// checkWait checks the flags of commands that wait.
-func checkWait(out string, timeout time.Duration) error {
+// checkWait checks the flags of commands that wait, always or with --wait.
+func checkWait(cmd *cobra.Command, out string, timeout time.Duration) error {
 	if timeout < 0 {
 		return usage("--timeout %s: write a time such as 2h, or 0 to wait without end", timeout)
+	}
+	if wait := cmd.Flags().Lookup("wait"); wait != nil && wait.Value.String() != "true" && cmd.Flags().Changed("timeout") {
+		return usage("--timeout says how long --wait waits, and nothing waits here: add --wait, or leave --timeout out")
 	}
 	return checkOutput(out)
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,7 +17,6 @@ import (
 	pace "golang.org/x/time/rate"
 
 	"github.com/canaryd/canaryd/internal/access"
-	"github.com/canaryd/canaryd/internal/secret"
 	canarydweb "github.com/canaryd/canaryd/internal/web"
 )
 
@@ -74,57 +71,6 @@ func (c *serverConfig) accessConfig(webConfig string) (access.Config, error) {
 		}
 	}
 	return out, out.Check()
-}
-
-// reload reads again who may do what, and the policies. What is wrong with one keeps the other from nothing.
-func (d *daemon) reload(ctx context.Context, by string) error {
-	err := d.reloadAccess(by)
-	d.accessWrong.Store(err != nil)
-	return errors.Join(err, d.ctl.Reload(ctx, by))
-}
-
-// readHookToken has notifications carry what the configuration says, from now on.
-func (d *daemon) readHookToken(cfg serverConfig) error {
-	token, err := secret.Read(cfg.Docker.HookToken)
-	if err != nil {
-		return fmt.Errorf("docker.hook_token: %w", err)
-	}
-	d.hookToken.Store(&token)
-	return nil
-}
-
-// reloadAccess: of canaryd.yml only web.access, anonymous, tokens_file and docker.hook_token are read again.
-func (d *daemon) reloadAccess(by string) error {
-	cfg, err := loadServerConfig(d.file)
-	var now access.Config
-	if err == nil {
-		now, err = cfg.accessConfig(d.webConfig)
-	}
-	if err != nil {
-		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
-	}
-	listening := d.cfg
-	listening.Web.Access = cfg.Web.Access
-	if err := listening.exposed(d.webConfig); err != nil {
-		return err
-	}
-	if d.access.Guards() && !now.Guards() { // a file that was cut off is empty, and valid
-		return errors.New("who may do what was not reloaded, what was in force stays: neither web.access nor users are left, so anybody could do everything; if that is meant, restart canaryd")
-	}
-	if err := d.readHookToken(cfg); err != nil {
-		return fmt.Errorf("who may do what was not reloaded, what was in force stays:\n%w", err)
-	}
-	d.access.Set(now)
-	d.warnIdle(now)
-	d.log.WithFields(logrus.Fields{"by": by, "rules": len(now.Rules), "users": len(now.Users), "tokens": len(now.Tokens)}).Info("who may do what was reloaded")
-	return nil
-}
-
-// warnIdle: a misspelt name lets nobody in, and says nothing by itself.
-func (d *daemon) warnIdle(now access.Config) {
-	for _, idle := range now.Idle() {
-		d.log.Warn(idle)
-	}
 }
 
 // newWebServer waits for nobody for ever. The body of a request, events and the journal have limits of their own; what

@@ -16,6 +16,11 @@ type UnknownError struct{ Message string }
 
 func (e *UnknownError) Error() string { return e.Message }
 
+// AwayError says that it cannot be found out now who a caller is: its issuer does not answer.
+type AwayError struct{ Message string }
+
+func (e *AwayError) Error() string { return e.Message }
+
 func unknown(format string, args ...any) error { return &UnknownError{fmt.Sprintf(format, args...)} }
 
 // Keeper finds out who a request is from. What it goes by may be replaced while it is asked.
@@ -27,8 +32,7 @@ type Keeper struct {
 
 // NewKeeper makes a keeper. The client reaches the issuers of identity tokens; nil: a usual one.
 func NewKeeper(c Config, client *http.Client) *Keeper {
-	client = cmp.Or(client, &http.Client{Timeout: issuerWithin, Transport: &sparing{next: http.DefaultTransport}})
-	k := &Keeper{passwords: passwords{hashing: make(chan struct{}, 1)}, issuers: issuers{client: client, keysFor: keysFor, known: map[string]*issuer{}}}
+	k := &Keeper{passwords: passwords{hashing: make(chan struct{}, 1)}, issuers: issuers{client: cmp.Or(client, http.DefaultClient), known: map[string]*issuer{}}}
 	k.Set(c)
 	return k
 }
@@ -110,7 +114,7 @@ func (k *Keeper) bearer(ctx context.Context, c *Config, token string) (Caller, e
 	}
 	id, claims, err := k.issuers.verify(ctx, issuer, token)
 	if err != nil {
-		return Caller{}, &UnknownError{err.Error()}
+		return Caller{}, err
 	}
 	if !slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.OIDC == issuer && slices.Contains(id.Audience, r.Audience) }) {
 		return Caller{}, unknown("the identity token is for the audience %.100q: the job has to ask for one with the audience that web.access names", strings.Join(id.Audience, ", "))

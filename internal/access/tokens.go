@@ -16,14 +16,17 @@ import (
 // Tokens are the names of tokens, by hash. A token has 130 random bits, so a fast hash keeps it secret.
 type Tokens map[[sha256.Size]byte]string
 
-const hashPrefix = "sha256:"
+const (
+	hashPrefix = "sha256:"
+	notAName   = "%q is not a name for a token: write letters, digits, dots, dashes and underscores, as in ci-shop"
+)
 
 var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // NewToken makes a token, and the line of the tokens file that lets it in.
 func NewToken(name string) (token, line string, err error) {
 	if !tokenName.MatchString(name) {
-		return "", "", fmt.Errorf("%q is not a name for a token: write letters, digits, dots, dashes and underscores, as in ci-shop", name)
+		return "", "", fmt.Errorf(notAName, name)
 	}
 	token = "canaryd_" + rand.Text()
 	sum := sha256.Sum256([]byte(token))
@@ -62,7 +65,7 @@ func HoldsTokens(root *yaml.Node) bool {
 	return false
 }
 
-// ReadTokens reads the tokens file.
+// ReadTokens reads the tokens file, and says of each mistake where it is.
 func ReadTokens(file string, data []byte) (Tokens, error) {
 	root, fs := policy.LoadOne(file, data)
 	var byName map[string]hashes
@@ -73,16 +76,24 @@ func ReadTokens(file string, data []byte) (Tokens, error) {
 		return nil, fs
 	}
 	out := Tokens{}
-	for name, hs := range byName {
-		if !tokenName.MatchString(name) {
-			return nil, fmt.Errorf("%s: %q is not a name for a token", file, name)
+	for i := 0; root != nil && i+1 < len(root.Content); i += 2 {
+		key := root.Content[i]
+		wrong := func(format string, args ...any) {
+			fs = append(fs, policy.Finding{File: file, Line: key.Line, Column: key.Column, Message: fmt.Sprintf(format, args...)})
 		}
-		for _, h := range hs {
+		name := key.Value
+		if !tokenName.MatchString(name) {
+			wrong(notAName, name)
+		}
+		for _, h := range byName[name] {
 			if other, twice := out[h]; twice {
-				return nil, fmt.Errorf("%s: %s and %s are one token: who did it would not be known", file, other, name)
+				wrong("%s and %s are one token: who did it would not be known", other, name)
 			}
 			out[h] = name
 		}
+	}
+	if len(fs) > 0 {
+		return nil, fs
 	}
 	return out, nil
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// cutPatience is how long a cut waits for the disk.
-const cutPatience = 100 * time.Millisecond
+// cutPatience is how long a cut waits for the disk: it is to be with the Envoys after 100 ms, whatever the disk does and while
+// policies are reloaded.
+const cutPatience = 75 * time.Millisecond
 
 // outbox is what may be published of one service: the durable table without every version cut since.
 // Decisions are numbered from 1. Its methods may be called in any order that time allows: a write may

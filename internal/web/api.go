@@ -116,7 +116,7 @@ func (a *api) document(w http.ResponseWriter, _ *http.Request) {
 // remains to be seen is that the loop answers.
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	if err := a.Controller.Ready(r.Context()); err != nil {
-		a.fail(w, problem(http.StatusServiceUnavailable, err.Error()))
+		a.fail(w, err)
 		return
 	}
 	fmt.Fprintln(w, "canaryd is ready.")

@@ -35,6 +35,7 @@ type site struct {
 	registry *prometheus.Registry
 	endpoint string // something that answers
 	schemas  map[string]*jsonschema.Resolved
+	stop     func() // the loop, and only that
 }
 
 func newSite(t *testing.T, policies ...string) *site {
@@ -73,7 +74,8 @@ func newSiteWith(t *testing.T, o Options, policies ...string) *site {
 	}
 	s.Config.Handler = asDocumented(t, NewHandler(o))
 	s.Start()
-	t.Cleanup(func() { s.Close(); cancel(); <-done; _ = db.Close() })
+	s.stop = func() { cancel(); <-done }
+	t.Cleanup(func() { s.Close(); s.stop(); _ = db.Close() })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,12 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 
+	"github.com/canaryd/canaryd/internal/access"
 	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -16,6 +18,8 @@ type Problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+
+	again string // Retry-After; empty: none
 }
 
 func (p *Problem) Error() string { return p.Detail }
@@ -24,9 +28,17 @@ func problem(status int, detail string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
-// problemOf gives an error its status: 404 unknown, 409 wrong phase, 422 wrong input, 503 not stored, 500 otherwise.
+// later says that it may be otherwise when somebody asks again.
+func later(detail, again string) *Problem {
+	p := problem(http.StatusServiceUnavailable, detail)
+	p.again = again
+	return p
+}
+
+// problemOf gives an error its status: 404 unknown, 409 wrong phase, 422 wrong input, 503 not stored or not come to, 500 otherwise.
 func problemOf(err error) *Problem {
 	var p *Problem
+	var away *access.AwayError
 	var unknown *controller.UnknownError
 	var refusal *rollout.Refusal
 	var unstored *controller.NotStoredError
@@ -37,6 +49,10 @@ func problemOf(err error) *Problem {
 		return p
 	case errors.As(err, &unstored):
 		return problem(http.StatusServiceUnavailable, err.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // the loop has stopped or is busy, or files are still being read
+		return later(err.Error()+"\nTry: ask again in a moment", "1")
+	case errors.As(err, &away):
+		return later(away.Message, "10")
 	case errors.As(err, &cursor), errors.As(err, &findings):
 		return problem(http.StatusUnprocessableEntity, err.Error())
 	case errors.As(err, &unknown):
@@ -60,6 +76,9 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 
 func (p *Problem) answer(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/problem+json")
+	if p.again != "" {
+		w.Header().Set("Retry-After", p.again)
+	}
 	w.WriteHeader(p.Status)
 	return json.NewEncoder(w).Encode(p)
 }

@@ -115,22 +115,6 @@ func (l *ClusterLoad) believed() error {
 	return nil
 }
 
-// metricsOf is how many metrics a report has.
-func metricsOf(loc *endpoint.UpstreamLocalityStats) int {
-	n := len(loc.GetLoadMetricStats())
-	for _, e := range loc.GetUpstreamEndpointStats() {
-		n += len(e.GetLoadMetricStats())
-	}
-	return n
-}
-
-func forgetMetrics(loc *endpoint.UpstreamLocalityStats) {
-	loc.LoadMetricStats = nil
-	for _, e := range loc.GetUpstreamEndpointStats() {
-		e.LoadMetricStats = nil
-	}
-}
-
 func addressOf(e *endpoint.UpstreamEndpointStats) string {
 	a := e.GetAddress().GetSocketAddress()
 	return a.GetAddress() + ":" + strconv.Itoa(int(a.GetPortValue()))

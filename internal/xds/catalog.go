@@ -12,12 +12,13 @@ import (
 type Catalog struct {
 	resources map[Ref]*Resource // routes: whole
 	names     map[string]map[string]struct{}
+	listed    map[string][]string // names, as a list that is never changed; nil: not made
 	routes    map[string]*forms   // by service
 	held      map[string]struct{} // services that are to stay as the Envoys have them
 }
 
 func newCatalog() *Catalog {
-	return &Catalog{resources: map[Ref]*Resource{}, names: map[string]map[string]struct{}{}, routes: map[string]*forms{}, held: map[string]struct{}{}}
+	return &Catalog{resources: map[Ref]*Resource{}, names: map[string]map[string]struct{}{}, listed: map[string][]string{}, routes: map[string]*forms{}, held: map[string]struct{}{}}
 }
 
 // visible is the resource as far as a node may have it.
@@ -36,7 +37,9 @@ func (c *Catalog) put(r *Resource) (old *Resource) {
 	if c.names[r.Type] == nil {
 		c.names[r.Type] = map[string]struct{}{}
 	}
-	c.names[r.Type][r.Name] = struct{}{}
+	if c.names[r.Type][r.Name] = struct{}{}; old == nil {
+		delete(c.listed, r.Type)
+	}
 	return old
 }
 
@@ -44,7 +47,16 @@ func (c *Catalog) drop(r Ref) (old *Resource) {
 	old = c.resources[r]
 	delete(c.resources, r)
 	delete(c.names[r.Type], r.Name)
+	delete(c.listed, r.Type)
 	return old
+}
+
+// all are the names of a type, in a list that is not changed any more.
+func (c *Catalog) all(typ string) []string {
+	if c.listed[typ] == nil {
+		c.listed[typ] = slices.Collect(maps.Keys(c.names[typ]))
+	}
+	return c.listed[typ]
 }
 
 // holds reports whether a resource that is not there may belong to a service that is held. Which listeners

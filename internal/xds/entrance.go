@@ -81,12 +81,6 @@ func (v *visitor) RecvMsg(m any) error {
 	return v.fails(err)
 }
 
-// incoming is a message that is to be received, and how long it was.
-type incoming struct {
-	message any
-	bytes   int
-}
-
 // SendMsg implements grpc.ServerStream.
 func (v *visitor) SendMsg(m any) error {
 	err := v.ServerStream.SendMsg(m)
@@ -96,14 +90,30 @@ func (v *visitor) SendMsg(m any) error {
 
 func (v *visitor) receive(m any) error {
 	v.line.took(int(v.untaken.Swap(0)))
-	a := &incoming{message: m}
-	err := v.ServerStream.RecvMsg(a)
-	v.untaken.Store(int64(a.bytes))
-	v.line.wait(messageBytes - a.bytes)
-	if status.Code(err) == codes.ResourceExhausted {
-		v.hub.ends(overRequest, v.who(), err)
+	in := &incoming{message: m, limits: &v.hub.Admission.Limits}
+	err := v.ServerStream.RecvMsg(in)
+	v.untaken.Store(int64(in.bytes))
+	v.line.wait(max(messageBytes, in.parts*partBytes) - in.bytes)
+	if in.over == "" && status.Code(err) == codes.ResourceExhausted {
+		in.over = overRequest // grpc did not read it
+	}
+	if in.refused != nil {
+		err = in.refused
+	}
+	if in.over != "" {
+		v.hub.ends(in.over, v.exceeds(m), err)
 	}
 	return err
+}
+
+// exceeds is who sent a message that is too much, which may be the first.
+func (v *visitor) exceeds(m any) Node {
+	if said, ok := m.(interface{ GetNode() *core.Node }); ok && v.node.ID == "" && said.GetNode() != nil {
+		if n, err := v.hub.admit(v.ctx, said.GetNode()); err == nil {
+			return n
+		}
+	}
+	return v.who()
 }
 
 // who is the speaker, as far as that is known.

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -73,9 +74,9 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 		return r, false
 	}
 	r = reply{typ: typ, unfit: map[Ref]string{}}
-	marked := k.dirty.m
+	marked := k.ahead()
 	if urgent {
-		marked = k.had.m // of what somebody only asks for nothing is urgent, however many names that are
+		marked = maps.Keys(k.had.m) // of what somebody only asks for nothing is urgent, however many names that are
 	}
 	for name := range marked {
 		_, alone := k.alone.m[name]

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -34,6 +35,7 @@ type kind struct {
 	shared   bool                   // still is others' as well: it is copied before it is changed
 	still    []*item                // by name, in order: what is not among the items because nothing happens to it (see still.go)
 	dirty    lean[string, struct{}] // to be looked at
+	fresh    []string               // and these, of a wildcard: all streams have the same list, which is never changed
 	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them
 	alone    lean[string, struct{}] // to be sent one per response, to find what is refused
 	inflight int                    // responses
@@ -100,10 +102,30 @@ func (k *kind) looked(name string) {
 	k.had.drop(name)
 }
 
+// looks is how much is to be looked at; what is there twice counts twice.
+func (k *kind) looks() int { return len(k.dirty.m) + len(k.fresh) }
+
+// ahead goes through what is to be looked at. What is there twice is looked at once. Of a wildcard no more than one response is sent
+// until the stream has answered something: so much is what somebody costs who never reads.
+func (k *kind) ahead() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(k.fresh) > 0 && (k.heard || k.inflight == 0) {
+			name := k.fresh[0]
+			if k.fresh = k.fresh[1:]; len(k.fresh) == 0 {
+				k.fresh = nil
+			}
+			if _, too := k.dirty.m[name]; !too && !yield(name) {
+				return
+			}
+		}
+		maps.Keys(k.dirty.m)(yield)
+	}
+}
+
 // marked reports whether there is anything to be looked at.
 func (inv *Inventory) marked() bool {
 	for _, k := range inv.kinds {
-		if len(k.dirty.m) > 0 || k.wildcard && !k.answered {
+		if k.looks() > 0 || k.wildcard && !k.answered {
 			return true
 		}
 	}
@@ -133,14 +155,14 @@ func (inv *Inventory) present(r Ref, res *Resource) {
 	k.mark(r.Name)
 }
 
-// wild begins a wildcard subscription.
-func (inv *Inventory) wild(typ string, all map[string]struct{}) {
+// wild begins a wildcard subscription to what there is.
+func (inv *Inventory) wild(typ string, all []string) {
 	k, _ := inv.kind(typ)
-	k.wildcard = true
-	for name := range all {
-		k.mark(name)
-	}
+	k.wildcard, k.fresh = true, all
 }
+
+// tame ends it.
+func (k *kind) tame() { k.wildcard, k.fresh = false, nil }
 
 // subscribe adds a name. discovery.proto: "The server must respond with all resources listed in
 // resource_names_subscribe, even if it believes the client has the most recent version of them. The reason:

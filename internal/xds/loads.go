@@ -94,8 +94,8 @@ type reporting struct {
 
 // StreamLoadStats serves one Envoy.
 func (r reporting) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadStatsServer) error {
-	req, err := ss.Recv()
-	if err != nil {
+	req := &reported{LoadStatsRequest: &loadstats.LoadStatsRequest{}, first: true}
+	if err := ss.RecvMsg(req); err != nil {
 		return err
 	}
 	s := &reporter{hub: r.hub, node: admitted(ss.Context(), req.GetNode()), wake: make(chan struct{}, 1),
@@ -104,13 +104,14 @@ func (r reporting) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadS
 	defer r.loads.close(s)
 	go r.loads.ask(ss, s)
 	for {
+		s.skipped(req)
 		if len(req.GetClusterStats()) > 0 {
 			if report, ok := s.take(ss.Context(), req.GetClusterStats()); ok {
 				r.loads.deliver(report)
 			}
 		}
-		req = &loadstats.LoadStatsRequest{}
-		if err := ss.RecvMsg(nodeless{req}); err != nil {
+		req = &reported{LoadStatsRequest: &loadstats.LoadStatsRequest{}}
+		if err := ss.RecvMsg(req); err != nil {
 			return err
 		}
 	}

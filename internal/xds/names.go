@@ -18,11 +18,8 @@ func (h *Hub) refuseType(n Node, typ string) {
 // versionBytes is more than the longest version of a route has: a hash, and what it names as cut.
 const versionBytes = maxNamed + 256
 
-// tooLong refuses a request that is too long before anybody has to wait for it.
+// tooLong refuses a request with names that are too long before anybody has to wait for it.
 func (h *Hub) tooLong(n Node, names []string, brought map[string]string) error {
-	if len(names) > h.Admission.Limits.NamesPerType || len(brought) > h.Admission.Limits.NamesPerType {
-		return h.refuseNames(n, "%d names in one request", max(len(names), len(brought)))
-	}
 	for _, name := range names {
 		if len(name) > nameBytes {
 			return h.refuseNames(n, "a name of %d bytes", len(name))
@@ -54,8 +51,10 @@ func (s *session) tooMany(typ string, names []string, brought map[string]string)
 	return s.hub.refuseNames(s.Node, "%d names of type %s", n, shortType(typ))
 }
 
+const seeNames = ": see xds.limits.names_per_type in canaryd.yml"
+
 func (h *Hub) refuseNames(n Node, format string, args ...any) error {
-	err := status.Errorf(codes.ResourceExhausted, format+": see xds.limits.names_per_type in canaryd.yml", args...)
+	err := status.Errorf(codes.ResourceExhausted, format+seeNames, args...)
 	h.ends(overNames, n, err)
 	return err
 }

@@ -56,7 +56,7 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 		return r, false
 	}
 	r.Served = v.served
-	for _, cs := range s.within(stats, v.has) {
+	for _, cs := range stats {
 		if !v.has[cs.GetClusterName()] {
 			s.hub.refusals.count(unknownCluster, s.node, "load of a cluster that the node has not accepted is ignored: %s", bounded(cs.GetClusterName(), nameBytes))
 			continue
@@ -76,42 +76,14 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 	return r, len(r.Clusters) > 0
 }
 
-// within drops the endpoints of a report that has too many, and what is said of answers where that is too much: their
-// clusters' sums are read all the same.
-func (s *reporter) within(stats []*endpoint.ClusterStats, has map[string]bool) []*endpoint.ClusterStats {
-	n, metrics := 0, 0
-	for loc := range localities(stats, has) {
-		n += len(loc.GetUpstreamEndpointStats())
-		metrics += metricsOf(loc)
+// skipped counts what of a report was not read.
+func (s *reporter) skipped(r *reported) {
+	limits := s.hub.Admission.Limits
+	if r.metrics > 0 {
+		s.hub.refusals.count(overMetrics, s.node, "of a load report with %d metrics (at most %d) none is read: its requests count, their classes and durations do not", r.metrics, limits.MetricsPerReport)
 	}
-	if most := s.hub.Admission.Limits.MetricsPerReport; metrics > most {
-		s.hub.refusals.count(overMetrics, s.node, "of a load report with %d metrics (at most %d) none is read: its requests count, their classes and durations do not", metrics, most)
-		for loc := range localities(stats, has) {
-			forgetMetrics(loc)
-		}
-	}
-	if most := s.hub.Admission.Limits.EndpointsPerReport; n > most {
-		s.hub.refusals.count(overEndpoints, s.node, "of a load report with %d endpoints (at most %d) only the sums are read", n, most)
-		for loc := range localities(stats, has) {
-			loc.UpstreamEndpointStats = nil
-		}
-	}
-	return stats
-}
-
-// localities are those of the clusters that a node has.
-func localities(stats []*endpoint.ClusterStats, has map[string]bool) func(func(*endpoint.UpstreamLocalityStats) bool) {
-	return func(yield func(*endpoint.UpstreamLocalityStats) bool) {
-		for _, cs := range stats {
-			if !has[cs.GetClusterName()] {
-				continue
-			}
-			for _, loc := range cs.GetUpstreamLocalityStats() {
-				if !yield(loc) {
-					return
-				}
-			}
-		}
+	if r.endpoints > 0 {
+		s.hub.refusals.count(overEndpoints, s.node, "of a load report with %d endpoints (at most %d) only the sums are read", r.endpoints, limits.EndpointsPerReport)
 	}
 }
 

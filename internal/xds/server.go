@@ -67,52 +67,14 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(b)}, err
 }
 
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if a, ok := v.(*incoming); ok {
-		a.bytes, v = data.Len(), a.message
-	}
-	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer whole.Free()
-	raw := whole.ReadOnlyData()
-	if r, ok := v.(nodeless); ok {
-		v = r.LoadStatsRequest
-		var err error
-		if raw, err = without(raw, 1); err != nil {
-			return err
-		}
-	}
-	m, ok := v.(proto.Message)
-	if !ok {
-		return fmt.Errorf("xds: cannot decode into %T", v)
-	}
-	return proto.Unmarshal(raw, m)
-}
-
-// nodeless is a load report after the first on a stream. Envoy puts the whole node into each: 60 KB that are not decoded,
-// because who reports is known.
-type nodeless struct{ *loadstats.LoadStatsRequest }
-
-// without copies an encoded message, less a field.
-func without(b []byte, field protowire.Number) (kept []byte, err error) {
-	for len(b) > 0 {
-		num, _, n := protowire.ConsumeField(b)
-		if n < 0 {
-			return nil, fmt.Errorf("xds: a load report that cannot be read: %w", protowire.ParseError(n))
-		}
-		if num != field {
-			kept = append(kept, b[:n]...)
-		}
-		b = b[n:]
-	}
-	return kept, nil
-}
-
 const (
 	// ageGrace is from the request to connect again until the connection ends: ADS and load reports never end by
 	// themselves.
 	ageGrace = time.Second
 	// idleAfter is how long a connection may take for its handshake, or be without a stream.
 	idleAfter = 30 * time.Second
+	// headerBytes is more than the headers of any request have. A few bytes may name a header of 4 KiB that was sent before.
+	headerBytes = 64 << 10
 	// readBytes has room for what an Envoy says as a rule. What is longer is read past it.
 	readBytes = 1 << 10
 )
@@ -129,6 +91,7 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.StreamInterceptor(entrance{h}.stream),
 		grpc.MaxRecvMsgSize(limits.RequestBytes),
+		grpc.MaxHeaderListSize(headerBytes),
 		grpc.ReadBufferSize(readBytes), // of each connection, for as long as it lasts
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second,

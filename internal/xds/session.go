@@ -167,7 +167,7 @@ func (s *session) begin(typ string, brought map[string]string) {
 func (s *session) subscribe(typ string, first bool, names []string, brought map[string]string) {
 	wild := first && len(names) == 0 || slices.Contains(names, "*")
 	if wild && mayWildcard(typ) {
-		s.inv.wild(typ, s.hub.cat.names[typ])
+		s.inv.wild(typ, s.hub.cat.all(typ))
 		s.hub.subscribeAll(s, typ)
 	}
 	for name := range breathing(s.hub, slices.Values(names)) {
@@ -184,7 +184,7 @@ func (s *session) unsubscribe(typ string, names []string) {
 	for name := range breathing(s.hub, slices.Values(names)) {
 		if name == "*" {
 			k, _ := s.inv.kind(typ)
-			k.wildcard = false
+			k.tame()
 			delete(s.hub.wild[typ], s)
 			s.keepWanted(typ) // names that were asked for stay
 			continue
@@ -207,7 +207,7 @@ func (s *session) keepWanted(typ string) {
 // remember takes over what the same process refused on an earlier stream.
 func (s *session) remember(typ string) {
 	k, _ := s.inv.kind(typ)
-	for name := range breathing(s.hub, slices.Values(slices.Collect(maps.Keys(k.dirty.m)))) {
+	for name := range breathing(s.hub, slices.Values(slices.AppendSeq(slices.Clone(k.fresh), maps.Keys(k.dirty.m)))) {
 		r := Ref{typ, name}
 		if res := s.hub.cat.visible(r, &s.Node); res != nil {
 			if v := s.hub.remembers(s.Node, res); v != "" {

@@ -86,7 +86,7 @@ func (k *kind) rest(of []parcel) {
 			have--
 		}
 	}
-	whole := len(k.items.m)+len(k.dirty.m) == 0 // else the list is this stream's for a moment, and nobody else's
+	whole := len(k.items.m)+k.looks() == 0 // else the list is this stream's for a moment, and nobody else's
 	if copy(k.still, more); whole && !k.shared && len(k.still) >= leastShared {
 		k.still, k.shared = k.lists.one(k.still), true
 	}

@@ -1,0 +1,109 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// wide is a hub with so many services, and a stream that asks for all their clusters.
+func wide(t *testing.T, services int, brought map[string]string) (*Hub, *session) {
+	t.Helper()
+	h := NewHub(quietLog())
+	for i := range services {
+		at := table(1, nil)
+		p := *at.Policy
+		p.Service, at.Service, at.Policy = fmt.Sprintf("svc-%04d", i), fmt.Sprintf("svc-%04d", i), &p
+		publish(t, h, at)
+	}
+	s := h.open(Node{ID: "edge-1"})
+	if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"*"}, InitialResourceVersions: brought}); err != nil {
+		t.Fatal(err)
+	}
+	return h, s
+}
+
+// Who asks for everything and never answers costs one response, and a list that all have; who answers gets everything once.
+func TestAWildcardWithoutAnAnswerCostsOneResponse(t *testing.T) {
+	h, s := wide(t, 3*perResponse+100, nil)
+	k := s.inv.kinds[TypeCluster]
+	r, nonce, ok := s.next()
+	if !ok || len(r.parcels) != perResponse {
+		t.Fatalf("%d are sent", len(r.parcels))
+	}
+	if _, _, ok := s.next(); ok {
+		t.Fatal("more is sent before the first response is answered")
+	}
+	if len(k.items.m) != perResponse || len(k.dirty.m) != 0 {
+		t.Errorf("%d items, %d of its own to be looked at", len(k.items.m), len(k.dirty.m))
+	}
+	other := h.open(Node{ID: "edge-2"})
+	if err := other.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster}); err != nil {
+		t.Fatal(err)
+	}
+	if of := other.inv.kinds[TypeCluster].fresh; &of[len(of)-1] != &k.fresh[len(k.fresh)-1] {
+		t.Error("two streams have a list of their own each")
+	}
+	at := table(2, nil) // what changes meanwhile waits for nothing, and is sent once
+	p := *at.Policy
+	p.Service, at.Service, at.Policy = "svc-9999", "svc-9999", &p
+	publish(t, h, at)
+	sent := map[string]int{}
+	for ok := true; ok; r, nonce, ok = s.next() {
+		for _, p := range r.parcels {
+			sent[p.ref.Name]++
+		}
+		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResponseNonce: nonce}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(sent) != 3*perResponse+101 || sent["svc-9999/v1"] != 1 || slices.Max(values(sent)) != 1 || k.looks() != 0 || s.inv.marked() {
+		t.Errorf("%d were sent, one %d times; %d are to be looked at", len(sent), slices.Max(values(sent)), k.looks())
+	}
+	s.close()
+	other.close()
+}
+
+func values(m map[string]int) (out []int) {
+	for _, n := range m {
+		out = append(out, n)
+	}
+	return out
+}
+
+// A wildcard that ends before all of it was sent is sent no more; asked for again, everything that it was not told of comes.
+func TestAWildcardEndsAndBeginsAgain(t *testing.T) {
+	_, s := wide(t, 2*perResponse, nil)
+	say := func(req *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		req.TypeUrl = TypeCluster
+		if err := s.receive(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, nonce, _ := s.next()
+	say(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce, ResourceNamesUnsubscribe: []string{"*"}})
+	if r, _, ok := s.next(); ok {
+		t.Fatalf("%d are sent of what nobody asks for", len(r.parcels))
+	}
+	say(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{first.parcels[0].ref.Name}})
+	r, nonce, ok := s.next()
+	if !ok || len(r.parcels) != 1 {
+		t.Fatalf("%d are sent of one name", len(r.parcels))
+	}
+	say(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
+	if s.inv.marked() {
+		t.Error("there is more to be looked at")
+	}
+	say(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"*"}})
+	sent := 0
+	for r, nonce, ok = s.next(); ok; r, nonce, ok = s.next() {
+		sent += len(r.parcels)
+		say(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
+	}
+	if sent != 2*perResponse-1 {
+		t.Errorf("%d are sent, want all but the one that it has", sent)
+	}
+}
