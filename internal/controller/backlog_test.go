@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +57,30 @@ func TestACutGoesOutBetweenPieces(t *testing.T) {
 		time.Sleep(time.Second)
 		if w := b.fleet[0].Weights(); len(w) != 1 || w["v1"] != 10000 {
 			t.Errorf("the Envoy serves %v", w)
+		}
+	})
+}
+
+// Who is answered goes on before the loop does more of its work, also where no other processor is free.
+func TestWhoIsAnsweredGoesOn(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(5 * time.Second)
+		c, least := b.daemon, math.MaxInt
+		for range 20 { // now and then the test itself is interrupted
+			left, then := 0, 0
+			b.inLoop(func() {
+				c.backlog.evidence = slices.Repeat([]metrics.Evidence{{Service: "shop"}}, 1000*pieceMost)
+				left = len(c.backlog.evidence)
+			})
+			b.inLoop(func() { then, c.backlog.evidence = len(c.backlog.evidence), nil })
+			least = min(least, left-then)
+		}
+		if least > pieceMost {
+			t.Errorf("the loop did %d services before who was answered could ask again", least)
 		}
 	})
 }

@@ -244,7 +244,7 @@ func TestWhatWaitsForTheDiskIsBounded(t *testing.T) {
 		}
 		before := u.state
 		u.state = next
-		c.journalled(u, before, e, records)
+		c.journalled(u, &before, e, records)
 	}
 	d := readPolicy(t, tenPercent)
 	tell(rollout.PolicyChanged{At: at, Policy: d.Policy, Hash: d.Hash})
@@ -316,7 +316,7 @@ func told(t *testing.T) (u *unit, tell func(e rollout.Event)) {
 		}
 		before := u.state
 		u.state = next
-		c.journalled(u, before, e, records)
+		c.journalled(u, &before, e, records)
 	}
 	d := readPolicy(t, tenPercent)
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -425,7 +425,7 @@ func TestChunksAreInOrderAfterTheClockWasSetBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.daemon.do(t.Context(), func() {
-			b.daemon.journalled(u, u.state, rollout.Tick{At: time.Now().Add(-time.Hour)}, nil)
+			b.daemon.journalled(u, &u.state, rollout.Tick{At: time.Now().Add(-time.Hour)}, nil)
 		})
 		c, found, err := b.db.Chunk("shop", 0, false)
 		if err != nil || !found || u.scribe.w.Name() <= c.Begin {

@@ -124,6 +124,7 @@ func (c *Controller) write(now time.Time) {
 		w.under[i] = jobs[i].u
 	}
 	go func() { w.done <- save(w.store, c.Hub, jobs, left) }()
+	c.woke = true
 }
 
 // jobs are what is to be stored next: cuts, which wait for nothing else, then what belongs together, then other decisions,
