@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/moby/api/types/container"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -93,6 +94,51 @@ func TestADaemonThatGoesAwayBlamesNoVersion(t *testing.T) {
 		}
 		if e.Failed != c.fails || e.Note == "" {
 			t.Errorf("%s: failed for good is %v: %s", what, e.Failed, e.Note)
+		}
+	}
+}
+
+// What was tried in vain before a container could be made is no try of its start.
+func TestTriesAreThoseOfOneStep(t *testing.T) {
+	inVain := tries - 1
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/images/create") && inVain > 0:
+			inVain--
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = w.Write([]byte(`{"message": "the registry is away"}`))
+		case strings.HasSuffix(r.URL.Path, "/images/create"):
+			_, _ = w.Write([]byte(`{"status": "Downloaded"}`))
+		case strings.HasSuffix(r.URL.Path, "/containers/create"):
+			w.WriteHeader(http.StatusCreated)
+			_, _ = w.Write([]byte(`{"Id": "c0ffee"}`))
+		case strings.HasSuffix(r.URL.Path, "/start"):
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = w.Write([]byte(`{"message": "no address is free"}`))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"message": "no such image"}`))
+		}
+	}))
+	defer srv.Close()
+	log, _ := logtest.NewNullLogger()
+	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80, Replicas: 1}}
+	w := &worker{goal: rollout.Start}
+	var have []container.Summary
+	for try := range 2*tries - 1 {
+		_, err := f.start(t.Context(), want, have, w)
+		e := w.blame(want, err)
+		if strings.Contains(e.Note, "does not start") {
+			have = []container.Summary{{Names: []string{"/" + want.name(0)}, State: container.StateCreated, Labels: map[string]string{LabelImage: want.Image}}}
+		}
+		if last := try == 2*tries-2; e.Failed != last {
+			t.Errorf("try %d: failed for good is %v: %s", try+1, e.Failed, e.Note)
 		}
 	}
 }

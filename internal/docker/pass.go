@@ -132,6 +132,7 @@ func (f *Fleet) start(ctx context.Context, want Want, have []container.Summary, 
 			if err := f.create(ctx, want, name); err != nil {
 				return started, err
 			}
+			w.failures = 0 // what failed before is done
 		}
 		if err := f.startOne(ctx, name); err != nil {
 			return started, err
