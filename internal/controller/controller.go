@@ -509,16 +509,8 @@ func (c *Controller) applied(u *unit, st *xds.Status, now time.Time) {
 }
 
 func (c *Controller) tick(now time.Time) {
-	if len(c.backlog.ticks)+len(c.backlog.ageing) == 0 { // else it is busy enough, and a checkpoint waits until no tick does
-		c.backlog.ticks = slices.Collect(maps.Values(c.busy))
-	}
-	if rested := now.Sub(c.restedAt) >= restSaved; (rested || now.Sub(c.checkedAt) >= checkpoint) && len(c.backlog.ageing) == 0 {
-		c.checkedAt = now
-		if rested { // seldom: what is at rest has to be fetched from memory to be looked at
-			c.restedAt, c.backlog.ageing = now, slices.Collect(maps.Keys(c.stale))
-		} else {
-			c.backlog.ageing = slices.Collect(maps.Values(c.busy))
-		}
+	if len(c.backlog.ageing) == 0 { // else it is busy enough, and a checkpoint waits until no tick does
+		c.begin(now)
 	}
 	c.lookAgain(now)
 	if c.targets.turn(now) {
@@ -526,6 +518,20 @@ func (c *Controller) tick(now time.Time) {
 	}
 	c.depart()
 	c.publish(now, slices.Collect(maps.Keys(c.hidden))...)
+}
+
+// begin has time pass for services that are under judgement and, now and then, looks for what is to be stored of them.
+func (c *Controller) begin(now time.Time) {
+	busy := slices.AppendSeq(make(queue[*unit], 0, len(c.busy)), maps.Values(c.busy))
+	if len(c.backlog.ticks) == 0 {
+		c.backlog.ticks = busy
+	}
+	switch {
+	case now.Sub(c.restedAt) >= restSaved: // seldom: what is at rest has to be fetched from memory to be looked at
+		c.checkedAt, c.restedAt, c.backlog.ageing = now, now, slices.Collect(maps.Keys(c.stale))
+	case now.Sub(c.checkedAt) >= checkpoint:
+		c.checkedAt, c.backlog.ageing = now, busy
+	}
 }
 
 // settle starts a write when there is something to store, and publishes cuts that the disk holds up.
