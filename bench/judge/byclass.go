@@ -61,7 +61,7 @@ func together(q world.Question) world.Question {
 
 // brokenTable asks what becomes of a release of which one class fails wholly. Of what a tenth of the runs shows as well there are so many.
 func brokenTable(w io.Writer, a asked) {
-	s := sheet{asked: a, w: w, name: "broken", columns: "requests/s\tits share\tramp\tjudged\treleases\tpromoted\tcut\tafter s\tfailed\tundecided\theld",
+	s := sheet{asked: a, w: w, name: "broken", columns: "requests/s\tits share\tramp   \tjudged          \treleases\tpromoted\tcut \tafter s     \tfailed      \tundecided\theld",
 		title: fmt.Sprintf("ONE OF %d CLASSES FAILS WHOLLY, the others are well, stable fails 0.1 %%, an hour at most\n\"after s\", \"failed\": median and 90 %%; \"held\": undecided for want of a class", allClasses)}
 	for _, rate := range []float64{1000, 10000, 100} {
 		for _, share := range []float64{0.0003, 0.0001} {

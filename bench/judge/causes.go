@@ -43,7 +43,7 @@ func faults() []fault {
 
 // causeTable asks how often the cause of a cut is named.
 func causeTable(w io.Writer, a asked) {
-	s := sheet{asked: a, w: w, name: "causes", columns: "requests/s\tstable fails\tcut\tcause named\tand no other\tfault",
+	s := sheet{asked: a, w: w, name: "causes", columns: "requests/s\tstable fails\tcut \tcause named  \tand no other \tfault",
 		title: fmt.Sprintf("THE CAUSE OF A CUT, default policy, 8 classes (40 %% to 1 %% of the requests), stable on 6 endpoints, the release on 3, 4 Envoys, batches of 1 s,\nan hour at most, %d releases a row", a.runs)}
 	var sum [3]int
 	row := 0

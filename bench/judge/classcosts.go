@@ -39,7 +39,7 @@ func newBroadSheet(w io.Writer, a asked, name string, unanswered bool, how strin
 	if unanswered {
 		name += " unanswered"
 	}
-	return &broadSheet{sheet: sheet{asked: a, w: w, name: name, columns: "requests/s\trelease\ttogether s\tby class s\tratio\t+-\tcut\tcut by class",
+	return &broadSheet{sheet: sheet{asked: a, w: w, name: name, columns: "requests/s\trelease           \ttogether s\tby class s\tratio\t+-   \tcut  \tcut by class",
 		title: fmt.Sprintf("WORSE IN ALL OF %d CLASSES, told by class and together, stable fails 0.1 %%, failures without an answer: %t, common ramp, %s, %d releases a cell\n", allClasses, unanswered, how, a.runs) +
 			"seconds from the onset to the cut: mean, one that is not cut counts with the hour; +-: the ratio's standard error"}}
 }
@@ -170,7 +170,7 @@ func mixTable(w io.Writer, a asked) {
 
 // exerciseTable asks how long a good release waits for classes that come rarely.
 func exerciseTable(w io.Writer, a asked) {
-	s := sheet{asked: a, w: w, name: "exercise", columns: "requests/s\trarest\tan hour\ttogether\tby class, exercise: 0\texercise: 3\tmean wait\tlongest\tpromoted\tcut\theld",
+	s := sheet{asked: a, w: w, name: "exercise", columns: "requests/s\trarest\tan hour\ttogether    \tby class, exercise: 0\texercise: 3 \tmean wait\tlongest\tpromoted\tcut \theld",
 		title: fmt.Sprintf("GOOD RELEASES, stable fails 0.1 %%, %d classes, default ramp, 6 h at most, %d releases a cell; seconds to the promotion, median and 90 %%", allClasses, a.runs)}
 	for _, rate := range []float64{1000, 100, 10} {
 		for _, share := range []float64{0.001, 0.0003, 0.0001} {

@@ -330,7 +330,7 @@ func (l classLaw) run(p *classPast, d dice) (cuts [2]bool, uneasy bool) {
 
 // classInstanceTable asks the same through the very state machine where versions consist of instances that fail for a moment.
 func classInstanceTable(w io.Writer, a asked) {
-	s := sheet{asked: a, w: w, name: "instances", columns: "batch\tinstances\tcut\tat most (99 %)\tworld\twhich are cut, after",
+	s := sheet{asked: a, w: w, name: "instances", columns: "batch\tinstances\tcut \tat most (99 %)\tworld                                        \twhich are cut, after",
 		title: fmt.Sprintf("EQUAL RELEASES CUT at 0.1 %%, %d classes, versions of instances, nothing tolerated, 400 requests/s, 0.1 %% errors, through the state machine, %d releases a row", allClasses, a.runs)}
 	row, cut, all := 0, 0, 0
 	for _, unanswered := range []float64{0, 0.5} {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,10 +31,9 @@ const (
 )
 
 // hiccupTable asks the judge alone, on given weights, with nothing tolerated: thousands of releases a row.
-func hiccupTable(w io.Writer, runs int, only string) {
-	t := &lines{w: w, format: "%-6s  %-15s  %-5s  %8v  %4v  %14s  %8s\n",
-		title: fmt.Sprintf("EQUAL RELEASES CUT at 0.1 %%, one hiccup of the canary's only instance at a random moment, nothing tolerated, %g requests/s, 0.1 %% errors (of one of four: %g requests/s, %g %% errors), the judge alone on given weights", hiccupRate, busyRate, 100*busyErrors),
-		heads: []any{"batch", "hiccup", "at", "releases", "cut", "at most (95 %)", "(99 %)"}}
+func hiccupTable(w io.Writer, a asked) {
+	t := &sheet{asked: a, w: w, columns: "batch \thiccup         \tat   \treleases\t cut\tat most (95 %)\t  (99 %)",
+		title: fmt.Sprintf("EQUAL RELEASES CUT at 0.1 %%, one hiccup of the canary's only instance at a random moment, nothing tolerated, %g requests/s, 0.1 %% errors (of one of four: %g requests/s, %g %% errors), the judge alone on given weights", hiccupRate, busyRate, 100*busyErrors)}
 	row, cuts, all := 0, 0, 0
 	for _, lasts := range []float64{0.3, 0.1, 0, 0.5, 1, 2} { // the promise first
 		for _, batch := range []float64{1, 0.2, 5, 0.1} {
@@ -44,8 +42,8 @@ func hiccupTable(w io.Writer, runs int, only string) {
 				if batch < 1 {
 					h.fast = 6
 				}
-				if row++; strings.Contains(h.title(), only) {
-					h.print(t, runs, &cuts, &all)
+				if row++; t.takes(h.title()) {
+					h.print(t, &cuts, &all)
 				}
 				if lasts == 0 {
 					break // there is none
@@ -58,12 +56,12 @@ func hiccupTable(w io.Writer, runs int, only string) {
 		if batch < 1 {
 			h.fast = 6
 		}
-		if row++; strings.Contains(h.title(), only) {
-			h.print(t, runs, new(int), new(int))
+		if row++; t.takes(h.title()) {
+			h.print(t, new(int), new(int))
 		}
 	}
 	if all > 0 {
-		fmt.Fprintf(w, "up to 0.3 s, of the only instance: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
+		t.sum("up to 0.3 s, of the only instance: %d of %d cut, at most %.3f%% with 99 %% confidence", cuts, all, 100*atMost(cuts, all, 0.01))
 	}
 }
 
@@ -80,8 +78,8 @@ func (h hiccup) title() string {
 }
 
 // print adds one row; hiccups that are longer than judge.burst are no promise, and fewer tell.
-func (h hiccup) print(t *lines, runs int, cuts, all *int) {
-	mark := ""
+func (h hiccup) print(t *sheet, cuts, all *int) {
+	runs, mark := t.runs, ""
 	if h.lasts > 0.3 {
 		runs, mark = max(runs/10, 1), " (outside)"
 	}
@@ -96,8 +94,8 @@ func (h hiccup) print(t *lines, runs int, cuts, all *int) {
 		}
 		what, at = fmt.Sprintf("%g s%s", h.lasts, mark), fmt.Sprintf("%g %%", 100*h.weight)
 	}
-	most := func(doubt float64) string { return fmt.Sprintf("%.3f%%", 100*atMost(n, runs, doubt)) }
-	t.row(time.Duration(h.batch*float64(time.Second)), what, at, runs, n, most(0.05), most(0.01))
+	most := func(doubt float64) float64 { return 100 * atMost(n, runs, doubt) }
+	t.row("%s\t%s\t%s\t%d\t%d\t%.3f%%\t%.3f%%", time.Duration(h.batch*float64(time.Second)), what, at, runs, n, most(0.05), most(0.01))
 }
 
 func (h hiccup) count(runs int) int {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -12,20 +11,19 @@ import (
 
 // instanceTables ask the promise again where versions consist of instances, each of which may fail for a moment, and
 // where evidence comes ten times a second: through the very state machine, with nothing tolerated. A row is printed as soon as it is known.
-func instanceTables(w io.Writer, runs int, only string) {
-	t := &lines{w: w, format: "%-61s  %-9s  %-5s  %8v  %4v  %14s\n",
-		title: "EQUAL RELEASES CUT at 0.1 %, versions of instances, nothing tolerated, 400 requests/s, 0.1 % errors where a row does not say otherwise",
-		heads: []any{"world", "instances", "batch", "releases", "cut", "at most (99 %)"}}
+func instanceTables(w io.Writer, a asked) {
+	t := &sheet{asked: a, w: w, columns: fmt.Sprintf("%-61s\tinstances\tbatch\treleases\t cut\tat most (99 %%)", "world"),
+		title: "EQUAL RELEASES CUT at 0.1 %, versions of instances, nothing tolerated, 400 requests/s, 0.1 % errors where a row does not say otherwise"}
 	row, cuts, all := 0, 0, 0
 	for _, batch := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, time.Second, 5 * time.Second} {
 		for _, x := range instanceWorlds() {
-			if row++; strings.Contains(x.title()+", batches of "+batch.String(), only) {
-				x.print(t, row, batch, runs, &cuts, &all)
+			if row++; t.takes(x.title() + ", batches of " + batch.String()) {
+				x.print(t, row, batch, &cuts, &all)
 			}
 		}
 	}
 	if all > 0 {
-		fmt.Fprintf(w, "of the promise: %d of %d cut, at most %.3f%% with 99 %% confidence\n", cuts, all, 100*atMost(cuts, all, 0.01))
+		t.sum("of the promise: %d of %d cut, at most %.3f%% with 99 %% confidence", cuts, all, 100*atMost(cuts, all, 0.01))
 	}
 }
 
@@ -111,7 +109,8 @@ func (x instanceWorld) question(batch time.Duration, runs int) world.Question {
 }
 
 // print adds one row; what is no promise is told by fewer. Rows share no releases: one that chance cuts would be cut in each of them.
-func (x instanceWorld) print(t *lines, row int, batch time.Duration, runs int, cuts, all *int) {
+func (x instanceWorld) print(t *sheet, row int, batch time.Duration, cuts, all *int) {
+	runs := t.runs
 	if x.outside {
 		runs = max(runs/4, 1)
 	}
@@ -121,26 +120,25 @@ func (x instanceWorld) print(t *lines, row int, batch time.Duration, runs int, c
 	if !x.outside {
 		*cuts, *all = *cuts+n, *all+runs
 	}
-	t.row(x.title(), fmt.Sprintf("%d, %d", x.made.Stable, x.made.Canary), batch, runs, n, fmt.Sprintf("%.2f%%", 100*atMost(n, runs, 0.01)))
+	t.row("%s\t%d, %d\t%s\t%d\t%d\t%.2f%%", x.title(), x.made.Stable, x.made.Canary, batch, runs, n, 100*atMost(n, runs, 0.01))
 }
 
 // outageTable asks how much an outage of stable just before a release delays its judgement.
-func outageTable(w io.Writer, runs int, only string) {
-	t := &lines{w: w, format: "%-11s  %9v  %-16s  %14s  %10s  %9s  %15s\n",
-		title: fmt.Sprintf("AFTER AN OUTAGE OF STABLE, default policy, 150 requests/s, 0.1 %% errors, one Envoy, %d releases a row", runs),
-		heads: []any{"release", "endpoints", "20 s before", "at 50 % after", "cut", "cut after", "failed requests"}}
+func outageTable(w io.Writer, a asked) {
+	t := &sheet{asked: a, w: w, name: "after", columns: "release    \tendpoints\t20 s before     \t at 50 % after\t       cut\t cut after\t failed requests",
+		title: fmt.Sprintf("AFTER AN OUTAGE OF STABLE, default policy, 150 requests/s, 0.1 %% errors, one Envoy, %d releases a row", a.runs)}
 	for _, endpoints := range []int{1, 4} {
 		for _, rate := range []float64{0.001, 0.5, 0.05, 0.01} {
 			for _, fails := range []float64{0, 0.5, 0.05} {
 				release, before := fmt.Sprintf("fails %g%%", 100*rate), outageName(fails)
-				if !strings.Contains(fmt.Sprintf("after: %s, %d endpoints, %s", release, endpoints, before), only) {
+				if !t.takes(fmt.Sprintf("%s, %d endpoints, %s", release, endpoints, before)) {
 					continue
 				}
 				q := world.Question{Policy: defaultPolicy(), PerSecond: 150, Stable: 0.001, Canary: rate, Instances: world.Instances{Stable: endpoints, Canary: 1}, Horizon: time.Hour, Batch: time.Second,
-					Past: 24 * time.Hour, Runs: runs, Seed: 1}
+					Past: 24 * time.Hour, Runs: a.runs, Seed: 1}
 				q.Trouble.Before = outageBefore(fails)
-				a := q.Ask()
-				t.row(release, endpoints, before, figure(a.HalfAt.Median, " s"), fmt.Sprintf("%d of %d", a.Cut, runs), figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""))
+				is := q.Ask()
+				t.row("%s\t%d\t%s\t%s\t%d of %d\t%s\t%s", release, endpoints, before, figure(is.HalfAt.Median, " s"), is.Cut, a.runs, figure(is.CutAfter.Median, " s"), figure(is.Failed.Median, ""))
 			}
 		}
 	}
@@ -164,10 +162,9 @@ func outageName(fails float64) string {
 }
 
 // quietTable asks how long quiet services take to promote a good release, and how often one at the edge is promoted.
-func quietTable(w io.Writer, runs int, only string) {
-	t := &lines{w: w, format: "%5v  %-6s  %-13s  %8s  %8s  %3v  %15s\n",
-		title: fmt.Sprintf("QUIET SERVICES, default policy, 24 h at most, %d releases a row", runs),
-		heads: []any{"req/s", "stable", "release", "promoted", "median h", "cut", "failed requests"}}
+func quietTable(w io.Writer, a asked) {
+	t := &sheet{asked: a, w: w, name: "quiet", columns: "req/s\tstable\trelease      \t promoted\t median h\t cut\t failed requests",
+		title: fmt.Sprintf("QUIET SERVICES, default policy, 24 h at most, %d releases a row", a.runs)}
 	for _, rate := range []float64{0.1, 0.3, 1, 3, 10} {
 		for _, p := range []float64{0, 0.001, 0.01} {
 			edge := 1.5*p + max(0.0005, 20/(3600*rate))
@@ -175,16 +172,16 @@ func quietTable(w io.Writer, runs int, only string) {
 				name string
 				rate float64
 			}{{"equal", p}, {"edge", edge}, {"total failure", 1}} {
-				if !strings.Contains(fmt.Sprintf("quiet: %g requests/s, %g%%, %s", rate, 100*p, c.name), only) {
+				if !t.takes(fmt.Sprintf("%g requests/s, %g%%, %s", rate, 100*p, c.name)) {
 					continue
 				}
-				q := world.Question{Policy: defaultPolicy(), PerSecond: rate, Stable: p, Canary: c.rate, Instances: world.Instances{Stable: 2, Canary: 2}, Horizon: 24 * time.Hour, Batch: time.Second, Past: 24 * time.Hour, Runs: runs, Seed: 1}
-				a := q.Ask()
+				q := world.Question{Policy: defaultPolicy(), PerSecond: rate, Stable: p, Canary: c.rate, Instances: world.Instances{Stable: 2, Canary: 2}, Horizon: 24 * time.Hour, Batch: time.Second, Past: 24 * time.Hour, Runs: a.runs, Seed: 1}
+				is := q.Ask()
 				hours := "-"
-				if a.PromotedAt.Median != nil {
-					hours = fmt.Sprintf("%.1f", *a.PromotedAt.Median/3600)
+				if is.PromotedAt.Median != nil {
+					hours = fmt.Sprintf("%.1f", *is.PromotedAt.Median/3600)
 				}
-				t.row(rate, fmt.Sprintf("%g%%", 100*p), c.name, fmt.Sprintf("%d of %d", a.Promoted, runs), hours, a.Cut, figure(a.Failed.Median, ""))
+				t.row("%g\t%g%%\t%s\t%d of %d\t%s\t%d\t%s", rate, 100*p, c.name, is.Promoted, a.runs, hours, is.Cut, figure(is.Failed.Median, ""))
 			}
 		}
 	}

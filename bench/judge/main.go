@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/canaryd/canaryd/internal/world"
 )
@@ -160,7 +159,7 @@ func main() {
 	classes := flag.Bool("classes", false, "only releases judged by class: a class that fails, what judging by class costs, classes in another mix")
 	svg := flag.String("svg", "", "write the pictures of docs/judge.md into this directory instead")
 	flag.Parse()
-	ms := makers()
+	ms, a := makers(), asked{*runs, *seed, *only}
 	if *svg != "" {
 		if err := pictures(ms, *svg, *runs); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -169,29 +168,30 @@ func main() {
 		return
 	}
 	if *moments {
-		instanceTables(os.Stdout, *runs, *only)
-		outageTable(os.Stdout, *runs, *only)
-		quietTable(os.Stdout, max(*runs/2, 1), *only)
+		instanceTables(os.Stdout, a)
+		outageTable(os.Stdout, a)
+		a.runs = max(a.runs/2, 1)
+		quietTable(os.Stdout, a)
 		return
 	}
 	if *classes {
-		classTables(os.Stdout, asked{*runs, *seed, *only})
+		classTables(os.Stdout, a)
 		return
 	}
 	if *causes {
-		causeTable(os.Stdout, asked{*runs, *seed, *only})
+		causeTable(os.Stdout, a)
 		return
 	}
 	if *hiccups {
-		hiccupTable(os.Stdout, *runs, *only)
+		hiccupTable(os.Stdout, a)
 		return
 	}
 	if *promise {
-		promiseTable(os.Stdout, *runs, *only)
+		promiseTable(os.Stdout, a)
 		return
 	}
 	if *odd {
-		oddTable(os.Stdout, *runs, *only)
+		oddTable(os.Stdout, a)
 		return
 	}
 	if *ratio {
@@ -200,26 +200,24 @@ func main() {
 	}
 	fmt.Printf("%d releases per cell, judged every second for an hour at most; canaryd: its state machine by the default policy; a time below 0: cut before the onset\n", *runs)
 	for _, common := range []bool{false, true} {
-		rows := table(ms, *runs, *only, common)
+		rows := table(ms, a, common)
 		compare(os.Stdout, rows, *runs)
 	}
 }
 
 // table prints per scenario and rule: share cut; median seconds from the onset to the cut; mean failed
 // requests beyond stable's rate of those cut; median seconds to promotion and the share promoted.
-func table(ms []maker, runs int, only string, common bool) []row {
-	t := &lines{w: os.Stdout, title: "EACH ON ITS OWN DOCUMENTED STEPS", format: "%5v  %-6s  %-22s  %6s", heads: []any{"req/s", "stable", "canary", "Wald s"}}
+func table(ms []maker, a asked, common bool) []row {
+	t := &sheet{asked: a, w: os.Stdout, title: "EACH ON ITS OWN DOCUMENTED STEPS", columns: "req/s\tstable\tcanary                \tWald s"}
 	if common {
 		t.title = "ALL ON THE COMMON RAMP (1 % to 5 min, 5 % to 10, 10 % to 20, 25 % to 40, 50 % to 60)"
 	}
 	for _, m := range ms {
-		t.format += "  %12s  %7s  %6s  %14s"
-		t.heads = append(t.heads, m.name+": cut", "after s", "failed", "promoted")
+		t.columns += fmt.Sprintf("\t %11s\t after s\t failed\t      promoted", m.name+": cut")
 	}
-	t.format += "\n"
 	var rows []row
 	for _, l := range laws() {
-		if !strings.Contains(fmt.Sprintf("%s, %g requests/s, %g%%", l.name, l.rate, l.stable*100), only) {
+		if !t.takes(fmt.Sprintf("%s, %g requests/s, %g%%", l.name, l.rate, l.stable*100)) {
 			continue
 		}
 		bound := "-"
@@ -228,10 +226,10 @@ func table(ms []maker, runs int, only string, common bool) []row {
 				bound = fmt.Sprint(s - l.onset)
 			}
 		}
-		values := []any{l.rate, fmt.Sprintf("%g%%", l.stable*100), l.name, bound}
+		line := fmt.Sprintf("%g\t%g%%\t%s\t%s", l.rate, l.stable*100, l.name, bound)
 		r := row{law: l, cells: map[string]cell{}}
 		for _, m := range ms {
-			c := measure(l, m, runs, common)
+			c := measure(l, m, a.runs, common)
 			r.cells[m.name] = c
 			after, failed := "-", "-"
 			if c.cuts > 0 {
@@ -239,11 +237,11 @@ func table(ms []maker, runs int, only string, common bool) []row {
 			}
 			promoted := "-"
 			if c.promoted > 0 {
-				promoted = fmt.Sprintf("%.0f%% at %.0f s", 100*float64(c.promoted)/float64(runs), median(c.promotions))
+				promoted = fmt.Sprintf("%.0f%% at %.0f s", 100*float64(c.promoted)/float64(a.runs), median(c.promotions))
 			}
-			values = append(values, fmt.Sprintf("%.1f%%", 100*float64(c.cuts)/float64(runs)), after, failed, promoted)
+			line += fmt.Sprintf("\t%.1f%%\t%s\t%s\t%s", 100*float64(c.cuts)/float64(a.runs), after, failed, promoted)
 		}
-		t.row(values...)
+		t.row("%s", line)
 		rows = append(rows, r)
 	}
 	return rows

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/world"
@@ -11,15 +10,14 @@ import (
 
 // oddTable runs releases through the very state machine, with its default policy (steps: auto), four endpoints of
 // each version and a day without releases before: what the specification of the judge had not simulated.
-func oddTable(w io.Writer, runs int, only string) {
-	t := &lines{w: w, format: "%-42s  %5v  %-6s  %-5s  %8s  %7s  %4s  %7s  %6s  %9s  %24v\n",
-		title: fmt.Sprintf("THE STATE MACHINE WITH ITS DEFAULT POLICY, %d releases a row", runs),
-		heads: []any{"what", "req/s", "stable", "batch", "promoted", "median", "cut", "median", "failed", "undecided", "of them at the first step"}}
+func oddTable(w io.Writer, a asked) {
+	t := &sheet{asked: a, w: w, columns: fmt.Sprintf("%-42s\treq/s\tstable\tbatch\tpromoted\t median\t cut\t median\t failed\tundecided\tof them at the first step", "what"),
+		title: fmt.Sprintf("THE STATE MACHINE WITH ITS DEFAULT POLICY, %d releases a row", a.runs)}
 	row := func(what string, q world.Question) {
-		if !strings.Contains(fmt.Sprintf("%s, %g requests/s, %g%%, batches of %s", what, q.PerSecond, q.Stable*100, q.Batch), only) {
+		if !t.takes(fmt.Sprintf("%s, %g requests/s, %g%%, batches of %s", what, q.PerSecond, q.Stable*100, q.Batch)) {
 			return
 		}
-		q.Runs, q.Seed = runs, 1
+		q.Runs, q.Seed = a.runs, 1
 		if q.Policy.Service == "" {
 			q.Policy = defaultPolicy()
 		}
@@ -27,10 +25,10 @@ func oddTable(w io.Writer, runs int, only string) {
 			q.Instances.Stable, q.Instances.Canary = 4, 4
 		}
 		q.Past = 24 * time.Hour
-		a := q.Ask()
-		part := func(n int) string { return fmt.Sprintf("%.0f%%", 100*float64(n)/float64(runs)) }
-		t.row(what, q.PerSecond, fmt.Sprintf("%g%%", q.Stable*100), q.Batch, part(a.Promoted), figure(a.PromotedAt.Median, " s"),
-			part(a.Cut), figure(a.CutAfter.Median, " s"), figure(a.Failed.Median, ""), part(a.Undecided), a.AtFirst)
+		is := q.Ask()
+		part := func(n int) string { return fmt.Sprintf("%.0f%%", 100*float64(n)/float64(a.runs)) }
+		t.row("%s\t%g\t%g%%\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v", what, q.PerSecond, q.Stable*100, q.Batch, part(is.Promoted), figure(is.PromotedAt.Median, " s"),
+			part(is.Cut), figure(is.CutAfter.Median, " s"), figure(is.Failed.Median, ""), part(is.Undecided), is.AtFirst)
 	}
 	cleanRows(row)
 	badRows(row)

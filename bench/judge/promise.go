@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 	"sync/atomic"
 
 	"github.com/canaryd/canaryd/internal/analysis"
@@ -45,22 +44,20 @@ func equals() []promised {
 
 // promiseTable counts false cuts with nothing tolerated, so that equal is the edge of what is promised.
 // The bound in the last column is the upper 99 % one (Clopper and Pearson).
-func promiseTable(w io.Writer, runs int, only string) {
+func promiseTable(w io.Writer, a asked) {
 	for _, length := range []struct {
 		hours, batch, runs int
-	}{{1, 1, runs}, {24, 10, max(runs/4, 1)}} {
-		t := &lines{w: w, format: "%5v  %-37s  %6v  %13s  %8v  %13s  %14s  %5s\n",
-			title: fmt.Sprintf("EQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, the judge alone on given weights, %d h judged every %d s, %d releases a cell", length.hours, length.batch, length.runs),
-			heads: []any{"req/s", "world", "at 1 %", "at most (99 %)", "at 0.1 %", "at most (99 %)", "placebos at 20", "m"}}
+	}{{1, 1, a.runs}, {24, 10, max(a.runs/4, 1)}} {
+		t := &sheet{asked: a, w: w, columns: fmt.Sprintf("req/s\t%-37s\tat 1 %%\tat most (99 %%)\tat 0.1 %%\tat most (99 %%)\tplacebos at 20\tm", "world"),
+			title: fmt.Sprintf("EQUAL RELEASES CUT, nothing tolerated (tolerate: {ratio: 1, margin: 0}), common ramp, the judge alone on given weights, %d h judged every %d s, %d releases a cell", length.hours, length.batch, length.runs)}
 		lib := &library{days: map[pastKey]*past{}}
 		for _, p := range equals() {
-			if !strings.Contains(fmt.Sprintf("%s, %g requests/s, %d h", p.name, p.rate, length.hours), only) {
+			if !t.takes(fmt.Sprintf("%s, %g requests/s, %d h", p.name, p.rate, length.hours)) {
 				continue
 			}
 			r := p.count(lib, 3600*length.hours, length.batch, length.runs)
 			most := func(n int) float64 { return 100 * atMost(n, length.runs, 0.01) }
-			t.row(p.rate, p.name, r.cuts[0], fmt.Sprintf("%.2f%%", most(r.cuts[0])), r.cuts[1], fmt.Sprintf("%.3f%%", most(r.cuts[1])),
-				fmt.Sprintf("%.1f%%", 100*float64(r.placebos)/float64(length.runs)), fmt.Sprintf("%.2f", r.m))
+			t.row("%g\t%s\t%d\t%.2f%%\t%d\t%.3f%%\t%.1f%%\t%.2f", p.rate, p.name, r.cuts[0], most(r.cuts[0]), r.cuts[1], most(r.cuts[1]), 100*float64(r.placebos)/float64(length.runs), r.m)
 		}
 	}
 }

@@ -22,6 +22,19 @@ func TestRowsAreAskedForByName(t *testing.T) {
 	}
 }
 
+// What is below a head is as wide, and to the right where the head begins with a space; a cell that is wider moves the rest of its row.
+func TestCellsStandBelowTheirHeads(t *testing.T) {
+	var w strings.Builder
+	s := sheet{w: &w, title: "PETS", columns: "pet  \t age\t cut after\tnotes"}
+	s.takes("any")
+	s.row("%s\t%d\t%.1f\t%s", "cat", 3, 1.5, "-")
+	s.row("%s\t%d\t%.1f\t%s", "crocodile", 12, 100.0, "none")
+	want := "\nPETS\npet     age   cut after  notes\ncat       3         1.5  -\ncrocodile    12       100.0  none\n"
+	if w.String() != want {
+		t.Errorf("%s\nwant%s", &w, want)
+	}
+}
+
 // Rows share no dice, nor do the same rows of another seed.
 func TestRowsThrowDiceOfTheirOwn(t *testing.T) {
 	seen := map[float64]bool{}

@@ -87,7 +87,7 @@ func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcemen
 	ctx, cancel := within(cmd.Context(), timeout)
 	defer cancel()
 	status, err := d.ask(ctx, http.MethodPut, path, a, &d.v)
-	if wait && (status == http.StatusServiceUnavailable || unheard(err)) {
+	if wait && (notYetTaken(status) || unheard(err)) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%v\nAnnouncing it again until it is stored\n", err)
 		status, err = d.insist(ctx, path, a)
 	}
@@ -108,14 +108,23 @@ func (d *deployment) announce(cmd *cobra.Command, path string, a web.Announcemen
 
 // insist announces a version until that is stored: canaryd keeps what it decided, and takes it once.
 func (d *deployment) insist(ctx context.Context, path string, a web.Announcement) (status int, err error) {
-	for {
-		time.Sleep(askEvery)
+	for pause := askEvery; ; pause = min(2*pause, askRarely) { // others may have as much to say
+		select {
+		case <-ctx.Done():
+			return status, ctx.Err()
+		case <-time.After(pause):
+		}
 		status, err = d.ask(ctx, http.MethodPut, path, a, &d.v)
-		again := status == http.StatusServiceUnavailable || status == 0 // it restarts
+		again := notYetTaken(status) || status == 0 // it restarts
 		if !again || ctx.Err() != nil {
 			return status, err
 		}
 	}
+}
+
+// notYetTaken reports an answer that says to come again: it is not stored yet, or too many came at once.
+func notYetTaken(status int) bool {
+	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
 }
 
 // unheard reports whether a request may have reached a canaryd that ended, or hung, before it answered.

@@ -70,3 +70,29 @@ func TestAnAnswerIsNotWaitedForForEver(t *testing.T) {
 		t.Errorf("%v\n%s", err, &talk)
 	}
 }
+
+// Many jobs that announce at once are asked to come again (rate_limit of the web-config file): with --wait they do, and no release fails by that.
+func TestAnAnnouncementThatComesAtABusyMomentIsSaidAgain(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n := asked.Add(1); {
+		case r.Method == http.MethodPut && n < 3:
+			web.Refuse(w, http.StatusTooManyRequests, "more requests come than rate_limit lets through")
+		case r.Method == http.MethodPut:
+			_, _ = w.Write([]byte(`{"version": "v2", "phase": "stable", "attempt": 1}`))
+		default:
+			_, _ = w.Write([]byte(`{"service": "shop", "versions": [{"version": "v2", "phase": "stable", "attempt": 1, "in_force": true, "endpoints": ["a:1"]}]}`))
+		}
+	}))
+	defer s.Close()
+	var out, errOut bytes.Buffer
+	deploy := strings.Fields("deploy shop v2 --endpoint a:1 --timeout 1m --wait --url " + s.URL)
+	if code := execute(t.Context(), deploy, strings.NewReader(""), &out, &errOut); code != exitOK || strings.Count(errOut.String(), "Announcing it again") != 1 {
+		t.Errorf("exit %d: %s%s", code, &out, &errOut)
+	}
+	asked.Store(0)
+	if code := execute(t.Context(), append(deploy[:5:5], "--url", s.URL), strings.NewReader(""), &out, &errOut); code != exitError || !strings.Contains(errOut.String(), "rate_limit") {
+		t.Errorf("without --wait: exit %d: %s", code, &errOut)
+	}
+}

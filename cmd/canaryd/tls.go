@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -24,28 +25,78 @@ func (c tlsConfig) load(log logrus.FieldLogger) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, GetConfigForClient: files.forClient}, nil
 }
 
-// lastingTLS are TLS settings that are read for each connection. Where they cannot be read, because they are wrong or just being
-// replaced, what they were before counts: nobody is kept out by that.
+// tlsWithin is how long a new connection waits for the files of certificates.
+const tlsWithin = time.Second
+
+// lastingTLS are TLS settings that are read for each connection. Where they cannot be read, because they are wrong, just being
+// replaced, or on a file system that does not answer, what they were before counts: nobody is kept out by that.
 type lastingTLS struct {
 	read func() (*tls.Config, error)
 	log  logrus.FieldLogger
 
 	mu      sync.Mutex
 	last    *tls.Config // that could be read; never nil
+	begun   int         // readings
+	newest  int         // which of them last is of
+	hanging int         // readings that have taken too long: until they end nobody begins another
 	failing bool
 }
 
 func (l *lastingTLS) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
-	c, err := l.read()
+	l.mu.Lock()
+	if l.hanging > 0 {
+		defer l.mu.Unlock()
+		return l.last, nil
+	}
+	l.begun++
+	number := l.begun
+	l.mu.Unlock()
+	ended := make(chan struct{})
+	hung := false // with the lock
+	go func() {
+		c, err := l.read()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.take(number, c, err)
+		if hung {
+			l.hanging--
+		}
+		close(ended)
+	}()
+	late := time.NewTimer(tlsWithin)
+	defer late.Stop()
+	select {
+	case <-ended:
+	case <-late.C:
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil && !l.failing {
-		l.log.WithError(err).Warn("new connections go by the certificates and authorities from before")
-	}
-	if l.failing = err != nil; err == nil {
-		l.last = c
+	select {
+	case <-ended:
+	default:
+		hung = true
+		l.hanging++
+		l.fails(fmt.Errorf("their files have not been read within %s: does their file system answer?", tlsWithin))
 	}
 	return l.last, nil
+}
+
+// take takes in what was read, unless something newer was.
+func (l *lastingTLS) take(number int, c *tls.Config, err error) {
+	switch {
+	case err != nil:
+		l.fails(err)
+	case number > l.newest:
+		l.last, l.newest, l.failing = c, number, false
+	}
+}
+
+// fails says once that nothing could be read.
+func (l *lastingTLS) fails(err error) {
+	if !l.failing {
+		l.log.WithError(err).Warn("new connections go by the certificates and authorities from before")
+	}
+	l.failing = true
 }
 
 func (c tlsConfig) read() (*tls.Config, error) {

@@ -48,7 +48,10 @@ type waiter struct {
 	log  progressLog
 }
 
-const askEvery = 200 * time.Millisecond
+const (
+	askEvery  = 200 * time.Millisecond
+	askRarely = 2 * time.Second // what was not taken yet
+)
 
 func (w *waiter) run(cmd *cobra.Command) error {
 	ctx, cancel := within(cmd.Context(), w.timeout)

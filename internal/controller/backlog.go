@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/metrics"
@@ -78,13 +79,28 @@ func (c *Controller) first() bool {
 	}
 	select {
 	case call := <-c.calls:
-		call()
+		c.answer(call)
 	case r := <-c.writer.done:
 		c.written(r)
 	default:
 		return false
 	}
 	return true
+}
+
+// answer does what somebody waits for.
+func (c *Controller) answer(call func()) {
+	call()
+	c.woke = true
+}
+
+// giveWay lets whoever the loop woke go on, before more of what concerns many services is done. Go has them wait for the loop's own
+// processor; while memory is collected on all others none takes them over, and by itself Go takes a processor away after 10 ms only.
+func (c *Controller) giveWay() {
+	if c.woke && c.backlog.more() != nil {
+		runtime.Gosched()
+	}
+	c.woke = false
 }
 
 // work does a piece of the kind whose turn it is. While a cut waits to be stored, it is the turn of what is: the writer begins
@@ -121,9 +137,10 @@ func (c *Controller) work(now time.Time) {
 
 // tickSome lets time pass for services with something under judgement.
 func (c *Controller) tickSome(now time.Time) {
+	tick := rollout.Plain(rollout.Tick{At: now})
 	c.backlog.ticks.some(pieceMost, func(u *unit) {
 		if c.busy[u.state.Policy.Service] == u {
-			c.must(u, rollout.Tick{At: now})
+			c.must(u, tick)
 		}
 	})
 }

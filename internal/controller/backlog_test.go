@@ -3,12 +3,15 @@ package controller
 import (
 	"context"
 	"fmt"
+	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -57,6 +60,47 @@ func TestACutGoesOutBetweenPieces(t *testing.T) {
 			t.Errorf("the Envoy serves %v", w)
 		}
 	})
+}
+
+// Who is answered goes on before the loop does more of its work, also where no other processor is free.
+func TestWhoIsAnsweredGoesOn(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(5 * time.Second)
+		c, least := b.daemon, math.MaxInt
+		for range 20 { // now and then the test itself is interrupted
+			left, then := 0, 0
+			b.inLoop(func() {
+				c.backlog.evidence = slices.Repeat([]metrics.Evidence{{Service: "shop"}}, 1000*pieceMost)
+				left = len(c.backlog.evidence)
+			})
+			b.inLoop(func() { then, c.backlog.evidence = len(c.backlog.evidence), nil })
+			least = min(least, left-then)
+		}
+		if least > pieceMost {
+			t.Errorf("the loop did %d services before who was answered could ask again", least)
+		}
+	})
+}
+
+// What a write holds is gathered for no longer than a piece, where that takes long.
+func TestAWriteIsGatheredForNoLongerThanAPiece(t *testing.T) {
+	c := &Controller{aged: map[*unit]struct{}{}, atOnce: storedAtOnce, writer: writer{paced: true}}
+	large := make([]*journal.Part, 1<<19) // to copy them takes about a millisecond
+	for range agedAtOnce {
+		c.aged[&unit{scribe: scribe{parts: large}}] = struct{}{}
+	}
+	begin := time.Now()
+	n := len(c.jobs(begin))
+	if took := time.Since(begin); n == 0 || n == agedAtOnce && took > 2*pieceFor {
+		t.Errorf("%d services were gathered in %s", n, took)
+	}
+	if n+len(c.aged) != agedAtOnce {
+		t.Errorf("%d of %d services wait for the next write, %d are in this one", len(c.aged), agedAtOnce, n)
+	}
 }
 
 // A reload of many services is taken in in pieces, and is done when all of it is stored; where one document is wrong

@@ -87,6 +87,7 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
+	woke       bool      // somebody, since the last piece
 	atOnce     int       // decisions that are stored in one transaction
 	cutAt      time.Time // the last cut was decided
 	events     *events
@@ -269,6 +270,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.atOnce, c.writer.paced = storedAtOnce, true
 	c.settle(time.Now())
 	for {
+		c.giveWay()
 		if c.first() {
 			c.settle(time.Now())
 			continue
@@ -282,7 +284,7 @@ func (c *Controller) Run(ctx context.Context) error {
 				return fmt.Errorf("the source of evidence ended: %w", err)
 			}
 		case call := <-c.calls:
-			call()
+			c.answer(call)
 		case evs := <-when(c.evidence, len(c.backlog.evidence) == 0):
 			c.tellSource(time.Now(), evs)
 			c.backlog.evidence = evs
@@ -331,20 +333,22 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	c.keepTime(time.Now())
 	e = rollout.Plain(e)
-	next, records, err := stepped(u, e)
+	if c.passes(u, e) {
+		return nil, nil
+	}
+	before, shadows := u.state, len(u.shadows)
+	records, err := stepped(u, e)
 	if err != nil {
 		return nil, err
 	}
 	if _, byHand := e.(rollout.Commanded); byHand {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
-	decided := len(records) > 0 || next.Generation != u.state.Generation
-	keeps := !decided && rollout.KeepsDecisions(e, &u.state, &next)
+	decided := len(records) > 0 || u.state.Generation != before.Generation
+	keeps := !decided && rollout.KeepsDecisions(e, &before, &u.state)
 	u.kept = u.kept && keeps
-	before, shadows := u.state, len(u.shadows)
-	u.state = next
 	c.stale[u] = struct{}{}
-	c.journalled(u, before, e, records)
+	c.journalled(u, &before, e, records)
 	if decided {
 		c.decided(u, records)
 	}
@@ -363,15 +367,31 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	return records, nil
 }
 
-// stepped is rollout.Step; a panic in it is an error of this service, which keeps its state.
-func stepped(u *unit, e rollout.Event) (next rollout.State, records []rollout.Record, err error) {
+// passes takes in a tick that changes nothing but the time, as nearly all do: nothing is copied for it.
+func (c *Controller) passes(u *unit, e rollout.Event) bool {
+	if u.scribe.w == nil || len(u.shadows) > 0 || !u.passes(e) {
+		return false
+	}
+	c.stale[u] = struct{}{}
+	c.journalled(u, &u.state, e, nil)
+	return true
+}
+
+func (u *unit) passes(e rollout.Event) (passes bool) {
+	defer func() { _ = recover() }() // the state machine stumbles over the same, which is told
+	return u.state.Passes(e)
+}
+
+// stepped is rollout.Step of a service's state; a panic in it is an error of this service, which keeps its state.
+func stepped(u *unit, e rollout.Event) (records []rollout.Record, err error) {
+	before := u.state
 	defer func() {
 		if r := recover(); r != nil {
-			u.panicked = fmt.Errorf("a bug in canaryd, please report it: the state machine failed on %T: %v", e, r)
-			err = fmt.Errorf("%w\n%s", u.panicked, debug.Stack())
+			u.state, u.panicked = before, fmt.Errorf("a bug in canaryd, please report it: the state machine failed on %T: %v", e, r)
+			records, err = nil, fmt.Errorf("%w\n%s", u.panicked, debug.Stack())
 		}
 	}()
-	return rollout.Step(u.state, e)
+	return u.state.Take(e)
 }
 
 // decided numbers a decision and keeps its records until it is stored.
@@ -560,6 +580,7 @@ func (c *Controller) publish(now time.Time, us ...*unit) {
 	for i, err := range c.Hub.Publish(tables...) {
 		c.published(due[i], err)
 	}
+	c.woke = true
 }
 
 func (c *Controller) published(u *unit, err error) {

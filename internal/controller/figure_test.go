@@ -58,7 +58,7 @@ func (l *long) tell(e rollout.Event) {
 		}
 		before := l.u.state
 		l.u.state = next
-		l.c.journalled(l.u, before, e, records)
+		l.c.journalled(l.u, &before, e, records)
 		l.stepping, l.writing, l.events = l.stepping+stepped.Sub(begin), l.writing+time.Since(stepped), l.events+1
 		e = nil
 		if !next.InForce {

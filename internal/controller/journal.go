@@ -36,13 +36,13 @@ type scribe struct {
 }
 
 // journalled takes in an event that was taken, and the state before it.
-func (c *Controller) journalled(u *unit, before rollout.State, e rollout.Event, records []rollout.Record) {
+func (c *Controller) journalled(u *unit, before *rollout.State, e rollout.Event, records []rollout.Record) {
 	j, busy := &u.scribe, u.busy()
 	if j.w == nil {
 		if !busy || before.Policy.Service == "" {
 			return
 		}
-		j.begin(before, rollout.At(e))
+		j.begin(*before, rollout.At(e))
 	}
 	j.w.Took(e, records)
 	most := max(unwrittenLeast, min(unwrittenOfOne, unwrittenMost/max(1, len(c.busy))))

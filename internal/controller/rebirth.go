@@ -31,20 +31,19 @@ func (c *Controller) rebirth(j job) job {
 	}
 	u := newUnit(j.remains.Successor())
 	u.origin, u.text, u.adopted = c.set.origin(d), d.Shown, true
-	next, records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
+	records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
 	if err != nil {
 		c.Log.WithError(err).WithField("service", d.Policy.Service).Error("a service that was removed does not begin anew")
 		j.u.panicked = err
 		return j
 	}
-	u.state = next
-	decision := u.outbox.Decide(time.Now(), nil, next.Stable, false)
+	decision := u.outbox.Decide(time.Now(), nil, u.state.Stable, false)
 	u.outbox.Begin()
 	for _, r := range records {
 		u.keep(decision, entryOf(u, r), nil)
 	}
-	j.reborn, j.state, j.decides, j.records = u, next, true, append(j.records, u.records...)
-	j.write.Delete, j.write.PolicyHash, j.write.PolicyText = false, next.PolicyHash, u.text
+	j.reborn, j.state, j.decides, j.records = u, u.state, true, append(j.records, u.records...)
+	j.write.Delete, j.write.PolicyHash, j.write.PolicyText = false, u.state.PolicyHash, u.text
 	return j
 }
 

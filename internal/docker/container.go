@@ -46,7 +46,7 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	if err := f.bounds.Refuse(&want.Spec, want.Image); err != nil {
 		return &versionError{errBounds{err}}
 	}
-	env, err := want.environment()
+	env, err := want.environment(ctx)
 	if err != nil {
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
@@ -132,8 +132,9 @@ func (f *Fleet) ready(ctx context.Context, want Want, w *worker, mine []containe
 		if err != nil {
 			return e, &versionError{err}
 		}
+		note = want.hidingOf(in, note)
 		if never {
-			e.Failed, e.Logs = true, f.tail(ctx, c.ID)
+			e.Failed, e.Logs = true, f.tail(ctx, want, in, c.ID)
 			e.Note = fmt.Sprintf("container %s %s%s", nameOf(c), note, said(e.Logs))
 			return e, nil
 		}
@@ -266,8 +267,8 @@ func (f *Fleet) inspect(ctx context.Context, id string) (container.InspectRespon
 	return r.Container, err
 }
 
-// tail is the end of a container's output.
-func (f *Fleet) tail(ctx context.Context, id string) string {
+// tail is the end of a container's output, without the values that it was started with.
+func (f *Fleet) tail(ctx context.Context, want Want, in container.InspectResponse, id string) string {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
 	r, err := f.cli.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: logLines})
@@ -277,16 +278,17 @@ func (f *Fleet) tail(ctx context.Context, id string) string {
 	defer r.Close()
 	var out bytes.Buffer
 	_, _ = stdcopy.StdCopy(&out, &out, io.LimitReader(r, 64<<10)) // what came before an error is what there is
-	return strings.ToValidUTF8(strings.TrimSpace(out.String()), "?")
+	return want.hidingOf(in, strings.ToValidUTF8(strings.TrimSpace(out.String()), "?"))
 }
 
 // stop stops containers, all at once, removes them if they are to go, and returns their last lines.
-func (f *Fleet) stop(ctx context.Context, cs []container.Summary, remove bool) (string, error) {
+func (f *Fleet) stop(ctx context.Context, want Want, cs []container.Summary, remove bool) (string, error) {
 	defer f.survey.changed()
 	var g errgroup.Group
 	logs := make([]string, len(cs))
 	for i, c := range cs {
-		logs[i] = f.tail(ctx, c.ID)
+		in, _ := f.inspect(ctx, c.ID) // of one that is gone there is no output either
+		logs[i] = f.tail(ctx, want, in, c.ID)
 		g.Go(func() error {
 			grace := stopGrace
 			ctx, cancel := context.WithTimeout(ctx, callMost+stopGrace*time.Second)

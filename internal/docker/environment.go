@@ -1,12 +1,16 @@
 package docker
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
 
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/secret"
@@ -15,29 +19,78 @@ import (
 // shortest is how long a value of docker.env has to be to be hidden in what containers say: `1` or `info` are in every log.
 const shortest = 6
 
-// environment is what a container is started with.
-func (want Want) environment() (env []string, err error) {
-	for _, name := range slices.Sorted(maps.Keys(want.Spec.Env)) {
-		v, err := secret.Read(want.Spec.Env[name])
-		if err != nil {
-			return nil, fmt.Errorf("docker.env.%s: %w", name, err)
-		}
-		env = append(env, name+"="+v)
+// hideWithin is how long the files of values are waited for before something is shown.
+const hideWithin = 2 * time.Second
+
+// environment is what a container is started with, as far as it can be read, and why not all of it can.
+func (want Want) environment(ctx context.Context) (env []string, err error) {
+	type answer struct {
+		value string
+		err   error
 	}
-	return env, nil
+	names := slices.Sorted(maps.Keys(want.Spec.Env))
+	answers := make([]chan answer, len(names))
+	for i, name := range names {
+		answers[i] = make(chan answer, 1)
+		read := func() {
+			v, err := secret.Read(want.Spec.Env[name])
+			answers[i] <- answer{v, err}
+		}
+		if want.Spec.Env[name].FromFile == "" {
+			read()
+		} else { // a file system that hangs holds up nothing else
+			go read()
+		}
+	}
+	for i, name := range names {
+		var a answer
+		select {
+		case a = <-answers[i]:
+		case <-ctx.Done():
+			select {
+			case a = <-answers[i]:
+			default:
+				a.err = fmt.Errorf("it was not read in time, does its file system answer? (%w)", ctx.Err())
+			}
+		}
+		if a.err == nil {
+			env = append(env, name+"="+a.value)
+		} else if err == nil {
+			err = fmt.Errorf("docker.env.%s: %w", name, a.err)
+		}
+	}
+	return env, err
 }
 
-// hiding leaves the values of docker.env out of what containers, and the daemon, say: programs that end like to print
-// their settings.
-func (want Want) hiding(said string) string {
-	if said == "" {
+// hiding leaves the values of docker.env out of what the daemon says of something that has no container yet.
+func (want Want) hiding(ctx context.Context, said string) string {
+	if said == "" || len(want.Spec.Env) == 0 {
 		return said
 	}
+	ctx, cancel := context.WithTimeout(ctx, hideWithin)
+	defer cancel()
+	env, _ := want.environment(ctx) // what a container has that cannot be read any more, hidingOf hides
+	return hidden(said, env)
+}
+
+// hidingOf leaves out of what a container says the values that it was started with: what is written of them now may be another.
+func (want Want) hidingOf(in container.InspectResponse, said string) string {
+	if in.Config == nil {
+		return said
+	}
+	return hidden(said, slices.DeleteFunc(slices.Clone(in.Config.Env), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		_, ours := want.Spec.Env[name]
+		return !ours // it is the image's own
+	}))
+}
+
+// hidden leaves the values of an environment out of a text: programs that end like to print their settings.
+func hidden(said string, env []string) string {
 	var values []string
-	for _, s := range want.Spec.Env {
-		if v, err := secret.Read(s); err == nil {
-			values = append(values, partsOf(v)...)
-		}
+	for _, pair := range env {
+		_, value, _ := strings.Cut(pair, "=")
+		values = append(values, partsOf(value)...)
 	}
 	values = slices.DeleteFunc(values, func(v string) bool { return len(v) < shortest })
 	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) }) // one may begin with another

@@ -1,8 +1,15 @@
 package docker
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
 
 	"github.com/canaryd/canaryd/internal/policy"
 )
@@ -23,8 +30,44 @@ func TestOutputShowsNoSecrets(t *testing.T) {
 		"GET /?q=hunter2+%26+more":                                  "GET /?q=",
 		"log level info":                                            "log level info",
 	} {
-		if got := want.hiding(said); strings.Contains(got, "hunter2") || !strings.Contains(got, shows) || shows != said && !strings.Contains(got, policy.Hidden) {
+		if got := want.hiding(t.Context(), said); strings.Contains(got, "hunter2") || !strings.Contains(got, shows) || shows != said && !strings.Contains(got, policy.Hidden) {
 			t.Errorf("%q is shown as %q", said, got)
 		}
+	}
+}
+
+// A container says what it was started with, also when that is not what is written any more, or cannot be read.
+func TestOutputShowsNoFormerSecrets(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	want := Want{Spec: policy.Docker{Env: map[string]policy.Secret{"A_KEY": {FromFile: file + "-is-gone"}, "KEY": {FromFile: file}, "PLAIN": {Value: "hunter3plain"}}}}
+	if err := os.WriteFile(file, []byte("hunter2young"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in := container.InspectResponse{Config: &container.Config{Env: []string{"PATH=/usr/local/bin:/bin", "KEY=hunter1old", "A_KEY=hunter0gone", "PLAIN=hunter3plain"}}}
+	said := "PATH=/usr/local/bin:/bin: no access with hunter1old, hunter0gone, hunter2young, hunter3plain"
+	if got := want.hiding(t.Context(), want.hidingOf(in, said)); strings.Contains(got, "hunter") || !strings.Contains(got, "/usr/local/bin:/bin: no access") {
+		t.Error(got)
+	}
+}
+
+// The file of a value may be on a file server that is away: nothing waits for it for ever.
+func TestAValueThatHangsIsNotWaitedForForEver(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if f, err := os.OpenFile(pipe, os.O_RDWR|syscall.O_NONBLOCK, 0); err == nil {
+			f.Close() // whoever still reads gets nothing
+		}
+	}()
+	want := Want{Spec: policy.Docker{Env: map[string]policy.Secret{"A": {FromFile: pipe}, "B": {Value: "hunter2"}}}}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := want.environment(ctx); err == nil || !strings.Contains(err.Error(), "docker.env.A: it was not read in time") {
+		t.Error(err)
+	}
+	if got := want.hiding(ctx, "B is hunter2"); got != "B is "+policy.Hidden {
+		t.Error(got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"sync"
@@ -209,12 +210,12 @@ func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 		}
 		if err != nil {
 			pause = retry
-			if client.IsErrConnectionFailed(err) {
+			if isAway(err) {
 				pause = awayFor
 			}
 			e = w.blame(want, err)
 		}
-		e.Note, e.Logs = want.hiding(e.Note), want.hiding(e.Logs)
+		e.Note, e.Logs = want.hiding(ctx, e.Note), want.hiding(ctx, e.Logs)
 		if news := f.tell(ctx, w, e); err == nil && !news {
 			pause = f.rest(want, w, e)
 		}
@@ -247,11 +248,17 @@ func (w *worker) blame(want Want, err error) Event {
 	e := want.event()
 	e.Note = err.Error()
 	var mine *versionError
-	if want.Goal == rollout.Start && !want.Launched && errors.As(err, &mine) {
+	if want.Goal == rollout.Start && !want.Launched && errors.As(err, &mine) && !isAway(err) {
 		w.failures++
 		e.Failed = w.failures >= tries || final(mine.error)
 	}
 	return e
+}
+
+// isAway reports whether an error is that the daemon went away, in the middle of an answer perhaps: it says nothing of the version.
+// What a registry does is told by the daemon in words.
+func isAway(err error) bool {
+	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // errBounds is what is not allowed here.

@@ -42,8 +42,10 @@ func (f *Fleet) image(ctx context.Context, want Want, w *worker) error {
 	if failed := f.pullFor(ctx, want); failed != nil {
 		return &versionError{fmt.Errorf("image %s cannot be pulled: %w", want.exactly(), failed)}
 	}
-	there.Pulled = err != nil // if it is there already, canaryd has not pulled it
-	if have, err = f.cli.ImageInspect(ctx, want.Image); err == nil {
+	there.Pulled = err != nil                           // if it is there already, canaryd has not pulled it
+	after, cancel := context.WithTimeout(ctx, callMost) // the pull had its own time
+	defer cancel()
+	if have, err = f.cli.ImageInspect(after, want.Image); err == nil {
 		there.Digests = digests(want.Image, have.RepoDigests)
 	}
 	f.tell(ctx, w, there)

@@ -1,12 +1,14 @@
 package docker
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/moby/moby/api/types/container"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -35,6 +37,109 @@ func TestAnImageThatIsGoneAgain(t *testing.T) {
 			t.Errorf("no such %s: failed for good is %v: %s", missing, e.Failed, e.Note)
 		}
 		srv.Close()
+	}
+}
+
+// A daemon that goes away in the middle of something, as when it is restarted, says nothing of the version: it is tried again until it is
+// there. What it says in words does.
+func TestADaemonThatGoesAwayBlamesNoVersion(t *testing.T) {
+	cut := func(w http.ResponseWriter, begin string) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(c, begin)
+		c.Close()
+	}
+	pulling := "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n18\r\n{\"status\":\"Downloading\"}\r\n"
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/images/create"):
+			cut(w, pulling)
+		case strings.HasSuffix(r.URL.Path, "/_ping"):
+		case strings.HasSuffix(r.URL.Path, "/broken/start"):
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = w.Write([]byte(`{"message": "no space left on device"}`))
+		case r.Method == http.MethodPost:
+			cut(w, "")
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"message": "no such image"}`))
+		}
+	}))
+	defer srv.Close()
+	log, _ := logtest.NewNullLogger()
+	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80}}
+	for what, c := range map[string]struct {
+		do    func() error
+		fails bool
+	}{
+		"a pull":         {func() error { return f.image(t.Context(), want, &worker{}) }, false},
+		"a creation":     {func() error { return f.create(t.Context(), want, "c") }, false},
+		"a start":        {func() error { return f.startOne(t.Context(), "c") }, false},
+		"a broken start": {func() error { return f.startOne(t.Context(), "broken") }, true},
+	} {
+		w := &worker{}
+		var e Event
+		for range tries {
+			e = w.blame(want, c.do())
+		}
+		if e.Failed != c.fails || e.Note == "" {
+			t.Errorf("%s: failed for good is %v: %s", what, e.Failed, e.Note)
+		}
+	}
+}
+
+// What was tried in vain before a container could be made is no try of its start.
+func TestTriesAreThoseOfOneStep(t *testing.T) {
+	inVain := tries - 1
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/images/create") && inVain > 0:
+			inVain--
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = w.Write([]byte(`{"message": "the registry is away"}`))
+		case strings.HasSuffix(r.URL.Path, "/images/create"):
+			_, _ = w.Write([]byte(`{"status": "Downloaded"}`))
+		case strings.HasSuffix(r.URL.Path, "/containers/create"):
+			w.WriteHeader(http.StatusCreated)
+			_, _ = w.Write([]byte(`{"Id": "c0ffee"}`))
+		case strings.HasSuffix(r.URL.Path, "/start"):
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = w.Write([]byte(`{"message": "no address is free"}`))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"message": "no such image"}`))
+		}
+	}))
+	defer srv.Close()
+	log, _ := logtest.NewNullLogger()
+	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80, Replicas: 1}}
+	w := &worker{goal: rollout.Start}
+	var have []container.Summary
+	for try := range 2*tries - 1 {
+		_, err := f.start(t.Context(), want, have, w)
+		e := w.blame(want, err)
+		if strings.Contains(e.Note, "does not start") {
+			have = []container.Summary{{Names: []string{"/" + want.name(0)}, State: container.StateCreated, Labels: map[string]string{LabelImage: want.Image}}}
+		}
+		if last := try == 2*tries-2; e.Failed != last {
+			t.Errorf("try %d: failed for good is %v: %s", try+1, e.Failed, e.Note)
+		}
 	}
 }
 

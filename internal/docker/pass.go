@@ -25,7 +25,7 @@ func (f *Fleet) pass(ctx context.Context, want Want, w *worker) (Event, error) {
 	if want.Goal == rollout.Start {
 		return f.keepRunning(ctx, want, w, mine, older)
 	}
-	if e.Logs, err = f.stop(ctx, append(mine, older...), want.Goal >= rollout.Remove); err != nil {
+	if e.Logs, err = f.stop(ctx, want, append(mine, older...), want.Goal >= rollout.Remove); err != nil {
 		return e, err
 	}
 	if want.Goal >= rollout.Remove {
@@ -53,7 +53,7 @@ func (f *Fleet) keepRunning(ctx context.Context, want Want, w *worker, mine, old
 		return e, err // nothing is stopped while some are unknown
 	}
 	old := append(older, surplus...)
-	if _, err = f.stop(ctx, old, true); err == nil {
+	if _, err = f.stop(ctx, want, old, true); err == nil {
 		f.owned.gone(ctx, old, "")
 	}
 	return e, err
@@ -132,6 +132,7 @@ func (f *Fleet) start(ctx context.Context, want Want, have []container.Summary, 
 			if err := f.create(ctx, want, name); err != nil {
 				return started, err
 			}
+			w.failures = 0 // what failed before is done
 		}
 		if err := f.startOne(ctx, name); err != nil {
 			return started, err

@@ -13,18 +13,21 @@ import (
 
 // progress is how far a service's counters were read.
 type progress struct {
-	instances map[string]*instance // by their labels
-	names     map[string]bool      // of them
-	scope     *scope
-	tags      map[model.LabelName]bool
-	fresh     time.Time // newest cell, by canaryd's clock
-	since     time.Time
-	tried     time.Time          // asked about last
-	answered  time.Time          // the last time that there was an answer
-	said      []string           // what is wrong with its labels
-	dropped   map[string]float64 // by version, in the cells read last
-	sorted    *sorting           // how requests are told apart by class; nil: they are not
-	timed     *timing            // how it is told how long answers took; nil: it is not wanted
+	instances    map[string]*instance // by their labels
+	names        map[string]bool      // of them
+	scope        *scope
+	tags         map[model.LabelName]bool
+	fresh        time.Time // newest cell, by canaryd's clock
+	since        time.Time
+	tried        time.Time          // asked about last
+	answered     time.Time          // the last time that there was an answer
+	said         []string           // what is wrong with its labels
+	dropped      map[string]float64 // by version, in the cells read last
+	sorted       *sorting           // how requests are told apart by class; nil: they are not
+	timed        *timing            // how it is told how long answers took; nil: it is not wanted
+	hung         hung               // queries of its own
+	bucketsAgain time.Time          // its query of buckets hung, and is not asked before
+	bucketsWrong string             // what is wrong with that query
 
 	atRest bool
 }

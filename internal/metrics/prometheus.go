@@ -100,6 +100,7 @@ func (p *Prometheus) Round(ctx context.Context, targets []Target) []Evidence {
 	defer cancel()
 	parts := p.parts(targets, now)
 	told := p.ask(ctx, parts, now)
+	p.noteHung(told)
 	p.pause(told, now)
 	p.about.Store(int64(p.clock.about()))
 	var out []Evidence
@@ -115,7 +116,7 @@ func (p *Prometheus) Round(ctx context.Context, targets []Target) []Evidence {
 			}
 		}
 	}
-	return append(out, p.explained(ctx, quiet, now)...)
+	return append(append(out, p.waiting(targets, now)...), p.explained(ctx, quiet, now)...)
 }
 
 // evidence is what a round learnt of one service, if anything.

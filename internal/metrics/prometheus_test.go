@@ -32,6 +32,7 @@ type recorded struct {
 
 	live     func() []series // instead of series
 	refuses  string          // queries with this in them
+	hangs    string          // so do these, until nobody waits for them
 	warnings []string
 	header   http.Header
 	ahead    *time.Duration // of its clock; nil: it tells no Date
@@ -64,6 +65,10 @@ func (r *recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if r.refuses != "" && strings.Contains(form.Get("query"), r.refuses) {
 		return answer(422, `{"status":"error","errorType":"execution","error":"boom"}`), nil
+	}
+	if r.hangs != "" && strings.Contains(form.Get("query"), r.hangs) {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
 	}
 	if strings.HasPrefix(form.Get("query"), "up") {
 		return answer(200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"job":"envoy","instance":"a"},"value":[1,"1"]}]}}`), nil

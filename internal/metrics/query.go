@@ -86,6 +86,17 @@ type answers struct {
 	failures map[string]*failure
 	failure  *failure // the last
 	answered bool     // something was
+	hung     []Target // services whose own queries took the time that there was
+}
+
+// others reports whether a service other than one was answered.
+func (a *answers) others(but string) bool {
+	for s := range a.warnings { // all that were asked about
+		if s != but && a.failures[s] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // take keeps one answer about some services.
@@ -111,11 +122,7 @@ func (p *Prometheus) ask(ctx context.Context, parts []part, now time.Time) *answ
 	told := &answers{streams: map[string][]stream{}, warnings: map[string][]string{}, failures: map[string]*failure{}}
 	for _, part := range parts {
 		p.envoyCounters(ctx, part, told)
-		for _, t := range part.targets {
-			if t.Queries != nil {
-				p.ownCounters(ctx, t, p.progress[t.Service].window(part, now), told)
-			}
-		}
+		p.ownInTurn(ctx, part, now, told)
 	}
 	return told
 }
@@ -247,8 +254,18 @@ func (p *Prometheus) ownCounters(ctx context.Context, t Target, window time.Dura
 	if !t.Timed || t.Queries.Buckets == "" || told.busy() {
 		return
 	}
-	if _, f := p.ownQuery(ctx, t, t.Queries.Buckets, took, window, told); f != nil { // nothing waits for durations
-		told.warnings[t.Service] = append(told.warnings[t.Service], "it does not tell how long answers took: "+f.Reason)
+	pr, begun := p.progress[t.Service], time.Now()
+	if !pr.bucketsAgain.After(begun) {
+		pr.bucketsWrong = ""
+		if _, f := p.ownQuery(ctx, t, t.Queries.Buckets, took, window, told); f != nil {
+			pr.bucketsWrong = "it does not tell how long answers took: " + f.Reason
+		}
+		if hangs(ctx, begun) {
+			pr.bucketsAgain = time.Now().Add(longestGap)
+		}
+	}
+	if pr.bucketsWrong != "" { // nothing waits for durations
+		told.warnings[t.Service] = append(told.warnings[t.Service], pr.bucketsWrong)
 	}
 }
 

@@ -20,17 +20,25 @@ type part struct {
 }
 
 // parts are what is to be asked now: who is being followed over the last seconds, who is not over five
-// minutes, and more rarely, so that one service without series does not make every query long.
+// minutes, and more rarely, so that one service without series does not make every query long. Who hung comes last.
 func (p *Prometheus) parts(targets []Target, now time.Time) []part {
 	live, rest, sought := part{}, part{}, part{window: longestGap}
+	hang := part{window: longestGap}
 	for _, t := range targets {
 		pr := p.progress[t.Service]
 		followed := pr.followed(now)
-		if !due(pr.tried, now, howOften(t.AtRest, followed)) {
+		every := howOften(t.AtRest, followed)
+		rare := pr.hung.rare(t)
+		if rare {
+			every = max(every, pr.hung.every())
+		}
+		if !due(pr.tried, now, every) {
 			continue
 		}
 		pr.tried = now
 		switch {
+		case rare:
+			hang.targets = append(hang.targets, t)
 		case !followed:
 			sought.targets = append(sought.targets, t)
 		case t.AtRest:
@@ -40,7 +48,7 @@ func (p *Prometheus) parts(targets []Target, now time.Time) []part {
 		}
 	}
 	var parts []part
-	for _, part := range []part{live, rest, sought} {
+	for _, part := range []part{live, rest, sought, hang} {
 		if len(part.targets) == 0 {
 			continue
 		}

@@ -371,6 +371,9 @@ func (w *walk) step(e Event) {
 			w.kept = w.kept[1:]
 		}
 	}
+	if thorough {
+		w.inPlace(old, next, e, err)
+	}
 	if err != nil {
 		return
 	}
@@ -402,6 +405,17 @@ func (w *walk) step(e Event) {
 	w.line()
 	w.wayBack(old, records)
 	w.exercised(records)
+}
+
+// A state that takes an event in becomes what Step makes of it, and stays as it is where Step refuses.
+func (w *walk) inPlace(old, next State, e Event, refused error) {
+	s := old
+	if _, err := s.Take(e); (err == nil) != (refused == nil) {
+		w.t.Fatalf("Take says %v of %T, Step says %v", err, e, refused)
+	}
+	if !reflect.DeepEqual(s, next) {
+		w.t.Fatalf("%T makes\n%s\nof a state in place, and else\n%s", e, w.encode(s), w.encode(next))
+	}
 }
 
 // A tick that is said to be uneventful changes nothing but the time.

@@ -35,18 +35,44 @@ type machine struct {
 // (EncodeState, EncodeEvent) is the same, to the last digit: so what is journalled can be replayed.
 func Step(old State, e Event) (State, []Record, error) {
 	e = Plain(e)
-	if t, ok := e.(Tick); ok && old.uneventful(t.At) {
-		old.At = t.At
+	if old.Passes(e) {
 		return old, nil, nil
 	}
 	return old.step(e)
 }
 
+// Take is Step where nobody needs the state before: this one becomes the next. Copies of it, and what they share with it, stay as
+// they are.
+func (s *State) Take(e Event) ([]Record, error) {
+	e = Plain(e)
+	if s.Passes(e) {
+		return nil, nil
+	}
+	return s.move(e)
+}
+
+// Passes takes in a plain tick that changes nothing but the time; false: nothing is done.
+func (s *State) Passes(e Event) bool {
+	t, ok := e.(Tick)
+	if !ok || !s.uneventful(t.At) {
+		return false
+	}
+	s.At = t.At
+	return true
+}
+
 func (old State) step(e Event) (State, []Record, error) {
-	s := old.fork()
-	m := &machine{State: &s, at: e.when(), earlier: old.Versions, stable: old.Stable}
+	records, err := old.move(e)
+	return old, records, err
+}
+
+func (s *State) move(e Event) ([]Record, error) {
+	old := *s
+	s.Versions = forked(old.Versions)
+	m := &machine{State: s, at: e.when(), earlier: old.Versions, stable: old.Stable}
 	if err := m.take(e); err != nil {
-		return old, nil, err
+		*s = old
+		return nil, err
 	}
 	m.expire()
 	m.line()
@@ -59,7 +85,7 @@ func (old State) step(e Event) (State, []Record, error) {
 	for i := range m.records {
 		m.records[i].After = s.Weights()
 	}
-	return s, m.records, nil
+	return m.records, nil
 }
 
 func (m *machine) take(e Event) error {

@@ -32,13 +32,18 @@ func (s State) clone() State {
 // ended; evidence, of which a step that adds to it gets its own (own); and judges, slots and the watch, which are replaced
 // where they change.
 func (s State) fork() State {
-	s.Versions = slices.Clone(s.Versions)
-	for i, v := range s.Versions {
+	s.Versions = forked(s.Versions)
+	return s
+}
+
+func forked(versions []*Version) []*Version {
+	versions = slices.Clone(versions)
+	for i, v := range versions {
 		if v.Phase.Live() {
-			s.Versions[i] = v.copied() // each by itself: what is left of one keeps nothing else in memory
+			versions[i] = v.copied() // each by itself: what is left of one keeps nothing else in memory
 		}
 	}
-	return s
+	return versions
 }
 
 func (v *Version) copied() *Version {

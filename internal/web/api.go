@@ -254,10 +254,19 @@ func resolvable(ctx context.Context, endpoints []string) error {
 			continue // malformed ones are refused with the others
 		}
 		if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil {
-			return problem(http.StatusUnprocessableEntity, fmt.Sprintf("endpoint %s: the host name cannot be resolved: %v", e, err))
+			return unresolved(e, err)
 		}
 	}
 	return nil
+}
+
+// unresolved says why an endpoint is not taken: its name is wrong, or nobody knows that now.
+func unresolved(endpoint string, err error) error {
+	var dns *net.DNSError
+	if errors.As(err, &dns) && !dns.IsNotFound {
+		return later(fmt.Sprintf("endpoint %s: whether there is such a host is not known: %v. Nothing was announced: ask again in a moment", endpoint, err), "1")
+	}
+	return problem(http.StatusUnprocessableEntity, fmt.Sprintf("endpoint %s: the host name cannot be resolved: %v", endpoint, err))
 }
 
 // verbs are the commands, and which role each takes; abort and pause take more where a version is not under test.

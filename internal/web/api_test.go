@@ -253,7 +253,7 @@ func TestTroubleIsAProblemDocument(t *testing.T) {
 		{"GET", "/api/v1/services?limit=100001", "", 422, "limit must be a number from 1 to 100000"},
 		{"PUT", v + "v2", `{"endpoints":["nonsense"]}`, 422, "is not host:port"},
 		{"PUT", v + "v2", `{"endpoints":["127.0.0.1:1","127.0.0.1:1"]}`, 422, "is listed twice"},
-		{"PUT", v + "v2", `{"endpoints":["no-such-host.invalid:1"]}`, 422, "cannot be resolved"},
+		{"PUT", v + "v2", `{"endpoints":["-no-such-host.invalid:1"]}`, 422, "cannot be resolved"},
 		{"PUT", v + "v%202", `{"endpoints":["127.0.0.1:1"]}`, 422, "cannot be a version"},
 		{"PUT", v + "v2", `{"image":"x"}`, 422, "canaryd has no Docker"},
 		{"DELETE", "/api/v1/services/shop", "", 409, "still has a policy"},

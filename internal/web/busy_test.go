@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -50,6 +51,24 @@ func TestAReloadSaysWhetherToAskAgain(t *testing.T) {
 		w := httptest.NewRecorder()
 		a.reload(w, httptest.NewRequest("POST", "/-/reload", nil))
 		if w.Code != c.status || (w.Header().Get("Retry-After") != "") != c.again {
+			t.Errorf("%v: %d, Retry-After %q", c.err, w.Code, w.Header().Get("Retry-After"))
+		}
+	}
+}
+
+// A name server that does not answer says nothing against a release; one that knows no such host does.
+func TestANameThatNobodyResolvesNowIsNotWrong(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+	}{
+		{&net.DNSError{Err: "no such host", Name: "shop", IsNotFound: true}, http.StatusUnprocessableEntity},
+		{&net.DNSError{Err: "i/o timeout", Name: "shop", IsTimeout: true}, http.StatusServiceUnavailable},
+		{&net.DNSError{Err: "server misbehaving", Name: "shop", IsTemporary: true}, http.StatusServiceUnavailable},
+	} {
+		w := httptest.NewRecorder()
+		(&api{}).fail(w, unresolved("shop:80", c.err))
+		if w.Code != c.status || (w.Header().Get("Retry-After") != "") != (w.Code == http.StatusServiceUnavailable) {
 			t.Errorf("%v: %d, Retry-After %q", c.err, w.Code, w.Header().Get("Retry-After"))
 		}
 	}
