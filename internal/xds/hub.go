@@ -28,8 +28,9 @@ type Hub struct {
 	// Key seals what the Envoys remember. Set it before the first Publish.
 	Key Key
 
-	log logrus.FieldLogger
-	now func() time.Time
+	log  logrus.FieldLogger
+	now  func() time.Time
+	most int // resources in one response
 
 	records   records
 	arrivals  *arrivals
@@ -93,7 +94,7 @@ type built struct {
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
-		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
+		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now, most: perResponse,
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},

@@ -247,7 +247,7 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 	}
 }
 
-func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now()} }
+func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now(), s.hub.most} }
 
 func (s *session) poke() {
 	select {

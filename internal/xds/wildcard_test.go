@@ -216,3 +216,37 @@ func TestUnderAWildcardNothingIsUnsubscribed(t *testing.T) {
 		t.Error("a cluster is never sent")
 	}
 }
+
+// What was on its way when a wildcard ended, and arrives when it has begun again, is taken away when it is gone meanwhile.
+func TestWhatArrivesUnderAnotherWildcardLeavesAgain(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, onListener("cart"))
+	s := h.open(Node{ID: "edge-1"})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	_, nonce, _ := s.next()
+	if err := h.Remove("cart"); err != nil {
+		t.Fatal(err)
+	}
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"*"}})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResponseNonce: nonce})
+	if r, said := accepts(t, s)[Ref{TypeCluster, "cart/v1"}]; !said || r != nil {
+		t.Error("the removal never comes")
+	}
+	if k := s.inv.kinds[TypeCluster]; k.size() != 0 {
+		t.Errorf("%d are remembered", k.size())
+	}
+}
+
+// What was new when a wildcard ended is not sent.
+func TestWhatIsNewWhenAWildcardEndsIsNotSent(t *testing.T) {
+	h := NewHub(quietLog())
+	s := h.open(Node{ID: "edge-1"})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	accepts(t, s)
+	publish(t, h, onListener("cart"))
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+	if sent := accepts(t, s); len(sent) != 0 {
+		t.Errorf("it is sent %v", sent)
+	}
+}
