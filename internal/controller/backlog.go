@@ -137,9 +137,10 @@ func (c *Controller) work(now time.Time) {
 
 // tickSome lets time pass for services with something under judgement.
 func (c *Controller) tickSome(now time.Time) {
+	tick := rollout.Plain(rollout.Tick{At: now})
 	c.backlog.ticks.some(pieceMost, func(u *unit) {
 		if c.busy[u.state.Policy.Service] == u {
-			c.must(u, rollout.Tick{At: now})
+			c.must(u, tick)
 		}
 	})
 }

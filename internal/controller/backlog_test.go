@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/journal"
 	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -83,6 +84,23 @@ func TestWhoIsAnsweredGoesOn(t *testing.T) {
 			t.Errorf("the loop did %d services before who was answered could ask again", least)
 		}
 	})
+}
+
+// What a write holds is gathered for no longer than a piece, where that takes long.
+func TestAWriteIsGatheredForNoLongerThanAPiece(t *testing.T) {
+	c := &Controller{aged: map[*unit]struct{}{}, atOnce: storedAtOnce, writer: writer{paced: true}}
+	large := make([]*journal.Part, 1<<19) // to copy them takes about a millisecond
+	for range agedAtOnce {
+		c.aged[&unit{scribe: scribe{parts: large}}] = struct{}{}
+	}
+	begin := time.Now()
+	n := len(c.jobs(begin))
+	if took := time.Since(begin); n == 0 || n == agedAtOnce && took > 2*pieceFor {
+		t.Errorf("%d services were gathered in %s", n, took)
+	}
+	if n+len(c.aged) != agedAtOnce {
+		t.Errorf("%d of %d services wait for the next write, %d are in this one", len(c.aged), agedAtOnce, n)
+	}
 }
 
 // A reload of many services is taken in in pieces, and is done when all of it is stored; where one document is wrong

@@ -112,6 +112,35 @@ func TestWhatWasDecidedComesOutOfTheJournal(t *testing.T) {
 	})
 }
 
+// A tick that changes nothing but the time is in the journal like any other.
+func TestTicksAreJournalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		b.announce("v2")
+		time.Sleep(time.Minute)
+		rd, err := journal.NewReader()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks := 0
+		if err := b.daemon.Journal(t.Context(), "shop", time.Time{}, time.Time{}, func(parts [][]byte) error {
+			c, err := rd.Read(parts)
+			for _, e := range c.Events {
+				if _, ok := e.(rollout.Tick); ok {
+					ticks++
+				}
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if ticks < 50 {
+			t.Errorf("%d ticks of a minute are in the journal", ticks)
+		}
+	})
+}
+
 func (b *bubble) journalled() (records []string) {
 	rd, err := journal.NewReader()
 	if err != nil {

@@ -29,12 +29,14 @@ func TestAPanicLeavesTheState(t *testing.T) {
 				u.state.Versions[i] = &broken
 			}
 			before := u.state
-			_, err := c.step(u, rollout.Observed{At: now, Batch: time.Second, Cells: []rollout.Cell{{From: now.Add(-time.Second), To: now, Counts: map[string]analysis.Counts{"v1": {Requests: 90}, "v2": {Requests: 10}}}}})
-			if err == nil || u.panicked == nil {
-				t.Error("a canary without a judge was judged")
-			}
-			if !reflect.DeepEqual(u.state, before) {
-				t.Error("a step that stumbled has changed the state")
+			for _, e := range []rollout.Event{rollout.Tick{At: now}, rollout.Observed{At: now, Batch: time.Second, Cells: []rollout.Cell{{From: now.Add(-time.Second), To: now, Counts: map[string]analysis.Counts{"v1": {Requests: 90}, "v2": {Requests: 10}}}}}} {
+				u.panicked = nil
+				if _, err := c.step(u, e); err == nil || u.panicked == nil {
+					t.Errorf("%T: a canary without a judge was judged", e)
+				}
+				if !reflect.DeepEqual(u.state, before) {
+					t.Errorf("%T: a step that stumbled has changed the state", e)
+				}
 			}
 			u.state = sound
 		})

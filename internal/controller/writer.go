@@ -131,6 +131,9 @@ func (c *Controller) write(now time.Time) {
 // then evidence. Cuts without end hold up no other decision: every other write has room for these.
 func (c *Controller) jobs(now time.Time) (jobs []job) {
 	take := func(u *unit) {
+		if jobs == nil { // they are large
+			jobs = make([]job, 0, min(len(c.unsaved)+len(c.aged)+len(c.together), storedAtOnce))
+		}
 		j := c.rebirth(c.leaves(u.job(c.writer.err == nil)))
 		_, j.together = c.together[u]
 		jobs = append(jobs, j)
@@ -157,14 +160,14 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			take(u)
 		}
 	}
-	decisions, evidence := c.atOnce, agedAtOnce
+	decisions, evidence, begun := c.atOnce, agedAtOnce, time.Now()
 	if now.Sub(c.cutAt) < cutsFollow {
 		decisions, evidence = min(decisions, besideCuts), besideCuts
 	}
 	cuts(decisions / 2)
 	some := func(set map[*unit]struct{}, most int) {
 		for u := range set {
-			if len(jobs) >= most {
+			if len(jobs) >= most || len(jobs) > 0 && c.writer.paced && time.Since(begun) >= pieceFor {
 				return
 			}
 			_, bound := c.together[u]

@@ -35,7 +35,7 @@ type machine struct {
 // (EncodeState, EncodeEvent) is the same, to the last digit: so what is journalled can be replayed.
 func Step(old State, e Event) (State, []Record, error) {
 	e = Plain(e)
-	if old.passes(e) {
+	if old.Passes(e) {
 		return old, nil, nil
 	}
 	return old.step(e)
@@ -45,14 +45,14 @@ func Step(old State, e Event) (State, []Record, error) {
 // they are.
 func (s *State) Take(e Event) ([]Record, error) {
 	e = Plain(e)
-	if s.passes(e) {
+	if s.Passes(e) {
 		return nil, nil
 	}
 	return s.move(e)
 }
 
-// passes takes in a tick that changes nothing but the time.
-func (s *State) passes(e Event) bool {
+// Passes takes in a plain tick that changes nothing but the time; false: nothing is done.
+func (s *State) Passes(e Event) bool {
 	t, ok := e.(Tick)
 	if !ok || !s.uneventful(t.At) {
 		return false

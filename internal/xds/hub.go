@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -50,6 +51,7 @@ type Hub struct {
 	penalties *penalties
 	presence  *presence
 	nodes     nodes
+	debts     map[string]*debt    // by IP address
 	nacks     map[string]int      // type: refusals so far
 	changed   map[string]struct{} // services whose status changed
 	wake      chan struct{}
@@ -95,7 +97,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, debts: map[string]*debt{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors), arrivals: newArrivals(),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -369,4 +371,5 @@ func (h *Hub) tick(now time.Time) {
 	}
 	h.presence.tick(now)
 	h.nodes.tick(now, h.ForgetAfter)
+	maps.DeleteFunc(h.debts, func(_ string, d *debt) bool { return len(d.nodes) == 0 })
 }

@@ -180,7 +180,10 @@ func (inv *Inventory) subscribe(r Ref, presented bool) {
 // those resources individually": it is told what there is of the name, and goes on hearing of it.
 func (inv *Inventory) unsubscribe(r Ref) {
 	k, _ := inv.kind(r.Type)
-	if k.wildcard && k.item(r.Name) != nil {
+	if k.wildcard {
+		if k.item(r.Name) == nil {
+			return // it was told nothing of it yet, and will be
+		}
 		it := k.has(r.Name)
 		it.again, it.subscribed = it.again || it.subscribed, false
 		k.mark(r.Name)
