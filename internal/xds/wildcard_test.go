@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
@@ -249,4 +250,33 @@ func TestWhatIsNewWhenAWildcardEndsIsNotSent(t *testing.T) {
 	if sent := accepts(t, s); len(sent) != 0 {
 		t.Errorf("it is sent %v", sent)
 	}
+}
+
+// A few bytes that ask for everything again, or for nothing any more, are no work, or count for as much as they are.
+func TestAskingForEverythingAgainIsPaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(quietLog())
+		h.Admission.Limits.BytesPerSecond = 64 << 10
+		for i := range 100 {
+			publish(t, h, onListener(fmt.Sprint("svc-", i)))
+		}
+		s := h.open(Node{ID: "edge-1", line: newAccounts(h).open(from("10.0.0.66"))})
+		defer s.line.Close()
+		everything := &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"*"}}
+		owed := func() int { return 64<<10 - int(s.line.account.pace.Tokens()) }
+		asks(t, s, everything)
+		accepts(t, s)
+		asks(t, s, everything)
+		if k := s.inv.kinds[TypeCluster]; k.looks() != 0 || owed() > 1 {
+			t.Errorf("%d are looked at again, and %d bytes are counted", k.looks(), owed())
+		}
+		asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+		asks(t, s, everything)
+		if want := 2 * 100 * partBytes; owed() < want-100 || owed() > want {
+			t.Errorf("%d bytes are counted, want %d", owed(), want)
+		}
+		if sent := accepts(t, s); len(sent) != 100 {
+			t.Errorf("%d are sent again", len(sent))
+		}
+	})
 }
