@@ -17,7 +17,7 @@ import (
 // reloadWithin is how long whoever asks for a reload waits for the file systems.
 const reloadWithin = time.Minute
 
-// rereading is how it stands with reading again who may do what.
+// rereading is how it stands with something that is read from files again and again.
 type rereading struct {
 	turn sync.Mutex // of two that read at once, the older reading could come last, and bring back a token that was taken away
 

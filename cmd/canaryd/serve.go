@@ -144,6 +144,7 @@ type daemon struct {
 	webConfig string
 	access    *access.Keeper
 	rereading rereading              // of that
+	looking   rereading              // at the policy files
 	hookToken atomic.Pointer[string] // what a registry has to say
 	hub       *xds.Hub
 	database  string // its name
@@ -205,6 +206,7 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	background(ctx, &d.run, d.hub.Run)
 	background(ctx, &d.run, d.ctl.Run)
 	background(ctx, &d.run, func(ctx context.Context) error { return watchFiles(ctx, d.ctl, o.Policies, d.log) })
+	background(ctx, &d.run, func(ctx context.Context) error { return d.pulse(ctx, func() { lookAt(o.Policies) }) })
 	background(ctx, &d.run, func(ctx context.Context) error {
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)
@@ -248,7 +250,7 @@ func (d *daemon) listen() error {
 
 func (d *daemon) collector() *canarydweb.Collector {
 	c := canarydweb.NewCollector(d.ctl, d.src)
-	c.Wrong, c.Database = d.rereading.failed, d.database
+	c.Wrong, c.Database = d.unread, d.database
 	if d.told != nil {
 		c.Lost = d.told.Lost
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -91,16 +92,25 @@ func (c *xdsConfig) validate(say func(path, format string, args ...any)) {
 	c.Limits.validate(say)
 }
 
+// What is more is none, and sums of it might be less than nothing.
+const (
+	limitMost = math.MaxInt / 16
+	ageMost   = policy.Duration(10 * 365 * 24 * time.Hour)
+)
+
 func (l *limitsConfig) validate(say func(path, format string, args ...any)) {
 	for _, k := range []struct {
 		key    string
 		is, at int
 	}{
 		{"streams_per_peer", l.StreamsPerPeer, 2}, {"names_per_type", l.NamesPerType, 1},
-		{"names_per_peer", l.NamesPerPeer, l.NamesPerType}, {"bytes_per_peer", l.BytesPerPeer, 2 * l.RequestBytes}, {"bytes_per_second", l.BytesPerSecond, 65536}, {"request_bytes", l.RequestBytes, 4096},
+		{"names_per_peer", l.NamesPerPeer, l.NamesPerType}, {"bytes_per_peer", l.BytesPerPeer, 2 * l.RequestBytes}, {"bytes_per_second", l.BytesPerSecond, 65536}, {"request_bytes", l.RequestBytes, 256 << 10},
 		{"refusal_bytes", l.RefusalBytes, 64}, {"reports_per_second", l.ReportsPerSecond, 2}, {"endpoints_per_report", l.EndpointsPerReport, 1}, {"metrics_per_report", l.MetricsPerReport, 1},
 	} {
-		if k.is < k.at {
+		switch {
+		case k.is > limitMost:
+			say("xds.limits."+k.key, "xds.limits.%s must be %d at most", k.key, limitMost)
+		case k.is < k.at:
 			say("xds.limits."+k.key, "xds.limits.%s must be %d at least", k.key, k.at)
 		}
 	}
@@ -108,7 +118,10 @@ func (l *limitsConfig) validate(say func(path, format string, args ...any)) {
 		key    string
 		is, at policy.Duration
 	}{{"first_message", l.FirstMessage, policy.Duration(time.Second)}, {"connection_age", l.ConnectionAge, policy.Duration(10 * time.Second)}} {
-		if k.is < k.at {
+		switch {
+		case k.is > ageMost:
+			say("xds.limits."+k.key, "xds.limits.%s must be %s at most", k.key, ageMost)
+		case k.is < k.at:
 			say("xds.limits."+k.key, "xds.limits.%s must be %s at least", k.key, k.at)
 		}
 	}

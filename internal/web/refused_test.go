@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -66,7 +67,9 @@ func tableOfCalls(answers map[string]map[string]int) string {
 // What else is tried at the door, and in which words it is refused.
 func TestWhatIsRefusedInWhichWords(t *testing.T) {
 	config, tokens := callers(t)
-	s := newSiteWith(t, Options{Access: access.NewKeeper(config, nil), HookToken: func() string { return "of-the-registry" }}, stableShop)
+	config.Rules = append(config.Rules, access.Rule{OIDC: "https://gitlab.example.com", Audience: "canaryd", Claims: map[string]string{"project_path": "acme/shop"}, Role: access.Deploy})
+	away := &http.Client{Transport: answering(http.StatusBadGateway)}
+	s := newSiteWith(t, Options{Access: access.NewKeeper(config, away), HookToken: func() string { return "of-the-registry" }}, stableShop)
 	own := s.Listener.Addr().String()
 	promote, deploy := "POST /api/v1/services/shop/versions/v1/promote", "PUT /api/v1/services/shop/versions/v2"
 	bearer := func(name string) string { return "Authorization: Bearer " + tokens[name] }
@@ -75,6 +78,8 @@ func TestWhatIsRefusedInWhichWords(t *testing.T) {
 	for _, c := range []struct{ attempt, request, host, headers, body string }{
 		{"no credentials", promote, own, "", ""},
 		{"a wrong token", promote, own, "Authorization: Bearer canaryd_WRONG", ""},
+		{"an identity token of an issuer that does not answer", deploy, own, "Authorization: Bearer " + identityToken("https://gitlab.example.com"), ""},
+		{"an identity token of another issuer", deploy, own, "Authorization: Bearer " + identityToken("https://evil.example"), ""},
 		{"a wrong password", promote, own, "Authorization: Basic YWxpY2U6eA==", ""},
 		{"neither Basic nor Bearer", promote, own, "Authorization: Digest x", ""},
 		{"a role that is too small", promote, own, bearer("deploy"), ""},
@@ -100,4 +105,17 @@ func TestWhatIsRefusedInWhichWords(t *testing.T) {
 		fmt.Fprintf(&b, "| %s | %d | %s |\n", c.attempt, p.Status, strings.NewReplacer(own, "127.0.0.1:8080", "|", "\\|", "*", "\\*", "<", "&lt;").Replace(p.Detail))
 	}
 	showRefused(t, "words", b.String())
+}
+
+// answering is a network in which everybody answers with a status.
+type answering int
+
+func (a answering) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: int(a), Body: http.NoBody}, nil
+}
+
+// identityToken looks like one, and nobody has signed it.
+func identityToken(issuer string) string {
+	part := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+	return part(`{"alg":"RS256"}`) + "." + part(`{"iss":"`+issuer+`"}`) + "." + part("x")
 }

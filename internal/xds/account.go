@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,8 +14,10 @@ import (
 )
 
 const (
-	messageBytes = 1 << 10  // that a message counts at least: it costs more than it weighs
-	windowBytes  = 64 << 10 // that may be on their way on any connection: more is of a long message
+	messageBytes   = 1 << 10  // that a message counts at least: it costs more than it weighs; and a stream
+	handshakeBytes = 8 << 10  // that a connection counts: a signature
+	spareLines     = 100      // connections that may be without a stream, when all streams are there
+	windowBytes    = 64 << 10 // that may be on their way on any connection: more is of a long message
 )
 
 // accounts are those of all peers that are connected.
@@ -124,6 +127,27 @@ func (a *account) received(l *line, bytes int) {
 			a.host, a.hub.Admission.Limits.BytesPerPeer)
 		_ = oldest.Close()
 	}
+}
+
+// reserve takes so many bytes of the peer's pace, and returns how long it has to wait for them.
+func (a *account) reserve(bytes int) (wait time.Duration) {
+	for now := time.Now(); bytes > 0; bytes -= a.pace.Burst() {
+		wait = a.pace.ReserveN(now, min(bytes, a.pace.Burst())).Delay()
+	}
+	return wait
+}
+
+// fits says why there are too many connections of a peer. Each is more than a stream, and is there before it says anything.
+func (a *account) fits() error {
+	a.mu.Lock()
+	lines, most := len(a.lines), a.hub.Admission.Limits.StreamsPerPeer+spareLines
+	a.mu.Unlock()
+	if a.free || lines <= most {
+		return nil
+	}
+	err := fmt.Errorf("%s has %d connections already: see xds.limits.streams_per_peer in canaryd.yml", a.host, most)
+	a.hub.refusals.count(overStreams, Node{Peer: a.host}, "%s", err)
+	return err
 }
 
 // enters counts a stream; false: there are too many.

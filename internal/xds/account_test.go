@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,8 +66,8 @@ func TestAPeerIsReadAtItsPace(t *testing.T) {
 		h := NewHub(quietLog())
 		h.Admission.Limits.BytesPerSecond, h.Admission.Limits.BytesPerPeer = 1<<20, 1<<40
 		as := newAccounts(h)
-		read := func(c net.Conn, mib int) time.Duration {
-			began, buf := time.Now(), make([]byte, 1<<15)
+		read := func(l *line, mib int) time.Duration {
+			c, began, buf := paced{l.Conn, l}, time.Now(), make([]byte, 1<<15)
 			for range mib << 20 / len(buf) {
 				if _, err := c.Read(buf); err != nil {
 					t.Fatal(err)
@@ -117,6 +118,77 @@ func TestMessagesAreReadAtTheirPeersPace(t *testing.T) {
 		}
 		e.cancel()
 		waitSessions(t, h, 0)
+	})
+}
+
+// What is opened and reset costs as much as a message, although it weighs a few bytes and never reaches anybody; so does what is
+// asked for and does not exist.
+func TestStreamsAreOpenedAtTheirPeersPace(t *testing.T) {
+	for name, method := range map[string]string{"reset": "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", "unknown": "/evil.v1.Service/Method"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, _, _, dial := reports(t, func(a *Admission) { a.Limits.BytesPerSecond, a.Limits.ConnectionAge = 64<<10, time.Hour })
+				publish(t, h, table(1, nil))
+				c := dial()
+				e := connect(t, c, "edge-1", 40)
+				e.start("shop", "shop/v1")
+				began := time.Now()
+				for range 640 {
+					ctx, cancel := context.WithCancel(t.Context())
+					st, err := c.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+					if name == "unknown" && err == nil {
+						_ = st.RecvMsg(&discovery.DeltaDiscoveryResponse{})
+					}
+					cancel()
+					synctest.Wait()
+				}
+				e.subscribe(TypeRoute, "more")
+				e.expect(TypeRoute)
+				if took := time.Since(began); took < 9*time.Second || took > 15*time.Second {
+					t.Errorf("640 streams took %s", took)
+				}
+				e.cancel()
+				waitSessions(t, h, 0)
+			})
+		})
+	}
+}
+
+// Connections of an address are bounded, those that say nothing too; so is how fast they come.
+func TestConnectionsOfAPeerAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(quietLog())
+		h.Admission.Limits.StreamsPerPeer, h.Admission.Limits.BytesPerSecond = 3, 64<<10
+		as := newAccounts(h)
+		h.arrivals.end() // nobody waits for a turn
+		opens := func(ip string) error {
+			_, _, err := lines{shakes{}, as}.ServerHandshake(from(ip))
+			return err
+		}
+		began := time.Now()
+		for i := range 3 + spareLines {
+			if err := opens("10.0.0.66"); err != nil {
+				t.Fatalf("connection %d: %v", i, err)
+			}
+		}
+		if took, want := time.Since(began), time.Duration(3+spareLines)*time.Second/8-time.Second; took.Round(time.Second/8) != want {
+			t.Errorf("so many handshakes took %s, want %s", took, want)
+		}
+		if err := opens("10.0.0.66"); err == nil || !strings.Contains(err.Error(), "10.0.0.66 has 103 connections already: see xds.limits.streams_per_peer") {
+			t.Error(err)
+		}
+		if n := len(as.of["10.0.0.66"].lines); n != 3+spareLines {
+			t.Errorf("%d connections are open", n)
+		}
+		counted(t, h, overStreams, 1)
+		if err := opens("10.0.0.5"); err != nil {
+			t.Error(err)
+		}
+		for range 2 * spareLines {
+			if err := opens("127.0.0.1"); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
 

@@ -21,6 +21,7 @@ const partBytes = 16
 type incoming struct {
 	message any // proto.Message or *reported
 	limits  *Limits
+	line    *line // that it comes on; nil: nobody waits
 	bytes   int
 	parts   int
 	over    Reason // the limit that it exceeds; empty: none
@@ -62,10 +63,12 @@ func (in *incoming) decode(b []byte) (err error) {
 	if n := mostNames(m, b); n > in.limits.NamesPerType {
 		return in.refuse(b, m, overNames, "%d names in one request"+seeNames, n)
 	}
-	if in.parts = parts(m.ProtoReflect().Descriptor(), b, deepest); in.parts > in.limits.parts() {
+	most := in.limits.parts(m)
+	if in.parts = parts(m.ProtoReflect().Descriptor(), b, deepest); in.parts > most {
 		return in.refuse(b, m, overRequest, "a message of %d bytes has %d parts (messages, texts, numbers of lists), of which at most %d are read: see names_per_type, endpoints_per_report and metrics_per_report of xds.limits in canaryd.yml",
-			in.bytes, in.parts, in.limits.parts())
+			in.bytes, in.parts, most)
 	}
+	in.line.wait(max(messageBytes, in.parts*partBytes) - in.bytes) // before, so that of many messages few are large in memory at a time
 	return proto.Unmarshal(b, m)
 }
 
@@ -100,10 +103,14 @@ func mostNames(m proto.Message, b []byte) (most int) {
 }
 
 // parts are how many a message may have: more than any that is within the other limits. A resource that an Envoy brought along
-// has a name, a version, and what holds both, besides being asked for; an endpoint an address that is two messages.
-func (l *Limits) parts() int {
-	const resource, endpoint, metric, other = 4, 5, 2, 100_000
-	return max(resource*l.NamesPerType, endpoint*l.EndpointsPerReport+metric*l.MetricsPerReport) + other
+// has a name, a version, and what holds both, besides being asked for; a cluster of a report a name, an interval, and
+// what was counted in a locality; an endpoint an address that is two messages.
+func (l *Limits) parts(m proto.Message) int {
+	const resource, cluster, endpoint, metric, other = 4, 5, 5, 2, 100_000
+	if _, report := m.(*loadstats.LoadStatsRequest); report {
+		return cluster*l.NamesPerType + endpoint*l.EndpointsPerReport + metric*l.MetricsPerReport + other
+	}
+	return resource*l.NamesPerType + other
 }
 
 // deepest is how deep messages are looked into. What is deeper counts as if it were as much as it can be.

@@ -210,6 +210,68 @@ func TestPartsCountOfAPeersBytes(t *testing.T) {
 	})
 }
 
+// Messages that are small on the wire and large in memory, however many arrive at once, are decoded one after the other.
+func TestLargeMessagesAreDecodedOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(quietLog())
+		h.Admission.Limits.BytesPerSecond = 64 << 10
+		as := newAccounts(h)
+		hollow := &loadstats.LoadStatsRequest{}
+		for range 100_000 {
+			hollow.ClusterStats = append(hollow.ClusterStats, &endpoint.ClusterStats{})
+		}
+		b, err := proto.Marshal(hollow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began, decoded := time.Now(), make(chan time.Duration)
+		for range 5 {
+			l := as.open(from("10.0.0.66"))
+			defer l.Close()
+			go func() {
+				in := &incoming{message: &reported{LoadStatsRequest: &loadstats.LoadStatsRequest{}}, limits: &h.Admission.Limits, line: l}
+				if err := in.decode(b); err != nil || in.over != "" {
+					t.Error(err, in.over)
+				}
+				decoded <- time.Since(began)
+			}()
+		}
+		each := time.Duration(float64(100_000*partBytes-len(b)) / (64 << 10) * float64(time.Second))
+		for i := range time.Duration(5) {
+			if at, want := <-decoded, (i+1)*each-time.Second; at < want-time.Second/10 || at > want+time.Second/10 {
+				t.Errorf("the %dth is decoded after %s, want %s", i+1, at, want)
+			}
+		}
+	})
+}
+
+// Whoever raises a limit is not cut off by what follows from it.
+func TestPartsFollowFromTheLimits(t *testing.T) {
+	limits := DefaultLimits()
+	limits.NamesPerType, limits.EndpointsPerReport, limits.MetricsPerReport = 200_000, 200_000, 0
+	report := &loadstats.LoadStatsRequest{}
+	for i := range limits.NamesPerType {
+		cs := loadOf(fmt.Sprintf("svc-%d/v1", i), 1, 0)
+		cs.UpstreamLocalityStats[0].Locality = &core.Locality{}
+		cs.UpstreamLocalityStats[0].UpstreamEndpointStats = []*endpoint.UpstreamEndpointStats{{TotalIssuedRequests: 1, Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{Address: "10.0.0.1"}}}}}
+		report.ClusterStats = append(report.ClusterStats, cs)
+	}
+	names := make([]string, limits.NamesPerType)
+	for i := range names {
+		names[i] = fmt.Sprintf("svc-%d/v1", i)
+	}
+	for _, m := range []proto.Message{report, &discovery.DiscoveryRequest{ResourceNames: names}, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names, InitialResourceVersions: versionsOf(names)}} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := &incoming{message: proto.Clone(m), limits: &limits}
+		if err := in.decode(b); err != nil || in.over != "" {
+			t.Errorf("%T: %v, %v", m, err, in.refused)
+		}
+	}
+}
+
 // A report is read as it is where it is within the limits, also when fields come in an order that Envoy does not write.
 func TestAReportInAnyOrderIsRead(t *testing.T) {
 	m := samples(t)[0].(*loadstats.LoadStatsRequest)

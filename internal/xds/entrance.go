@@ -90,10 +90,9 @@ func (v *visitor) SendMsg(m any) error {
 
 func (v *visitor) receive(m any) error {
 	v.line.took(int(v.untaken.Swap(0)))
-	in := &incoming{message: m, limits: &v.hub.Admission.Limits}
+	in := &incoming{message: m, limits: &v.hub.Admission.Limits, line: v.line}
 	err := v.ServerStream.RecvMsg(in)
 	v.untaken.Store(int64(in.bytes))
-	v.line.wait(max(messageBytes, in.parts*partBytes) - in.bytes)
 	if in.over == "" && status.Code(err) == codes.ResourceExhausted {
 		in.over = overRequest // grpc did not read it
 	}

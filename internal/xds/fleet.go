@@ -33,7 +33,38 @@ func (h *Hub) disconnect(s *stream) {
 		f.Leave(s, now)
 		h.changes(f.service)
 	}
-	h.nodes.leaves(s, books, now)
+	d := h.debtOf(s)
+	h.nodes.leaves(s, books, d, now)
+	h.forgetOldest(s, d)
+}
+
+// debtOf is that of the address which a stream comes from; nil: it is not counted.
+func (h *Hub) debtOf(s *stream) *debt {
+	if s.line == nil || s.line.account.free {
+		return nil
+	}
+	host := s.line.account.host
+	if h.debts[host] == nil {
+		h.debts[host] = &debt{nodes: map[string]int{}}
+	}
+	return h.debts[host]
+}
+
+// forgetOldest keeps what is remembered of nodes that are away within what as many as may be connected from their address have.
+func (h *Hub) forgetOldest(s *stream, d *debt) {
+	limits := h.Admission.Limits
+	for d != nil && (len(d.nodes) > limits.StreamsPerPeer || d.books > limits.NamesPerPeer) {
+		h.refusals.count(overGone, s.Node, "%d nodes of %s went away within %s, and are in %d books of services: nobody waits any more for those that went first", len(d.nodes), s.line.account.host, h.ForgetAfter, d.books)
+		for _, id := range h.nodes.oldest(d) {
+			k := h.nodes[id]
+			for _, f := range k.books {
+				f.Restarted(id)
+				h.changes(f.service)
+			}
+			k.quits(id)
+			delete(h.nodes, id)
+		}
+	}
 }
 
 // join books everybody who asked for a route before there was one, or before they were admitted.

@@ -75,6 +75,16 @@ type stream struct {
 	id    uint64 // they are numbered as they come
 	since time.Time
 	books []*Force // that know it
+	past  *stream  // what is kept of it in the books when it is over
+}
+
+// over is what is kept of a stream when it is over: not its connection.
+func (s *stream) over() *stream {
+	if s.past == nil {
+		s.past = &stream{Node: s.Node, id: s.id, since: s.since}
+		s.past.line = nil
+	}
+	return s.past
 }
 
 // member is one Envoy of the book.
@@ -320,7 +330,7 @@ func (f *Force) Leave(s *stream, at time.Time) {
 	if !m.behind.IsZero() {
 		m.waited, m.behind = m.waited+at.Sub(m.behind), time.Time{}
 	}
-	m.gone, m.left = true, at
+	m.gone, m.left, m.who = true, at, s.over()
 }
 
 // mayServe takes who was sent its first route to serve it.

@@ -44,7 +44,9 @@ func FuzzStream(f *testing.F) {
 	}
 	built := map[draft]*edition{}
 	f.Fuzz(func(t *testing.T, story []byte) {
-		newPlay(t, built, story).run()
+		for _, most := range []int{perResponse, 2, 1} {
+			newPlay(t, built, story, most).run()
+		}
 	})
 }
 
@@ -75,6 +77,7 @@ type play struct {
 	envoys    []*modelled
 	published uint64
 	removed   time.Time
+	most      int // resources in one response
 }
 
 // modelled is an Envoy process, and the stream that it has.
@@ -94,9 +97,12 @@ type modelled struct {
 	last    map[Ref]string    // version that was sent last on this stream
 	nacked  map[Ref]time.Time // until when what was refused alone is not to be sent again
 	nackedV map[Ref]string
-	secret  bool // it accepted something that canaryd was not told of
-	route   *Resource
-	latest  *Resource // the route that was sent last on this stream
+	tame    bool         // it asks for no wildcard of clusters any more
+	dropped map[Ref]bool // that it had by that
+
+	secret bool // it accepted something that canaryd was not told of
+	route  *Resource
+	latest *Resource // the route that was sent last on this stream
 }
 
 type arrival struct {
@@ -104,11 +110,11 @@ type arrival struct {
 	nonce string
 }
 
-func newPlay(t *testing.T, built map[draft]*edition, story []byte) *play {
-	p := &play{t: t, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: draft{v1: 1, v2: 1, v3: 1}, contents: map[string]map[rollout.Attempt]bool{}, judged: map[rollout.Attempt]bool{}}
+func newPlay(t *testing.T, built map[draft]*edition, story []byte, most int) *play {
+	p := &play{t: t, most: most, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: draft{v1: 1, v2: 1, v3: 1}, contents: map[string]map[rollout.Attempt]bool{}, judged: map[rollout.Attempt]bool{}}
 	p.start()
 	for i := range 2 {
-		p.envoys = append(p.envoys, &modelled{p: p, id: fmt.Sprint("edge-", i), build: 40, refuses: map[string]bool{}, have: map[Ref]*Resource{}})
+		p.envoys = append(p.envoys, &modelled{p: p, id: fmt.Sprint("edge-", i), build: 40, refuses: map[string]bool{}, have: map[Ref]*Resource{}, dropped: map[Ref]bool{}})
 	}
 	return p
 }
@@ -116,7 +122,7 @@ func newPlay(t *testing.T, built map[draft]*edition, story []byte) *play {
 // start is a new canaryd.
 func (p *play) start() {
 	p.hub = NewHub(quietLog())
-	p.hub.now, p.hub.Key = func() time.Time { return p.at }, testKey
+	p.hub.now, p.hub.Key, p.hub.most = func() time.Time { return p.at }, testKey, p.most
 	p.cut, p.recalled = map[string]bool{}, map[string]bool{}
 }
 
@@ -268,8 +274,20 @@ func (p *play) step() {
 		e.work(1+p.next(3), p.next(2) == 0)
 		e.hangUp(true)
 	case 18:
-		if p.next(3) == 0 {
+		switch p.next(3) {
+		case 0:
 			p.remove()
+			switch p.next(3) {
+			case 0:
+				p.remove()
+			case 1:
+				if p.most == perResponse {
+					return // as stories from before this was told
+				}
+				if e.tames(); p.next(2) == 0 {
+					e.tames()
+				}
+			}
 		}
 	case 19:
 		if p.next(2) == 0 {
@@ -497,7 +515,7 @@ func (e *modelled) connect(same bool) {
 		e.hangUp(false)
 	}
 	if !same {
-		e.have, e.route = map[Ref]*Resource{}, nil
+		e.have, e.route, e.dropped = map[Ref]*Resource{}, nil, map[Ref]bool{}
 	}
 	if e.route == nil || e.secret { // the book remembers who serves something
 		e.nacked, e.nackedV = nil, nil
@@ -508,6 +526,7 @@ func (e *modelled) connect(same bool) {
 	}
 	e.s = e.p.hub.open(nodeOf(e.node(), ""))
 	e.queue, e.latest, e.sub, e.asked, e.last, e.secret = nil, nil, map[Ref]bool{}, map[string]bool{}, map[Ref]string{}, false
+	e.tame = false
 	if e.nacked == nil {
 		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
 	}
@@ -584,6 +603,33 @@ func (e *modelled) subscribeAgain(what int) {
 	}
 }
 
+// tames ends the wildcard of clusters, or begins it again. What it had by that and not by name it drops.
+func (e *modelled) tames() {
+	if e.s == nil {
+		return
+	}
+	if e.tame = !e.tame; !e.tame {
+		e.asks(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"*"}})
+		return
+	}
+	e.asks(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+	unwanted := func(r Ref) bool { return r.Type == TypeCluster && !e.sub[r] }
+	maps.DeleteFunc(e.last, func(r Ref, _ string) bool { return unwanted(r) })
+	maps.DeleteFunc(e.nacked, func(r Ref, _ time.Time) bool { return unwanted(r) })
+	for r := range e.have {
+		if unwanted(r) {
+			delete(e.have, r)
+			e.dropped[r] = true
+			e.leaves(r, true)
+		}
+	}
+}
+
+// wants reports whether it has asked for something.
+func (e *modelled) wants(r Ref) bool {
+	return e.sub[r] || mayWildcard(r.Type) && !(e.tame && r.Type == TypeCluster)
+}
+
 // hangUp ends the stream; unless canaryd notices, the old one stays half-open.
 func (e *modelled) hangUp(noticed bool) {
 	if e.s == nil {
@@ -618,7 +664,7 @@ func (e *modelled) arrives(r reply, nonce string) {
 			version = x.res.Version
 		}
 		p.tell("  %s is sent %s %s %.4s", e.id, shortType(r.typ), x.ref.Name, version)
-		if !mayWildcard(r.typ) && !e.sub[x.ref] {
+		if !e.wants(x.ref) {
 			p.fail("%s is sent %s %s, which it did not ask for", e.id, shortType(r.typ), x.ref.Name)
 		}
 		if last, sent := e.last[x.ref]; sent && last == version {
@@ -733,7 +779,7 @@ func (e *modelled) takes(x parcel) bool {
 	}
 	if x.ref.Type == TypeRoute {
 		for _, c := range x.res.clusters {
-			if e.have[Ref{TypeCluster, c.String()}] == nil {
+			if r := (Ref{TypeCluster, c.String()}); e.have[r] == nil && !e.dropped[r] {
 				e.p.fail("%s is sent a route that names %s, which it does not have", e.id, c)
 			}
 			if eds := e.have[Ref{TypeEndpoint, c.String()}]; eds != nil && !e.p.contents[eds.Version][x.res.attempt(c.Version)] && !e.p.judged[x.res.attempt(c.Version)] {
@@ -750,7 +796,7 @@ func (e *modelled) apply(x parcel, answers bool) {
 		if x.ref.Type == TypeRoute || x.ref.Type == TypeEndpoint {
 			return // Envoy keeps them
 		}
-		if x.ref.Type == TypeCluster && e.route != nil && slices.ContainsFunc(e.route.clusters, func(c ClusterID) bool { return c.String() == x.ref.Name }) && e.p.table >= 0 {
+		if x.ref.Type == TypeCluster && e.route != nil && slices.ContainsFunc(e.route.clusters, func(c ClusterID) bool { return c.String() == x.ref.Name }) && e.p.table >= 0 && !e.dropped[x.ref] {
 			e.p.fail("%s loses %s, to which it routes", e.id, x.ref.Name)
 		}
 		delete(e.have, x.ref)
@@ -758,10 +804,11 @@ func (e *modelled) apply(x parcel, answers bool) {
 		return
 	}
 	switch {
-	case x.ref.Type == TypeRoute && e.have[Ref{TypeListener, "0.0.0.0:10000"}] == nil, x.ref.Type == TypeEndpoint && e.have[Ref{TypeCluster, x.ref.Name}] == nil:
+	case !e.wants(x.ref), x.ref.Type == TypeRoute && e.have[Ref{TypeListener, "0.0.0.0:10000"}] == nil, x.ref.Type == TypeEndpoint && e.have[Ref{TypeCluster, x.ref.Name}] == nil:
 		return // it has unsubscribed meanwhile
 	}
 	e.have[x.ref] = x.res
+	delete(e.dropped, x.ref)
 	switch x.ref.Type {
 	case TypeRoute:
 		e.route = x.res
@@ -869,6 +916,9 @@ func (p *play) finale() {
 		if e.s == nil || e.secret {
 			e.hangUp(true)
 			e.connect(true)
+		}
+		if e.tame {
+			e.tames()
 		}
 	}
 	for range 8 {

@@ -19,6 +19,7 @@ type gate struct {
 	cat  *Catalog
 	node *Node
 	at   time.Time
+	most int // resources in one response
 }
 
 // move is what is to be done about one resource.
@@ -88,7 +89,7 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 			continue
 		}
 		g.take(&r, k, name, m)
-		if len(r.parcels) >= perResponse || alone && len(r.parcels) > 0 {
+		if len(r.parcels) >= g.most || alone && len(r.parcels) > 0 {
 			break
 		}
 	}

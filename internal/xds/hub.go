@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -27,8 +28,9 @@ type Hub struct {
 	// Key seals what the Envoys remember. Set it before the first Publish.
 	Key Key
 
-	log logrus.FieldLogger
-	now func() time.Time
+	log  logrus.FieldLogger
+	now  func() time.Time
+	most int // resources in one response
 
 	records   records
 	arrivals  *arrivals
@@ -50,6 +52,8 @@ type Hub struct {
 	penalties *penalties
 	presence  *presence
 	nodes     nodes
+	debts     map[string]*debt    // by IP address
+	grouped   map[string]struct{} // services that some groups of nodes have, and not all
 	nacks     map[string]int      // type: refusals so far
 	changed   map[string]struct{} // services whose status changed
 	wake      chan struct{}
@@ -91,11 +95,11 @@ type built struct {
 // NewHub makes an empty hub.
 func NewHub(log logrus.FieldLogger) *Hub {
 	h := &Hub{
-		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now,
+		ForgetAfter: ForgetAfter, Admission: Admission{Limits: DefaultLimits()}, log: log, now: time.Now, most: perResponse,
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, debts: map[string]*debt{}, grouped: map[string]struct{}{}, nacks: map[string]int{}, changed: map[string]struct{}{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors), arrivals: newArrivals(),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -272,6 +276,7 @@ func (h *Hub) Remove(name string) error {
 		return nil
 	}
 	delete(h.services, name)
+	delete(h.grouped, name)
 	h.part(name, s.force)
 	delete(h.restored, name)
 	delete(h.cat.routes, name)
@@ -369,4 +374,5 @@ func (h *Hub) tick(now time.Time) {
 	}
 	h.presence.tick(now)
 	h.nodes.tick(now, h.ForgetAfter)
+	maps.DeleteFunc(h.debts, func(_ string, d *debt) bool { return len(d.nodes) == 0 })
 }

@@ -161,8 +161,15 @@ func (inv *Inventory) wild(typ string, all []string) {
 	k.wildcard, k.fresh = true, all
 }
 
-// tame ends it.
-func (k *kind) tame() { k.wildcard, k.fresh = false, nil }
+// tame ends it. What was new under it, and is looked at by nobody yet, is nothing that the stream asked for.
+func (k *kind) tame() {
+	k.wildcard, k.fresh = false, nil
+	for name := range k.dirty.m {
+		if k.item(name) == nil {
+			k.looked(name)
+		}
+	}
+}
 
 // subscribe adds a name. discovery.proto: "The server must respond with all resources listed in
 // resource_names_subscribe, even if it believes the client has the most recent version of them. The reason:
@@ -180,7 +187,10 @@ func (inv *Inventory) subscribe(r Ref, presented bool) {
 // those resources individually": it is told what there is of the name, and goes on hearing of it.
 func (inv *Inventory) unsubscribe(r Ref) {
 	k, _ := inv.kind(r.Type)
-	if k.wildcard && k.item(r.Name) != nil {
+	if k.wildcard {
+		if k.item(r.Name) == nil {
+			return // it was told nothing of it yet, and will be
+		}
 		it := k.has(r.Name)
 		it.again, it.subscribed = it.again || it.subscribed, false
 		k.mark(r.Name)
@@ -314,6 +324,10 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 		} else {
 			it.acked, it.perhaps, it.left, it.presented, it.retry, it.backoff = p.res, nil, nil, false, time.Time{}, 0
 			inv.failed.drop(p.ref)
+			if it.sent == nil && !slices.Contains(it.flying, nil) { // it was forgotten, and is wanted again: it may be gone, or another one by now
+				it.sent = p.res
+				k.mark(p.ref.Name)
+			}
 			it.refused = slices.DeleteFunc(it.refused, func(v string) bool { return sameVersion(v, p.res.Version) })
 		}
 	}

@@ -34,8 +34,13 @@ type lines struct {
 // ServerHandshake implements credentials.TransportCredentials.
 func (c lines) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	l := c.accounts.open(raw)
+	if err := l.account.fits(); err != nil {
+		_ = l.Close()
+		return nil, nil, err
+	}
+	l.wait(handshakeBytes)
 	c.accounts.hub.arrivals.arrive(l) // before the handshake: of thousands at once each takes seconds, and Envoy waits for one
-	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	conn, info, err := c.TransportCredentials.ServerHandshake(paced{raw, l})
 	if err != nil {
 		_ = l.Close() // grpc closes it as well
 		return conn, info, err
@@ -71,9 +76,28 @@ func (l *line) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 && !l.account.free {
 		l.account.received(l, n)
-		l.wait(n)
 	}
 	return n, err
+}
+
+// paced is the connection itself, below TLS: what a handshake has, and what TLS says to itself, are work as well.
+type paced struct {
+	net.Conn
+	line *line
+}
+
+// Read implements net.Conn.
+func (p paced) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	p.line.wait(n)
+	return n, err
+}
+
+// owes counts so many bytes of the peer's pace: what it sends next is read later.
+func (l *line) owes(bytes int) {
+	if l != nil && !l.account.free {
+		l.account.reserve(bytes)
+	}
 }
 
 // wait lets so many bytes pass at the peer's pace.
@@ -82,7 +106,7 @@ func (l *line) wait(bytes int) {
 		return
 	}
 	pace := l.account.pace
-	if d := pace.ReserveN(time.Now(), min(bytes, pace.Burst())).Delay(); d > 0 {
+	if d := l.account.reserve(bytes); d > 0 {
 		l.account.hub.refusals.count(overPace, Node{Peer: l.RemoteAddr().String()}, "%s sends more than %d bytes a second, and is read no faster", l.account.host, pace.Burst())
 		l.waited.Add(int64(d))
 		sleep(l.ended, d)

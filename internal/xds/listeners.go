@@ -208,6 +208,7 @@ func (h *Hub) relisten(address string, changed []string) error {
 	if l.services = on.services; l.logged != nil {
 		l.logged.services = on.services
 	}
+	h.reveal(l.ref(), changed)
 	if len(on.services) <= 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
 		changed = on.services
 	}
@@ -225,6 +226,23 @@ func (h *Hub) relisten(address string, changed []string) error {
 		h.scope(name, scopes)
 	}
 	return nil
+}
+
+// reveal has the streams look at a listener that may see some services and not all: it appears to them with the first of these
+// that joins it, and is gone for them with the last one, whatever it is made of.
+func (h *Hub) reveal(r Ref, services []string) {
+	look := func(s *session) {
+		if len(s.services) > 0 && s.sees(services...) {
+			s.inv.kinds[r.Type].mark(r.Name)
+			s.poke()
+		}
+	}
+	for s := range h.askers(r) {
+		look(s)
+	}
+	for s := range h.wild[r.Type] {
+		look(s)
+	}
 }
 
 // handBack gives a scope that one service has left to another one that has it too: it was lent.

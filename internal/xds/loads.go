@@ -10,6 +10,7 @@ import (
 
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -19,7 +20,8 @@ type Loads struct {
 	deliver func(Report)
 
 	mu          sync.Mutex
-	names       []string // of clusters, sorted
+	names       []string // of clusters, sorted; never changed
+	encoded     []byte   // these, as a response has them
 	clusters    map[string]Asked
 	judgedEvery time.Duration // how often streams with something under judgement report
 	opened      uint64        // streams so far: they are numbered
@@ -66,7 +68,10 @@ func (l *Loads) Ask(clusters []Asked) {
 	if maps.Equal(next, l.clusters) {
 		return
 	}
-	l.names, l.clusters = slices.Sorted(maps.Keys(next)), next
+	l.names, l.clusters, l.encoded = slices.Sorted(maps.Keys(next)), next, nil
+	for _, name := range l.names {
+		l.encoded = protowire.AppendString(protowire.AppendTag(l.encoded, 1, protowire.BytesType), name)
+	}
 	for s := range l.streams {
 		s.again()
 	}
@@ -166,11 +171,11 @@ func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, s *
 			continue
 		}
 		told = next
-		r := &loadstats.LoadStatsResponse{Clusters: next.clusters, LoadReportingInterval: durationpb.New(next.every), ReportEndpointGranularity: true}
+		r := next.response()
 		if s.client { // grpc-go reads the first answer only, and knows no endpoints
-			r.Clusters, r.SendAllClusters, r.ReportEndpointGranularity = nil, true, false
+			r = &loadstats.LoadStatsResponse{SendAllClusters: true, LoadReportingInterval: durationpb.New(next.every)}
 		}
-		if ss.Send(r) != nil {
+		if ss.SendMsg(r) != nil {
 			return
 		}
 	}

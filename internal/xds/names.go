@@ -33,13 +33,18 @@ func (h *Hub) tooLong(n Node, names []string, brought map[string]string) error {
 	return nil
 }
 
-// tooMany refuses more names of a type than one stream may ask for in all.
+// tooMany refuses more names of a type than one stream may ask for in all. What it has by a wildcard it did not ask for by name.
 func (s *session) tooMany(typ string, names []string, brought map[string]string) error {
 	k := s.inv.kinds[typ]
-	if k == nil || k.size()+len(names)+len(brought) <= s.hub.Admission.Limits.NamesPerType {
+	if k == nil || len(names)+len(brought) == 0 || k.size()+len(names)+len(brought) <= s.hub.Admission.Limits.NamesPerType {
 		return nil // as a rule
 	}
-	n := k.size()
+	n := 0
+	for _, it := range k.all() {
+		if it.subscribed || !k.wildcard {
+			n++
+		}
+	}
 	for _, name := range names {
 		if k.item(name) == nil {
 			n++

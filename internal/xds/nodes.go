@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -15,6 +16,28 @@ type known struct {
 	lost  bool      // a connection to it ended, and no new process of it has come since
 	left  time.Time // when it went last
 	books []*Force  // that it may be gone from; few of them twice
+	debt  *debt     // what it counts for while it is away; nil: nothing
+}
+
+// debt is what is remembered of the nodes of one address that are away: their names are their own choice.
+type debt struct {
+	nodes map[string]int // how many books each is in
+	books int            // all of these
+}
+
+func (k *known) owes(id string, d *debt) {
+	k.debt = d
+	d.nodes[id] = len(k.books)
+	d.books += len(k.books)
+}
+
+// quits ends what a node counts for.
+func (k *known) quits(id string) {
+	if k.debt != nil {
+		k.debt.books -= k.debt.nodes[id]
+		delete(k.debt.nodes, id)
+		k.debt = nil
+	}
 }
 
 func (n nodes) of(id string) *known {
@@ -26,15 +49,31 @@ func (n nodes) of(id string) *known {
 
 func (n nodes) comes(s *stream) {
 	k := n.of(s.ID)
+	k.quits(s.ID)
 	k.open = append(k.open, s)
 }
 
-// leaves takes in that a stream ended which was in some books.
-func (n nodes) leaves(s *stream, books []*Force, at time.Time) {
+// leaves takes in that a stream ended which was in some books, and has the debt of its address grow; nil: that has none. Of
+// a node that is in no book nothing is remembered.
+func (n nodes) leaves(s *stream, books []*Force, d *debt, at time.Time) {
 	k := n.of(s.ID)
 	k.open = slices.DeleteFunc(k.open, func(o *stream) bool { return o == s })
 	k.lost = true
 	k.gone(s.ID, books, at)
+	switch {
+	case len(k.open) > 0:
+	case len(k.books) == 0:
+		delete(n, s.ID)
+	case d != nil:
+		k.quits(s.ID)
+		k.owes(s.ID, d)
+	}
+}
+
+// oldest are those of an address that are away for longest: a few at a time, so that not each who goes looks for them.
+func (n nodes) oldest(d *debt) []string {
+	ids := slices.SortedFunc(maps.Keys(d.nodes), func(a, b string) int { return n[a].left.Compare(n[b].left) })
+	return ids[:(len(ids)+15)/16]
 }
 
 // restored takes in that nodes are in a book since before a restart. An Envoy that has ten thousand services comes here ten
@@ -81,6 +120,7 @@ func (n nodes) tick(now time.Time, after time.Duration) {
 		if now.Sub(k.left) <= after {
 			continue
 		}
+		k.quits(id)
 		if k.lost, k.books = false, nil; len(k.open) == 0 {
 			delete(n, id)
 		}

@@ -4,6 +4,11 @@ import (
 	"cmp"
 	"math"
 	"time"
+
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // How often Envoys report is a matter of what it costs canaryd to read: an Envoy is asked ten times a second where few of
@@ -90,15 +95,32 @@ func (l *Loads) Often() time.Duration {
 // list is what a stream was asked for: which clusters, and how often.
 type list struct {
 	clusters []string
+	encoded  []byte // these, as a response has them, where all streams have the same
 	every    time.Duration
+}
+
+// response is what a stream is sent. Of very many clusters all streams have one list: who asks for it need not read it.
+func (l list) response() any {
+	if l.encoded == nil {
+		return &loadstats.LoadStatsResponse{Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.every), ReportEndpointGranularity: true}
+	}
+	tail, err := proto.Marshal(&loadstats.LoadStatsResponse{LoadReportingInterval: durationpb.New(l.every), ReportEndpointGranularity: true})
+	if err != nil {
+		return err // codec says that this is no message
+	}
+	return &raw{parts: mem.BufferSlice{mem.SliceBuffer(l.encoded), mem.SliceBuffer(tail)}}
 }
 
 // of says what a stream is to report.
 func (l *Loads) of(s *reporter) list {
 	l.mu.Lock()
-	names, all := l.names, l.clusters
+	names, all, encoded := l.names, l.clusters, l.encoded
 	l.mu.Unlock()
-	names = s.hub.asked(s.node, names)
+	own := s.hub.asked(s.node, names)
+	if len(own) == 0 || len(own) != len(names) || &own[0] != &names[0] {
+		encoded = nil
+	}
+	names = own
 	judged, rows := false, 0
 	for _, name := range names {
 		rows += all[name].Endpoints
@@ -111,7 +133,7 @@ func (l *Loads) of(s *reporter) list {
 	if s.judging {
 		every = l.judgedEvery
 	}
-	return list{names, max(every, l.crowd(s))}
+	return list{names, encoded, max(every, l.crowd(s))}
 }
 
 // note takes in whether a stream has something under judgement. Where that changes how often such streams report, all of

@@ -155,3 +155,51 @@ func TestTheNodeOfALaterReportIsNotDecoded(t *testing.T) {
 		t.Error("a message that ends early was taken")
 	}
 }
+
+// All that may have all clusters have one list of them, and one encoding: a stream of reports costs the same, however many
+// there are. Who may not have all has its own.
+func TestStreamsOfReportsShareTheListOfClusters(t *testing.T) {
+	h := NewHub(quietLog())
+	loads := NewLoads(time.Second, func(Report) {})
+	var asked []Asked
+	for _, name := range []string{"cart", "pay", "shop"} {
+		publish(t, h, onListener(name))
+		asked = append(asked, Asked{Cluster: name + "/v1"})
+	}
+	loads.Ask(asked)
+	of := func(n Node) list { return loads.of(&reporter{hub: h, node: n, wake: make(chan struct{}, 1)}) }
+	sent := func(l list) []string {
+		b, err := codec{}.Marshal(l.response())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &loadstats.LoadStatsResponse{}
+		if err := proto.Unmarshal(b.Materialize(), r); err != nil || !r.ReportEndpointGranularity || r.LoadReportingInterval.AsDuration() != time.Second {
+			t.Errorf("%v: %v", err, r)
+		}
+		return r.Clusters
+	}
+	all := []string{"cart/v1", "pay/v1", "shop/v1"}
+	one, two := of(Node{ID: "edge-1", Cluster: "edge"}), of(Node{ID: "edge-2", Cluster: "other"})
+	if &one.clusters[0] != &two.clusters[0] || len(one.encoded) == 0 || &one.encoded[0] != &two.encoded[0] {
+		t.Error("two streams have a list each")
+	}
+	scoped := of(Node{ID: "edge-3", services: []string{"pay"}})
+	if !slices.Equal(sent(one), all) || !slices.Equal(sent(scoped), []string{"pay/v1"}) || scoped.encoded != nil {
+		t.Errorf("%v, %v", sent(one), sent(scoped))
+	}
+	grouped := onListener("pay")
+	grouped.Policy.Route.Nodes = []string{"edge"}
+	for range 2 {
+		publish(t, h, grouped)
+		if edge, other := sent(of(Node{Cluster: "edge"})), sent(of(Node{Cluster: "other"})); !slices.Equal(edge, all) || !slices.Equal(other, []string{"cart/v1", "shop/v1"}) {
+			t.Errorf("%v, %v", edge, other)
+		}
+		if err := h.Remove("pay"); err != nil {
+			t.Fatal(err)
+		}
+		if other := of(Node{Cluster: "other"}); len(other.encoded) == 0 || !slices.Equal(sent(other), all) {
+			t.Error("nothing is left of a group, and the list is not shared")
+		}
+	}
+}

@@ -41,7 +41,7 @@ func (p *presence) comes(n Node) {
 }
 
 func (p *presence) leaves(n Node, now time.Time) {
-	if p.here[n.ID] == 0 {
+	if n.Client || p.here[n.ID] == 0 { // it said who it is when it had come
 		return
 	}
 	if p.here[n.ID]--; p.here[n.ID] == 0 {

@@ -96,6 +96,9 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 		old = s.edition
 	}
 	s.edition = e
+	if delete(h.grouped, name); len(e.route.Nodes) > 0 {
+		h.grouped[name] = struct{}{}
+	}
 	now := e.refs()
 	for ref := range old.refs() {
 		if now[ref] == nil {

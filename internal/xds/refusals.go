@@ -29,6 +29,7 @@ const (
 	overBytes     Reason = "bytes_per_peer"
 	overPace      Reason = "bytes_per_second"
 	overPause     Reason = "pause" // who broke a limit is not let in at once
+	overGone      Reason = "gone"  // too many nodes of one address that are away are remembered
 
 	badNode        Reason = "node"        // no node.id, or a monstrous one
 	notItsNode     Reason = "certificate" // it may not speak as that node
@@ -38,7 +39,7 @@ const (
 )
 
 func reasons() []Reason {
-	return []Reason{overStreams, overFirst, overTypes, overNames, overRequest, overRefusal, overReports, overEndpoints, overMetrics, overPeer, overBytes, overPace, overPause,
+	return []Reason{overStreams, overFirst, overTypes, overNames, overRequest, overRefusal, overReports, overEndpoints, overMetrics, overPeer, overBytes, overPace, overPause, overGone,
 		badNode, notItsNode, unknownNode, unknownCluster, badNumbers}
 }
 

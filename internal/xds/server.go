@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -98,6 +100,10 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 			MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: ageGrace, MaxConnectionIdle: idleAfter}),
 		grpc.ConnectionTimeout(idleAfter),
 		grpc.MaxConcurrentStreams(100),
+		grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) { // whatever becomes of it: who opens streams and resets them has no more than 100 of them
+			lineOf(ctx).owes(messageBytes)
+			return ctx, nil
+		}),
 	}
 	s := grpc.NewServer(opts...)
 	s.RegisterService(&grpc.ServiceDesc{

@@ -166,8 +166,12 @@ func (s *session) begin(typ string, brought map[string]string) {
 
 func (s *session) subscribe(typ string, first bool, names []string, brought map[string]string) {
 	wild := first && len(names) == 0 || slices.Contains(names, "*")
-	if wild && mayWildcard(typ) {
-		s.inv.wild(typ, s.hub.cat.all(typ))
+	if k := s.inv.kinds[typ]; wild && mayWildcard(typ) && !k.wildcard { // whoever has one already has been told everything, or will be
+		all := s.hub.cat.all(typ)
+		if !first {
+			s.line.owes(len(all) * partBytes)
+		}
+		s.inv.wild(typ, all)
 		s.hub.subscribeAll(s, typ)
 	}
 	for name := range breathing(s.hub, slices.Values(names)) {
@@ -184,6 +188,7 @@ func (s *session) unsubscribe(typ string, names []string) {
 	for name := range breathing(s.hub, slices.Values(names)) {
 		if name == "*" {
 			k, _ := s.inv.kind(typ)
+			s.line.owes(k.size() * partBytes) // three bytes have the stream forget everything
 			k.tame()
 			delete(s.hub.wild[typ], s)
 			s.keepWanted(typ) // names that were asked for stay
@@ -247,7 +252,7 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 	}
 }
 
-func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now()} }
+func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now(), s.hub.most} }
 
 func (s *session) poke() {
 	select {

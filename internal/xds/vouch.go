@@ -112,9 +112,17 @@ func (h *Hub) mayHave(n Node, cluster string) bool {
 func (h *Hub) asked(n Node, clusters []string) []string {
 	h.enter()
 	defer h.exit()
-	out := slices.DeleteFunc(slices.Clone(clusters), func(c string) bool { return !h.mayHave(n, c) })
+	out := clusters // of all that may have all of them, as a rule: it may be long
+	if len(n.services) > 0 || n.Cluster != "" && len(h.grouped) > 0 {
+		out = nil
+		for c := range breathing(h, slices.Values(clusters)) {
+			if h.mayHave(n, c) {
+				out = append(out, c)
+			}
+		}
+	}
 	if old := h.outliving(n); len(old) > 0 {
-		out = append(out, old...)
+		out = slices.Concat(out, old)
 		slices.Sort(out)
 		out = slices.Compact(out)
 	}

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/canaryd/canaryd/internal/rollout"
 )
 
 // wide is a hub with so many services, and a stream that asks for all their clusters.
@@ -106,4 +109,174 @@ func TestAWildcardEndsAndBeginsAgain(t *testing.T) {
 	if sent != 2*perResponse-1 {
 		t.Errorf("%d are sent, want all but the one that it has", sent)
 	}
+}
+
+// accepts has a stream accept all that it is sent, and returns what that is: nil is a removal.
+func accepts(t *testing.T, s *session) map[Ref]*Resource {
+	t.Helper()
+	all := map[Ref]*Resource{}
+	for {
+		r, nonce, ok := s.next()
+		if !ok {
+			return all
+		}
+		for _, p := range r.parcels {
+			all[p.ref] = p.res
+		}
+		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func asks(t *testing.T, s *session, req *discovery.DeltaDiscoveryRequest) {
+	t.Helper()
+	if err := s.receive(req); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onListener is a table of a service that is on one of canaryd's listeners.
+func onListener(service string) rollout.Table {
+	at := table(1, nil)
+	p := *at.Policy
+	p.Route.Listener, p.Route.Domains = "0.0.0.0:80", []string{service + ".example.com"}
+	p.Service, at.Service, at.Policy = service, service, &p
+	return at
+}
+
+// An Envoy that may see one service has the listener from when that one joins it until it leaves, although the listener itself
+// stays as it is.
+func TestAListenerComesAndGoesWithTheServicesThatANodeSees(t *testing.T) {
+	h := NewHub(quietLog())
+	l := Ref{TypeListener, "0.0.0.0:80"}
+	publish(t, h, onListener("cart"))
+	publish(t, h, onListener("shop"))
+	var all []*session
+	for i, req := range []*discovery.DeltaDiscoveryRequest{{TypeUrl: TypeListener}, {TypeUrl: TypeListener, ResourceNamesSubscribe: []string{l.Name}}} {
+		s := h.open(Node{ID: fmt.Sprint("edge-", i), services: []string{"pay"}})
+		if asks(t, s, req); accepts(t, s)[l] != nil {
+			t.Fatal("it has the listener already")
+		}
+		all = append(all, s)
+	}
+	other := h.open(Node{ID: "edge-9"})
+	if asks(t, other, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeListener}); accepts(t, other)[l] == nil {
+		t.Fatal("it lacks the listener")
+	}
+	for range 2 {
+		publish(t, h, onListener("pay"))
+		for _, s := range all {
+			if accepts(t, s)[l] == nil {
+				t.Errorf("%s lacks the listener of its service", s.ID)
+			}
+		}
+		if err := h.Remove("pay"); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			if r, said := accepts(t, s)[l]; !said || r != nil {
+				t.Errorf("%s is not told that its service has left the listener", s.ID)
+			}
+		}
+	}
+	if sent := accepts(t, other); len(sent) != 0 {
+		t.Errorf("who sees everything is sent %v", sent)
+	}
+}
+
+// What comes by a wildcard is not asked for by name: it counts for no limit of names.
+func TestAWildcardIsNoName(t *testing.T) {
+	h := NewHub(quietLog())
+	h.Admission.Limits.NamesPerType = 1
+	for _, name := range []string{"cart", "pay", "shop"} {
+		publish(t, h, onListener(name))
+	}
+	s := h.open(Node{ID: "edge-1"})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	if sent := accepts(t, s); len(sent) != 3 {
+		t.Errorf("%v", sent)
+	}
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"pay/v1"}})
+	accepts(t, s)
+	if s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"none/v1"}}) == nil {
+		t.Error("two names were asked for, of one")
+	}
+}
+
+// Who says that it no longer wants what it was not sent yet, under a wildcard, is sent it all the same.
+func TestUnderAWildcardNothingIsUnsubscribed(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, onListener("cart"))
+	s := h.open(Node{ID: "edge-1"})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	accepts(t, s)
+	publish(t, h, onListener("pay"))
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"pay/v1", "none/v1"}})
+	if accepts(t, s)[Ref{TypeCluster, "pay/v1"}] == nil {
+		t.Error("a cluster is never sent")
+	}
+}
+
+// What was on its way when a wildcard ended, and arrives when it has begun again, is taken away when it is gone meanwhile.
+func TestWhatArrivesUnderAnotherWildcardLeavesAgain(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, onListener("cart"))
+	s := h.open(Node{ID: "edge-1"})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	_, nonce, _ := s.next()
+	if err := h.Remove("cart"); err != nil {
+		t.Fatal(err)
+	}
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"*"}})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResponseNonce: nonce})
+	if r, said := accepts(t, s)[Ref{TypeCluster, "cart/v1"}]; !said || r != nil {
+		t.Error("the removal never comes")
+	}
+	if k := s.inv.kinds[TypeCluster]; k.size() != 0 {
+		t.Errorf("%d are remembered", k.size())
+	}
+}
+
+// What was new when a wildcard ended is not sent.
+func TestWhatIsNewWhenAWildcardEndsIsNotSent(t *testing.T) {
+	h := NewHub(quietLog())
+	s := h.open(Node{ID: "edge-1"})
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	accepts(t, s)
+	publish(t, h, onListener("cart"))
+	asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+	if sent := accepts(t, s); len(sent) != 0 {
+		t.Errorf("it is sent %v", sent)
+	}
+}
+
+// A few bytes that ask for everything again, or for nothing any more, are no work, or count for as much as they are.
+func TestAskingForEverythingAgainIsPaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(quietLog())
+		h.Admission.Limits.BytesPerSecond = 64 << 10
+		for i := range 100 {
+			publish(t, h, onListener(fmt.Sprint("svc-", i)))
+		}
+		s := h.open(Node{ID: "edge-1", line: newAccounts(h).open(from("10.0.0.66"))})
+		defer s.line.Close()
+		everything := &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesSubscribe: []string{"*"}}
+		owed := func() int { return 64<<10 - int(s.line.account.pace.Tokens()) }
+		asks(t, s, everything)
+		accepts(t, s)
+		asks(t, s, everything)
+		if k := s.inv.kinds[TypeCluster]; k.looks() != 0 || owed() > 1 {
+			t.Errorf("%d are looked at again, and %d bytes are counted", k.looks(), owed())
+		}
+		asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResourceNamesUnsubscribe: []string{"*"}})
+		asks(t, s, everything)
+		if want := 2 * 100 * partBytes; owed() < want-100 || owed() > want {
+			t.Errorf("%d bytes are counted, want %d", owed(), want)
+		}
+		if sent := accepts(t, s); len(sent) != 100 {
+			t.Errorf("%d are sent again", len(sent))
+		}
+	})
 }
