@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strconv"
@@ -102,21 +103,18 @@ func settle(ctx context.Context, idle float64) {
 	}
 }
 
-func (b *bench) all(ctx context.Context, which []string) (err error) {
-	if b.dir, err = os.MkdirTemp("", "canaryd-scale"); err != nil {
-		return err
-	}
-	defer os.RemoveAll(b.dir)
-	defer context.AfterFunc(ctx, func() { // nothing outlives this process: clients see the end of their input, daemons are killed
-		_ = os.RemoveAll(b.dir)
-		os.Exit(1)
-	})()
+// all measures some rows, each in a process of its own: what one leaves behind in memory would be counted of the next.
+func (b *bench) all(ctx context.Context, which []string) error {
 	for _, name := range which {
 		if name != "all" && !slices.Contains(names(), name) {
 			return fmt.Errorf("no row %q: there are %s", name, strings.Join(names(), ", "))
 		}
 	}
-	fmt.Println("| figure | goal | measured | how |\n| --- | --- | --- | --- |")
+	if !slices.Contains(which, "all") && len(which) == 1 {
+		heads()
+		return b.one(ctx, rows()[slices.Index(names(), which[0])])
+	}
+	heads()
 	var errs []error
 	begin := time.Now()
 	for _, r := range rows() {
@@ -127,19 +125,58 @@ func (b *bench) all(ctx context.Context, which []string) (err error) {
 			fmt.Printf("| %s | | not measured: there was no time left | |\n", r.what)
 			continue
 		}
-		before := load()
-		stop, err := b.profiling(r.name)
-		if err == nil {
-			err = r.run(b, ctx)
-			stop()
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.name, err))
-			fmt.Printf("| %s | | not measured: %v | |\n", r.what, err)
-		}
-		fmt.Fprintf(os.Stderr, "%s: load of the machine %s before, %s after, %.0f s in all\n", r.name, before, load(), time.Since(begin).Seconds())
+		errs = append(errs, apart(ctx, r.name))
 	}
 	return errors.Join(errs...)
+}
+
+func heads() {
+	if os.Getenv(apartEnv) == "" {
+		fmt.Println("| figure | goal | measured | how |\n| --- | --- | --- | --- |")
+	}
+}
+
+// apartEnv is set for a process that measures one of several rows.
+const apartEnv = "CANARYD_SCALE_ROW"
+
+// apart measures a row in a process of its own, which has the same flags.
+func apart(ctx context.Context, name string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := exec.CommandContext(ctx, self, append(slices.Clone(os.Args[1:]), "-rows", name, "-idle", "0")...) // the last ones count
+	c.Env = append(os.Environ(), apartEnv+"="+name)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // it cleans up
+	c.WaitDelay = 10 * time.Second
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// one measures one row.
+func (b *bench) one(ctx context.Context, r row) (err error) {
+	if b.dir, err = os.MkdirTemp("", "canaryd-scale"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	defer context.AfterFunc(ctx, func() { // nothing outlives this process: clients see the end of their input, daemons are killed
+		_ = os.RemoveAll(b.dir)
+		os.Exit(1)
+	})()
+	before, begin := load(), time.Now()
+	stop, err := b.profiling(r.name)
+	if err == nil {
+		err = r.run(b, ctx)
+		stop()
+	}
+	if err != nil {
+		fmt.Printf("| %s | | not measured: %v | |\n", r.what, err)
+	}
+	fmt.Fprintf(os.Stderr, "%s: load of the machine %s before, %s after, %.0f s\n", r.name, before, load(), time.Since(begin).Seconds())
+	return err
 }
 
 func names() (out []string) {
