@@ -82,6 +82,30 @@ func TestAQueryThatHangsDelaysTheOthersRarely(t *testing.T) {
 	}
 }
 
+// Of several services whose queries hang each has its turn to be asked about: one that answers again is not forgotten behind another
+// that still hangs.
+func TestEachQueryThatHangsHasItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorded{live: scrapedEvery(5*time.Second, "shop", 0), hangs: "slow_"}
+		p := source(t, r)
+		targets := []Target{own("a", "a_slow"), own("b", "b_slow"), own("c", "c_slow"), shop}
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			time.Sleep(time.Second)
+			p.Round(t.Context(), targets)
+		}
+		for _, mended := range []string{"c", "b", "a"} {
+			r.queries = nil
+			for begin := time.Now(); time.Since(begin) < 3*longestGap+time.Minute; {
+				time.Sleep(time.Second)
+				p.Round(t.Context(), targets)
+			}
+			if !strings.Contains(strings.Join(r.queries, "\n"), mended+"_slow_requests_total") {
+				t.Errorf("in %s nobody asked about %s", 3*longestGap, mended)
+			}
+		}
+	})
+}
+
 // Whoever mends a query does not wait until the old one would be asked again.
 func TestOtherQueriesAreAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
