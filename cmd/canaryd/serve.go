@@ -178,7 +178,9 @@ func (d *daemon) decide(ctx context.Context, db *store.Bolt) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.ctl, err = controller.New(o); err != nil {
+	collect := collectSeldom()
+	d.ctl, err = controller.New(o)
+	if collect(); err != nil {
 		return err
 	}
 	if found := d.cfg.registry(d.log); found != nil {
@@ -313,6 +315,18 @@ func reportOf(r xds.Report) metrics.Report {
 func background(parent context.Context, g *run.Group, f func(context.Context) error) {
 	ctx, cancel := context.WithCancel(parent)
 	g.Add(func() error { return f(ctx) }, func(error) { cancel() })
+}
+
+// collectSeldom has memory collected more seldom until the returned function is called. What is loaded at the start stays: to look
+// for garbage again and again while memory grows from nothing took a sixth of the time. What an operator has set with GOGC stands.
+func collectSeldom() (end func()) {
+	const seldom, usual = 400, 100
+	was := debug.SetGCPercent(seldom)
+	if was != usual {
+		debug.SetGCPercent(was)
+		return func() {}
+	}
+	return func() { debug.SetGCPercent(was) }
 }
 
 // memoryBack are the moments after the start when what only that needed is given back, which is more than what stays with
