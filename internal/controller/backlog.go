@@ -15,6 +15,9 @@ const (
 	compareMost = 1024                 // policies that it compares with those that there are
 	ageMost     = 1024                 // services of which it finds out whether evidence is to be stored
 	aheadMost   = 4                    // of what somebody waits for, before a piece: who asks without end does not stop the judgement
+
+	crowded    = 20 * time.Millisecond // who gives way for longer has waited for many that it did not wake, or woke all at once
+	crowdRests = 4                     // and does so for a fifth of the time at most
 )
 
 // backlog is work that concerns many services. It is done a piece at a time, each kind in its order and the kinds in turns:
@@ -96,9 +99,13 @@ func (c *Controller) answer(call func()) {
 
 // giveWay lets whoever the loop woke go on, before more of what concerns many services is done. Go has them wait for the loop's own
 // processor; while memory is collected on all others none takes them over, and by itself Go takes a processor away after 10 ms only.
+// Where thousands want one it would wait for all of them each time.
 func (c *Controller) giveWay() {
-	if c.woke && c.backlog.more() != nil {
+	if begun := time.Now(); c.woke && c.backlog.more() != nil && !begun.Before(c.stays) {
 		runtime.Gosched()
+		if took := time.Since(begun); took > crowded {
+			c.stays = begun.Add((1 + crowdRests) * took)
+		}
 	}
 	c.woke = false
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,6 +85,37 @@ func TestWhoIsAnsweredGoesOn(t *testing.T) {
 			t.Errorf("the loop did %d services before who was answered could ask again", least)
 		}
 	})
+}
+
+// Where thousands want a processor the loop does not wait for all of them time and again.
+func TestTheLoopGivesWayToACrowdSeldom(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var ended atomic.Bool
+	defer ended.Store(true)
+	for range 2000 {
+		go func() {
+			for !ended.Load() {
+				for begun := time.Now(); time.Since(begun) < 50*time.Microsecond; {
+				}
+				runtime.Gosched()
+			}
+		}()
+	}
+	c := &Controller{backlog: newBacklog()}
+	c.backlog.evidence = make([]metrics.Evidence, 1)
+	giveWay := func() time.Duration {
+		begun := time.Now()
+		c.woke = true
+		c.giveWay()
+		return time.Since(begun)
+	}
+	once, often := giveWay(), time.Duration(0)
+	for range 10 {
+		often += giveWay()
+	}
+	if once < crowded || often > 5*once {
+		t.Errorf("it gave way for %s, and ten times more for %s", once, often)
+	}
 }
 
 // What a write holds is gathered for no longer than a piece, where that takes long.

@@ -88,6 +88,7 @@ type Controller struct {
 	prober     *prober
 	writer     writer
 	woke       bool      // somebody, since the last piece
+	stays      time.Time // the loop gives way to nobody before
 	atOnce     int       // decisions that are stored in one transaction
 	cutAt      time.Time // the last cut was decided
 	events     *events
