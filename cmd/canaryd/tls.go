@@ -25,8 +25,10 @@ func (c tlsConfig) load(log logrus.FieldLogger) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, GetConfigForClient: files.forClient}, nil
 }
 
-// tlsWithin is how long a new connection waits for the files of certificates.
-const tlsWithin = time.Second
+const (
+	tlsWithin = time.Second // a new connection waits for the files of certificates for so long
+	tlsAtOnce = 64          // readings: each that hangs keeps a thread, of which Go has ten thousand
+)
 
 // lastingTLS are TLS settings that are read for each connection. Where they cannot be read, because they are wrong, just being
 // replaced, or on a file system that does not answer, what they were before counts: nobody is kept out by that.
@@ -37,6 +39,7 @@ type lastingTLS struct {
 	mu      sync.Mutex
 	last    *tls.Config // that could be read; never nil
 	begun   int         // readings
+	reading int         // of them have not ended
 	newest  int         // which of them last is of
 	hanging int         // readings that have taken too long: until they end nobody begins another
 	failing bool
@@ -44,11 +47,12 @@ type lastingTLS struct {
 
 func (l *lastingTLS) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
 	l.mu.Lock()
-	if l.hanging > 0 {
+	if l.hanging > 0 || l.reading >= tlsAtOnce {
 		defer l.mu.Unlock()
 		return l.last, nil
 	}
 	l.begun++
+	l.reading++
 	number := l.begun
 	l.mu.Unlock()
 	ended := make(chan struct{})
@@ -58,6 +62,7 @@ func (l *lastingTLS) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.take(number, c, err)
+		l.reading--
 		if hung {
 			l.hanging--
 		}

@@ -46,6 +46,34 @@ func TestCertificatesThatHangKeepNobodyOut(t *testing.T) {
 	})
 }
 
+// However many connections come in the first second in which certificates are not read, few readings hang.
+func TestManyConnectionsAtOnceReadFewTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		before, hung := &tls.Config{}, make(chan struct{})
+		var readings atomic.Int32
+		l := &lastingTLS{last: before, log: log, read: func() (*tls.Config, error) { readings.Add(1); <-hung; return &tls.Config{}, nil }}
+		var all sync.WaitGroup
+		for range 20 * tlsAtOnce {
+			all.Go(func() {
+				if c, err := l.forClient(nil); c != before || err != nil {
+					t.Error(c, err)
+				}
+			})
+		}
+		all.Wait()
+		if n := readings.Load(); n != tlsAtOnce {
+			t.Errorf("%d readings hang, want %d", n, tlsAtOnce)
+		}
+		close(hung)
+		synctest.Wait()
+		if c, _ := l.forClient(nil); c == before || readings.Load() != tlsAtOnce+1 {
+			t.Errorf("after that the files are not read: %d readings", readings.Load())
+		}
+	})
+}
+
 // Of two readings at once the younger one counts, whichever ends first; one that failed takes nothing back.
 func TestTheYoungerReadingOfCertificatesCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

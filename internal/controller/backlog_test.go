@@ -103,6 +103,32 @@ func TestAWriteIsGatheredForNoLongerThanAPiece(t *testing.T) {
 	}
 }
 
+// However long it takes to gather what goes before it, a write has room for another decision, and for evidence.
+func TestAWriteHasRoomForAllKinds(t *testing.T) {
+	c := &Controller{aged: map[*unit]struct{}{}, unsaved: map[*unit]struct{}{}, cutting: map[*unit]time.Time{}, atOnce: storedAtOnce, cutAt: time.Now(), writer: writer{paced: true, alone: true}}
+	large := make([]*journal.Part, 1<<19) // to copy them takes about a millisecond
+	all := map[string][]*unit{}
+	for i := range besideCuts {
+		u := &unit{scribe: scribe{parts: large}}
+		switch kind := []string{"cut", "decision", "evidence"}[i%3]; kind {
+		case "cut":
+			c.unsaved[u], c.cutting[u] = struct{}{}, time.Now()
+		case "decision":
+			c.unsaved[u] = struct{}{}
+			all[kind] = append(all[kind], u)
+		default:
+			c.aged[u] = struct{}{}
+			all[kind] = append(all[kind], u)
+		}
+	}
+	jobs := c.jobs(time.Now())
+	for kind, units := range all {
+		if !slices.ContainsFunc(jobs, func(j job) bool { return slices.Contains(units, j.u) }) {
+			t.Errorf("of %d services none has its %s in a write of %d", len(units), kind, len(jobs))
+		}
+	}
+}
+
 // A reload of many services is taken in in pieces, and is done when all of it is stored; where one document is wrong
 // nothing is taken in.
 func TestAReloadOfManyIsAllOrNothing(t *testing.T) {

@@ -290,7 +290,7 @@ func TestRestartsAtAnyMomentLoseNothing(t *testing.T) {
 	})
 }
 
-// The store fails: what raises a weight is not told to any Envoy, a cut is, after 100 ms.
+// The store fails: what raises a weight is not told to any Envoy, a cut is, cutPatience later.
 func TestOnlyACutGoesOutUnstored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var failing atomic.Bool

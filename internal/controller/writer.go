@@ -160,14 +160,15 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			take(u)
 		}
 	}
-	decisions, evidence, begun := c.atOnce, agedAtOnce, time.Now()
+	decisions, evidence := c.atOnce, agedAtOnce
 	if now.Sub(c.cutAt) < cutsFollow {
 		decisions, evidence = min(decisions, besideCuts), besideCuts
 	}
 	cuts(decisions / 2)
-	some := func(set map[*unit]struct{}, most int) {
+	some := func(set map[*unit]struct{}, most int) { // of each kind at least one, however long what goes before it took
+		begun, before := time.Now(), len(jobs)
 		for u := range set {
-			if len(jobs) >= most || len(jobs) > 0 && c.writer.paced && time.Since(begun) >= pieceFor {
+			if len(jobs) >= most || len(jobs) > before && c.writer.paced && time.Since(begun) >= pieceFor {
 				return
 			}
 			_, bound := c.together[u]

@@ -46,7 +46,7 @@ func (f *Fleet) create(ctx context.Context, want Want, name string) error {
 	if err := f.bounds.Refuse(&want.Spec, want.Image); err != nil {
 		return &versionError{errBounds{err}}
 	}
-	env, err := want.environment(ctx)
+	env, err := want.environment(ctx, &f.files)
 	if err != nil {
 		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -22,8 +23,42 @@ const shortest = 6
 // hideWithin is how long the files of values are waited for before something is shown.
 const hideWithin = 2 * time.Second
 
+// files are the files of values. One on a file system that hangs keeps a thread, of which Go has ten thousand: it is read once at a time.
+type files struct {
+	mu    sync.Mutex
+	turns map[string]chan struct{} // by file: who reads it has put something in
+}
+
+func (f *files) turn(file string) chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.turns == nil {
+		f.turns = map[string]chan struct{}{}
+	}
+	if f.turns[file] == nil {
+		f.turns[file] = make(chan struct{}, 1)
+	}
+	return f.turns[file]
+}
+
+// read reads a value when it is its turn.
+func (f *files) read(ctx context.Context, s policy.Secret) (string, error) {
+	turn := f.turn(s.FromFile)
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+		return secret.Read(s)
+	case <-ctx.Done():
+		return "", late(ctx)
+	}
+}
+
+func late(ctx context.Context) error {
+	return fmt.Errorf("it was not read in time, does its file system answer? (%w)", ctx.Err())
+}
+
 // environment is what a container is started with, as far as it can be read, and why not all of it can.
-func (want Want) environment(ctx context.Context) (env []string, err error) {
+func (want Want) environment(ctx context.Context, fs *files) (env []string, err error) {
 	type answer struct {
 		value string
 		err   error
@@ -32,14 +67,14 @@ func (want Want) environment(ctx context.Context) (env []string, err error) {
 	answers := make([]chan answer, len(names))
 	for i, name := range names {
 		answers[i] = make(chan answer, 1)
-		read := func() {
-			v, err := secret.Read(want.Spec.Env[name])
+		if s := want.Spec.Env[name]; s.FromFile == "" {
+			v, err := secret.Read(s)
 			answers[i] <- answer{v, err}
-		}
-		if want.Spec.Env[name].FromFile == "" {
-			read()
 		} else { // a file system that hangs holds up nothing else
-			go read()
+			go func() {
+				v, err := fs.read(ctx, s)
+				answers[i] <- answer{v, err}
+			}()
 		}
 	}
 	for i, name := range names {
@@ -50,7 +85,7 @@ func (want Want) environment(ctx context.Context) (env []string, err error) {
 			select {
 			case a = <-answers[i]:
 			default:
-				a.err = fmt.Errorf("it was not read in time, does its file system answer? (%w)", ctx.Err())
+				a.err = late(ctx)
 			}
 		}
 		if a.err == nil {
@@ -63,13 +98,13 @@ func (want Want) environment(ctx context.Context) (env []string, err error) {
 }
 
 // hiding leaves the values of docker.env out of what the daemon says of something that has no container yet.
-func (want Want) hiding(ctx context.Context, said string) string {
+func (want Want) hiding(ctx context.Context, fs *files, said string) string {
 	if said == "" || len(want.Spec.Env) == 0 {
 		return said
 	}
 	ctx, cancel := context.WithTimeout(ctx, hideWithin)
 	defer cancel()
-	env, _ := want.environment(ctx) // what a container has that cannot be read any more, hidingOf hides
+	env, _ := want.environment(ctx, fs) // what a container has that cannot be read any more, hidingOf hides
 	return hidden(said, env)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +31,7 @@ func TestOutputShowsNoSecrets(t *testing.T) {
 		"GET /?q=hunter2+%26+more":                                  "GET /?q=",
 		"log level info":                                            "log level info",
 	} {
-		if got := want.hiding(t.Context(), said); strings.Contains(got, "hunter2") || !strings.Contains(got, shows) || shows != said && !strings.Contains(got, policy.Hidden) {
+		if got := want.hiding(t.Context(), &files{}, said); strings.Contains(got, "hunter2") || !strings.Contains(got, shows) || shows != said && !strings.Contains(got, policy.Hidden) {
 			t.Errorf("%q is shown as %q", said, got)
 		}
 	}
@@ -45,7 +46,7 @@ func TestOutputShowsNoFormerSecrets(t *testing.T) {
 	}
 	in := container.InspectResponse{Config: &container.Config{Env: []string{"PATH=/usr/local/bin:/bin", "KEY=hunter1old", "A_KEY=hunter0gone", "PLAIN=hunter3plain"}}}
 	said := "PATH=/usr/local/bin:/bin: no access with hunter1old, hunter0gone, hunter2young, hunter3plain"
-	if got := want.hiding(t.Context(), want.hidingOf(in, said)); strings.Contains(got, "hunter") || !strings.Contains(got, "/usr/local/bin:/bin: no access") {
+	if got := want.hiding(t.Context(), &files{}, want.hidingOf(in, said)); strings.Contains(got, "hunter") || !strings.Contains(got, "/usr/local/bin:/bin: no access") {
 		t.Error(got)
 	}
 }
@@ -62,12 +63,22 @@ func TestAValueThatHangsIsNotWaitedForForEver(t *testing.T) {
 		}
 	}()
 	want := Want{Spec: policy.Docker{Env: map[string]policy.Secret{"A": {FromFile: pipe}, "B": {Value: "hunter2"}}}}
+	var fs files
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := want.environment(ctx); err == nil || !strings.Contains(err.Error(), "docker.env.A: it was not read in time") {
+	if _, err := want.environment(ctx, &fs); err == nil || !strings.Contains(err.Error(), "docker.env.A: it was not read in time") {
 		t.Error(err)
 	}
-	if got := want.hiding(ctx, "B is hunter2"); got != "B is "+policy.Hidden {
+	if got := want.hiding(ctx, &fs, "B is hunter2"); got != "B is "+policy.Hidden {
 		t.Error(got)
+	}
+	threads := pprof.Lookup("threadcreate").Count()
+	for range 200 {
+		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, _ = want.environment(short, &fs)
+		cancel()
+	}
+	if more := pprof.Lookup("threadcreate").Count() - threads; more > 100 {
+		t.Errorf("%d threads were made for 200 tries", more)
 	}
 }

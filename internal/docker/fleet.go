@@ -54,6 +54,7 @@ type Fleet struct {
 	key    Key
 	owned  *ownership
 	survey survey
+	files  files
 
 	mu    sync.Mutex
 	told  bool              // the daemon tells what becomes of containers
@@ -215,7 +216,7 @@ func (f *Fleet) lookAfter(ctx context.Context, k key, w *worker) {
 			}
 			e = w.blame(want, err)
 		}
-		e.Note, e.Logs = want.hiding(ctx, e.Note), want.hiding(ctx, e.Logs)
+		e.Note, e.Logs = want.hiding(ctx, &f.files, e.Note), want.hiding(ctx, &f.files, e.Logs)
 		if news := f.tell(ctx, w, e); err == nil && !news {
 			pause = f.rest(want, w, e)
 		}

@@ -18,6 +18,7 @@ const hungAfter = queryTimeout / 2
 // hung is how it stands with queries of a service that hang.
 type hung struct {
 	times int             // in succession
+	asked time.Time       // when Prometheus had the time to answer last
 	why   rollout.Missing // what was told of the last one
 	of    policy.Queries  // other ones may not
 }
@@ -42,6 +43,9 @@ func (p *Prometheus) ownInTurn(ctx context.Context, part part, now time.Time, to
 			continue
 		}
 		pr, begun := p.progress[t.Service], time.Now()
+		if ctx.Err() == nil {
+			pr.hung.asked = begun
+		}
 		p.ownCounters(ctx, t, pr.window(part, now), told)
 		switch f := told.failures[t.Service]; {
 		case f == nil:

@@ -82,6 +82,30 @@ func TestAQueryThatHangsDelaysTheOthersRarely(t *testing.T) {
 	}
 }
 
+// Of several services whose queries hang each has its turn to be asked about: one that answers again is not forgotten behind another
+// that still hangs.
+func TestEachQueryThatHangsHasItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorded{live: scrapedEvery(5*time.Second, "shop", 0), hangs: "slow_"}
+		p := source(t, r)
+		targets := []Target{own("a", "slow_a"), own("b", "slow_b"), own("c", "slow_c"), shop}
+		during := func(d time.Duration) {
+			for begin := time.Now(); time.Since(begin) < d; {
+				time.Sleep(time.Second)
+				p.Round(t.Context(), targets)
+			}
+		}
+		during(time.Hour)
+		r.hangs = "slow_a"
+		during(3*longestGap + time.Minute)
+		for service, hangs := range map[string]bool{"a": true, "b": false, "c": false} {
+			if is := p.progress[service].hung.times > 0; is != hangs {
+				t.Errorf("the query of %s hangs: %v, and so it was seen: %v", service, hangs, is)
+			}
+		}
+	})
+}
+
 // Whoever mends a query does not wait until the old one would be asked again.
 func TestOtherQueriesAreAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -47,6 +47,10 @@ func (p *Prometheus) parts(targets []Target, now time.Time) []part {
 			live.targets = append(live.targets, t)
 		}
 	}
+	// One that hangs leaves no time for those after it: each has its turn.
+	slices.SortStableFunc(hang.targets, func(a, b Target) int {
+		return p.progress[a.Service].hung.asked.Compare(p.progress[b.Service].hung.asked)
+	})
 	var parts []part
 	for _, part := range []part{live, rest, sought, hang} {
 		if len(part.targets) == 0 {
