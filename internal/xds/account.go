@@ -84,9 +84,19 @@ func (as *accounts) close(l *line) {
 func (as *accounts) forget(a *account) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	if len(a.lines) == 0 && as.of[a.host] == a {
-		delete(as.of, a.host)
+	if len(a.lines) > 0 || as.of[a.host] != a {
+		return
 	}
+	if d := a.spent(); d > 0 {
+		time.AfterFunc(d, func() { as.forget(a) })
+		return
+	}
+	delete(as.of, a.host)
+}
+
+// spent is how long it takes until a peer has back what it has spent, which may be more than it has in a second.
+func (a *account) spent() time.Duration {
+	return time.Duration((float64(a.pace.Burst()) - a.pace.Tokens()) / float64(a.pace.Limit()) * float64(time.Second))
 }
 
 // book adds to what a line has pending.

@@ -12,6 +12,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -45,6 +46,34 @@ func TestStreamsOfAPeerAreCountedUntilTheyEnd(t *testing.T) {
 		defer as.mu.Unlock()
 		if len(as.of) != 1 {
 			t.Errorf("%v", as.of)
+		}
+	})
+}
+
+// Who goes away with a debt has it when they come back, however often they went, until it would be theirs again.
+func TestADebtIsNotForgottenBeforeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHub(quietLog())
+		as := newAccounts(h)
+		first := as.open(from("10.0.0.5"))
+		_ = first.Close()
+		l := as.open(from("10.0.0.5"))
+		l.owes(10 * h.Admission.Limits.BytesPerSecond)
+		_ = l.Close()
+		time.Sleep(9 * time.Second)
+		if as.open(from("10.0.0.5")).account != l.account {
+			t.Error("a debt of ten seconds was forgotten within nine")
+		} else {
+			for other := range l.account.lines {
+				_ = other.Close()
+			}
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		as.mu.Lock()
+		defer as.mu.Unlock()
+		if len(as.of) != 0 {
+			t.Errorf("%d accounts of nobody are kept", len(as.of))
 		}
 	})
 }
@@ -190,6 +219,88 @@ func TestConnectionsOfAPeerAreBounded(t *testing.T) {
 			}
 		}
 	})
+}
+
+// greets are credentials of which the handshake reads some bytes, at once and then once more.
+type greets struct {
+	credentials.TransportCredentials
+	bytes int
+	took  chan time.Duration
+}
+
+func (g greets) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	began := time.Now()
+	for range 2 {
+		if _, err := c.Read(make([]byte, g.bytes)); err != nil {
+			return nil, nil, err
+		}
+	}
+	g.took <- time.Since(began)
+	return c, nil, nil
+}
+
+// When all who are behind one address come back at once, what they send is read at their pace. Envoy gives a handshake a second: one
+// whose turn it is does not wait behind what all others send, nor behind their handshakes.
+func TestAHandshakeThatHasItsTurnIsNotKeptWaiting(t *testing.T) {
+	for bytes, waits := range map[int]bool{2 << 10: false, handshakeBytes: true} {
+		synctest.Test(t, func(t *testing.T) {
+			const all = 300
+			h := NewHub(quietLog())
+			h.Admission.Limits.BytesPerSecond = 1 << 20
+			as, g := newAccounts(h), greets{bytes: bytes, took: make(chan time.Duration, all)}
+			for range all { // 2.4 MB, of which one goes through at once
+				go func() {
+					conn, _, err := (lines{g, as}).ServerHandshake(from("10.0.0.5"))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer conn.Close()
+					if conn.(*line).paid != 0 {
+						t.Error("what comes after the handshake is not counted")
+					}
+				}()
+			}
+			most := time.Duration(0)
+			for range all {
+				most = max(most, <-g.took)
+			}
+			if most > 0 != waits {
+				t.Errorf("a handshake of twice %d bytes took %s", bytes, most)
+			}
+			synctest.Wait()
+		})
+	}
+}
+
+// speaksAt is a stream whose first message arrives after a while.
+type speaksAt struct {
+	grpc.ServerStream
+	after time.Duration
+}
+
+func (s speaksAt) RecvMsg(any) error {
+	time.Sleep(s.after)
+	return nil
+}
+
+// A connection that is kept waiting when a stream begins keeps that waiting too; who says nothing afterwards is late all the same.
+func TestWhoIsKeptWaitingBeforehandIsNotLate(t *testing.T) {
+	for after, late := range map[time.Duration]bool{30*time.Second + time.Millisecond: false, 40 * time.Second: true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := NewHub(quietLog())
+			l := newAccounts(h).open(from("10.0.0.5"))
+			defer l.Close()
+			l.owes(31 * h.Admission.Limits.BytesPerSecond)
+			go l.wait(1)
+			synctest.Wait()
+			v := &visitor{ServerStream: speaksAt{after: after}, hub: h, line: l, ctx: t.Context()}
+			if err := v.first(&discovery.DeltaDiscoveryRequest{}); (err != nil) != late {
+				t.Errorf("of a first message that came after %s, of which the connection was kept waiting 30 s: %v", after, err)
+			}
+			time.Sleep(time.Minute)
+		})
+	}
 }
 
 // halfway is a connection that says no more after so many bytes.

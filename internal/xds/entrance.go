@@ -136,6 +136,10 @@ func (v *visitor) first(m any) error {
 			return err
 		case <-late.C:
 		}
+		if more := v.line.waits(); more > 0 { // since before this stream was heard of, perhaps
+			late.Reset(more + v.hub.Admission.Limits.FirstMessage)
+			continue
+		}
 		if more := v.line.waited.Load() - waited; more > 0 {
 			waited += more
 			late.Reset(time.Duration(more))

@@ -251,6 +251,9 @@ func (f *Force) Accept(s *stream, c Content, present bool, at time.Time) {
 	}
 	f.charge(m, at)
 	f.serves(m, c, at)
+	if m.sent == "" { // it was sent before the stream asked for it again
+		m.sent = c.Version
+	}
 	m.behind, m.waited = time.Time{}, 0
 	m.lagging = m.lagging && !present
 	f.settle(m, at)

@@ -106,3 +106,50 @@ func TestWhoComesOnceAndHasManyServices(t *testing.T) {
 		t.Errorf("%d nodes are known, %d and %d in the books, of which there may be 10", len(h.nodes), len(f.members), len(g.members))
 	}
 }
+
+// gRPC clients need have no name: one stream that said nothing is in no book when it ends, and is not who owes.
+func TestAStreamThatSaidNothingLeavesNoDebt(t *testing.T) {
+	h := NewHub(quietLog())
+	f := NewForce("a", time.Hour)
+	l := newAccounts(h).open(from("10.0.0.66"))
+	s := h.connect(Node{line: l})
+	h.nodes.comes(s)
+	f.Join(s, Content{Version: "x"}, h.now())
+	h.disconnect(s)
+	d := h.debts["10.0.0.66"]
+	if len(d.nodes) != 1 || d.books != 1 {
+		t.Fatalf("%d nodes owe %d books", len(d.nodes), d.books)
+	}
+	f.Forget("")
+	h.disconnect(h.connect(Node{Client: true}))
+	if len(h.nodes) != 0 || len(d.nodes) != 0 || d.books != 0 {
+		t.Errorf("%d nodes are known, and %d owe %d books", len(h.nodes), len(d.nodes), d.books)
+	}
+}
+
+// However many books those are in who are forgotten, a cut does not wait until all are.
+func TestWhoIsInManyBooksIsForgottenAlone(t *testing.T) {
+	h := NewHub(quietLog())
+	const nodes, services = 64, 1000
+	h.Admission.Limits.NamesPerPeer = nodes * services
+	as := newAccounts(h)
+	var books []*Force
+	for i := range services {
+		books = append(books, NewForce(fmt.Sprint("s", i), time.Hour))
+	}
+	for i := range nodes + 1 {
+		s := h.connect(Node{ID: fmt.Sprint("edge-", i), line: as.open(from("10.0.0.66"))})
+		h.nodes.comes(s)
+		for _, b := range books {
+			b.Join(s, Content{Version: "x"}, h.now())
+		}
+		began := time.Now()
+		h.disconnect(s)
+		if took := time.Since(began); i == nodes {
+			t.Logf("took %s", took)
+		}
+	}
+	if len(h.nodes) != nodes {
+		t.Errorf("%d nodes are known at the end, of %d that may be", len(h.nodes), nodes)
+	}
+}

@@ -18,6 +18,8 @@ type line struct {
 	ended   context.Context
 	end     context.CancelFunc
 	waited  atomic.Int64 // nanoseconds in all that it was kept waiting
+	until   atomic.Int64 // Unix time, in nanoseconds, until when it is kept waiting
+	paid    int          // bytes that its handshake may have: they are counted
 	turn    *joining     // nil: it has none
 
 	// Guarded by the account's mutex.
@@ -39,13 +41,14 @@ func (c lines) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 		return nil, nil, err
 	}
 	l.wait(handshakeBytes)
+	l.paid = handshakeBytes           // who has his turn does not wait again behind all that others send: Envoy waits for a handshake for a second
 	c.accounts.hub.arrivals.arrive(l) // before the handshake: of thousands at once each takes seconds, and Envoy waits for one
 	conn, info, err := c.TransportCredentials.ServerHandshake(paced{raw, l})
 	if err != nil {
 		_ = l.Close() // grpc closes it as well
 		return conn, info, err
 	}
-	l.Conn = conn
+	l.Conn, l.paid = conn, 0
 	l.begins()
 	return l, onLine{info, l}, nil
 }
@@ -89,7 +92,9 @@ type paced struct {
 // Read implements net.Conn.
 func (p paced) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
-	p.line.wait(n)
+	paid := min(n, p.line.paid)
+	p.line.paid -= paid
+	p.line.wait(n - paid)
 	return n, err
 }
 
@@ -109,9 +114,17 @@ func (l *line) wait(bytes int) {
 	if d := l.account.reserve(bytes); d > 0 {
 		l.account.hub.refusals.count(overPace, Node{Peer: l.RemoteAddr().String()}, "%s sends more than %d bytes a second, and is read no faster", l.account.host, pace.Burst())
 		l.waited.Add(int64(d))
+		for until := time.Now().Add(d).UnixNano(); ; {
+			if was := l.until.Load(); was >= until || l.until.CompareAndSwap(was, until) {
+				break
+			}
+		}
 		sleep(l.ended, d)
 	}
 }
+
+// waits is how much longer it is kept waiting.
+func (l *line) waits() time.Duration { return time.Until(time.Unix(0, l.until.Load())) }
 
 // took books that a message was dealt with, with what its frames add to it.
 func (l *line) took(bytes int) {

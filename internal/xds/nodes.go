@@ -63,6 +63,7 @@ func (n nodes) leaves(s *stream, books []*Force, d *debt, at time.Time) {
 	switch {
 	case len(k.open) > 0:
 	case len(k.books) == 0:
+		k.quits(s.ID)
 		delete(n, s.ID)
 	case d != nil:
 		k.quits(s.ID)
@@ -70,10 +71,18 @@ func (n nodes) leaves(s *stream, books []*Force, d *debt, at time.Time) {
 	}
 }
 
-// oldest are those of an address that are away for longest: a few at a time, so that not each who goes looks for them.
+// oldest are those of an address that are away for longest: a few at a time, so that not each who goes looks for them, and not more
+// than are forgotten in a millisecond or two.
 func (n nodes) oldest(d *debt) []string {
+	const most = 1000 // books
 	ids := slices.SortedFunc(maps.Keys(d.nodes), func(a, b string) int { return n[a].left.Compare(n[b].left) })
-	return ids[:(len(ids)+15)/16]
+	books := 0
+	for i, id := range ids {
+		if books += d.nodes[id]; books >= most || i+1 >= (len(ids)+15)/16 {
+			return ids[:i+1]
+		}
+	}
+	return ids
 }
 
 // restored takes in that nodes are in a book since before a restart. An Envoy that has ten thousand services comes here ten

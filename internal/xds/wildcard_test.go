@@ -280,3 +280,40 @@ func TestAskingForEverythingAgainIsPaid(t *testing.T) {
 		}
 	})
 }
+
+// Who lets go of a route and asks for it again before he answers has it when he does: nobody waits for him.
+func TestAskedForAgainBeforeTheAnswer(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, table(1, nil))
+	s := h.open(Node{ID: "edge-1"})
+	receive := func(req *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		if err := s.receive(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nonces := map[string]string{}
+	drain := func() {
+		for {
+			r, nonce, ok := s.next()
+			if !ok {
+				return
+			}
+			if nonces[r.typ] = nonce; r.typ != TypeRoute {
+				receive(&discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce})
+			}
+		}
+	}
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"shop/v1"}})
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}})
+	drain()
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesUnsubscribe: []string{"shop"}})
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}})
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResponseNonce: nonces[TypeRoute]})
+	drain()
+	receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResponseNonce: nonces[TypeRoute]}) // what it was sent since, if anything
+	if c := h.services["shop"].force.Status("shop").Counts; c != (Counts{Applied: 1}) {
+		t.Errorf("%+v", c)
+	}
+}
