@@ -207,19 +207,29 @@ func (h *Hub) say() {
 
 // spare has those who ask for changes leave the mutex to others for nine times as long as they had it: while ten thousand
 // Envoys accept a route, each asking takes milliseconds.
-func (h *Hub) spare(took time.Duration) {
-	const worth = 100 * time.Microsecond
-	if took < worth || h.spared {
+func (h *Hub) spare(took time.Duration, looked int) {
+	pause := pauseAfter(took, looked)
+	if pause == 0 || h.spared {
 		return
 	}
 	h.spared = true
-	time.AfterFunc(9*took, func() {
+	time.AfterFunc(pause, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.spared = false; len(h.changed) > 0 {
 			h.say()
 		}
 	})
+}
+
+// pauseAfter is how long the mutex is left to others after so much time for so many Envoys in the books. Of a time that is longer than they
+// can take the rest was no work, but a wait for a processor, and no reason to say later that a weight is in force.
+func pauseAfter(took time.Duration, looked int) time.Duration {
+	const worth, each = 100 * time.Microsecond, 2 * time.Microsecond
+	if took = min(took, time.Duration(looked)*each); took < worth {
+		return 0
+	}
+	return 9 * took
 }
 
 // Changes is signalled when TakeChanges has something to say.
@@ -234,8 +244,8 @@ const takenMost = 4 * time.Millisecond
 func (h *Hub) TakeChanges() []Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	begin := time.Now()
-	defer func() { h.spare(time.Since(begin)) }()
+	begin, looked := time.Now(), 0
+	defer func() { h.spare(time.Since(begin), looked) }()
 	var out []Status
 	for name := range h.changed {
 		if time.Since(begin) > takenMost {
@@ -246,6 +256,7 @@ func (h *Hub) TakeChanges() []Status {
 		if s == nil {
 			continue
 		}
+		looked += 1 + len(s.force.members)
 		for _, n := range s.force.TakeNotes() {
 			h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
 		}

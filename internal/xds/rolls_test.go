@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/sirupsen/logrus"
@@ -54,5 +55,23 @@ func TestPlacesAreGivenOn(t *testing.T) {
 	c := &session{}
 	if c.place = p.take(c); c.place != a.place || p.taken[c.place] != c || p.taken[b.place] != b || len(p.taken) != 2 {
 		t.Errorf("places %+v", p)
+	}
+}
+
+// Whoever asks for changes leaves the mutex to others for as long as the work was, not as long as he waited for a processor meanwhile.
+func TestAPauseAfterChangesIsAsLongAsTheWork(t *testing.T) {
+	for _, c := range []struct {
+		took   time.Duration
+		looked int
+		want   time.Duration
+	}{
+		{50 * time.Microsecond, 10_000, 0},
+		{4 * time.Millisecond, 10_000, 36 * time.Millisecond},
+		{5 * time.Millisecond, 2, 0},
+		{50 * time.Millisecond, 1_000, 18 * time.Millisecond},
+	} {
+		if got := pauseAfter(c.took, c.looked); got != c.want {
+			t.Errorf("after %s for %d: %s, want %s", c.took, c.looked, got, c.want)
+		}
 	}
 }
