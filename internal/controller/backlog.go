@@ -101,13 +101,18 @@ func (c *Controller) answer(call func()) {
 // processor; while memory is collected on all others none takes them over, and by itself Go takes a processor away after 10 ms only.
 // Where thousands want one it would wait for all of them each time.
 func (c *Controller) giveWay() {
-	if begun := time.Now(); c.woke && c.backlog.more() != nil && !begun.Before(c.stays) {
-		runtime.Gosched()
-		if took := time.Since(begun); took > crowded {
-			c.stays = begun.Add((1 + crowdRests) * took)
-		}
+	woke := c.woke
+	if c.woke = false; !woke || c.backlog.more() == nil {
+		return
 	}
-	c.woke = false
+	begun := time.Now()
+	if begun.Before(c.stays) {
+		return
+	}
+	runtime.Gosched()
+	if took := time.Since(begun); took > crowded {
+		c.stays = begun.Add((1 + crowdRests) * took)
+	}
 }
 
 // work does a piece of the kind whose turn it is. While a cut waits to be stored, it is the turn of what is: the writer begins

@@ -26,11 +26,7 @@ func TestAnImageThatIsGoneAgain(t *testing.T) {
 			}
 			_, _ = w.Write([]byte(`{"message": "no such ` + missing + `"}`))
 		}))
-		log, _ := logtest.NewNullLogger()
-		f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := fleetOf(t, srv)
 		want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80}}
 		w := &worker{}
 		if e := w.blame(want, f.create(t.Context(), want, "c")); e.Failed != ends || e.Note == "" {
@@ -72,11 +68,7 @@ func TestADaemonThatGoesAwayBlamesNoVersion(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	log, _ := logtest.NewNullLogger()
-	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := fleetOf(t, srv)
 	want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80}}
 	for what, c := range map[string]struct {
 		do    func() error
@@ -123,11 +115,7 @@ func TestTriesAreThoseOfOneStep(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	log, _ := logtest.NewNullLogger()
-	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := fleetOf(t, srv)
 	want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80, Replicas: 1}}
 	w := &worker{goal: rollout.Start}
 	var have []container.Summary
@@ -156,4 +144,15 @@ func TestDigestsOfAnImage(t *testing.T) {
 			t.Errorf("%s: %v, want %v", image, got, want)
 		}
 	}
+}
+
+// fleetOf is a fleet whose Docker daemon is a server of the test.
+func fleetOf(t *testing.T, srv *httptest.Server) *Fleet {
+	t.Helper()
+	log, _ := logtest.NewNullLogger()
+	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	logtest "github.com/sirupsen/logrus/hooks/test"
 )
 
 // What runs with labels is told at the first look, also when it is nothing; a daemon that does not
@@ -32,11 +30,7 @@ func TestTheFirstLookIsTold(t *testing.T) {
 		_ = json.NewEncoder(w).Encode([]any{})
 	}))
 	t.Cleanup(srv.Close)
-	log, _ := logtest.NewNullLogger()
-	f, err := New(Options{Log: log, Store: stored(t), Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := fleetOf(t, srv)
 	ctx, cancel := context.WithCancel(t.Context())
 	told := make(chan []Labelled, 100)
 	done := make(chan error, 1)
