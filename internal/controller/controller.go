@@ -89,6 +89,7 @@ type Controller struct {
 	writer     writer
 	woke       bool      // somebody, since the last piece
 	stays      time.Time // the loop gives way to nobody before
+	collector  *collector
 	atOnce     int       // decisions that are stored in one transaction
 	cutAt      time.Time // the last cut was decided
 	events     *events
@@ -268,13 +269,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- c.Source.Run(ctx, c.deliver(ctx)) }()
-	c.atOnce, c.writer.paced = storedAtOnce, true
+	c.atOnce, c.writer.paced, c.collector = storedAtOnce, true, newCollector(time.Now())
 	c.settle(time.Now())
 	for {
 		c.giveWay()
 		if c.first() {
 			c.settle(time.Now())
 			continue
+		}
+		if c.backlog.more() == nil {
+			c.collector.rest(time.Now())
 		}
 		select {
 		case <-ctx.Done():
