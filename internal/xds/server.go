@@ -122,7 +122,7 @@ func NewServer(h *Hub, loads *Loads, tlsConfig *tls.Config) *grpc.Server {
 	return s
 }
 
-// serve runs one ADS stream: this goroutine reads, another writes.
+// serve runs one ADS stream: this goroutine reads, another one writes when there is something to be sent.
 func (h *Hub) serve(ss grpc.ServerStream) error {
 	req := &discovery.DeltaDiscoveryRequest{}
 	if err := ss.RecvMsg(req); err != nil {
@@ -130,8 +130,7 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 	}
 	s := h.open(admitted(ss.Context(), req.GetNode()))
 	defer s.close()
-	done := make(chan error, 1)
-	go func() { done <- s.write(ss) }()
+	s.beginWriting(ss)
 	for {
 		if err := s.receive(req); err != nil {
 			return err
@@ -142,10 +141,8 @@ func (h *Hub) serve(ss grpc.ServerStream) error {
 		} else if err != nil {
 			return err
 		}
-		select {
-		case err := <-done:
-			return err
-		default:
+		if failed := s.failed.Load(); failed != nil {
+			return *failed
 		}
 	}
 }

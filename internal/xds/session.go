@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -14,7 +15,7 @@ import (
 
 // session is one Envoy's delta ADS stream: its nonces, and reading and writing. What the Envoy has is in the
 // inventory, what goes out next is decided by the gate, and who has what is booked in the services' Force.
-// Guarded by the hub's mutex, but for wake.
+// Guarded by the hub's mutex, but for pen and failed.
 type session struct {
 	*stream
 	hub    *Hub
@@ -22,14 +23,25 @@ type session struct {
 	inv    *Inventory
 	nonce  uint64
 	sent   map[string]response // by nonce, unanswered
-	wake   chan struct{}
-	taking bool // a request is being taken in: nothing goes out before that is done
-	asked  int  // names that count for its peer: those that it asks for, and what it brought along under a wildcard
+	taking bool                // a request is being taken in: nothing goes out before that is done
+	asked  int                 // names that count for its peer: those that it asks for, and what it brought along under a wildcard
+	again  *time.Timer         // pokes it when something that was refused is to be sent again; nil: nothing is
 
-	// As next found it, for who writes.
-	more  bool             // to look at
-	again <-chan time.Time // something that was refused is to be sent again; nil: nothing is
+	pen    atomic.Int32          // absent, resting, writing or poked
+	failed atomic.Pointer[error] // to send; nothing is sent any more
+
+	// Of whoever has the pen.
+	out  grpc.ServerStream // since beginWriting
+	more bool              // to look at, as next found it
 }
+
+// What becomes of the pen.
+const (
+	absent  int32 = iota // there is nothing to write to yet
+	resting              // nobody has it
+	writing              // a goroutine has
+	poked                // and looks once more, or will
+)
 
 type response struct {
 	typ     string
@@ -40,7 +52,7 @@ type response struct {
 func (h *Hub) open(n Node) *session {
 	h.enter()
 	defer h.exit()
-	s := &session{stream: h.connect(n), hub: h, inv: newInventory(&h.lists), sent: map[string]response{}, wake: make(chan struct{}, 1)}
+	s := &session{stream: h.connect(n), hub: h, inv: newInventory(&h.lists), sent: map[string]response{}}
 	h.sessions[s.id] = s
 	s.place = h.places.take(s)
 	h.nodes.comes(s.stream)
@@ -57,6 +69,7 @@ func (s *session) close() {
 	defer s.line.asks(-s.asked) // as it is now
 	delete(h.sessions, s.id)
 	s.taking = true // nothing goes out any more
+	s.laterAgain(0, false)
 	for typ, k := range s.inv.kinds {
 		delete(h.wild[typ], s)
 		for name := range breathing(h, k.names()) {
@@ -231,10 +244,8 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 	}
 	s.inv.wake(s.hub.now())
 	defer func() {
-		s.again = nil
-		if at, ok := s.inv.due(); ok {
-			s.again = time.After(at.Sub(s.hub.now()))
-		}
+		at, ok := s.inv.due()
+		s.laterAgain(at.Sub(s.hub.now()), ok)
 	}()
 	for {
 		if r, ok = s.gate().next(); !ok {
@@ -254,31 +265,56 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 
 func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now(), s.hub.most} }
 
-func (s *session) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+// laterAgain pokes it after some time, once, or not at all.
+func (s *session) laterAgain(after time.Duration, ever bool) {
+	if s.again != nil {
+		s.again.Stop()
+		s.again = nil
+	}
+	if ever {
+		s.again = time.AfterFunc(after, s.poke)
 	}
 }
 
-// write sends until the stream ends.
-func (s *session) write(ss grpc.ServerStream) error {
+// poke has what is to be sent looked for, by a goroutine that ends with that: at rest, as nearly all streams are nearly always,
+// a stream has one that reads, and the memory of one.
+func (s *session) poke() {
+	if s.pen.Swap(poked) == resting {
+		go s.write()
+	}
+}
+
+// beginWriting sends from now on, whenever it is poked.
+func (s *session) beginWriting(out grpc.ServerStream) {
+	s.out = out
+	if !s.pen.CompareAndSwap(absent, resting) { // it was
+		go s.write()
+	}
+}
+
+// write sends until there is nothing left, or it fails.
+func (s *session) write() {
 	for {
-		select {
-		case <-ss.Context().Done():
-			return ss.Context().Err()
-		case <-s.wake:
-		case <-s.again:
+		s.pen.Store(writing)
+		if err := s.flush(); err != nil {
+			s.failed.Store(&err) // with the pen in hand
+			return
 		}
-		for more := true; more; more = s.more {
-			r, nonce, ok := s.next()
-			if !ok {
-				s.line.arrived() // there is no answer to that
-				break
-			}
-			if err := ss.SendMsg(encode(r, nonce)); err != nil {
-				return err
-			}
+		if s.pen.CompareAndSwap(writing, resting) {
+			return
+		}
+	}
+}
+
+func (s *session) flush() error {
+	for {
+		r, nonce, ok := s.next()
+		if !ok {
+			s.line.arrived() // there is no answer to that
+			return nil
+		}
+		if err := s.out.SendMsg(encode(r, nonce)); err != nil || !s.more {
+			return err
 		}
 	}
 }
