@@ -307,6 +307,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case r := <-c.lateReading:
 			_ = c.firstRead(r) // it is shown in status
 		case now := <-tick.C:
+			c.collector.ticked = now
 			c.tick(now)
 		case <-c.writer.wakes.C: // settle sends a cut out that has waited long enough for the disk, or has evidence written
 		case <-c.backlog.more():
