@@ -104,7 +104,8 @@ func TestARecountNeverRaisesTheEvidence(t *testing.T) {
 				j.Step()
 			}
 			j.Observe(&cfg, b, Baseline{M: 1 + 3*r.Float64(), Batch: tick, Kind: r.IntN(2)}, float64(i)*tick)
-			before := j.Clone()
+			var before Judge
+			j.CloneTo(&before)
 			if j.Hiccup.M > 0 {
 				j.recount(&cfg, float64(i)*tick)
 			}

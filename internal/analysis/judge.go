@@ -46,12 +46,11 @@ func NewJudge() Judge {
 	return Judge{Relative: NewCapital(start), Ceiling: NewCapital(start), Promotion: NewPromotion()}
 }
 
-// Clone returns a copy that shares nothing.
-func (j *Judge) Clone() Judge {
-	c := *j
+// CloneTo makes another judge a copy that shares nothing.
+func (j *Judge) CloneTo(c *Judge) {
+	*c = *j
 	c.Failing.Endpoints = slices.Clone(j.Failing.Endpoints)
 	c.Classes, c.Hiccup.Classes, c.Slow = j.Classes.clone(), slices.Clone(j.Hiccup.Classes), j.Slow.clone()
-	return c
 }
 
 // Step is called when the canary's weight changed: what straddles the change is dropped, the

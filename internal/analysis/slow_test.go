@@ -296,7 +296,8 @@ func TestSlowAnswersAreStored(t *testing.T) {
 	if err := json.Unmarshal(raw, &again); err != nil || again.Sound() != nil || again.Slow.E != j.Slow.E || again.Slow.Edges[1].Capital != j.Slow.Edges[1].Capital {
 		t.Fatalf("%v, %v", err, again.Sound())
 	}
-	c := j.Clone()
+	var c Judge
+	j.CloneTo(&c)
 	c.Observe(&cfg, b.Batch, Baseline{M: 1, Slow: []SlowBatch{b, b}}, 2)
 	if j.Slow.E != again.Slow.E || j.Slow.Edges[0].Capital != again.Slow.Edges[0].Capital {
 		t.Error("a copy shares its edges")

@@ -131,7 +131,7 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
+	s := Service{Name: u.state.Policy.Service, State: u.lend(), Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
 		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service), Verdicts: u.verdicts, Outcomes: maps.Clone(u.outcomes)}
 	if u.state.Busy() {
 		s.Doubts = u.doubts

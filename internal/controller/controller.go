@@ -87,6 +87,7 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
+	spare      rollout.Spare
 	woke       bool      // somebody, since the last piece
 	stays      time.Time // the loop gives way to nobody before
 	collector  *collector
@@ -111,6 +112,7 @@ type Controller struct {
 // unit is one service in the loop.
 type unit struct {
 	state  rollout.State
+	lent   bool   // somebody but the loop may have it, or one that shares a version or a judge with it: see lend
 	text   string // of the policy
 	origin origin
 	outbox outbox
@@ -138,6 +140,12 @@ type unit struct {
 
 func newUnit(s rollout.State) *unit {
 	return &unit{state: s}
+}
+
+// lend is for who keeps a state, or reads it outside the loop: Step never changes one, and its memory is not used again.
+func (u *unit) lend() rollout.State {
+	u.lent = true
+	return u.state
 }
 
 // New loads the stored state and publishes it, so that the first Envoy already gets the right table. A
@@ -343,7 +351,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		return nil, nil
 	}
 	before, shadows := u.state, len(u.shadows)
-	records, err := stepped(u, e)
+	records, err := stepped(u, e, &c.spare)
 	if err != nil {
 		return nil, err
 	}
@@ -363,6 +371,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.cast(before, records)
 	case u.follow(e):
 		c.withdraw(u)
+	case !decided:
+		c.reuse(u, e, &before)
 	}
 	if !keeps || shadows+len(u.shadows) > 0 { // else it is asked and looked at as before
 		c.note(u)
@@ -371,6 +381,17 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		c.aim(u)
 	}
 	return records, nil
+}
+
+// reuse has the memory of a state used again that evidence was taken into, where only the loop has seen it.
+func (c *Controller) reuse(u *unit, e rollout.Event, before *rollout.State) {
+	if _, all := e.(rollout.Observed); !all {
+		return // others leave judges as they are
+	}
+	if !u.lent {
+		c.spare.Return(before, &u.state)
+	}
+	u.lent = false // all that may change is new
 }
 
 // passes takes in a tick that changes nothing but the time, as nearly all do: nothing is copied for it.
@@ -389,7 +410,7 @@ func (u *unit) passes(e rollout.Event) (passes bool) {
 }
 
 // stepped is rollout.Step of a service's state; a panic in it is an error of this service, which keeps its state.
-func stepped(u *unit, e rollout.Event) (records []rollout.Record, err error) {
+func stepped(u *unit, e rollout.Event, spare *rollout.Spare) (records []rollout.Record, err error) {
 	before := u.state
 	defer func() {
 		if r := recover(); r != nil {
@@ -397,7 +418,7 @@ func stepped(u *unit, e rollout.Event) (records []rollout.Record, err error) {
 			records, err = nil, fmt.Errorf("%w\n%s", u.panicked, debug.Stack())
 		}
 	}()
-	return u.state.Take(e)
+	return u.state.Take(e, spare)
 }
 
 // decided numbers a decision and keeps its records until it is stored.

@@ -43,6 +43,7 @@ func (c *Controller) journalled(u *unit, before *rollout.State, e rollout.Event,
 			return
 		}
 		j.begin(*before, rollout.At(e))
+		u.lent = true // it is encoded later
 	}
 	j.w.Took(e, records)
 	most := max(unwrittenLeast, min(unwrittenOfOne, unwrittenMost/max(1, len(c.busy))))

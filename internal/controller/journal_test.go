@@ -482,3 +482,46 @@ func TestADiskWithoutRoomForTheJournalTakesDecisions(t *testing.T) {
 		}
 	})
 }
+
+// A chunk begins with the state before its first event, also where that is encoded much later: reports that come meanwhile change
+// nothing of it.
+func TestAChunkBeginsWithTheStateBeforeItsFirstEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := canary(t, tenPercent, &bad)
+		time.Sleep(5 * time.Second)
+		thaw := b.freeze()
+		time.Sleep(2 * checkpoint) // a write hangs by now
+		var want []byte
+		b.inLoop(func() {
+			var err error
+			u := b.daemon.units["shop"]
+			if want, err = rollout.EncodeState(u.state); err != nil {
+				t.Error(err)
+			}
+			u.scribe.end(&u.state, journal.Continued)
+		})
+		time.Sleep(3 * time.Second)
+		thaw()
+		time.Sleep(10 * time.Second)
+		rd, err := journal.NewReader()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var states []string
+		if err := b.daemon.Journal(t.Context(), "shop", time.Time{}, time.Time{}, func(parts [][]byte) error {
+			c, err := rd.Read(parts)
+			if err != nil {
+				return err
+			}
+			raw, err := rollout.EncodeState(c.State)
+			states = append(states, string(raw))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if len(states) < 2 || states[len(states)-1] != string(want) {
+			t.Errorf("the last of %d chunks does not begin with\n%s", len(states), want)
+		}
+	})
+}

@@ -31,7 +31,7 @@ func (c *Controller) rebirth(j job) job {
 	}
 	u := newUnit(j.remains.Successor())
 	u.origin, u.text, u.adopted = c.set.origin(d), d.Shown, true
-	records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"})
+	records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"}, nil)
 	if err != nil {
 		c.Log.WithError(err).WithField("service", d.Policy.Service).Error("a service that was removed does not begin anew")
 		j.u.panicked = err
@@ -42,7 +42,7 @@ func (c *Controller) rebirth(j job) job {
 	for _, r := range records {
 		u.keep(decision, entryOf(u, r), nil)
 	}
-	j.reborn, j.state, j.decides, j.records = u, u.state, true, append(j.records, u.records...)
+	j.reborn, j.state, j.decides, j.records = u, u.lend(), true, append(j.records, u.records...)
 	j.write.Delete, j.write.PolicyHash, j.write.PolicyText = false, u.state.PolicyHash, u.text
 	return j
 }

@@ -22,6 +22,7 @@ type shadow struct {
 func (u *unit) cast(before rollout.State, records []rollout.Record) {
 	version := records[slices.IndexFunc(records, promoting)].Version
 	v := before.Version(version)
+	u.lent = true // they may share judges
 	if u.lift(); len(u.shadows) > 0 || v != nil && v.Phase.Waiting() && u.outbox.serves(time.Now(), version) {
 		u.shadows = append(u.shadows, &shadow{state: before, decision: u.outbox.decided, version: version})
 	}
@@ -73,7 +74,7 @@ func (c *Controller) withdraw(u *unit) {
 	}
 	u.shadows = nil
 	u.scribe.restart(journal.Withdrawn)
-	u.state, u.kept = rollout.Withdraw(s.state, decided, promoted), false
+	u.state, u.kept, u.lent = rollout.Withdraw(s.state, decided, promoted), false, true
 	c.stale[u] = struct{}{}
 	c.rewrite(u, s)
 	log.WithField("versions", promoted).Warn("what was promoted and is not stored is withdrawn")

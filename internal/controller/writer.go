@@ -189,7 +189,7 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 // job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
 // one that it returned. After a write that failed the journal waits: what is decided may find the room that both do not.
 func (u *unit) job(journalled bool) job {
-	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.state, decides: !u.kept}
+	j := job{u: u, decision: u.outbox.Begin(), remove: u.removing, state: u.lend(), decides: !u.kept}
 	u.kept = true // a write that fails says otherwise
 	if journalled {
 		j.parts = u.scribe.take(&u.state, u.outbox.Unstored())

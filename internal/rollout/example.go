@@ -19,7 +19,7 @@ func (e Sampled) name() string    { return "sampled" }
 // sampled remembers the examples of versions whose failures are counted. A class that requests are not told apart by is none; one of which a
 // version has answered nothing is.
 func (m *machine) sampled(e Sampled) {
-	m.own()
+	m.own(m.spare)
 	known := m.Classes()
 	for _, v := range m.with(live) {
 		if !v.is(counted) && v.Name != m.Stable {

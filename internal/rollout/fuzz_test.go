@@ -44,6 +44,8 @@ type walk struct {
 	names int
 	steps int
 	kept  []keptState // earlier ones
+	lives State       // the same, each in the memory of the ones before
+	spare Spare
 
 	decided State // after the last step of which what is decided had to be stored
 
@@ -214,6 +216,7 @@ func (w *walk) hear() {
 // restart ends canaryd and starts it again on what is stored.
 func (w *walk) restart() {
 	w.s = Resume(mustDecode(w.t, mustEncode(w.t, w.s)), w.at)
+	w.lives = w.s.clone()
 	w.fleet.restart(&w.s)
 	w.step(PolicyChanged{At: w.at, Policy: w.s.Policy, Hash: w.s.PolicyHash})
 }
@@ -374,6 +377,7 @@ func (w *walk) step(e Event) {
 	if thorough {
 		w.inPlace(old, next, e, err)
 	}
+	w.inItsMemory(next, e, thorough)
 	if err != nil {
 		return
 	}
@@ -410,11 +414,24 @@ func (w *walk) step(e Event) {
 // A state that takes an event in becomes what Step makes of it, and stays as it is where Step refuses.
 func (w *walk) inPlace(old, next State, e Event, refused error) {
 	s := old
-	if _, err := s.Take(e); (err == nil) != (refused == nil) {
+	if _, err := s.Take(e, nil); (err == nil) != (refused == nil) {
 		w.t.Fatalf("Take says %v of %T, Step says %v", err, e, refused)
 	}
 	if !reflect.DeepEqual(s, next) {
 		w.t.Fatalf("%T makes\n%s\nof a state in place, and else\n%s", e, w.encode(s), w.encode(next))
+	}
+}
+
+// A state that lives on in the memory of those before it becomes the same.
+func (w *walk) inItsMemory(next State, e Event, thorough bool) {
+	before := w.lives
+	if _, err := w.lives.Take(e, &w.spare); err == nil {
+		if _, all := e.(Observed); all {
+			w.spare.Return(&before, &w.lives)
+		}
+	}
+	if thorough && !reflect.DeepEqual(w.lives, next) {
+		w.t.Fatalf("%T makes\n%s\nof a state in its own memory, and else\n%s", e, w.encode(w.lives), w.encode(next))
 	}
 }
 
@@ -426,7 +443,7 @@ func (w *walk) uneventful() {
 			continue
 		}
 		got := w.s
-		records, err := got.move(Tick{At: at})
+		records, err := got.move(Tick{At: at}, nil)
 		if err != nil || len(records) > 0 {
 			w.t.Fatalf("an uneventful tick after %s: %v %v", d, records, err)
 		}

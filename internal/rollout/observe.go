@@ -16,7 +16,7 @@ import (
 // observed takes a tick of evidence in: first what everybody learns from it, then one decision per
 // canary, cuts before anything else.
 func (m *machine) observed(e Observed) {
-	m.own()
+	m.own(m.spare)
 	m.Missing, m.stuck, m.lent = e.Missing, e.Stuck, e.Lent
 	if e.Batch > 0 {
 		m.Batch = e.Batch

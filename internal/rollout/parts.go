@@ -32,28 +32,34 @@ type trial struct {
 	Verdict analysis.Verdict `json:"verdict"`
 }
 
-// learnt takes the evidence out of a fork of a state, of which it leaves what is decided.
+// learnt is the evidence of a state.
 func (s *State) learnt() learnt {
 	l := learnt{Learnt: s.Learnt}
-	s.Learnt = Learnt{}
 	for _, v := range s.with(live) {
 		l.Trials = append(l.Trials, trial{v.Seq, v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes, v.Starts, v.Seen, v.Verdict})
-		v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes = nil, time.Time{}, analysis.Counts{}, analysis.Counts{}, nil
-		v.Starts, v.Seen, v.Verdict = analysis.Starts{}, Seen{}, analysis.Verdict{}
 	}
 	return l
 }
 
+// unlearnt is what is left of a state without that.
+func (s State) unlearnt() State {
+	s = s.fork()
+	s.Learnt = Learnt{}
+	for _, v := range s.with(live) {
+		v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes = nil, time.Time{}, analysis.Counts{}, analysis.Counts{}, nil
+		v.Starts, v.Seen, v.Verdict = analysis.Starts{}, Seen{}, analysis.Verdict{}
+	}
+	return s
+}
+
 // EncodeParts writes a state to be stored in two parts. Without decisions, these are as they were stored last.
 func EncodeParts(s State, decisions bool) (decided, evidence []byte, err error) {
-	s = s.fork()
-	l := s.learnt()
 	if decisions {
-		if decided, err = encode(partsFormat, s); err != nil {
+		if decided, err = encode(partsFormat, s.unlearnt()); err != nil {
 			return nil, nil, err
 		}
 	}
-	if evidence, err = json.Marshal(l); err != nil {
+	if evidence, err = json.Marshal(s.learnt()); err != nil {
 		return nil, nil, fmt.Errorf("the evidence of %s cannot be encoded: %w", s.Policy.Service, err)
 	}
 	return decided, evidence, nil

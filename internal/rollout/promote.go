@@ -121,7 +121,7 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 // the evidence against it; what speaks for it is gathered anew, from when that is in force.
 func (v *Version) rebase() {
 	v.WeightSince, v.FromZero = at0, false
-	if v.ownJudge(); v.Judge != nil {
+	if v.ownJudge(nil); v.Judge != nil {
 		v.Judge.Rebase()
 	}
 }

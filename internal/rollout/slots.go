@@ -101,7 +101,7 @@ func (s *State) setWeight(v *Version, n int) {
 	} else {
 		v.Slots = s.grow(mine, n)
 	}
-	if v.ownJudge(); v.Judge != nil {
+	if v.ownJudge(nil); v.Judge != nil {
 		v.Judge.Step()
 	}
 	v.WeightSince, v.FromZero = at0, had == 0

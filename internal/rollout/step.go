@@ -21,6 +21,7 @@ type machine struct {
 	records []Record
 	earlier []*Version                    // the versions before the step
 	stable  string                        // and who was stable then
+	spare   *Spare                        // memory for copies; nil: there is none
 	before  map[string]int                // the weights then, where somebody asked for them
 	moved   bool                          // a weight has changed in this step: what else rests on what is in force waits for the next
 	anew    string                        // a version that the Envoys have begins a new attempt in this step
@@ -34,18 +35,18 @@ type machine struct {
 // Step takes one event in. On a Refusal the state is returned unchanged. What it makes of a state and an event as they are written
 // (EncodeState, EncodeEvent) is the same, to the last digit: so what is journalled can be replayed.
 func Step(old State, e Event) (State, []Record, error) {
-	records, err := old.Take(e) // of a copy
+	records, err := old.Take(e, nil) // of a copy
 	return old, records, err
 }
 
 // Take is Step where nobody needs the state before: this one becomes the next. Copies of it, and what they share with it, stay as
-// they are.
-func (s *State) Take(e Event) ([]Record, error) {
+// they are. What is made anew is made of spare memory, as long as there is some.
+func (s *State) Take(e Event, spare *Spare) ([]Record, error) {
 	e = Plain(e)
 	if s.Passes(e) {
 		return nil, nil
 	}
-	return s.move(e)
+	return s.move(e, spare)
 }
 
 // Passes takes in a plain tick that changes nothing but the time; false: nothing is done.
@@ -59,10 +60,10 @@ func (s *State) Passes(e Event) bool {
 }
 
 // move takes a plain event in, also one that changes nothing.
-func (s *State) move(e Event) ([]Record, error) {
+func (s *State) move(e Event, spare *Spare) ([]Record, error) {
 	old := *s
-	s.Versions = forked(old.Versions)
-	m := &machine{State: s, at: e.when(), earlier: old.Versions, stable: old.Stable}
+	s.Versions = forked(old.Versions, spare)
+	m := &machine{State: s, at: e.when(), earlier: old.Versions, stable: old.Stable, spare: spare}
 	if err := m.take(e); err != nil {
 		*s = old
 		return nil, err

@@ -66,7 +66,7 @@ func TestUneventful(t *testing.T) {
 		}
 		next := plain(s.At.Add(c.after))
 		got := s
-		records, err := got.move(Tick{At: next})
+		records, err := got.move(Tick{At: next}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

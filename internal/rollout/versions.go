@@ -16,10 +16,10 @@ func (s State) clone() State {
 	s = s.fork()
 	for i, v := range s.Versions {
 		if !v.Phase.Live() {
-			s.Versions[i] = v.copied()
+			s.Versions[i] = v.copied(nil)
 		}
 	}
-	s.own()
+	s.own(nil)
 	if s.Watch != nil {
 		w := *s.Watch
 		s.Watch = &w
@@ -32,31 +32,32 @@ func (s State) clone() State {
 // ended; evidence, of which a step that adds to it gets its own (own); and judges, slots and the watch, which are replaced
 // where they change.
 func (s State) fork() State {
-	s.Versions = forked(s.Versions)
+	s.Versions = forked(s.Versions, nil)
 	return s
 }
 
-func forked(versions []*Version) []*Version {
+func forked(versions []*Version, spare *Spare) []*Version {
 	versions = slices.Clone(versions)
 	for i, v := range versions {
 		if v.Phase.Live() {
-			versions[i] = v.copied() // each by itself: what is left of one keeps nothing else in memory
+			versions[i] = v.copied(spare) // each by itself: what is left of one keeps nothing else in memory
 		}
 	}
 	return versions
 }
 
-func (v *Version) copied() *Version {
-	c := *v
-	return &c
+func (v *Version) copied(spare *Spare) *Version {
+	c := spare.version()
+	*c = *v
+	return c
 }
 
 // own copies what evidence is added to. That of versions that have ended stays as it is.
-func (s *State) own() {
+func (s *State) own(spare *Spare) {
 	for _, v := range s.with(live) {
 		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
 		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
-		v.ownJudge()
+		v.ownJudge(spare)
 		v.lookUp()
 	}
 	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
@@ -64,17 +65,18 @@ func (s *State) own() {
 }
 
 // ownJudge makes a copy of its judge, which is to change.
-func (v *Version) ownJudge() {
+func (v *Version) ownJudge(spare *Spare) {
 	if v.Judge != nil {
-		j := v.Judge.Clone()
-		v.Judge = &j
+		j := spare.judge()
+		v.Judge.CloneTo(j)
+		v.Judge = j
 	}
 }
 
 // its is a version that the step may change.
 func (m *machine) its(i int) *Version {
 	if v := m.Versions[i]; !v.Phase.Live() && slices.Contains(m.earlier, v) {
-		m.Versions[i] = v.copied()
+		m.Versions[i] = v.copied(m.spare)
 	}
 	return m.Versions[i]
 }

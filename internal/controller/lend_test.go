@@ -1,0 +1,69 @@
+package controller
+
+import (
+	"encoding/json"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/canaryd/canaryd/internal/rollout"
+)
+
+// A state that somebody has stays as it is, while reports, promotions, a disk that hangs and what is withdrawn after that make
+// others of it.
+func TestAStateThatIsLentStaysAsItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := canary(t, tenPercent, &bad)
+		type lent struct {
+			rollout.State
+			was string
+		}
+		var all []lent
+		var looks, shadows int
+		encoded := func(s rollout.State) string {
+			raw, err := json.Marshal(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(raw)
+		}
+		watch := func(d, every time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(every) {
+				b.inLoop(func() {
+					u := b.daemon.units["shop"]
+					for _, s := range u.shadows {
+						if v := s.state.Version("v2"); v == nil || v.Judge == nil || v.Judge.Relative.S == [len(v.Judge.Relative.S)]float64{} {
+							t.Fatalf("the state before a promotion is used for something else: %s", encoded(s.state))
+						}
+						shadows++
+					}
+					if looks++; looks%3 == 0 { // else nobody has it
+						s := b.daemon.snapshot(u).State
+						all = append(all, lent{s, encoded(s)})
+					}
+				})
+			}
+		}
+		watch(5*time.Second, 700*time.Millisecond)
+		thaw := b.freeze()
+		time.Sleep(3500 * time.Millisecond) // nobody has the state any more
+		_, err := b.hand("promote", "v2")
+		b.unstored(err)
+		watch(3*time.Second, 1300*time.Millisecond)
+		bad.Store("v2", true)
+		watch(20*time.Second, 300*time.Millisecond)
+		thaw()
+		b.announce("v3")
+		watch(20*time.Second, 3100*time.Millisecond)
+		for _, l := range all {
+			if now := encoded(l.State); now != l.was {
+				t.Fatalf("a state was\n%s\nand is\n%s", l.was, now)
+			}
+		}
+		if len(all) < 20 || shadows < 10 {
+			t.Errorf("%d states were kept, and %d from before a promotion", len(all), shadows)
+		}
+	})
+}
