@@ -135,6 +135,37 @@ func TestAWriteIsGatheredForNoLongerThanAPiece(t *testing.T) {
 	}
 }
 
+// Where many wait to be stored, those are stored together whose names follow one another, and each in its turn.
+func TestNeighboursAreStoredTogether(t *testing.T) {
+	const turns = 5
+	c := &Controller{aged: map[*unit]struct{}{}, units: map[string]*unit{}, atOnce: storedAtOnce}
+	for i := range turns * agedAtOnce {
+		name := fmt.Sprintf("shop-%03d", i)
+		u := newUnit(rollout.State{Policy: policy.Policy{Service: name}})
+		c.targets.services, c.units[name], c.aged[u] = append(c.targets.services, name), u, struct{}{}
+	}
+	for turn := range turns {
+		jobs := c.jobs(time.Now())
+		if len(jobs) != agedAtOnce {
+			t.Fatalf("%d services are stored at once", len(jobs))
+		}
+		if turn == turns-1 { // those that are left, in any order
+			break
+		}
+		for i, j := range jobs {
+			if want := fmt.Sprintf("shop-%03d", turn*agedAtOnce+i); j.write.Service != want {
+				t.Fatalf("%s is stored as the %d. of write %d, not %s", j.write.Service, i, turn, want)
+			}
+			if i%2 == 0 {
+				c.aged[j.u] = struct{}{} // it changes again, and is not stored again before the others are
+			}
+		}
+	}
+	if len(c.aged) != (turns-1)*agedAtOnce/2 {
+		t.Errorf("%d wait", len(c.aged))
+	}
+}
+
 // However long it takes to gather what goes before it, a write has room for another decision, and for evidence.
 func TestAWriteHasRoomForAllKinds(t *testing.T) {
 	c := &Controller{aged: map[*unit]struct{}{}, unsaved: map[*unit]struct{}{}, cutting: map[*unit]time.Time{}, atOnce: storedAtOnce, cutAt: time.Now(), writer: writer{paced: true, alone: true}}

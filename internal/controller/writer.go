@@ -3,6 +3,7 @@ package controller
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -13,13 +14,14 @@ import (
 )
 
 const (
-	writeAgain   = time.Second      // after a write that failed
-	writeHangs   = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
-	stopPatience = 10 * time.Second // a last write that takes longer is told
-	agedAtOnce   = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
-	storedAtOnce = 64               // services whose decisions are
-	besideCuts   = 16               // services that both are stored of at once while versions are cut: another cut may follow
-	cutsFollow   = time.Second      // for so long after one
+	writeAgain    = time.Second      // after a write that failed
+	writeHangs    = 2 * time.Second  // a write that takes longer is told, and what waits for it answers
+	stopPatience  = 10 * time.Second // a last write that takes longer is told
+	agedAtOnce    = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
+	storedAtOnce  = 64               // services whose decisions are
+	neighbourMost = 1024             // services that are looked at for these, in the order of their names
+	besideCuts    = 16               // services that both are stored of at once while versions are cut: another cut may follow
+	cutsFollow    = time.Second      // for so long after one
 
 	// Evidence is written for a fifth of the time at most, however many services are under judgement and however slow the disk
 	// is: so a decision hardly ever finds the disk busy, and the cores are the loop's. What that costs is some seconds more of evidence
@@ -45,6 +47,8 @@ type writer struct {
 	paced   bool        // evidence is not written all the time
 	aged    bool        // the write under way holds evidence that could have waited
 	agedAt  time.Time   // no evidence is written before
+
+	decisionsTo, evidenceTo string // the service to which they were stored, in the order of names
 
 	stored bool // something was, since what is kept was looked through
 }
@@ -165,9 +169,9 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 		decisions, evidence = min(decisions, besideCuts), besideCuts
 	}
 	cuts(decisions / 2)
-	some := func(set map[*unit]struct{}, most int) { // of each kind at least one, however long what goes before it took
+	some := func(units iter.Seq[*unit], most int) { // of each kind at least one, however long what goes before it took
 		begun, before := time.Now(), len(jobs)
-		for u := range set {
+		for u := range units {
 			if len(jobs) >= most || len(jobs) > before && c.writer.paced && time.Since(begun) >= pieceFor {
 				return
 			}
@@ -177,13 +181,38 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			}
 		}
 	}
-	some(c.unsaved, decisions)
+	some(c.neighbours(c.unsaved, &c.writer.decisionsTo), decisions)
 	cuts(decisions)
 	if n := len(jobs); !now.Before(c.writer.agedAt) {
-		some(c.aged, evidence)
+		some(c.neighbours(c.aged, &c.writer.evidenceTo), evidence)
 		c.writer.aged = len(jobs) > n
 	}
 	return jobs
+}
+
+// neighbours are services of a set whose names follow one another, from the last ones on: neighbours share pages of the store, and
+// a page is written whole. Then come the others, as where the next ones are far.
+func (c *Controller) neighbours(set map[*unit]struct{}, last *string) iter.Seq[*unit] {
+	return func(yield func(*unit) bool) {
+		var names []string
+		if len(set) > storedAtOnce { // else all go at once
+			if names = c.targets.after(*last); len(names) == 0 {
+				names = c.targets.services
+			}
+		}
+		for _, name := range names[:min(len(names), neighbourMost)] {
+			u := c.units[name]
+			if _, in := set[u]; in && !yield(u) {
+				return
+			}
+			*last = name
+		}
+		for u := range set {
+			if !yield(u) {
+				return
+			}
+		}
+	}
 }
 
 // job says what is to be stored of a service. The state may be encoded elsewhere: Step never changes
