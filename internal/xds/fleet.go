@@ -191,7 +191,7 @@ func (h *Hub) restarted(node string) {
 
 // changes notes that a service's status may have changed.
 func (h *Hub) changes(name string) {
-	h.changed[name] = struct{}{}
+	h.changed.put(name, struct{}{})
 	if h.spared {
 		return // it says so afterwards
 	}
@@ -216,7 +216,7 @@ func (h *Hub) spare(took time.Duration, looked int) {
 	time.AfterFunc(pause, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.spared = false; len(h.changed) > 0 {
+		if h.spared = false; len(h.changed.m) > 0 {
 			h.say()
 		}
 	})
@@ -247,11 +247,11 @@ func (h *Hub) TakeChanges() []Status {
 	begin, looked := time.Now(), 0
 	defer func() { h.spare(time.Since(begin), looked) }()
 	var out []Status
-	for name := range h.changed {
+	for name := range h.changed.m {
 		if time.Since(begin) > takenMost {
 			break
 		}
-		delete(h.changed, name)
+		h.changed.drop(name)
 		s := h.services[name]
 		if s == nil {
 			continue

@@ -32,7 +32,7 @@ func TestServicesShareWhoHasThem(t *testing.T) {
 		publish(t, h, rollout.Table{Service: name, Generation: 1, Policy: &p, Stable: "v1", Slots: []rollout.Run{{Version: "v1", Count: policy.FullWeight}}})
 		h.Restore(name, []rollout.Crowd{{Version: "0123456789abcdef", Nodes: nodes}})
 	}
-	for len(h.changed) > 0 {
+	for len(h.changed.m) > 0 {
 		h.TakeChanges()
 	}
 	lists := map[*string]bool{}

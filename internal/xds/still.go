@@ -32,8 +32,10 @@ func (r *Resource) resting(subscribed, presented bool) *item {
 }
 
 // resting finds where something is, or would be, among what rests.
-func (k *kind) resting(name string) (at int, found bool) {
-	return slices.BinarySearchFunc(k.still, name, func(it *item, name string) int { return strings.Compare(it.acked.Name, name) })
+func (k *kind) resting(name string) (at int, found bool) { return position(k.still, name) }
+
+func position(still []*item, name string) (at int, found bool) {
+	return slices.BinarySearchFunc(still, name, func(it *item, name string) int { return strings.Compare(it.acked.Name, name) })
 }
 
 // item finds what there is of a resource, to be read.
@@ -78,13 +80,11 @@ func (k *kind) rest(of []parcel) {
 		k.still = append(make([]*item, 0, most+most/8), k.still...)
 	}
 	k.still = append(k.still, more...)
-	for at := len(k.still) - 1; len(more) > 0 && have > 0; at-- { // from the back, so that each is moved once
-		if last := more[len(more)-1]; last.acked.Name > k.still[have-1].acked.Name {
-			k.still[at], more = last, more[:len(more)-1]
-		} else {
-			k.still[at] = k.still[have-1]
-			have--
-		}
+	for len(more) > 0 && have > 0 { // from the back, so that each is moved once, and without a look at those that are
+		last := len(more) - 1
+		at, _ := position(k.still[:have], more[last].acked.Name)
+		copy(k.still[at+len(more):], k.still[at:have])
+		k.still[at+last], more, have = more[last], more[:last], at
 	}
 	whole := len(k.items.m)+k.looks() == 0 // else the list is this stream's for a moment, and nobody else's
 	if copy(k.still, more); whole && !k.shared && len(k.still) >= leastShared {

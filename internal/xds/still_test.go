@@ -2,11 +2,38 @@ package xds
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
+
+// However many are accepted at a time, and wherever their names belong, what rests is in order and complete.
+func TestWhatRestsIsInOrder(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		k := &kind{lists: &lists{}}
+		var all []string
+		for range 1 + r.IntN(12) {
+			var of []parcel
+			for range r.IntN(1 + r.IntN(100)) {
+				name := fmt.Sprintf("svc-%03d", r.IntN(1000))
+				if slices.Contains(all, name) {
+					continue
+				}
+				res := &Resource{Type: TypeRoute, Name: name}
+				all, of = append(all, name), append(of, parcel{ref: res.ref(), res: res})
+				k.items.put(name, &item{sent: res, acked: res, answered: true})
+			}
+			k.rest(of)
+			slices.Sort(all)
+			if rests := slices.Collect(k.names()); !slices.Equal(rests, all) || len(k.items.m) > 0 {
+				t.Fatalf("seed %d: %v rest, not %v; %d do not", seed, rests, all, len(k.items.m))
+			}
+		}
+	}
+}
 
 // What an Envoy has accepted costs a pointer, in the order of names; what is changed is apart until that is accepted.
 func TestWhatAnEnvoyHasAcceptedRests(t *testing.T) {
