@@ -383,7 +383,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	return records, nil
 }
 
-// reuse has the memory of a state used again that evidence was taken into, where only the loop has seen it.
+// reuse has the memory of what lives used again of a state that evidence was taken into, where only the loop has seen it.
 func (c *Controller) reuse(u *unit, e rollout.Event, before *rollout.State) {
 	if _, all := e.(rollout.Observed); !all {
 		return // others leave judges as they are
@@ -391,7 +391,7 @@ func (c *Controller) reuse(u *unit, e rollout.Event, before *rollout.State) {
 	if !u.lent {
 		c.spare.Return(before, &u.state)
 	}
-	u.lent = false // all that may change is new
+	u.lent = false // all that lives is new
 }
 
 // passes takes in a tick that changes nothing but the time, as nearly all do: nothing is copied for it.

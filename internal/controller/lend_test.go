@@ -7,8 +7,38 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/canaryd/canaryd/internal/analysis"
+	"github.com/canaryd/canaryd/internal/metrics"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
+
+// What was sent to a version before it was aborted is reported after that, late: who has an earlier state has it as it was.
+func TestALateReportChangesNoStateThatIsLent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := canary(t, tenPercent, &bad)
+		if _, err := b.hand("abort", "v2"); err != nil {
+			t.Fatal(err)
+		}
+		b.announce("v3")
+		time.Sleep(7 * time.Second)
+		b.inLoop(func() {
+			c, now := b.daemon, time.Now()
+			lent := c.snapshot(c.units["shop"]).State
+			was, _ := json.Marshal(lent)
+			for i, versions := range [][]string{{"v1", "v3"}, {"v1", "v2", "v3"}} {
+				cell := rollout.Cell{Slice: "late", From: now.Add(-time.Second), To: now, Unknown: true, Counts: map[string]analysis.Counts{}}
+				for _, v := range versions {
+					cell.Counts[v] = analysis.Counts{Requests: 10}
+				}
+				c.observed(metrics.Evidence{Service: "shop", Batch: time.Second, Cells: []rollout.Cell{cell}}, now.Add(time.Duration(i)*time.Millisecond))
+			}
+			if is, _ := json.Marshal(lent); string(is) != string(was) {
+				t.Errorf("a state was\n%s\nand is\n%s", was, is)
+			}
+		})
+	})
+}
 
 // A state that somebody has stays as it is, while reports, promotions, a disk that hangs and what is withdrawn after that make
 // others of it.

@@ -37,15 +37,14 @@ type keptState struct {
 
 // walk is a random walk through the events.
 type walk struct {
-	t     *testing.T
-	b     []byte
-	s     State
-	at    time.Time
-	names int
-	steps int
-	kept  []keptState // earlier ones
-	lives State       // the same, each in the memory of the ones before
-	spare Spare
+	t      *testing.T
+	b      []byte
+	s      State
+	at     time.Time
+	names  int
+	steps  int
+	kept   []keptState // earlier ones
+	frugal frugal      // the same, in the memory of the ones before
 
 	decided State // after the last step of which what is decided had to be stored
 
@@ -216,7 +215,7 @@ func (w *walk) hear() {
 // restart ends canaryd and starts it again on what is stored.
 func (w *walk) restart() {
 	w.s = Resume(mustDecode(w.t, mustEncode(w.t, w.s)), w.at)
-	w.lives = w.s.clone()
+	w.frugal = frugal{State: w.s.clone()}
 	w.fleet.restart(&w.s)
 	w.step(PolicyChanged{At: w.at, Policy: w.s.Policy, Hash: w.s.PolicyHash})
 }
@@ -377,7 +376,9 @@ func (w *walk) step(e Event) {
 	if thorough {
 		w.inPlace(old, next, e, err)
 	}
-	w.inItsMemory(next, e, thorough)
+	if w.frugal.take(w, e); thorough && !reflect.DeepEqual(w.frugal.State, next) {
+		w.t.Fatalf("%T makes\n%s\nof a state in its own memory, and else\n%s", e, w.encode(w.frugal.State), w.encode(next))
+	}
 	if err != nil {
 		return
 	}
@@ -419,19 +420,6 @@ func (w *walk) inPlace(old, next State, e Event, refused error) {
 	}
 	if !reflect.DeepEqual(s, next) {
 		w.t.Fatalf("%T makes\n%s\nof a state in place, and else\n%s", e, w.encode(s), w.encode(next))
-	}
-}
-
-// A state that lives on in the memory of those before it becomes the same.
-func (w *walk) inItsMemory(next State, e Event, thorough bool) {
-	before := w.lives
-	if _, err := w.lives.Take(e, &w.spare); err == nil {
-		if _, all := e.(Observed); all {
-			w.spare.Return(&before, &w.lives)
-		}
-	}
-	if thorough && !reflect.DeepEqual(w.lives, next) {
-		w.t.Fatalf("%T makes\n%s\nof a state in its own memory, and else\n%s", e, w.encode(w.lives), w.encode(next))
 	}
 }
 

@@ -33,16 +33,16 @@ func taken[T any](from *[]*T) *T {
 	return x
 }
 
-// Return takes the versions and judges of a state that a step took evidence into, as far as the state after it does not have
-// them. Nobody else may have that state, or one that shares them: what is returned is blank at once, so that a reader who has it
-// all the same is seen.
+// Return takes the live versions of a state that a step took evidence into, and their judges, as far as the state after it does
+// not have them. Nobody else may have these: what is returned is blank at once, so that a reader who has it all the same is seen.
+// Versions that have ended are shared by all states since.
 func (p *Spare) Return(before, after *State) {
 	if len(before.Versions) != len(after.Versions) {
 		return // nothing ends or begins by most
 	}
 	for i, v := range before.Versions {
 		now := after.Versions[i]
-		if v == now || v.Seq != now.Seq {
+		if v == now || v.Seq != now.Seq || !v.Phase.Live() {
 			continue
 		}
 		if j := v.Judge; j != nil && j != now.Judge {
