@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -294,7 +295,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case err := <-sourceDone:
 			if ctx.Err() == nil {
-				return fmt.Errorf("the source of evidence ended: %w", err)
+				return fmt.Errorf("the source of evidence ended: %w", cmp.Or(err, errors.New("it did not say why")))
 			}
 		case call := <-c.calls:
 			c.answer(call)
