@@ -245,7 +245,11 @@ func (h *Hub) TakeChanges() []Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	begin, looked := time.Now(), 0
-	defer func() { h.spare(time.Since(begin), looked) }()
+	defer func() {
+		if h.spare(time.Since(begin), looked); len(h.changed.m) > 0 && !h.spared {
+			h.say() // it took long and was little work: nobody says so later
+		}
+	}()
 	var out []Status
 	for name := range h.changed.m {
 		if time.Since(begin) > takenMost {

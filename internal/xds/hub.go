@@ -253,14 +253,20 @@ func (h *Hub) Hold(name string) {
 	h.cat.held[name] = struct{}{}
 }
 
-// unhold ends a Hold; what was kept back is looked at again.
-func (h *Hub) unhold(name string) {
-	if _, ok := h.cat.held[name]; !ok {
+// unhold ends Holds; what was kept back is looked at again. All streams are asked, once for all of them.
+func (h *Hub) unhold(names ...string) {
+	var held []string
+	for _, name := range names {
+		if _, ok := h.cat.held[name]; ok {
+			held = append(held, name)
+			delete(h.cat.held, name)
+		}
+	}
+	if len(held) == 0 {
 		return
 	}
-	delete(h.cat.held, name)
 	for _, s := range h.sessions {
-		if s.inv.released(name, len(h.cat.held) == 0) {
+		if s.inv.released(held, len(h.cat.held) == 0) {
 			s.poke()
 		}
 	}

@@ -254,15 +254,20 @@ func (inv *Inventory) stir(service string) {
 	inv.parked.drop(service)
 }
 
-// released looks again at what is parked of a service that is held no longer, and at listeners and scopes where nothing is:
-// any of them might have been a held service's. It reports whether there is something.
-func (inv *Inventory) released(service string, all bool) bool {
-	_, waits := inv.parked.m[service]
-	inv.stir(service)
+// released looks again at what is parked of services that are held no longer, and at listeners and scopes where none is: any of
+// them might have been a held service's. It reports whether there is something.
+func (inv *Inventory) released(services []string, all bool) (waits bool) {
+	if len(inv.parked.m) == 0 {
+		return false
+	}
 	if all {
-		_, too := inv.parked.m[""]
-		waits = waits || too
-		inv.stir("")
+		services = append(slices.Clip(services), "")
+	}
+	for _, service := range services {
+		if _, parked := inv.parked.m[service]; parked {
+			inv.stir(service)
+			waits = true
+		}
 	}
 	return waits
 }

@@ -45,14 +45,22 @@ func (p *Prepared) make(h *Hub, recalled []rollout.Attempt) {
 func (h *Hub) Publish(ps ...Prepared) []error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	errs := make([]error, len(ps))
-	var turns []turn
-	for i, p := range ps {
+	ps, errs := slices.Clone(ps), make([]error, len(ps))
+	var names []string
+	for i := range ps {
+		p := &ps[i]
 		if s := h.services[p.table.Service]; s != nil && (s.edition != p.from || len(s.recalled) != p.recalled) {
 			p.from = s.edition // something came in between
 			p.make(h, s.recalled)
 		}
 		if errs[i] = p.err; p.err == nil {
+			names = append(names, p.table.Service)
+		}
+	}
+	h.unhold(names...)
+	var turns []turn
+	for i, p := range ps {
+		if p.err == nil {
 			errs[i] = h.install(p.edition, &turns)
 		}
 	}
@@ -74,6 +82,7 @@ func (h *Hub) reinstall(p Prepared) error {
 	if p.err != nil {
 		return p.err
 	}
+	h.unhold(p.table.Service)
 	var turns []turn
 	if err := h.install(p.edition, &turns); err != nil {
 		return err
@@ -84,7 +93,6 @@ func (h *Hub) reinstall(p Prepared) error {
 // install serves an edition in place of the last one, all but its listener.
 func (h *Hub) install(e *edition, turns *[]turn) error {
 	name := e.forms.table.Service
-	h.unhold(name)
 	s, old := h.services[name], (*edition)(nil)
 	if s == nil {
 		s = &service{force: h.resume(name)}

@@ -104,3 +104,25 @@ func same(a, b Status) bool {
 	}
 	return reflect.DeepEqual(a, b)
 }
+
+// Who asks what has changed is told of the rest, also where the asking took long because there was no processor for it.
+func TestChangesThatAreLeftAreTold(t *testing.T) {
+	h := NewHub(quietLog())
+	const n = 20
+	h.mu.Lock()
+	for i := range n {
+		name := fmt.Sprint("shop-", i)
+		h.services[name] = &service{force: NewForce(name, time.Hour)}
+		h.changes(name)
+	}
+	h.now = func() time.Time { time.Sleep(takenMost + time.Millisecond); return time.Now() }
+	h.mu.Unlock()
+	for told := 0; told < n; {
+		select {
+		case <-h.Changes():
+			told += max(1, len(h.TakeChanges()))
+		case <-time.After(10 * time.Second):
+			t.Fatalf("nobody says that %d of %d have changed", n-told, n)
+		}
+	}
+}

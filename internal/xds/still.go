@@ -80,15 +80,16 @@ func (k *kind) rest(of []parcel) {
 		k.still = append(make([]*item, 0, most+most/8), k.still...)
 	}
 	k.still = append(k.still, more...)
+	news := 0 // the place of one of them
 	for len(more) > 0 && have > 0 { // from the back, so that each is moved once, and without a look at those that are
 		last := len(more) - 1
 		at, _ := position(k.still[:have], more[last].acked.Name)
 		copy(k.still[at+len(more):], k.still[at:have])
-		k.still[at+last], more, have = more[last], more[:last], at
+		k.still[at+last], more, have, news = more[last], more[:last], at, at+last
 	}
 	whole := len(k.items.m)+k.looks() == 0 // else the list is this stream's for a moment, and nobody else's
 	if copy(k.still, more); whole && !k.shared && len(k.still) >= leastShared {
-		k.still, k.shared = k.lists.one(k.still), true
+		k.still, k.shared = k.lists.one(k.still, news), true
 	}
 }
 
@@ -99,9 +100,10 @@ const leastShared = 64
 // nothing of it changes. Invariant: a list that was handed out is never changed, and has no room.
 type lists struct{ last [16][]*item }
 
-// one is a list of the same content, which others may have as well.
-func (l *lists) one(of []*item) []*item {
-	at := slices.IndexFunc(l.last[:], func(o []*item) bool { return slices.Equal(o, of) })
+// one is a list of the same content, which others may have as well. At a place where it is new most others differ: that is looked
+// at before all of it is.
+func (l *lists) one(of []*item, news int) []*item {
+	at := slices.IndexFunc(l.last[:], func(o []*item) bool { return len(o) == len(of) && o[news] == of[news] && slices.Equal(o, of) })
 	if at >= 0 {
 		of = l.last[at]
 	} else {
