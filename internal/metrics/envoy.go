@@ -37,7 +37,7 @@ type Served struct {
 type Envoy struct {
 	tally
 	often func() time.Duration // what is under judgement is reported at present
-	nodes func() []string      // Envoys that report at present
+	nodes func() []string      // Envoys that report at present, in order
 
 	mu      sync.Mutex
 	targets map[string]*seen
@@ -269,17 +269,19 @@ func share(part, whole float64) float64 {
 	return min(1, part/whole)
 }
 
-// missing says why there was no report of a target; nil while it is too early to say.
+// missing says why there was no report of a target, where these nodes send some, in order; nil while it is too early to say.
 func (e *Envoy) missing(t *seen, nodes []string, now time.Time) *rollout.Missing {
 	patience := max(3*e.every(t), 2*time.Second)
 	waited := now.Sub(t.since)
 	if !t.last.IsZero() {
 		waited = now.Sub(t.last)
 	}
-	switch {
-	case waited < patience:
+	if waited < patience {
 		return nil
-	case t.node != "" && !slices.Contains(nodes, t.node):
+	}
+	_, connected := slices.BinarySearch(nodes, t.node)
+	switch {
+	case t.node != "" && !connected:
 		return &rollout.Missing{Code: analysis.TargetDown, Reason: fmt.Sprintf("Envoy %s, which reported %s, is no longer connected", t.node, t.Service)}
 	case len(nodes) == 0:
 		return &rollout.Missing{Code: analysis.SourceUnreachable, Reason: "no Envoy sends load reports: its bootstrap needs cluster_manager.load_stats_config (`canaryd bootstrap` prints one)"}
