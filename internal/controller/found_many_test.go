@@ -188,3 +188,30 @@ func TestAReloadLooksAtWhatIsNew(t *testing.T) {
 		t.Errorf("%d findings are looked at, want that of shop-007", n)
 	}
 }
+
+// What was found of a service while its removal waited for the disk is used by the one that begins anew.
+func TestWhatWaitsForARemovalIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFinders(t, emptyPolicy)
+		f.names("file_sd", "v1=10.0.0.1:80")
+		f.names("http_sd", "v1=10.0.0.9:80") // refused
+		time.Sleep(time.Second)
+		f.orphaned()
+		thaw := f.freeze()
+		f.unstored(f.daemon.Delete(t.Context(), "shop", "ann"))
+		f.names("file_sd", "v1=10.0.0.1:80", "v2=10.0.0.2:80")
+		f.write(emptyPolicy)
+		f.unstored(f.daemon.Reload(t.Context(), "test"))
+		f.inLoop(func() {
+			if !f.daemon.units["shop"].removing || len(f.daemon.findings.outstanding["shop"]) == 0 {
+				t.Error("nothing waits for the removal")
+			}
+		})
+		thaw()
+		time.Sleep(10 * time.Second)
+		s := f.service()
+		if v1, v2 := s.State.Version("v1"), s.State.Version("v2"); v1 == nil || v1.Phase != rollout.Stable || v2 == nil || s.Conflict == "" {
+			t.Errorf("the service that began anew has %s, conflict %q", f.is(), s.Conflict)
+		}
+	})
+}
