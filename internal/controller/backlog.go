@@ -30,9 +30,10 @@ type backlog struct {
 	ageing   queue[*unit] // of which is to be stored what changed of their evidence since it was stored last
 	evidence queue[metrics.Evidence]
 	statuses queue[status]
-	findings queue[*finding]
-	stored   queue[[]job] // what is published at once
-	reading  *adoption    // the policies that are being taken in; nil: none are
+	namings  []*naming       // what origins name anew
+	findings queue[*finding] // each once
+	stored   queue[[]job]    // what is published at once
+	reading  *adoption       // the policies that are being taken in; nil: none are
 }
 
 // status is news of who has a service's table.
@@ -64,7 +65,7 @@ func (q *queue[T]) some(most int, f func(T)) {
 
 // more is a channel that can be read while there is work.
 func (b *backlog) more() <-chan struct{} {
-	if len(b.ticks)+len(b.ageing)+len(b.evidence)+len(b.statuses)+len(b.findings)+len(b.stored) > 0 || b.reading != nil {
+	if len(b.ticks)+len(b.ageing)+len(b.evidence)+len(b.statuses)+len(b.namings)+len(b.findings)+len(b.stored) > 0 || b.reading != nil {
 		return b.ready
 	}
 	return nil
@@ -126,20 +127,22 @@ func (c *Controller) work(now time.Time) {
 	for {
 		c.backlog.turn++
 		switch b := &c.backlog; {
-		case b.turn%7 == 0 && len(b.ticks) > 0:
+		case b.turn%8 == 0 && len(b.ticks) > 0:
 			c.tickSome(now)
-		case b.turn%7 == 1 && len(b.evidence) > 0:
+		case b.turn%8 == 1 && len(b.evidence) > 0:
 			c.observeSome(now)
-		case b.turn%7 == 2 && len(b.statuses) > 0:
+		case b.turn%8 == 2 && len(b.statuses) > 0:
 			c.applySome(now)
-		case b.turn%7 == 3 && len(b.findings) > 0:
+		case b.turn%8 == 3 && len(b.findings) > 0:
 			c.useSome()
-		case b.turn%7 == 4 && len(b.stored) > 0:
+		case b.turn%8 == 4 && len(b.stored) > 0:
 			c.durable(now)
-		case b.turn%7 == 5 && b.reading != nil:
+		case b.turn%8 == 5 && b.reading != nil:
 			c.adoptSome()
-		case b.turn%7 == 6 && len(b.ageing) > 0 && len(b.ticks) == 0: // else what is written is old at once
+		case b.turn%8 == 6 && len(b.ageing) > 0 && len(b.ticks) == 0: // else what is written is old at once
 			c.ageSome()
+		case b.turn%8 == 7 && len(b.namings) > 0:
+			c.nameSome()
 		default:
 			continue
 		}
@@ -181,7 +184,7 @@ func (c *Controller) applySome(now time.Time) {
 // useSome brings what is named and the state together.
 func (c *Controller) useSome() {
 	c.backlog.findings.some(pieceMost, func(f *finding) {
-		if c.findings.byOrigin[f.origin][f.serviceVersion] == f {
+		if f.queued = false; !f.unnamed {
 			c.reconcileOne(f)
 		}
 	})

@@ -31,9 +31,10 @@ type serviceVersion struct{ service, version string }
 // it is no longer named.
 type findings struct {
 	handed      chan registry.Set
-	byOrigin    map[string]map[serviceVersion]*finding // none: that origin has not been looked at yet
-	outstanding map[string]map[*finding]bool           // by service
-	goneSince   map[serviceVersion]time.Time           // versions under test whose labelled containers are gone
+	byOrigin    map[string][]*finding        // by service and version; none: that origin has not been looked at yet
+	byService   map[string][]*finding        // the same, of all origins
+	outstanding map[string]map[*finding]bool // by service
+	goneSince   map[serviceVersion]time.Time // versions under test whose labelled containers are gone
 }
 
 // finding is what one origin says of one version.
@@ -46,15 +47,26 @@ type finding struct {
 	generation uint64   // of the state that it could not be used in
 	why        string   // it could not be used; told already
 	conflict   bool     // because others say something else
+	queued     bool     // it waits in the backlog: once is enough
+	unnamed    bool     // its origin does not name it any more
+}
+
+// naming is a set that takes the place of the last one of its origin, a piece at a time.
+type naming struct {
+	registry.Set            // what is left of it
+	begun        bool       // old is known
+	old          []*finding // of the last set, that this one has not come to yet
+	now          []*finding // that it names
 }
 
 func newFindings() findings {
-	return findings{handed: make(chan registry.Set), byOrigin: map[string]map[serviceVersion]*finding{}, outstanding: map[string]map[*finding]bool{}}
+	return findings{handed: make(chan registry.Set), byOrigin: map[string][]*finding{}, byService: map[string][]*finding{}, outstanding: map[string]map[*finding]bool{}}
 }
 
 // Found takes in all that an origin names, each time that it changes.
 func (c *Controller) Found(ctx context.Context) func(registry.Set) {
 	return func(set registry.Set) {
+		set.Versions = inOrder(set.Versions) // here, and not in the loop
 		select {
 		case c.findings.handed <- set:
 		case <-ctx.Done():
@@ -74,36 +86,104 @@ func (c *Controller) Labelled(ctx context.Context) func([]docker.Labelled) {
 	}
 }
 
-// found puts a set in the place of the last one of its origin. A version that is no longer named keeps
+// inOrder are versions by service and version, each once: what is said last counts.
+func inOrder(said []registry.Version) (vs []registry.Version) {
+	said = slices.Clone(said)
+	slices.SortStableFunc(said, func(a, b registry.Version) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Version, b.Version))
+	})
+	for i, v := range said {
+		if i+1 == len(said) || said[i+1].Service != v.Service || said[i+1].Version != v.Version {
+			vs = append(vs, v)
+		}
+	}
+	return vs
+}
+
+// found begins to put a set in the place of the last one of its origin. A version that is no longer named keeps
 // its endpoints: that nobody answers there is seen by asking, and a wrong file must not take a service
 // down.
 func (c *Controller) found(set registry.Set) {
-	old := c.findings.byOrigin[set.Origin]
-	now := make(map[serviceVersion]*finding, len(set.Versions))
-	var fs []*finding
-	for _, v := range set.Versions {
-		id := serviceVersion{v.Service, v.Version}
-		f := old[id]
-		if f == nil {
-			f = &finding{serviceVersion: id, origin: set.Origin}
-		}
-		if !slices.Equal(f.endpoints, v.Endpoints) || f.content != v.Content {
-			f.endpoints, f.content, f.why = v.Endpoints, v.Content, ""
-		}
-		now[id] = f
-		fs = append(fs, f)
+	c.backlog.namings = append(c.backlog.namings, &naming{Set: set})
+	c.nameSome()
+	c.useSome()
+}
+
+// nameSome goes through a piece of a set. What says the same as before, and is in use, costs no more than that look.
+func (c *Controller) nameSome() {
+	if len(c.backlog.namings) == 0 {
+		return
 	}
-	c.findings.byOrigin[set.Origin] = now
-	for id, f := range old {
-		if now[id] == nil {
-			c.unnamed(f)
+	n := c.backlog.namings[0]
+	if !n.begun {
+		n.begun, n.old, n.now = true, c.findings.byOrigin[n.Origin], make([]*finding, 0, len(n.Versions))
+	}
+	for i, begun := 0, time.Now(); len(n.Versions)+len(n.old) > 0; i++ {
+		if i >= compareMost || i > 0 && time.Since(begun) >= pieceFor {
+			return
+		}
+		c.name(n)
+	}
+	c.findings.byOrigin[n.Origin] = n.now
+	if c.backlog.namings = c.backlog.namings[1:]; len(c.backlog.namings) == 0 {
+		c.backlog.namings = nil
+	}
+}
+
+// name takes in what comes next of a set and the one before it, which are in the same order.
+func (c *Controller) name(n *naming) {
+	first := 1 // the set names one that it did not name before; 0: that it did; -1: it no longer does
+	if len(n.Versions) == 0 {
+		first = -1
+	} else if len(n.old) > 0 {
+		f, v := n.old[0], &n.Versions[0]
+		first = cmp.Or(cmp.Compare(f.service, v.Service), cmp.Compare(f.version, v.Version))
+	}
+	var f *finding
+	if first <= 0 {
+		f, n.old = n.old[0], n.old[1:]
+	}
+	if first < 0 {
+		c.unnamed(f)
+		return
+	}
+	v := n.Versions[0]
+	n.Versions = n.Versions[1:]
+	if f == nil {
+		f = &finding{serviceVersion: serviceVersion{v.Service, v.Version}, origin: n.Origin}
+		c.findings.byService[f.service] = append(c.findings.byService[f.service], f)
+	}
+	n.now = append(n.now, f)
+	changed := first > 0 || f.content != v.Content || !slices.Equal(f.endpoints, v.Endpoints)
+	if changed {
+		f.endpoints, f.content, f.why = v.Endpoints, v.Content, ""
+	}
+	if changed || c.due(f) {
+		c.queueUp(f)
+	}
+}
+
+// due reports whether a finding that has been looked at already may come to something now. What was refused is asked again
+// whatever changed: not all that may lift a refusal changes the generation. Findings of one service never hang on another one.
+func (c *Controller) due(f *finding) bool {
+	u := c.units[f.service]
+	return u != nil && !u.removing && (f.why != "" || !u.knows(f))
+}
+
+// queueUp has findings looked at, in this order, those that do not wait for it already.
+func (c *Controller) queueUp(fs ...*finding) {
+	for _, f := range fs {
+		if !f.queued {
+			f.queued = true
+			c.backlog.findings = append(c.backlog.findings, f)
 		}
 	}
-	c.reconcile(fs)
 }
 
 func (c *Controller) unnamed(f *finding) {
+	f.unnamed = true
 	c.findings.settled(f)
+	c.findings.forget(f)
 	u := c.units[f.service]
 	if u == nil || f.origin == byLabels { // what runs with labels has a rule of its own
 		return
@@ -113,15 +193,13 @@ func (c *Controller) unnamed(f *finding) {
 	}
 }
 
-// reconcileAll looks at all that is named, after services came or went or their policies changed.
-func (c *Controller) reconcileAll() {
-	var fs []*finding
-	for _, named := range c.findings.byOrigin {
-		for _, f := range named {
-			fs = append(fs, f)
+// lookAgainAt looks at those findings of a service that may come to something since its policy was read.
+func (c *Controller) lookAgainAt(service string) {
+	for _, f := range inTurn(c.findings.byService[service]) {
+		if c.due(f) {
+			c.queueUp(f)
 		}
 	}
-	c.reconcile(fs)
 }
 
 // lookAgain looks at what could not be used so far, where anything has changed since, and at what is gone.
@@ -138,18 +216,17 @@ func (c *Controller) lookAgain(now time.Time) {
 			}
 		}
 	}
-	c.reconcile(due)
+	c.queueUp(inTurn(due)...)
+	c.useSome()
 	c.leave(now)
 }
 
-// reconcile has findings and state brought together, in one order whatever came first: the first version of a
-// service becomes stable.
-func (c *Controller) reconcile(fs []*finding) {
+// inTurn puts findings in one order whatever came first: the first version of a service becomes stable.
+func inTurn(fs []*finding) []*finding {
 	slices.SortFunc(fs, func(a, b *finding) int {
 		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.version, b.version), cmp.Compare(a.origin, b.origin))
 	})
-	c.backlog.findings = append(c.backlog.findings, fs...)
-	c.useSome()
+	return fs
 }
 
 func (c *Controller) reconcileOne(f *finding) {
@@ -172,10 +249,10 @@ func (c *Controller) reconcileOne(f *finding) {
 // use announces a finding when it says anything new. A version that has ended is never started anew by
 // what finds it, also when it ended so long ago that the state has forgotten it.
 func (c *Controller) use(u *unit, f *finding) error {
-	v := u.state.Version(f.version)
-	if v == nil && f.known == u || v != nil && (!v.Phase.Live() || sameEndpoints(v.Endpoints, f.endpoints) && (v.Content == f.content || v.Origin != f.origin)) {
+	if u.knows(f) {
 		return nil
 	}
+	v := u.state.Version(f.version)
 	if f.origin == byLabels && !u.state.Policy.Docker.Labelled() {
 		return &rollout.Refusal{Message: fmt.Sprintf("containers are labelled as version %s of %s, whose policy does not ask for such: write `docker: {discover: labels}` there to have them taken for versions", f.version, f.service)}
 	}
@@ -190,9 +267,18 @@ func (c *Controller) use(u *unit, f *finding) error {
 	return err
 }
 
+// knows reports whether a finding says nothing new.
+func (u *unit) knows(f *finding) bool {
+	v := u.state.Version(f.version)
+	if v == nil {
+		return f.known == u
+	}
+	return !v.Phase.Live() || sameEndpoints(v.Endpoints, f.endpoints) && (v.Content == f.content || v.Origin != f.origin)
+}
+
 // sameEndpoints leaves aside in which order a person named them; found ones are sorted.
 func sameEndpoints(named, found []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(named)), found)
+	return len(named) == len(found) && (slices.Equal(named, found) || slices.Equal(slices.Sorted(slices.Values(named)), found))
 }
 
 // unusable keeps a finding for later, and tells why: once, until that changes.
@@ -223,6 +309,20 @@ func (fs *findings) settled(f *finding) {
 	}
 }
 
+// forget takes a finding out of those of its service.
+func (fs *findings) forget(f *finding) {
+	if left := slices.DeleteFunc(fs.byService[f.service], func(o *finding) bool { return o == f }); len(left) > 0 {
+		fs.byService[f.service] = left
+	} else {
+		delete(fs.byService, f.service)
+	}
+}
+
+// names reports whether an origin names a version.
+func (fs *findings) names(origin string, id serviceVersion) bool {
+	return slices.ContainsFunc(fs.byService[id.service], func(f *finding) bool { return f.origin == origin && f.version == id.version })
+}
+
 // contradiction is one between origins about a live version, for `status`; empty: there is none.
 func (c *Controller) contradiction(u *unit) string {
 	var first *finding
@@ -242,15 +342,14 @@ func (c *Controller) contradiction(u *unit) string {
 
 // leave ends versions under test whose labelled containers have been gone for a while.
 func (c *Controller) leave(now time.Time) {
-	running, looked := c.findings.byOrigin[byLabels]
-	if !looked {
+	if _, looked := c.findings.byOrigin[byLabels]; !looked {
 		return
 	}
 	gone := map[serviceVersion]time.Time{}
 	for service, u := range c.busy {
 		for _, v := range u.state.Versions {
 			id := serviceVersion{service, v.Name}
-			if v.Origin != byLabels || !v.Phase.Waiting() || running[id] != nil {
+			if v.Origin != byLabels || !v.Phase.Waiting() || c.findings.names(byLabels, id) {
 				continue
 			}
 			since, before := c.findings.goneSince[id]

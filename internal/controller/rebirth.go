@@ -76,7 +76,7 @@ func (c *Controller) gone(j job, now time.Time) {
 		c.publish(now, u)
 		c.afresh(u)
 	}
-	c.reconcileAll()
+	c.queueUp(inTurn(c.findings.byService[j.write.Service])...) // what the old one knew is new to the next
 }
 
 // removed takes a service out of the loop, now that it is out of the store.

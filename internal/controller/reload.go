@@ -107,7 +107,7 @@ type adoption struct {
 	read     queue[*policy.Document] // that are to be compared with what their services have
 	compared bool                    // all are
 	docs     queue[*policy.Document] // that say something else than their services have
-	orphans  queue[*unit]            // that no document names any more
+	orphans  queue[*unit]            // that no document names
 	together queue[*policy.Document] // these are stored and published at once: one leaves a listener that another one joins
 	done     chan struct{}           // closed when all is taken in
 	receipt  *receipt                // that it is stored, as what was decided before; made when it is done
@@ -138,13 +138,15 @@ func (c *Controller) compare(a *adoption) {
 	a.read.some(compareMost, func(d *policy.Document) {
 		if !c.has(d, c.set.origin(d)) {
 			a.docs = append(a.docs, d)
+			return
 		}
+		c.lookAgainAt(d.Policy.Service)
 	})
 	if a.compared = len(a.read) == 0; !a.compared {
 		return
 	}
 	for name, u := range c.units {
-		if _, here := c.set.place[name]; !here && !u.state.Orphaned {
+		if _, here := c.set.place[name]; !here {
 			a.orphans = append(a.orphans, u)
 		}
 	}
@@ -211,14 +213,22 @@ func (c *Controller) adoptSome() {
 			if u := c.adopt(d, a.by); u != nil && u.outbox.Unstored() {
 				c.together[u] = struct{}{}
 			}
+			c.lookAgainAt(d.Policy.Service)
 		})
 	case len(a.docs) > 0:
-		a.docs.some(pieceMost, func(d *policy.Document) { c.adopt(d, a.by) })
+		a.docs.some(pieceMost, func(d *policy.Document) {
+			c.adopt(d, a.by)
+			c.lookAgainAt(d.Policy.Service)
+		})
 	default:
 		a.orphans.some(pieceMost, func(u *unit) {
-			if c.units[u.state.Policy.Service] == u {
+			if c.units[u.state.Policy.Service] != u {
+				return
+			}
+			if !u.state.Orphaned {
 				c.must(u, rollout.Orphaned{At: c.reloadedAt})
 			}
+			c.lookAgainAt(u.state.Policy.Service)
 		})
 	}
 	if a.compared && len(a.together)+len(a.docs)+len(a.orphans) == 0 {
@@ -228,7 +238,7 @@ func (c *Controller) adoptSome() {
 
 func (c *Controller) adoptionDone(a *adoption) {
 	c.backlog.reading = nil
-	c.reconcileAll()
+	c.useSome() // what few services have found is in use when the reload is done
 	a.receipt = receiptFor(c.unsettled()...)
 	c.policies.release()
 	close(a.done)

@@ -383,35 +383,49 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 	}
 }
 
-// durable takes in a piece of what is stored: it may be published, told and answered.
+// durable takes in a piece of what is stored: it may be published, told and answered. What belongs together is one piece,
+// however long that takes.
 func (c *Controller) durable(now time.Time) {
 	if len(c.backlog.stored) == 0 {
 		return
 	}
-	jobs := c.backlog.stored[0]
-	if c.backlog.stored = c.backlog.stored[1:]; len(c.backlog.stored) == 0 {
-		c.backlog.stored, c.writer.under = nil, nil
-	}
 	var stored []*unit
-	for _, j := range jobs {
-		if j.err != nil {
-			c.unwritable(j, now)
-			continue
+	jobs, begun, n := c.backlog.stored[0], time.Now(), 0
+	for n < len(jobs) && (n == 0 || jobs[n].together || time.Since(begun) < pieceFor) {
+		if c.landed(jobs[n], now) {
+			stored = append(stored, jobs[n].u)
 		}
-		j.u.encodes = nil
-		j.u.tell(j.decision, c.events)
-		if j.remove {
-			c.gone(j, now)
-			continue
-		}
-		j.u.outbox.Stored(now, j.decision, j.table)
-		j.u.made = j.made
-		stored = append(stored, j.u)
+		n++
+	}
+	switch {
+	case n < len(jobs):
+		c.backlog.stored[0] = jobs[n:]
+	case len(c.backlog.stored) == 1:
+		c.backlog.stored, c.writer.under = nil, nil
+	default:
+		c.backlog.stored = c.backlog.stored[1:]
 	}
 	c.publish(now, stored...)
 	for _, u := range stored {
 		c.admitDropped(u, now)
 	}
+}
+
+// landed takes in that one service's part is stored, and reports whether it may be published.
+func (c *Controller) landed(j job, now time.Time) bool {
+	if j.err != nil {
+		c.unwritable(j, now)
+		return false
+	}
+	j.u.encodes = nil
+	j.u.tell(j.decision, c.events)
+	if j.remove {
+		c.gone(j, now)
+		return false
+	}
+	j.u.outbox.Stored(now, j.decision, j.table)
+	j.u.made = j.made
+	return true
 }
 
 // allDurable takes in all that is stored.
