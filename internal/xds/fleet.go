@@ -122,13 +122,33 @@ func (h *Hub) accepted(s *session, p parcel, at time.Time) {
 		h.letsGo(s, serviceOf(p.ref)) // before its connection may end
 		return
 	}
+	if p.ref.Type == TypeListener {
+		h.listens(s, p, at)
+		return
+	}
 	if f := h.cat.routes[p.ref.Name]; p.ref.Type == TypeRoute && f != nil {
 		h.services[p.ref.Name].force.Accept(s.stream, Content{p.res.Version, p.res.slots}, f.present(p.res.Version), at)
 	}
 	for _, name := range p.res.services {
 		if svc := h.services[name]; svc != nil {
-			svc.force.Took(s.stream, p.ref, p.res.Version, at)
-			h.changes(name)
+			news := svc.force.Took(s.stream, p.ref, p.res.Version, at)
+			if news || p.ref.Type == TypeRoute {
+				h.changes(name)
+			}
+		}
+	}
+}
+
+// listens books the ACK of a listener. Ten thousand services may have it, and an Envoy be in the books of all of them:
+// these are asked only where one of them may have something to say.
+func (h *Hub) listens(s *session, p parcel, at time.Time) {
+	s.heard = at
+	if _, disputed := h.disputed[p.ref]; !disputed && !s.odd {
+		return
+	}
+	for _, f := range s.books {
+		if svc := h.services[f.service]; svc != nil && svc.force == f && f.Took(s.stream, p.ref, p.res.Version, at) {
+			h.changes(f.service)
 		}
 	}
 }
@@ -141,7 +161,13 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 	if res == nil || !sameVersion(res.Version, p.res.Version) && (p.ref.Type != TypeRoute || f == nil || !f.present(p.res.Version)) {
 		return
 	}
-	for _, name := range res.services {
+	for name := range breathing(h, slices.Values(res.services)) {
+		if h.cat.resources[p.ref] != res {
+			return // meanwhile
+		}
+		if p.ref.Type == TypeListener {
+			h.disputed[p.ref] = struct{}{}
+		}
 		if svc := h.services[name]; svc != nil && s.sees(name) {
 			svc.force.Refuse(s.stream, p.ref, res.Version, why, h.now())
 			h.changes(name)
@@ -151,8 +177,24 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 
 // remembers is the version of a resource that a node refused on an earlier connection of the same process.
 func (h *Hub) remembers(n Node, res *Resource) string {
+	if res.Type == TypeListener {
+		return h.remembersListener(n, res)
+	}
 	for _, name := range res.services {
 		if svc := h.services[name]; svc != nil && svc.force.remembers(n, res.ref(), res.Version) {
+			return res.Version
+		}
+	}
+	return ""
+}
+
+// remembersListener asks the node's own books, not those of all services that a listener has.
+func (h *Hub) remembersListener(n Node, res *Resource) string {
+	if _, disputed := h.disputed[res.ref()]; !disputed {
+		return ""
+	}
+	for _, f := range h.nodes.books(n.ID) {
+		if f.remembers(n, res.ref(), res.Version) {
 			return res.Version
 		}
 	}
@@ -164,11 +206,30 @@ func (h *Hub) outdated(old, now *Resource) {
 	if old == nil || now != nil && sameVersion(now.Version, old.Version) {
 		return
 	}
+	if old.Type == TypeListener {
+		h.settles(old.ref())
+		return
+	}
 	for _, name := range old.services {
-		if s := h.services[name]; s != nil {
-			s.force.Changed(old.ref(), h.now())
+		if s := h.services[name]; s != nil && s.force.Changed(old.ref(), h.now()) {
 			h.changes(name)
 		}
+	}
+}
+
+// settles ends the refusals of a listener, in the books of services that have left it since as well.
+func (h *Hub) settles(r Ref) {
+	if _, disputed := h.disputed[r]; !disputed {
+		return
+	}
+	delete(h.disputed, r)
+	for name, s := range h.services {
+		if s.force.Changed(r, h.now()) {
+			h.changes(name)
+		}
+	}
+	for _, p := range h.parting { // which may begin again
+		p.force.Changed(r, h.now())
 	}
 }
 
