@@ -1,10 +1,11 @@
 package xds
 
 import (
-	"cmp"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -337,40 +338,126 @@ func (h *Hub) TakeChanges() []Status {
 }
 
 // Envoys are all nodes that are connected, or that have something of a service.
-func (h *Hub) Envoys() []Envoy {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	found := map[[2]string]*Envoy{} // by node.id and address
-	of := func(n Node, connected bool, since time.Time) *Envoy {
-		key := [2]string{n.ID, n.Peer}
-		if found[key] == nil {
-			found[key] = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
-		}
-		return found[key]
-	}
-	for _, p := range h.peers {
-		if !p.Diagnostic && p.ID != "" {
-			of(p.Node, true, p.since)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(h.services)) {
-		f := h.services[name].force
-		for _, m := range f.members {
-			if !m.isDoubted() {
-				of(m.who.Node, !m.isGone(), m.since()).add(name, f.nodeStatus(m))
+func (h *Hub) Envoys() []Envoy { return slices.Collect(h.EnvoysAfter("", "")) }
+
+// EnvoysAfter are these in order: those whose keys are greater than one, and where a service is named, at least all that have
+// something of it. The mutex is held for one at a time, with pauses: all of ten thousand Envoys are half a second's work. So each is
+// told of as it is when it is asked for, and who asks for a page pays for that.
+func (h *Hub) EnvoysAfter(after, service string) iter.Seq[Envoy] {
+	return func(yield func(Envoy) bool) {
+		looked := 0
+		for _, id := range h.nodeIDs(service) {
+			if from := id + " "; from <= after && !strings.HasPrefix(after, from) {
+				continue
+			}
+			if looked >= toldAtOnce {
+				looked = 0
+				time.Sleep(pause)
+			}
+			names := h.servicesOf(id)
+			looked += 1 + len(names)
+			for _, e := range h.envoysOf(id, names) {
+				if e.Key() > after && !yield(e) {
+					return
+				}
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(h.parting)) {
-		for _, m := range h.parting[name].force.members {
-			of(m.who.Node, !m.isGone(), m.since()).add(name, h.parting[name].force.nodeStatus(m))
+}
+
+// toldAtOnce is how many books are looked at for that with the mutex held, in half a millisecond.
+const toldAtOnce = 1000
+
+// inPortions goes through names, and takes the mutex for some of them at a time.
+func (h *Hub) inPortions(names []string, do func(name string)) {
+	for part := range slices.Chunk(names, toldAtOnce) {
+		h.enter()
+		for _, name := range part {
+			do(name)
+		}
+		h.exit()
+	}
+}
+
+// nodeIDs are those of all nodes, or of those in a service's book; in order.
+func (h *Hub) nodeIDs(service string) []string {
+	h.enter()
+	var ids []string
+	if f, _ := h.bookOf(service); f != nil {
+		for _, m := range f.members {
+			ids = append(ids, m.who.ID)
+		}
+	} else if service == "" {
+		ids = slices.AppendSeq(make([]string, 0, len(h.nodes)), maps.Keys(h.nodes))
+	}
+	h.exit()
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// servicesOf are those in whose books a node may be, in order.
+func (h *Hub) servicesOf(id string) (names []string) {
+	h.enter()
+	if k := h.nodes[id]; k != nil {
+		for _, f := range k.books {
+			names = append(names, f.service)
+		}
+		for _, s := range k.open {
+			for _, f := range s.books {
+				names = append(names, f.service)
+			}
 		}
 	}
-	var out []Envoy
-	for _, e := range found {
-		out = append(out, *e)
+	h.exit()
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// envoysOf are the Envoys with a node.id, by address. Of one that has very many services the mutex is let go of in between.
+func (h *Hub) envoysOf(id string, services []string) []Envoy {
+	found := map[string]*Envoy{} // by address
+	of := func(n Node, connected bool, since time.Time) *Envoy {
+		if found[n.Peer] == nil {
+			found[n.Peer] = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
+		}
+		return found[n.Peer]
 	}
-	slices.SortFunc(out, func(a, b Envoy) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Peer, b.Peer)) })
+	h.enter()
+	if k := h.nodes[id]; k != nil && id != "" {
+		for _, s := range k.open {
+			if !s.Diagnostic {
+				of(s.Node, true, s.since)
+			}
+		}
+	}
+	h.exit()
+	add := func(f *Force, name string, m *member) {
+		of(m.who.Node, !m.isGone(), m.since()).add(name, f.nodeStatus(m))
+	}
+	var removed []string
+	h.inPortions(services, func(name string) {
+		s := h.services[name]
+		if s == nil {
+			removed = append(removed, name)
+			return
+		}
+		for _, m := range s.force.of(id) {
+			if !m.isDoubted() {
+				add(s.force, name, m)
+			}
+		}
+	})
+	h.inPortions(removed, func(name string) {
+		if p := h.parting[name]; p != nil {
+			for _, m := range p.force.of(id) {
+				add(p.force, name, m)
+			}
+		}
+	})
+	var out []Envoy
+	for _, peer := range slices.Sorted(maps.Keys(found)) {
+		out = append(out, *found[peer])
+	}
 	return out
 }
 

@@ -202,6 +202,9 @@ type Envoy struct {
 	Services  []EnvoyService `json:"services,omitempty"` // in order
 }
 
+// Key orders Envoys: two of them may share a name.
+func (e Envoy) Key() string { return e.Node + " " + e.Peer }
+
 // EnvoyService is what a node has of one service.
 type EnvoyService struct {
 	Service  string        `json:"service"`
