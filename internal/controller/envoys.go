@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -18,9 +19,11 @@ type (
 	NodeStatus   = xds.NodeStatus
 )
 
-// Envoys are all nodes that are connected, or were and are not forgotten, by name. They are the Hub's to
-// know: the loop is not asked.
-func (c *Controller) Envoys() []Envoy { return c.Hub.Envoys() }
+// EnvoysAfter are the nodes that are connected, or were and are not forgotten, by name: those behind one, and where a service is
+// named, at least all that have something of it. They are the Hub's to know: the loop is not asked.
+func (c *Controller) EnvoysAfter(after, service string) iter.Seq[Envoy] {
+	return c.Hub.EnvoysAfter(after, service)
+}
 
 // lossy logs once of each Envoy that its load reports lack something. Where evidence comes from elsewhere that
 // hurts nobody, and nothing is said.

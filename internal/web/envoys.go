@@ -77,20 +77,20 @@ func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	out := Nodes{Nodes: []Node{}}
-	for _, e := range a.Controller.Envoys() {
+	out, last := Nodes{Nodes: []Node{}}, ""
+	for e := range a.Controller.EnvoysAfter(q.Get("after"), service) {
 		if !seen(&e, &who) {
 			continue
 		}
 		n, of := viewNode(e, service)
-		if !of || n.key() <= q.Get("after") {
+		if !of {
 			continue
 		}
 		if len(out.Nodes) == limit {
-			out.Next = out.Nodes[limit-1].key()
+			out.Next = last
 			break
 		}
-		out.Nodes = append(out.Nodes, n)
+		out.Nodes, last = append(out.Nodes, n), e.Key()
 	}
 	a.answer(w, http.StatusOK, out)
 }
@@ -111,9 +111,6 @@ func seen(e *controller.Envoy, who *access.Caller) bool {
 	e.Services = slices.DeleteFunc(slices.Clone(e.Services), func(s controller.EnvoyService) bool { return !who.May(access.View, s.Service) })
 	return len(e.Services) > 0
 }
-
-// key orders nodes: two Envoys may share a name.
-func (n Node) key() string { return n.Node + " " + n.Peer }
 
 // viewNode says what a node has of one service, or of how many it has what; of is false where it has nothing
 // of that service.

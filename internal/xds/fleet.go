@@ -1,10 +1,11 @@
 package xds
 
 import (
-	"cmp"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -122,13 +123,33 @@ func (h *Hub) accepted(s *session, p parcel, at time.Time) {
 		h.letsGo(s, serviceOf(p.ref)) // before its connection may end
 		return
 	}
+	if p.ref.Type == TypeListener {
+		h.listens(s, p, at)
+		return
+	}
 	if f := h.cat.routes[p.ref.Name]; p.ref.Type == TypeRoute && f != nil {
 		h.services[p.ref.Name].force.Accept(s.stream, Content{p.res.Version, p.res.slots}, f.present(p.res.Version), at)
 	}
 	for _, name := range p.res.services {
 		if svc := h.services[name]; svc != nil {
-			svc.force.Took(s.stream, p.ref, p.res.Version, at)
-			h.changes(name)
+			news := svc.force.Took(s.stream, p.ref, p.res.Version, at)
+			if news || p.ref.Type == TypeRoute {
+				h.changes(name)
+			}
+		}
+	}
+}
+
+// listens books the ACK of a listener. Ten thousand services may have it, and an Envoy be in the books of all of them:
+// these are asked only where one of them may have something to say.
+func (h *Hub) listens(s *session, p parcel, at time.Time) {
+	s.heard = at
+	if _, disputed := h.disputed[p.ref]; !disputed && !s.odd {
+		return
+	}
+	for _, f := range s.books {
+		if svc := h.services[f.service]; svc != nil && svc.force == f && f.Took(s.stream, p.ref, p.res.Version, at) {
+			h.changes(f.service)
 		}
 	}
 }
@@ -141,7 +162,13 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 	if res == nil || !sameVersion(res.Version, p.res.Version) && (p.ref.Type != TypeRoute || f == nil || !f.present(p.res.Version)) {
 		return
 	}
-	for _, name := range res.services {
+	for name := range breathing(h, slices.Values(res.services)) {
+		if h.cat.resources[p.ref] != res {
+			return // meanwhile
+		}
+		if p.ref.Type == TypeListener {
+			h.disputed[p.ref] = struct{}{}
+		}
 		if svc := h.services[name]; svc != nil && s.sees(name) {
 			svc.force.Refuse(s.stream, p.ref, res.Version, why, h.now())
 			h.changes(name)
@@ -151,8 +178,24 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 
 // remembers is the version of a resource that a node refused on an earlier connection of the same process.
 func (h *Hub) remembers(n Node, res *Resource) string {
+	if res.Type == TypeListener {
+		return h.remembersListener(n, res)
+	}
 	for _, name := range res.services {
 		if svc := h.services[name]; svc != nil && svc.force.remembers(n, res.ref(), res.Version) {
+			return res.Version
+		}
+	}
+	return ""
+}
+
+// remembersListener asks the node's own books, not those of all services that a listener has.
+func (h *Hub) remembersListener(n Node, res *Resource) string {
+	if _, disputed := h.disputed[res.ref()]; !disputed {
+		return ""
+	}
+	for _, f := range h.nodes.books(n.ID) {
+		if f.remembers(n, res.ref(), res.Version) {
 			return res.Version
 		}
 	}
@@ -164,11 +207,30 @@ func (h *Hub) outdated(old, now *Resource) {
 	if old == nil || now != nil && sameVersion(now.Version, old.Version) {
 		return
 	}
+	if old.Type == TypeListener {
+		h.settles(old.ref())
+		return
+	}
 	for _, name := range old.services {
-		if s := h.services[name]; s != nil {
-			s.force.Changed(old.ref(), h.now())
+		if s := h.services[name]; s != nil && s.force.Changed(old.ref(), h.now()) {
 			h.changes(name)
 		}
+	}
+}
+
+// settles ends the refusals of a listener, in the books of services that have left it since as well.
+func (h *Hub) settles(r Ref) {
+	if _, disputed := h.disputed[r]; !disputed {
+		return
+	}
+	delete(h.disputed, r)
+	for name, s := range h.services {
+		if s.force.Changed(r, h.now()) {
+			h.changes(name)
+		}
+	}
+	for _, p := range h.parting { // which may begin again
+		p.force.Changed(r, h.now())
 	}
 }
 
@@ -280,40 +342,126 @@ func (h *Hub) TakeChanges() []Status {
 }
 
 // Envoys are all nodes that are connected, or that have something of a service.
-func (h *Hub) Envoys() []Envoy {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	found := map[[2]string]*Envoy{} // by node.id and address
-	of := func(n Node, connected bool, since time.Time) *Envoy {
-		key := [2]string{n.ID, n.Peer}
-		if found[key] == nil {
-			found[key] = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
-		}
-		return found[key]
-	}
-	for _, p := range h.peers {
-		if !p.Diagnostic && p.ID != "" {
-			of(p.Node, true, p.since)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(h.services)) {
-		f := h.services[name].force
-		for _, m := range f.members {
-			if !m.isDoubted() {
-				of(m.who.Node, !m.isGone(), m.since()).add(name, f.nodeStatus(m))
+func (h *Hub) Envoys() []Envoy { return slices.Collect(h.EnvoysAfter("", "")) }
+
+// EnvoysAfter are these in order: those whose keys are greater than one, and where a service is named, at least all that have
+// something of it. The mutex is held for one at a time, with pauses: all of ten thousand Envoys are half a second's work. So each is
+// told of as it is when it is asked for, and who asks for a page pays for that.
+func (h *Hub) EnvoysAfter(after, service string) iter.Seq[Envoy] {
+	return func(yield func(Envoy) bool) {
+		looked := 0
+		for _, id := range h.nodeIDs(service) {
+			if from := id + " "; from <= after && !strings.HasPrefix(after, from) {
+				continue
+			}
+			if looked >= toldAtOnce {
+				looked = 0
+				time.Sleep(pause)
+			}
+			names := h.servicesOf(id)
+			looked += 1 + len(names)
+			for _, e := range h.envoysOf(id, names) {
+				if e.Key() > after && !yield(e) {
+					return
+				}
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(h.parting)) {
-		for _, m := range h.parting[name].force.members {
-			of(m.who.Node, !m.isGone(), m.since()).add(name, h.parting[name].force.nodeStatus(m))
+}
+
+// toldAtOnce is how many books are looked at for that with the mutex held, in half a millisecond.
+const toldAtOnce = 1000
+
+// inPortions goes through names, and takes the mutex for some of them at a time.
+func (h *Hub) inPortions(names []string, do func(name string)) {
+	for part := range slices.Chunk(names, toldAtOnce) {
+		h.enter()
+		for _, name := range part {
+			do(name)
+		}
+		h.exit()
+	}
+}
+
+// nodeIDs are those of all nodes, or of those in a service's book; in order.
+func (h *Hub) nodeIDs(service string) []string {
+	h.enter()
+	var ids []string
+	if f, _ := h.bookOf(service); f != nil {
+		for _, m := range f.members {
+			ids = append(ids, m.who.ID)
+		}
+	} else if service == "" {
+		ids = slices.AppendSeq(make([]string, 0, len(h.nodes)), maps.Keys(h.nodes))
+	}
+	h.exit()
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// servicesOf are those in whose books a node may be, in order.
+func (h *Hub) servicesOf(id string) (names []string) {
+	h.enter()
+	if k := h.nodes[id]; k != nil {
+		for _, f := range k.books {
+			names = append(names, f.service)
+		}
+		for _, s := range k.open {
+			for _, f := range s.books {
+				names = append(names, f.service)
+			}
 		}
 	}
-	var out []Envoy
-	for _, e := range found {
-		out = append(out, *e)
+	h.exit()
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// envoysOf are the Envoys with a node.id, by address. Of one that has very many services the mutex is let go of in between.
+func (h *Hub) envoysOf(id string, services []string) []Envoy {
+	found := map[string]*Envoy{} // by address
+	of := func(n Node, connected bool, since time.Time) *Envoy {
+		if found[n.Peer] == nil {
+			found[n.Peer] = &Envoy{Node: n.ID, Cluster: n.Cluster, Build: n.Build, Peer: n.Peer, Client: n.Client, Connected: connected, Since: since}
+		}
+		return found[n.Peer]
 	}
-	slices.SortFunc(out, func(a, b Envoy) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Peer, b.Peer)) })
+	h.enter()
+	if k := h.nodes[id]; k != nil && id != "" {
+		for _, s := range k.open {
+			if !s.Diagnostic {
+				of(s.Node, true, s.since)
+			}
+		}
+	}
+	h.exit()
+	add := func(f *Force, name string, m *member) {
+		of(m.who.Node, !m.isGone(), m.since()).add(name, f.nodeStatus(m))
+	}
+	var removed []string
+	h.inPortions(services, func(name string) {
+		s := h.services[name]
+		if s == nil {
+			removed = append(removed, name)
+			return
+		}
+		for _, m := range s.force.of(id) {
+			if !m.isDoubted() {
+				add(s.force, name, m)
+			}
+		}
+	})
+	h.inPortions(removed, func(name string) {
+		if p := h.parting[name]; p != nil {
+			for _, m := range p.force.of(id) {
+				add(p.force, name, m)
+			}
+		}
+	})
+	var out []Envoy
+	for _, peer := range slices.Sorted(maps.Keys(found)) {
+		out = append(out, *found[peer])
+	}
 	return out
 }
 

@@ -74,14 +74,16 @@ type stream struct {
 	Node
 	id    uint64 // they are numbered as they come
 	since time.Time
-	books []*Force // that know it
-	past  *stream  // what is kept of it in the books when it is over
+	books []*Force  // that know it
+	heard time.Time // its last ACK of a listener: that of one that ten thousand services have is not booked in each of their books
+	odd   bool      // some book doubts it, or waits for it no longer: it has to hear of each ACK
+	past  *stream   // what is kept of it in the books when it is over
 }
 
 // over is what is kept of a stream when it is over: not its connection.
 func (s *stream) over() *stream {
 	if s.past == nil {
-		s.past = &stream{Node: s.Node, id: s.id, since: s.since}
+		s.past = &stream{Node: s.Node, id: s.id, since: s.since, heard: s.heard}
 		s.past.line = nil
 	}
 	return s.past
@@ -196,16 +198,18 @@ func (f *Force) Want(w Wanted, at time.Time) {
 }
 
 // Changed says that another content of a resource is wanted, or that somebody asks for another try: nobody
-// has refused that yet.
-func (f *Force) Changed(r Ref, at time.Time) {
+// has refused that yet. It reports whether somebody had.
+func (f *Force) Changed(r Ref, at time.Time) (news bool) {
 	for m := range f.restless.m {
 		if _, refused := m.refusals[r]; refused {
 			f.charge(m, at)
 			delete(m.refusals, r)
 			f.settle(m, at)
 			f.wake()
+			news = true
 		}
 	}
+	return news
 }
 
 // Join books a stream that asks for the route. has is what it brought along; none: it is a new process.
@@ -227,7 +231,7 @@ func (f *Force) Join(s *stream, has Content, at time.Time) {
 	if !m.accepted.is(has.Version) {
 		f.serves(m, has, at)
 	}
-	if f.lastSign(m).IsZero() { // later connections do not count: canaryd ends them itself
+	if m.used == 0 && m.heard == 0 { // later connections do not count: canaryd ends them itself
 		m.used = f.tenths(at)
 	}
 	m.sent = has.Version
@@ -259,22 +263,30 @@ func (f *Force) Accept(s *stream, c Content, present bool, at time.Time) {
 	f.settle(m, at)
 }
 
-// Took books that a content was accepted which the stream's node may have refused before.
-func (f *Force) Took(s *stream, r Ref, version string, at time.Time) {
-	m := f.heard(s, at)
+// Took books that a content was accepted which the stream's node may have refused before. It reports whether that
+// changed more than when it was heard of last.
+func (f *Force) Took(s *stream, r Ref, version string, at time.Time) (news bool) {
+	m := f.find(s)
 	if m == nil {
-		return
+		return false
 	}
-	if len(m.refusals) == 0 {
+	if m.unrest == nil {
+		m.heard = f.tenths(at)
+		return false
+	}
+	doubted, standing := m.doubted, f.standing(m)
+	if f.heard(s, at); len(m.refusals) == 0 {
 		f.rest(m)
-		return
+		return m.isDoubted() != doubted || f.standing(m) != standing
 	}
 	f.charge(m, at)
-	if old, refused := m.refusals[r]; refused && sameVersion(old.version, version) {
+	old, ended := m.refusals[r]
+	if ended = ended && sameVersion(old.version, version); ended {
 		delete(m.refusals, r)
 		m.lagging = false
 	}
 	f.settle(m, at)
+	return ended || m.isDoubted() != doubted || f.standing(m) != standing
 }
 
 // Refuse books a NACK of something present. Who refuses the listener never asks for the route, so the
@@ -389,6 +401,7 @@ func (f *Force) Tick(at time.Time) (changed bool) {
 			f.lag(m, "has held up the rollout for 10 min by refusing: the rollout no longer waits for it")
 		case m.silent != f.overdue(m, at):
 			m.silent = !m.silent
+			m.who.odd = true
 		default:
 			continue
 		}

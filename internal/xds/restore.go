@@ -46,7 +46,15 @@ func (f *Force) overdue(m *member, at time.Time) bool {
 
 // lastSign is when a node was last heard of.
 func (f *Force) lastSign(m *member) time.Time {
-	return f.about(max(m.used, m.heard))
+	return f.about(max(m.used, f.lastHeard(m)))
+}
+
+// lastHeard is its last ACK or NACK.
+func (f *Force) lastHeard(m *member) tenths {
+	if f.begun.IsZero() || !m.who.heard.After(f.begun) {
+		return m.heard
+	}
+	return max(m.heard, f.tenths(m.who.heard))
 }
 
 // Restore books nodes that served a table before a restart of canaryd: they are gone since then.

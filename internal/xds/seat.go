@@ -31,7 +31,11 @@ func (f *Force) attach(s *stream, at time.Time) *member {
 	if m.who.Build != s.Build { // another build may accept what this one refused
 		clear(m.refusals)
 	}
+	if m.who != s {
+		m.heard = f.lastHeard(m) // on the stream before
+	}
 	m.who, m.gone, m.asked = s, false, false
+	s.odd = s.odd || m.doubted || m.silent
 	s.books = append(s.books, f)
 	return m
 }
@@ -57,6 +61,7 @@ func newest(of []*member) (newest *member) {
 // doubt keeps the older stream in the book, uncounted.
 func (f *Force) doubt(old member) {
 	own := *old.unrest
+	old.who.odd = true
 	own.doubted, own.refusals, own.held = true, maps.Clone(own.refusals), maps.Clone(own.held)
 	old.unrest = &own
 	f.add(&old)

@@ -67,7 +67,7 @@ func (f *Force) Status(service string) Status {
 
 func (f *Force) nodeStatus(m *member) NodeStatus {
 	n := NodeStatus{Node: m.who.ID, Cluster: m.who.Cluster, Build: m.who.Build, Peer: m.who.Peer, Standing: f.standing(m),
-		Since: m.since(), Heard: f.about(m.heard), Version: f.has(m).Version, Weights: f.has(m).Slots}
+		Since: m.since(), Heard: f.about(f.lastHeard(m)), Version: f.has(m).Version, Weights: f.has(m).Slots}
 	if m.unrest == nil {
 		return n
 	}
@@ -201,6 +201,9 @@ type Envoy struct {
 	Standing  Standing       `json:"standing,omitempty"` // the worst; none: it takes no service
 	Services  []EnvoyService `json:"services,omitempty"` // in order
 }
+
+// Key orders Envoys: two of them may share a name.
+func (e Envoy) Key() string { return e.Node + " " + e.Peer }
 
 // EnvoyService is what a node has of one service.
 type EnvoyService struct {
