@@ -506,7 +506,7 @@ func cuts(t *testing.T, hub *xds.Hub, generation uint64, table func(uint64, int)
 }
 
 func routesTo(hub *xds.Hub, version string) bool {
-	for _, e := range hub.Envoys() {
+	for e := range hub.EnvoysAfter("", "") {
 		for _, s := range e.Services {
 			if slices.ContainsFunc(s.Weights, func(r rollout.Run) bool { return r.Version == version }) {
 				return true

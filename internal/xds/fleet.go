@@ -341,11 +341,8 @@ func (h *Hub) TakeChanges() []Status {
 	return out
 }
 
-// Envoys are all nodes that are connected, or that have something of a service.
-func (h *Hub) Envoys() []Envoy { return slices.Collect(h.EnvoysAfter("", "")) }
-
-// EnvoysAfter are these in order: those whose keys are greater than one, and where a service is named, at least all that have
-// something of it. The mutex is held for one at a time, with pauses: all of ten thousand Envoys are half a second's work. So each is
+// EnvoysAfter are all nodes that are connected, or that have something of a service, in order: those whose keys are greater than
+// one, and where a service is named, at least all that have something of it. The mutex is held for one at a time, with pauses: all of ten thousand Envoys are half a second's work. So each is
 // told of as it is when it is asked for, and who asks for a page pays for that.
 func (h *Hub) EnvoysAfter(after, service string) iter.Seq[Envoy] {
 	return func(yield func(Envoy) bool) {

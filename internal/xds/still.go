@@ -80,7 +80,7 @@ func (k *kind) rest(of []parcel) {
 		k.still = append(make([]*item, 0, most+most/8), k.still...)
 	}
 	k.still = append(k.still, more...)
-	news := 0 // the place of one of them
+	news := 0                       // the place of one of them
 	for len(more) > 0 && have > 0 { // from the back, so that each is moved once, and without a look at those that are
 		last := len(more) - 1
 		at, _ := position(k.still[:have], more[last].acked.Name)
