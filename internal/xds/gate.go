@@ -81,11 +81,12 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 	}
 	for name := range marked {
 		_, alone := k.alone.m[name]
-		if alone && len(r.parcels) > 0 || urgent && !k.item(name).served() {
+		if alone && len(r.parcels) > 0 {
 			continue
 		}
 		m := g.decide(Ref{typ, name})
 		if urgent && !m.urgent {
+			k.had.drop(name) // until something of its service happens (see stir): its turn may be long in coming
 			continue
 		}
 		g.take(&r, k, name, m)
