@@ -637,3 +637,35 @@ func TestARefusedCutIsUrgentWhenItsTimeHasCome(t *testing.T) {
 		at = at.Add(retryMinimalAt)
 	}
 }
+
+// With a listener that services share there is a scope for each of them: that none is to be removed any more is looked for once
+// a response, however many routes wait for it.
+func TestWhetherListenersLeaveIsAskedOnceAResponse(t *testing.T) {
+	const services = 50
+	h, s, tables := crowd(t, services, "0.0.0.0:10000")
+	for _, tab := range tables[:services-2] {
+		if err := h.Remove(tab.Service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked, removed := 0, 0
+	for {
+		g := s.gate()
+		g.pass = &pass{}
+		r, ok := g.next()
+		if asked = max(asked, g.pass.asked); !ok {
+			break
+		}
+		for _, p := range r.parcels {
+			if r.typ == TypeRoute && p.res == nil {
+				if removed++; g.listenersLeave() {
+					t.Fatal("a route is removed before a scope")
+				}
+			}
+		}
+		s.inv.accept(r.typ, r.parcels)
+	}
+	if asked != 1 || removed != services-2 {
+		t.Errorf("asked %d times in a response, and %d routes are removed", asked, removed)
+	}
+}
