@@ -30,6 +30,7 @@ import (
 //   - a cut that was not stored when canaryd died stays out from when an Envoy that accepted it presents it;
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
+//   - a route that is urgent is found so, whatever has happened since it was not, and however many wait for their turn;
 //   - no tick leaves a book out in which it would change something;
 //   - what the book says a node has is what it has; and of a service that was removed is waited for every Envoy that
 //     was connected since and can still send requests to it.
@@ -47,14 +48,19 @@ func FuzzStream(f *testing.F) {
 		for _, most := range []int{perResponse, 2, 1} {
 			newPlay(t, built, story, most).run()
 		}
+		p := newPlay(t, built, story, perResponse)
+		p.crowds = true
+		p.run()
 	})
 }
 
 func (p *play) run() {
 	for len(p.story) > 0 {
+		p.crowd(p.crowds && len(p.story)/20%2 == 0)
 		p.step()
 		p.check()
 	}
+	p.crowd(false)
 	p.finale()
 }
 
@@ -77,7 +83,9 @@ type play struct {
 	envoys    []*modelled
 	published uint64
 	removed   time.Time
-	most      int // resources in one response
+	most      int  // resources in one response
+	crowds    bool // now and then as many responses with routes are in flight as may be
+	crowded   map[*session]bool
 }
 
 // modelled is an Envoy process, and the stream that it has.
@@ -111,7 +119,7 @@ type arrival struct {
 }
 
 func newPlay(t *testing.T, built map[draft]*edition, story []byte, most int) *play {
-	p := &play{t: t, most: most, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: draft{v1: 1, v2: 1, v3: 1}, contents: map[string]map[rollout.Attempt]bool{}, judged: map[rollout.Attempt]bool{}}
+	p := &play{t: t, most: most, story: story, whole: story, built: built, at: time.Unix(1e9, 0), table: -1, attempts: draft{v1: 1, v2: 1, v3: 1}, crowded: map[*session]bool{}, contents: map[string]map[rollout.Attempt]bool{}, judged: map[rollout.Attempt]bool{}}
 	p.start()
 	for i := range 2 {
 		p.envoys = append(p.envoys, &modelled{p: p, id: fmt.Sprint("edge-", i), build: 40, refuses: map[string]bool{}, have: map[Ref]*Resource{}, dropped: map[Ref]bool{}})
@@ -862,9 +870,45 @@ func (p *play) keepsStill() {
 	}
 }
 
+// crowd has every stream's window for routes full of what it never answers, or no longer.
+func (p *play) crowd(full bool) {
+	for _, s := range p.hub.sessions {
+		k := s.inv.kinds[TypeRoute]
+		if k == nil || p.crowded[s] == full {
+			continue
+		}
+		if p.crowded[s] = full; full {
+			k.inflight += routeWindow
+		} else {
+			k.inflight -= routeWindow
+		}
+	}
+}
+
+// findsUrgent holds that every route which is urgent is among those that are looked at as such.
+func (p *play) findsUrgent() {
+	r := Ref{TypeRoute, "shop"}
+	for _, s := range p.hub.sessions {
+		k := s.inv.kinds[TypeRoute]
+		if k == nil || k.item("shop") == nil {
+			continue
+		}
+		if _, retries := s.inv.failed.m[r]; retries && !p.at.Before(k.item("shop").retry) {
+			continue // it is looked at before anything goes out
+		}
+		_, found := k.had.m["shop"]
+		if was := *k.item("shop"); !found && s.gate().decide(r).urgent {
+			p.fail("%s has a route that is urgent, and is not found: %+v", s.ID, was)
+		} else if it := k.items.m["shop"]; it != nil {
+			*it = was // less what it has learned by that
+		}
+	}
+}
+
 // check holds the book against the Envoys.
 func (p *play) check() {
 	p.keepsStill()
+	p.findsUrgent()
 	svc := p.hub.services["shop"]
 	if svc == nil {
 		p.parts()

@@ -19,7 +19,15 @@ type gate struct {
 	cat  *Catalog
 	node *Node
 	at   time.Time
-	most int // resources in one response
+	most int   // resources in one response
+	pass *pass // nil outside of next: nothing is kept
+}
+
+// pass is what is found out once for a response, not once for each resource that is looked at: what the Envoy has changes only
+// when the response is booked, which ends the pass.
+type pass struct {
+	leave bool // a listener or scope is still to be removed
+	asked int  // how often that was looked for
 }
 
 // move is what is to be done about one resource.
@@ -50,6 +58,9 @@ func sendOrder() []string {
 // that a cut overtakes whatever else is waiting: a window that is full, a cluster that is not warm, and every
 // other type.
 func (g gate) next() (r reply, ok bool) {
+	if g.pass == nil {
+		g.pass = &pass{}
+	}
 	if r, ok = g.gather(TypeRoute, true); ok {
 		return r, true
 	}
@@ -81,11 +92,12 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 	}
 	for name := range marked {
 		_, alone := k.alone.m[name]
-		if alone && len(r.parcels) > 0 || urgent && !k.item(name).served() {
+		if alone && len(r.parcels) > 0 {
 			continue
 		}
 		m := g.decide(Ref{typ, name})
 		if urgent && !m.urgent {
+			k.had.drop(name) // until something of its service happens (see stir): its turn may be long in coming
 			continue
 		}
 		g.take(&r, k, name, m)
@@ -363,10 +375,22 @@ func (g gate) removal(r Ref, it *item) move {
 		return move{} // it is being told
 	}
 	switch {
-	case r.Type == TypeRoute && g.listenersLeave(), r.Type == TypeCluster && (g.routed(r.Name) || it.presented && !g.routesTold()):
+	case r.Type == TypeRoute && g.leaving(), r.Type == TypeCluster && (g.routed(r.Name) || it.presented && !g.routesTold()):
 		return move{wait: true}
 	}
 	return move{remove: true}
+}
+
+// leaving is listenersLeave, asked once a pass: hundreds of routes may leave at once, where there are thousands of scopes.
+func (g gate) leaving() bool {
+	if g.pass == nil {
+		return g.listenersLeave()
+	}
+	if g.pass.asked == 0 {
+		g.pass.asked++
+		g.pass.leave = g.listenersLeave()
+	}
+	return g.pass.leave
 }
 
 // listenersLeave reports whether a listener or scope of this Envoy is still to be removed.

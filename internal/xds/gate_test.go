@@ -497,3 +497,175 @@ func TestTheWholeRouteFollowsTheMinimalOne(t *testing.T) {
 	e.ack(minimal)
 	e.routes(e.expect(TypeRoute), map[string]uint32{"shop/v1": 9900, "shop/v2": 100})
 }
+
+// crowd is an edge that has everything of many services, and what they are.
+func crowd(t *testing.T, services int, listener string) (h *Hub, s *session, tables []rollout.Table) {
+	t.Helper()
+	h = NewHub(quietLog())
+	var names, clusters []string
+	for i := range services {
+		tab := table(1, map[string]int{"v2": 100})
+		tab.Service = fmt.Sprintf("s-%04d", i)
+		tab.Policy.Service, tab.Policy.Route.Listener, tab.Policy.Route.Domains = tab.Service, listener, []string{tab.Service + ".example.com"}
+		publish(t, h, tab)
+		names, tables = append(names, tab.Service), append(tables, tab)
+		for _, v := range []string{"v1", "v2"} {
+			clusters = append(clusters, ClusterID{tab.Service, v, Users}.String())
+		}
+	}
+	s = h.open(Node{ID: "edge-1", Version: [2]uint32{1, 36}})
+	for typ, of := range map[string][]string{TypeCluster: nil, TypeListener: nil, TypeScope: nil, TypeEndpoint: clusters, TypeRoute: names} {
+		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: typ, ResourceNamesSubscribe: of}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acceptsAll(t, s)
+	return h, s, tables
+}
+
+// acceptsAll answers until nothing more comes.
+func acceptsAll(t *testing.T, s *session) {
+	t.Helper()
+	for {
+		r, nonce, ok := s.next()
+		if !ok {
+			return
+		}
+		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// deaf takes what it is sent and does not answer, until nothing more comes. looks is how many routes were looked at as urgent.
+func deaf(s *session) (last reply, looks int) {
+	for {
+		looks += len(s.inv.kinds[TypeRoute].had.m)
+		r, _, ok := s.next()
+		if !ok {
+			return last, looks
+		}
+		last = r
+	}
+}
+
+// Of an Envoy that does not answer thousands of routes wait for their turn. None of them is looked at again for another one
+// that changes; and a cut goes out all the same, of one that was looked at and waits as well.
+func TestWhatWaitsForItsTurnIsNotLookedAtAgain(t *testing.T) {
+	const services = 4 * routeWindow
+	h, s, tables := crowd(t, services, "")
+	looks := 0
+	change := func(i int, weights map[string]int, cut ...string) reply {
+		was := tables[i]
+		tables[i] = table(was.Generation+1, weights, cut...)
+		tables[i].Service, tables[i].Policy = was.Service, was.Policy
+		publish(t, h, tables[i])
+		last, more := deaf(s)
+		looks += more
+		return last
+	}
+	for i := range services {
+		change(i, map[string]int{"v2": 200})
+	}
+	for i := range services {
+		change(i, map[string]int{"v2": 300, "v3": 100}) // waits for a cluster that is not answered either
+	}
+	if most := 12 * services; looks > most { // a change is one of the route, and one of each cluster that it brings
+		t.Errorf("%d looks at routes for %d changes, want at most %d", looks, 2*services, most)
+	}
+	k := s.inv.kinds[TypeRoute]
+	if k.inflight != routeWindow || len(k.had.m) > 0 {
+		t.Errorf("%d responses in flight, %d routes taken for urgent", k.inflight, len(k.had.m))
+	}
+	for _, i := range []int{0, services / 2, services - 1} {
+		r := change(i, map[string]int{}, "v2")
+		if len(r.parcels) != 1 || r.typ != TypeRoute || r.parcels[0].ref.Name != tables[i].Service || r.parcels[0].res.names(ClusterID{tables[i].Service, "v2", Users}) {
+			t.Errorf("the cut in %s is not sent, but %+v", tables[i].Service, r)
+		}
+	}
+}
+
+// A cut that waits until the new stable version's cluster is there goes out when it is, however many responses are in flight.
+func TestACutThatWaitsForAClusterIsUrgentWhenThatIsThere(t *testing.T) {
+	h, s, tables := crowd(t, 1, "")
+	s.inv.kinds[TypeRoute].inflight += routeWindow // of what is never answered
+	cut := table(2, map[string]int{"v3": 1}, "v2")
+	cut.Service, cut.Policy, cut.Stable = tables[0].Service, tables[0].Policy, "v3"
+	cut.Slots = []rollout.Run{{Version: "v3", Count: policy.FullWeight}}
+	publish(t, h, cut)
+	v3 := ClusterID{cut.Service, "v3", Users}.String()
+	acceptsAll(t, s)
+	if it := s.inv.item(Ref{TypeRoute, cut.Service}); !it.acked.names(ClusterID{cut.Service, "v2", Users}) || len(s.inv.kinds[TypeRoute].had.m) > 0 {
+		t.Fatalf("%+v, want the route to wait", it)
+	}
+	if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{v3}}); err != nil {
+		t.Fatal(err)
+	}
+	acceptsAll(t, s)
+	if it := s.inv.item(Ref{TypeRoute, cut.Service}); it.acked.names(ClusterID{cut.Service, "v2", Users}) {
+		t.Errorf("it still serves what was cut: %+v", it)
+	}
+}
+
+// What was refused is sent again as urgent when its time has come, and not looked at as such before.
+func TestARefusedCutIsUrgentWhenItsTimeHasCome(t *testing.T) {
+	h, s, tables := crowd(t, 1, "")
+	refuse := func(r reply, nonce string) {
+		t.Helper()
+		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce, ErrorDetail: &rpcstatus.Status{Message: "no"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := time.Now()
+	h.now = func() time.Time { return at }
+	cut := table(2, map[string]int{}, "v2")
+	cut.Service, cut.Policy = tables[0].Service, tables[0].Policy
+	publish(t, h, cut)
+	s.inv.kinds[TypeRoute].inflight += routeWindow // of what is never answered
+	minimal := h.cat.routes[cut.Service].minimal.Version
+	for i := range 3 { // the cut and the minimal route are the same
+		r, nonce, ok := s.next()
+		if !ok || r.typ != TypeRoute || r.parcels[0].res.Version != minimal {
+			t.Fatalf("%d: sent %v %+v, want the minimal route", i, ok, r)
+		}
+		refuse(r, nonce)
+		for _, _, ok := s.next(); ok; _, _, ok = s.next() {
+		}
+		if _, urgent := s.inv.kinds[TypeRoute].had.m[cut.Service]; urgent {
+			t.Errorf("%d: what was refused is looked at as urgent", i)
+		}
+		at = at.Add(retryMinimalAt)
+	}
+}
+
+// With a listener that services share there is a scope for each of them: that none is to be removed any more is looked for once
+// a response, however many routes wait for it.
+func TestWhetherListenersLeaveIsAskedOnceAResponse(t *testing.T) {
+	const services = 50
+	h, s, tables := crowd(t, services, "0.0.0.0:10000")
+	for _, tab := range tables[:services-2] {
+		if err := h.Remove(tab.Service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked, removed := 0, 0
+	for {
+		g := s.gate()
+		g.pass = &pass{}
+		r, ok := g.next()
+		if asked = max(asked, g.pass.asked); !ok {
+			break
+		}
+		for _, p := range r.parcels {
+			if r.typ == TypeRoute && p.res == nil {
+				if removed++; g.listenersLeave() {
+					t.Fatal("a route is removed before a scope")
+				}
+			}
+		}
+		s.inv.accept(r.typ, r.parcels)
+	}
+	if asked != 1 || removed != services-2 {
+		t.Errorf("asked %d times in a response, and %d routes are removed", asked, removed)
+	}
+}

@@ -36,7 +36,7 @@ type kind struct {
 	still    []*item                // by name, in order: what is not among the items because nothing happens to it (see still.go)
 	dirty    lean[string, struct{}] // to be looked at
 	fresh    []string               // and these, of a wildcard: all streams have the same list, which is never changed
-	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them
+	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them. What turned out not to be is left out until it is stirred
 	alone    lean[string, struct{}] // to be sent one per response, to find what is refused
 	inflight int                    // responses
 }
@@ -244,7 +244,7 @@ func (inv *Inventory) park(r Ref) {
 	inv.parked.m[service][r] = struct{}{}
 }
 
-// stir looks again at what is parked of a service.
+// stir looks again at what is parked of a service, and at whether its route has become urgent while it waits for its turn.
 func (inv *Inventory) stir(service string) {
 	for r := range inv.parked.m[service] {
 		if k, _ := inv.kind(r.Type); k.wants(r.Name) {
@@ -252,6 +252,11 @@ func (inv *Inventory) stir(service string) {
 		}
 	}
 	inv.parked.drop(service)
+	if k := inv.kinds[TypeRoute]; k != nil {
+		if _, waits := k.dirty.m[service]; waits {
+			k.mark(service)
+		}
+	}
 }
 
 // released looks again at what is parked of services that are held no longer, and at listeners and scopes where none is: any of
@@ -272,7 +277,18 @@ func (inv *Inventory) released(services []string, all bool) (waits bool) {
 	return waits
 }
 
+// stirAll does that for all services, where it has turned out what the Envoy has: once or twice a type.
 func (inv *Inventory) stirAll() {
+	inv.unpark()
+	if k := inv.kinds[TypeRoute]; k != nil {
+		for name := range k.dirty.m {
+			k.mark(name)
+		}
+	}
+}
+
+// unpark looks again at whatever is parked.
+func (inv *Inventory) unpark() {
 	for _, service := range slices.Collect(maps.Keys(inv.parked.m)) {
 		inv.stir(service)
 	}
@@ -342,10 +358,10 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 
 // answered books that a resource on its way was answered.
 func (inv *Inventory) answered(p parcel) {
+	inv.happened(p.ref) // while it still counts as served
 	if i := slices.Index(p.item.flying, p.res); i >= 0 {
 		p.item.flying = slices.Delete(p.item.flying, i, i+1)
 	}
-	inv.happened(p.ref)
 }
 
 // serves reports whether the Envoy has a content, or is about to have one, of which is holds.
@@ -397,7 +413,7 @@ func (inv *Inventory) happened(r Ref) {
 	if service := serviceOf(r); service != "" {
 		inv.stir(service)
 	} else {
-		inv.stirAll() // routes wait for the removal of listeners and scopes
+		inv.unpark() // routes wait for the removal of listeners and scopes; whether one is urgent does not depend on it
 	}
 }
 

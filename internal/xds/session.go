@@ -263,7 +263,9 @@ func (s *session) next() (r reply, nonce string, ok bool) {
 	}
 }
 
-func (s *session) gate() gate { return gate{s.inv, s.hub.cat, &s.Node, s.hub.now(), s.hub.most} }
+func (s *session) gate() gate {
+	return gate{inv: s.inv, cat: s.hub.cat, node: &s.Node, at: s.hub.now(), most: s.hub.most}
+}
 
 // laterAgain pokes it after some time, once, or not at all.
 func (s *session) laterAgain(after time.Duration, ever bool) {
