@@ -244,35 +244,36 @@ func (inv *Inventory) park(r Ref) {
 	inv.parked.m[service][r] = struct{}{}
 }
 
-// stir looks again at what is parked of a service, and at whether its route has become urgent while it waits for its turn.
-func (inv *Inventory) stir(service string) {
+// stir looks again at what is parked of a service, and at whether its route has become urgent while it waits for its turn. It reports
+// whether there is something.
+func (inv *Inventory) stir(service string) (waits bool) {
 	for r := range inv.parked.m[service] {
+		waits = true
 		if k, _ := inv.kind(r.Type); k.wants(r.Name) {
 			k.mark(r.Name)
 		}
 	}
 	inv.parked.drop(service)
 	if k := inv.kinds[TypeRoute]; k != nil {
-		if _, waits := k.dirty.m[service]; waits {
+		if _, dirty := k.dirty.m[service]; dirty {
 			k.mark(service)
+			waits = true
 		}
 	}
+	return waits
 }
 
 // released looks again at what is parked of services that are held no longer, and at listeners and scopes where none is: any of
 // them might have been a held service's. It reports whether there is something.
 func (inv *Inventory) released(services []string, all bool) (waits bool) {
-	if len(inv.parked.m) == 0 {
-		return false
+	if k := inv.kinds[TypeRoute]; len(inv.parked.m) == 0 && (k == nil || len(k.dirty.m) == 0) {
+		return false // as nearly all have it
 	}
 	if all {
 		services = append(slices.Clip(services), "")
 	}
 	for _, service := range services {
-		if _, parked := inv.parked.m[service]; parked {
-			inv.stir(service)
-			waits = true
-		}
+		waits = inv.stir(service) || waits
 	}
 	return waits
 }

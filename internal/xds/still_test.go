@@ -181,3 +181,24 @@ func TestEdgesThatHaveTheSameShareTheList(t *testing.T) {
 		t.Errorf("edge 1 has the same again, and not the list")
 	}
 }
+
+// When a hold ends, a route of it that waits for its turn is looked at as urgent again, though nothing of it is parked.
+func TestARouteThatIsHeldNoLongerMayBeUrgent(t *testing.T) {
+	inv := newInventory(&lists{})
+	k, _ := inv.kind(TypeRoute)
+	for _, name := range []string{"cart", "shop"} {
+		res := &Resource{Type: TypeRoute, Name: name}
+		k.items.put(name, &item{subscribed: true, sent: res, acked: res})
+		k.mark(name)
+		k.had.drop(name) // as where it was not urgent
+	}
+	if inv.released([]string{"search"}, false) || len(k.had.m) > 0 {
+		t.Errorf("%v are looked at, of which nothing was held", k.had.m)
+	}
+	if _, looked := k.had.m["shop"]; looked || !inv.released([]string{"shop"}, false) {
+		t.Error("nobody looks at it")
+	}
+	if _, looked := k.had.m["shop"]; !looked || len(k.had.m) != 1 {
+		t.Errorf("%v are looked at", k.had.m)
+	}
+}
