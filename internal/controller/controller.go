@@ -88,9 +88,9 @@ type Controller struct {
 	probes     chan probed
 	prober     *prober
 	writer     writer
-	spare      rollout.Spare
-	woke       bool      // somebody, since the last piece
-	stays      time.Time // the loop gives way to nobody before
+	spare      rollout.Spare // of states that only the loop had
+	woke       bool          // somebody, since the last piece
+	stays      time.Time     // the loop gives way to nobody before
 	collector  *collector
 	atOnce     int       // decisions that are stored in one transaction
 	cutAt      time.Time // the last cut was decided

@@ -26,6 +26,12 @@ const (
 // serviceVersion tells a version from those of all services.
 type serviceVersion struct{ service, version string }
 
+func (a serviceVersion) compare(b serviceVersion) int {
+	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.version, b.version))
+}
+
+func idOf(v registry.Version) serviceVersion { return serviceVersion{v.Service, v.Version} }
+
 // findings are what origins name at present. An origin may name a version before its service has a
 // policy, and two may contradict each other: what cannot be used is outstanding until it can, or until
 // it is no longer named.
@@ -89,11 +95,9 @@ func (c *Controller) Labelled(ctx context.Context) func([]docker.Labelled) {
 // inOrder are versions by service and version, each once: what is said last counts.
 func inOrder(said []registry.Version) (vs []registry.Version) {
 	said = slices.Clone(said)
-	slices.SortStableFunc(said, func(a, b registry.Version) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Version, b.Version))
-	})
+	slices.SortStableFunc(said, func(a, b registry.Version) int { return idOf(a).compare(idOf(b)) })
 	for i, v := range said {
-		if i+1 == len(said) || said[i+1].Service != v.Service || said[i+1].Version != v.Version {
+		if i+1 == len(said) || idOf(said[i+1]) != idOf(v) {
 			vs = append(vs, v)
 		}
 	}
@@ -136,8 +140,7 @@ func (c *Controller) name(n *naming) {
 	if len(n.Versions) == 0 {
 		first = -1
 	} else if len(n.old) > 0 {
-		f, v := n.old[0], &n.Versions[0]
-		first = cmp.Or(cmp.Compare(f.service, v.Service), cmp.Compare(f.version, v.Version))
+		first = n.old[0].compare(idOf(n.Versions[0]))
 	}
 	var f *finding
 	if first <= 0 {
@@ -150,7 +153,7 @@ func (c *Controller) name(n *naming) {
 	v := n.Versions[0]
 	n.Versions = n.Versions[1:]
 	if f == nil {
-		f = &finding{serviceVersion: serviceVersion{v.Service, v.Version}, origin: n.Origin}
+		f = &finding{serviceVersion: idOf(v), origin: n.Origin}
 		c.findings.byService[f.service] = append(c.findings.byService[f.service], f)
 	}
 	n.now = append(n.now, f)
@@ -224,7 +227,7 @@ func (c *Controller) lookAgain(now time.Time) {
 // inTurn puts findings in one order whatever came first: the first version of a service becomes stable.
 func inTurn(fs []*finding) []*finding {
 	slices.SortFunc(fs, func(a, b *finding) int {
-		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.version, b.version), cmp.Compare(a.origin, b.origin))
+		return cmp.Or(a.compare(b.serviceVersion), cmp.Compare(a.origin, b.origin))
 	})
 	return fs
 }

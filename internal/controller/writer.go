@@ -19,9 +19,9 @@ const (
 	stopPatience  = 10 * time.Second // a last write that takes longer is told
 	agedAtOnce    = 64               // services whose evidence is stored in one transaction: a cut may wait behind it
 	storedAtOnce  = 64               // services whose decisions are
-	neighbourMost = 1024             // services that are looked at for these, in the order of their names
 	besideCuts    = 16               // services that both are stored of at once while versions are cut: another cut may follow
 	cutsFollow    = time.Second      // for so long after one
+	neighbourMost = 1024             // names that are looked at for services to be stored together
 
 	// Evidence is written for a fifth of the time at most, however many services are under judgement and however slow the disk
 	// is: so a decision hardly ever finds the disk busy, and the cores are the loop's. What that costs is some seconds more of evidence

@@ -268,20 +268,29 @@ func (h *Hub) say() {
 }
 
 // spare has those who ask for changes leave the mutex to others for nine times as long as they had it: while ten thousand
-// Envoys accept a route, each asking takes milliseconds.
+// Envoys accept a route, each asking takes milliseconds. What they left is told after that, or at once where there is no pause.
 func (h *Hub) spare(took time.Duration, looked int) {
+	if h.spared {
+		return
+	}
 	pause := pauseAfter(took, looked)
-	if pause == 0 || h.spared {
+	if pause == 0 {
+		h.sayLeft()
 		return
 	}
 	h.spared = true
 	time.AfterFunc(pause, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.spared = false; len(h.changed.m) > 0 {
-			h.say()
-		}
+		h.spared = false
+		h.sayLeft()
 	})
+}
+
+func (h *Hub) sayLeft() {
+	if len(h.changed.m) > 0 {
+		h.say()
+	}
 }
 
 // pauseAfter is how long the mutex is left to others after so much time for so many Envoys in the books. Of a time that is longer than they
@@ -307,11 +316,7 @@ func (h *Hub) TakeChanges() []Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	begin, looked := time.Now(), 0
-	defer func() {
-		if h.spare(time.Since(begin), looked); len(h.changed.m) > 0 && !h.spared {
-			h.say() // it took long and was little work: nobody says so later
-		}
-	}()
+	defer func() { h.spare(time.Since(begin), looked) }()
 	var out []Status
 	for name := range h.changed.m {
 		if time.Since(begin) > takenMost {
@@ -342,8 +347,9 @@ func (h *Hub) TakeChanges() []Status {
 }
 
 // EnvoysAfter are all nodes that are connected, or that have something of a service, in order: those whose keys are greater than
-// one, and where a service is named, at least all that have something of it. The mutex is held for one at a time, with pauses: all of ten thousand Envoys are half a second's work. So each is
-// told of as it is when it is asked for, and who asks for a page pays for that.
+// one, and where a service is named, at least all that have something of it. The mutex is held for one at a time, with pauses:
+// all of ten thousand Envoys are half a second's work. So each is told of as it is when it is asked for, and who asks for a page
+// pays for that.
 func (h *Hub) EnvoysAfter(after, service string) iter.Seq[Envoy] {
 	return func(yield func(Envoy) bool) {
 		looked := 0

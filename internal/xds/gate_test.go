@@ -515,26 +515,10 @@ func crowd(t *testing.T, services int, listener string) (h *Hub, s *session, tab
 	}
 	s = h.open(Node{ID: "edge-1", Version: [2]uint32{1, 36}})
 	for typ, of := range map[string][]string{TypeCluster: nil, TypeListener: nil, TypeScope: nil, TypeEndpoint: clusters, TypeRoute: names} {
-		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: typ, ResourceNamesSubscribe: of}); err != nil {
-			t.Fatal(err)
-		}
+		says(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: typ, ResourceNamesSubscribe: of})
 	}
-	acceptsAll(t, s)
+	answersAll(t, s, "")
 	return h, s, tables
-}
-
-// acceptsAll answers until nothing more comes.
-func acceptsAll(t *testing.T, s *session) {
-	t.Helper()
-	for {
-		r, nonce, ok := s.next()
-		if !ok {
-			return
-		}
-		if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce}); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // deaf takes what it is sent and does not answer, until nothing more comes. looks is how many routes were looked at as urgent.
@@ -594,14 +578,14 @@ func TestACutThatWaitsForAClusterIsUrgentWhenThatIsThere(t *testing.T) {
 	cut.Slots = []rollout.Run{{Version: "v3", Count: policy.FullWeight}}
 	publish(t, h, cut)
 	v3 := ClusterID{cut.Service, "v3", Users}.String()
-	acceptsAll(t, s)
+	answersAll(t, s, "")
 	if it := s.inv.item(Ref{TypeRoute, cut.Service}); !it.acked.names(ClusterID{cut.Service, "v2", Users}) || len(s.inv.kinds[TypeRoute].had.m) > 0 {
 		t.Fatalf("%+v, want the route to wait", it)
 	}
 	if err := s.receive(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{v3}}); err != nil {
 		t.Fatal(err)
 	}
-	acceptsAll(t, s)
+	answersAll(t, s, "")
 	if it := s.inv.item(Ref{TypeRoute, cut.Service}); it.acked.names(ClusterID{cut.Service, "v2", Users}) {
 		t.Errorf("it still serves what was cut: %+v", it)
 	}
