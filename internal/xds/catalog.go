@@ -138,6 +138,13 @@ func (f *forms) succeed(old *forms, used map[string]struct{}) {
 	}
 }
 
+// retries reports whether a table has the content of the one before and is another try for those who refused that: it is of another
+// generation, or cuts something else. They may still serve what it cuts.
+func (f *forms) retries(old *forms) bool {
+	return old != nil && sameVersion(old.whole.Version, f.whole.Version) &&
+		(old.table.Generation != f.table.Generation || !slices.Equal(old.whole.cut, f.whole.cut))
+}
+
 // present reports whether a version is a form of the present table.
 func (f *forms) present(version string) bool {
 	is := func(r *Resource) bool { return r != nil && sameVersion(r.Version, version) }

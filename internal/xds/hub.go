@@ -179,7 +179,7 @@ func (e *edition) clientView() *view {
 }
 
 // putRoute stores the route and begins to wait for everybody who has an older one. The same content under
-// another generation is another try for those who refused it.
+// another generation is another try for those who refused it, and so is one that cuts more.
 func (h *Hub) putRoute(name string, s *service, old *edition) {
 	f := s.edition.forms
 	f.succeed(old.routes(), s.force.used())
@@ -193,7 +193,7 @@ func (h *Hub) putRoute(name string, s *service, old *edition) {
 	if old == nil || !slices.Equal(old.route.Nodes, s.edition.route.Nodes) {
 		h.join(name, s)
 	}
-	if old != nil && sameVersion(old.forms.whole.Version, f.whole.Version) && old.forms.table.Generation != f.table.Generation {
+	if f.retries(old.routes()) {
 		h.again(s, Ref{TypeRoute, name})
 	}
 	h.put(f.whole)

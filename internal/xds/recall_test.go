@@ -307,3 +307,50 @@ func TestWhatIsPresentedIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// Two cuts are remembered one after the other, of versions that have no weight any more: the route is the same with either. An
+// Envoy that refused it, and serves what was cut by the one before, is sent it again, and then the minimal one.
+func TestWhoRefusedALessRouteLosesWhatIsRecalled(t *testing.T) {
+	attempts, all := map[string]int{"v2": 1, "v3": 1}, []string{"shop/v1", "shop/v2", "shop/v3"}
+	for what, begin := range map[string]func(e *envoy){
+		"it asks for routes only":   func(e *envoy) { e.subscribe(TypeRoute, "shop"); e.ack(e.expect(TypeRoute)) },
+		"it asks for clusters, too": func(e *envoy) { e.start("shop", all...) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			h, _, dial := server(t)
+			h.Key = testKey
+			publish(t, h, onTrial(1, map[string]int{"v2": 0, "v3": 5000}, attempts))
+			e := connect(t, dial(), "edge-1", 40)
+			begin(e)
+			inForce(t, h, 1)
+			without := onTrial(2, map[string]int{"v2": 0, "v3": 0}, attempts)
+			publish(t, h, without)
+			e.nack(e.expect(TypeRoute), "no")
+			waitStatus(t, h, "refused", func(s Status) bool { return s.Counts.Refused == 1 })
+			for _, version := range []string{"v2", "v3"} {
+				connect(t, dial(), "edge-2", 40).send(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"},
+					InitialResourceVersions: map[string]string{"shop": versionOf(t, unstored(t, without, nth(version, 1)), testKey)}})
+				r := e.nextRoute()
+				e.routes(r, map[string]uint32{"shop/v1": 10000})
+				e.nack(r, "no")
+			}
+			e.routes(e.nextRoute(), map[string]uint32{"shop/v1": 10000})
+		})
+	}
+}
+
+// nextRoute accepts whatever comes before the next route.
+func (e *envoy) nextRoute() *discovery.DeltaDiscoveryResponse {
+	e.t.Helper()
+	for {
+		select {
+		case r := <-e.in:
+			if r.GetTypeUrl() == TypeRoute {
+				return r
+			}
+			e.ack(r)
+		case <-time.After(10 * time.Second):
+			e.t.Fatal("no route came")
+		}
+	}
+}
