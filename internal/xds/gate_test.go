@@ -653,3 +653,29 @@ func TestWhetherListenersLeaveIsAskedOnceAResponse(t *testing.T) {
 		t.Errorf("asked %d times in a response, and %d routes are removed", asked, removed)
 	}
 }
+
+// A route that takes something away waits for its turn and for the stable version, of which the Envoy has no endpoints. When it
+// says that it has, the route is urgent: it goes out past the window.
+func TestARouteIsUrgentOnceItIsKnownWhatTheEnvoyHas(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, table(1, nil, "v2"))
+	s := h.open(Node{ID: "edge-1"})
+	say := func(req *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		if err := s.receive(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster})
+	_, nonce, _ := s.next()
+	say(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeCluster, ResponseNonce: nonce})
+	say(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResourceNamesSubscribe: []string{"shop"}, InitialResourceVersions: map[string]string{"shop": "unknown"}})
+	s.inv.kinds[TypeRoute].inflight += routeWindow
+	if r, _, ok := s.next(); ok {
+		t.Fatalf("%+v goes out", r)
+	}
+	say(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"shop/v1"}, InitialResourceVersions: versions(h, TypeEndpoint)})
+	if r, _, ok := s.next(); !ok || r.typ != TypeRoute {
+		t.Errorf("%v, not the route: %+v", ok, r)
+	}
+}
