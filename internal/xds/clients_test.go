@@ -144,6 +144,9 @@ func TestAGRPCClientSeesTheSameWeights(t *testing.T) {
 				if !r.Client || r.Node != "client-1" || len(r.Served["shop"].Slots) == 0 {
 					t.Errorf("the report is %+v", r)
 				}
+				if _, known := hub.Forget("client-1"); !known {
+					t.Error("the client is not known by its name")
+				}
 				return
 			}
 		case <-deadline:

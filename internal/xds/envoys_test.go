@@ -99,7 +99,7 @@ func befalls(t *testing.T, h *Hub, r *rand.Rand, open []*session) []*session {
 			}
 		}
 	case 2:
-		h.Forget(s.ID)
+		forgets(t, h, s.ID)
 	case 3:
 		h.Restore(name, []rollout.Crowd{{Version: "0123456789abcdef", Nodes: []string{"a", fmt.Sprint("away-", r.IntN(3))}}})
 	default:
@@ -115,6 +115,36 @@ func befalls(t *testing.T, h *Hub, r *rand.Rand, open []*session) []*session {
 		}
 	}
 	return open
+}
+
+// forgets has a node forgotten, and holds what is said of it against all books.
+func forgets(t *testing.T, h *Hub, id string) {
+	t.Helper()
+	var waits []string
+	has := false
+	for name, s := range h.services {
+		if has = has || len(s.force.of(id)) > 0; s.force.waitsFor(id) {
+			waits = append(waits, name)
+		}
+	}
+	for _, p := range h.parting {
+		has = has || len(p.force.of(id)) > 0
+	}
+	waited, known := h.Forget(id)
+	slices.Sort(waits)
+	if slices.Sort(waited); !slices.Equal(waited, waits) || known != has {
+		t.Errorf("%s: %v waited, known %v; want %v, %v", id, waited, known, waits, has)
+	}
+	for name, s := range h.services {
+		if slices.ContainsFunc(s.force.of(id), func(m *member) bool { return m.isGone() }) {
+			t.Errorf("%s: it is gone, and still in the book of %s", id, name)
+		}
+	}
+	for name, p := range h.parting {
+		if len(p.force.of(id)) > 0 {
+			t.Errorf("%s is still in the book of %s, which was removed", id, name)
+		}
+	}
 }
 
 // comparePages asks for all, for what follows some Envoy or none, and for those of a service.

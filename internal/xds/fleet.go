@@ -472,17 +472,19 @@ func (h *Hub) envoysOf(id string, services []string) []Envoy {
 func (h *Hub) Forget(node string) (waited []string, known bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for name, s := range h.services {
-		if s.force.waitsFor(node) {
+	for _, f := range h.nodes.books(node) {
+		name := f.service
+		if p := h.parting[name]; p != nil && p.force == f {
+			known = p.forget(node) || known
+		}
+		if s := h.services[name]; s == nil || s.force != f {
+			continue
+		}
+		if f.waitsFor(node) {
 			waited = append(waited, name)
 		}
-		if s.force.Forget(node) {
-			known = true
-			h.changes(name)
-		}
-	}
-	for _, p := range h.parting {
-		known = p.forget(node) || known
+		known = f.Forget(node) || known
+		h.changes(name)
 	}
 	return waited, known
 }

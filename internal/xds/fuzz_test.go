@@ -858,14 +858,24 @@ func (p *play) keepsStill() {
 			}
 		}
 	}
+	for _, part := range p.hub.parting {
+		p.known(part.force)
+	}
 	for _, svc := range p.hub.services {
+		p.known(svc.force)
 		for _, m := range svc.force.members {
-			if !slices.Contains(p.hub.nodes.books(m.who.ID), svc.force) {
-				p.fail("%s is in a book, and nobody knows", m.who.ID)
-			}
 			if _, restless := svc.force.restless.m[m]; restless != (m.unrest != nil) {
 				p.fail("%s is taken to rest: %v, and serves %s", m.who.ID, !restless, svc.force.has(m).Version)
 			}
+		}
+	}
+}
+
+// known holds that of each node of a book is known that it is in it.
+func (p *play) known(f *Force) {
+	for _, m := range f.members {
+		if !slices.Contains(p.hub.nodes.books(m.who.ID), f) {
+			p.fail("%s is in a book, and nobody knows", m.who.ID)
 		}
 	}
 }

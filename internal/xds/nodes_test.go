@@ -270,3 +270,19 @@ func TestNewsOfManyServicesIsToldInPieces(t *testing.T) {
 		t.Error("all of it is told at once")
 	}
 }
+
+// To forget a node costs what it has: no other book is looked at, and there is none here.
+func TestANodeIsForgottenInItsOwnBooks(t *testing.T) {
+	h := crowded(t, 12)
+	if err := h.Remove("shop-00003"); err != nil {
+		t.Fatal(err)
+	}
+	h.services["shop-00010"].force, h.services["shop-00011"].force = nil, nil
+	waited, known := h.Forget("edge-100")
+	if len(waited) != 9 || !known || len(h.parting["shop-00003"].force.members) != 199 {
+		t.Errorf("%v waited, known %v", waited, known)
+	}
+	if waited, known := h.Forget("edge-100"); len(waited) > 0 || known {
+		t.Errorf("it is forgotten, and %v waited, known %v", waited, known)
+	}
+}
