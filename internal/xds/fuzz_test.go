@@ -858,9 +858,6 @@ func (p *play) keepsStill() {
 			}
 		}
 	}
-	for _, part := range p.hub.parting {
-		p.known(part.force)
-	}
 	for _, svc := range p.hub.services {
 		p.known(svc.force)
 		for _, m := range svc.force.members {
@@ -948,6 +945,9 @@ func (p *play) check() {
 // parts holds that nobody is forgotten who can still send requests to a service that was removed.
 func (p *play) parts() {
 	remaining := p.hub.Remaining("shop")
+	if part := p.hub.parting["shop"]; part != nil {
+		p.known(part.force)
+	}
 	for _, e := range p.envoys {
 		if e.s == nil || e.secret || e.route == nil || p.at.Sub(p.removed) >= time.Hour || slices.Contains(remaining, e.id) {
 			continue

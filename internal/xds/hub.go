@@ -41,6 +41,7 @@ type Hub struct {
 	listeners listeners
 	services  map[string]*service
 	rounds    rounds // of their books
+	walks     walks
 	sessions  map[uint64]*session
 	subs      map[Ref][]place                  // who asked for it by name, in order
 	places    places                           // of the sessions
@@ -376,10 +377,13 @@ func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.rounds.tick(now, func(f *Force) { h.changes(f.service) })
-	for name := range h.parting {
-		h.remaining(name)
-	}
 	h.presence.tick(now)
-	h.nodes.tick(now, h.ForgetAfter)
-	maps.DeleteFunc(h.debts, func(_ string, d *debt) bool { return len(d.nodes) == 0 })
+	h.walks.parting.steps(maps.Keys(h.parting), h.looksAfter)
+	h.walks.nodes.steps(maps.Keys(h.nodes), func(id string) int { return h.nodes.expire(id, now, h.ForgetAfter) })
+	h.walks.debts.steps(maps.Keys(h.debts), func(host string) int {
+		if d := h.debts[host]; d != nil && len(d.nodes) == 0 {
+			delete(h.debts, host)
+		}
+		return 1
+	})
 }

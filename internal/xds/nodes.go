@@ -123,15 +123,15 @@ func (n nodes) books(id string) (books []*Force) {
 	return slices.DeleteFunc(union(k.books, books), func(f *Force) bool { return len(f.of(id)) == 0 })
 }
 
-// tick forgets what the books have forgotten.
-func (n nodes) tick(now time.Time, after time.Duration) {
-	for id, k := range n {
-		if now.Sub(k.left) <= after {
-			continue
-		}
-		k.quits(id)
-		if k.lost, k.books = false, nil; len(k.open) == 0 {
-			delete(n, id)
-		}
+// expire forgets what the books of a node have forgotten, and says how much it looked at.
+func (n nodes) expire(id string, now time.Time, after time.Duration) (looked int) {
+	k := n[id]
+	if k == nil || now.Sub(k.left) <= after {
+		return 1
 	}
+	k.quits(id)
+	if k.lost, k.books = false, nil; len(k.open) == 0 {
+		delete(n, id)
+	}
+	return 1
 }

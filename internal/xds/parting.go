@@ -75,6 +75,15 @@ func (h *Hub) remaining(name string) (nodes []string) {
 	return slices.Compact(nodes)
 }
 
+// looksAfter lets time pass for a service that was removed, and says how much it looked at.
+func (h *Hub) looksAfter(name string) (looked int) {
+	if p := h.parting[name]; p != nil {
+		looked = len(p.force.members)
+		h.remaining(name)
+	}
+	return 1 + looked
+}
+
 // forget ends waiting for a node.
 func (p *parting) forget(id string) (known bool) {
 	for _, m := range slices.Clone(p.force.of(id)) {
