@@ -471,14 +471,9 @@ func (f *Force) refusing() map[Ref][]uint64 {
 	return out
 }
 
-// unapplied counts who is connected and does not have the table, or refuses something.
-func (f *Force) unapplied() (n int) {
-	for m := range f.restless.m {
-		if !m.doubted && f.shows(m) && !m.gone {
-			n++
-		}
-	}
-	return n
+// unapplied reports whether a member is connected and does not have the table, or refuses something.
+func (f *Force) unapplied(m *member) bool {
+	return !m.isDoubted() && f.shows(m) && !m.isGone()
 }
 
 // shows reports whether a member is worth a line of the status.

@@ -490,5 +490,11 @@ func (b *book) shows(stream string) string {
 	served, ok := b.served(stream)
 	notes := b.TakeNotes()
 	slices.SortFunc(notes, func(x, y Note) int { return strings.Compare(x.Text, y.Text) })
-	return fmt.Sprint(b.says(), b.Status("shop").Nodes, b.crowds(b.at), b.unapplied(), served, ok, notes)
+	unapplied := 0
+	for _, m := range b.members {
+		if b.unapplied(m) {
+			unapplied++
+		}
+	}
+	return fmt.Sprint(b.says(), b.Status("shop").Nodes, b.crowds(b.at), unapplied, served, ok, notes)
 }
