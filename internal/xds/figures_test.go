@@ -26,6 +26,13 @@ func countPlainly(h *Hub) (unapplied map[string]int, nodes map[Standing]int) {
 			}
 		}
 	}
+	for _, p := range h.parting { // nothing is wanted there: who is connected has it
+		for _, m := range p.force.members {
+			if who := [2]string{m.who.ID, m.who.Peer}; !m.isGone() && worst[who] == "" {
+				worst[who] = Applied
+			}
+		}
+	}
 	for _, s := range worst {
 		nodes[s]++
 	}

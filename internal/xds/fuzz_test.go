@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ import (
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
 //   - a route that is urgent is found so, whatever has happened since it was not, and however many wait for their turn;
-//   - no tick leaves a book out in which it would change something;
+//   - no tick leaves a book out in which it would change something, and the figures are what the book says;
 //   - what the book says a node has is what it has; and of a service that was removed is waited for every Envoy that
 //     was connected since and can still send requests to it.
 func FuzzStream(f *testing.F) {
@@ -916,6 +917,10 @@ func (p *play) findsUrgent() {
 func (p *play) check() {
 	p.keepsStill()
 	p.findsUrgent()
+	unapplied, nodes := countPlainly(p.hub)
+	if f := p.hub.Figures(); !reflect.DeepEqual(f.Unapplied, unapplied) || !reflect.DeepEqual(f.Nodes, nodes) {
+		p.fail("the figures are %v and %v, and the book says %v and %v", f.Unapplied, f.Nodes, unapplied, nodes)
+	}
 	svc := p.hub.services["shop"]
 	if svc == nil {
 		p.parts()
