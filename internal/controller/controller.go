@@ -375,6 +375,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	case !decided:
 		c.reuse(u, e, &before)
 	}
+	if u.state.Generation != before.Generation {
+		c.findings.stir(u.state.Policy.Service)
+	}
 	if !keeps || shadows+len(u.shadows) > 0 { // else it is asked and looked at as before
 		c.note(u)
 	}

@@ -215,3 +215,37 @@ func TestWhatWaitsForARemovalIsUsed(t *testing.T) {
 		}
 	})
 }
+
+// What thousands of services cannot use is looked at where a generation changes, and at nobody else's.
+func TestWhatCannotBeUsedIsLookedAtWhereSomethingChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		text, set := "", registry.Set{Origin: byLabels}
+		for i := range manyServices {
+			text += fmt.Sprintf("---\nservice: s%03d\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", i)
+			set.Versions = append(set.Versions, registry.Version{Service: fmt.Sprintf("s%03d", i), Version: "v2", Endpoints: []string{"10.0.0.2:80"}})
+		}
+		f := &finders{bubble: newBubble(t, text, 0, world.Traffic{})}
+		f.daemon.Found(t.Context())(set) // no policy asks for labelled containers
+		time.Sleep(10 * time.Second)
+		f.inLoop(func() {
+			c := f.daemon
+			if len(c.findings.outstanding) != manyServices || len(c.findings.stirred) != 0 {
+				t.Errorf("%d services have findings that cannot be used, and those of %d are to be looked at", len(c.findings.outstanding), len(c.findings.stirred))
+			}
+			if _, err := c.step(c.units["s005"], rollout.Announced{At: time.Now(), Version: "v3", Endpoints: []string{"10.0.0.3:80"}, By: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+			for name := range c.findings.outstanding {
+				if _, is := c.findings.stirred[name]; is != (name == "s005") {
+					t.Errorf("%s is looked at: %v", name, is)
+				}
+			}
+			for one := range c.findings.outstanding["s005"] {
+				was := one.generation
+				if c.lookAgain(time.Now()); one.generation == was || len(c.findings.stirred) != 0 {
+					t.Errorf("generation %d, %d before; %d are to be looked at", one.generation, was, len(c.findings.stirred))
+				}
+			}
+		})
+	})
+}
