@@ -128,7 +128,7 @@ func TestManyRemovalsLookAtTheirOwn(t *testing.T) {
 				c.set.place = map[string]int{} // no policy is there any more
 				jobs = append(jobs, c.leaves(job{u: u, remove: true, state: u.lend(), write: store.Write{Service: u.state.Policy.Service}}))
 			}
-			c.backlog.stored = queue[[]job]{jobs}
+			c.backlog.stored = jobs
 			most := 0
 			for pieces := 0; len(c.backlog.stored) > 0 && pieces < pieceMost; pieces++ {
 				c.durable(time.Now())
