@@ -12,12 +12,12 @@ import (
 )
 
 // stored is a database that is closed with the test.
-func stored(t *testing.T) *store.Bolt {
+func stored(t testing.TB) *store.Bolt {
 	t.Helper()
 	return storedIn(t, t.TempDir())
 }
 
-func storedIn(t *testing.T, dir string) *store.Bolt {
+func storedIn(t testing.TB, dir string) *store.Bolt {
 	t.Helper()
 	s, err := store.Open(dir)
 	if err != nil {
