@@ -88,6 +88,21 @@ func TestLookingAtOneVersionAsksNothingForOthers(t *testing.T) {
 	}
 }
 
+// Workers walk the containers of their own versions only: each walked those of all others, too.
+func TestAWorkerWalksItsOwnContainers(t *testing.T) {
+	c := newCrowd(t, 50)
+	walked := 0
+	for _, want := range c.wants {
+		cs, err := c.containers(t.Context(), want)
+		if walked += len(cs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if walked != len(c.wants) {
+		t.Errorf("%d workers of a container each walk %d containers", len(c.wants), walked)
+	}
+}
+
 // All of ten thousand workers find their containers, once.
 func BenchmarkList(b *testing.B) {
 	c := newCrowd(b, 10_000)
