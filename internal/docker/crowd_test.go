@@ -59,7 +59,7 @@ func (c *crowd) containersOf(n int) (all []any) {
 		want := Want{Service: fmt.Sprintf("shop%d", i), Spec: policy.Docker{Port: 80, Replicas: 1},
 			Container: rollout.Container{Version: "v1", Attempt: 1, Image: "shop:v1", Goal: rollout.Start, Launched: true, Alone: true}}
 		name, id := want.name(0), fmt.Sprint("id", i)
-		c.owned.records[name] = record{IDs: []string{id}}
+		c.owned.put(name, record{IDs: []string{id}})
 		all = append(all, map[string]any{"Id": id, "Names": []string{"/" + name}, "State": "running", "Labels": c.configOf(want, nil, name).Labels})
 		c.wants = append(c.wants, want)
 	}
@@ -100,6 +100,16 @@ func TestAWorkerWalksItsOwnContainers(t *testing.T) {
 	}
 	if walked != len(c.wants) {
 		t.Errorf("%d workers of a container each walk %d containers", len(c.wants), walked)
+	}
+}
+
+// None of ten thousand workers has removed anything.
+func BenchmarkGone(b *testing.B) {
+	c := newCrowd(b, 10_000)
+	for b.Loop() {
+		for range c.wants {
+			c.owned.gone(b.Context(), nil, "")
+		}
 	}
 }
 
