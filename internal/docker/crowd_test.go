@@ -103,6 +103,52 @@ func TestAWorkerWalksItsOwnContainers(t *testing.T) {
 	}
 }
 
+// When something else is wanted of one service, only its wants are gone through for those that have no worker yet; and who is
+// wanted again after its worker has ended gets another.
+func TestWorkersAreBegunForWhatIsWantedAnew(t *testing.T) {
+	c := newCrowd(t, 50)
+	for _, want := range c.wants {
+		c.Want(want.Service, []Want{want})
+	}
+	begun := c.begun()
+	if len(begun) != 50 || len(c.begun()) > 0 {
+		t.Errorf("%d workers of 50 versions", len(begun))
+	}
+	first := c.wants[0]
+	again := first
+	again.Attempt = 2
+	c.Want(first.Service, []Want{first, again})
+	if n := len(c.anew); n != 1 {
+		t.Errorf("of one service something else is wanted, and %d are gone through", n)
+	}
+	if begun := c.begun(); len(begun) != 1 || begun[again.key()] == nil {
+		t.Errorf("begun: %v", begun)
+	}
+	c.Want(first.Service, nil)
+	if _, _, ok := c.wanted(t.Context(), first.key(), begun[first.key()]); ok {
+		t.Error("a worker of which nothing is wanted goes on")
+	}
+	c.Want(first.Service, []Want{first})
+	if begun := c.begun(); len(begun) != 1 || begun[first.key()] == nil {
+		t.Errorf("begun when it is wanted again: %v", begun)
+	}
+}
+
+// Something else is wanted of one of ten thousand services.
+func BenchmarkWant(b *testing.B) {
+	c := newCrowd(b, 10_000)
+	for _, want := range c.wants {
+		c.Want(want.Service, []Want{want})
+	}
+	c.begun()
+	two := []Want{c.wants[0], c.wants[0]}
+	two[1].Spec.Replicas = 2
+	for i := 0; b.Loop(); i++ {
+		c.Want(two[0].Service, two[i%2:i%2+1])
+		c.begun()
+	}
+}
+
 // None of ten thousand workers has removed anything.
 func BenchmarkGone(b *testing.B) {
 	c := newCrowd(b, 10_000)
