@@ -2,15 +2,14 @@ package xds
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"golang.org/x/time/rate"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -18,29 +17,35 @@ import (
 type Loads struct {
 	fixed   time.Duration // how often all report; 0: as often as is worth it
 	deliver func(Report)
+	stale   atomic.Bool // who reports is others than nodes
 
 	mu          sync.Mutex
-	names       []string // of clusters, sorted; never changed
-	encoded     []byte   // these, as a response has them
-	clusters    map[string]Asked
+	looked      *looked
 	judgedEvery time.Duration // how often streams with something under judgement report
 	opened      uint64        // streams so far: they are numbered
 	streams     map[*reporter]struct{}
+	wide        int // of these, with a list that others have as well
 	paces       map[Identity]*pace
 	hosts       map[string]int // how many Envoys report from an address
+	nodes       []string       // that report and are believed, in order; never changed
 }
 
 // reporter is one stream of reports.
 type reporter struct {
-	hub    *Hub
-	id     uint64
-	node   Node
-	client bool // a gRPC client without a proxy
-	pace   *pace
-	wake   chan struct{}
+	hub     *Hub
+	loads   *Loads
+	id      uint64
+	node    Node
+	client  bool // a gRPC client without a proxy
+	pace    *pace
+	wake    chan struct{}
+	vouched atomic.Bool // its node has an ADS stream; set with the hub's mutex held
 
-	judging bool // it has something under judgement
-	rows    int  // of its reports
+	// Guarded by the mutex of loads.
+	reach   reach // what its list was made by
+	wide    bool  // others have the same
+	judging bool  // it has something under judgement
+	rows    int   // of its reports
 }
 
 // pace is how fast the streams of one node may report.
@@ -52,43 +57,62 @@ type pace struct {
 // NewLoads delivers reports to a function that must not block. With an interval of 0 what is under judgement is reported
 // as often as it is worth it, the rest once a second.
 func NewLoads(interval time.Duration, deliver func(Report)) *Loads {
-	l := &Loads{fixed: interval, deliver: deliver, streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}, hosts: map[string]int{}}
+	l := &Loads{fixed: interval, deliver: deliver, looked: newLooked(nil), streams: map[*reporter]struct{}{}, paces: map[Identity]*pace{}, hosts: map[string]int{}}
 	l.judgedEvery = l.every(atRest)
 	return l
 }
 
-// Ask says which clusters are to be reported from now on.
+// Ask says which clusters are to be reported from now on. One call must end before the next begins.
 func (l *Loads) Ask(clusters []Asked) {
-	next := make(map[string]Asked, len(clusters))
-	for _, a := range clusters {
-		next[a.Cluster] = a
+	next := newLooked(clusters)
+	l.mu.Lock()
+	old := l.looked
+	l.mu.Unlock()
+	news := next.news(old) // of very many it takes milliseconds
+	if len(news) == 0 {
+		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if maps.Equal(next, l.clusters) {
-		return
-	}
-	l.names, l.clusters, l.encoded = slices.Sorted(maps.Keys(next)), next, nil
-	for _, name := range l.names {
-		l.encoded = protowire.AppendString(protowire.AppendTag(l.encoded, 1, protowire.BytesType), name)
-	}
+	l.looked = next
 	for s := range l.streams {
-		s.again()
+		if s.concerned(news) {
+			s.again()
+		}
 	}
 }
 
-// Nodes are the Envoys that report at present, and are believed.
+// concerned reports whether a stream is to report anything of some services. One whose node has not said yet what it has hears of it
+// when it does.
+func (s *reporter) concerned(services map[string]struct{}) bool {
+	return s.reach.all || slices.ContainsFunc(s.reach.services, func(name string) bool {
+		_, is := services[name]
+		return is
+	})
+}
+
+// Nodes are the Envoys that report at present, and are believed. The list is not to be changed.
 func (l *Loads) Nodes() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []string
+	if !l.stale.Swap(false) {
+		return l.nodes
+	}
+	l.nodes = make([]string, 0, len(l.streams))
 	for s := range l.streams {
-		if s.hub.knows(s.node) {
-			out = append(out, s.node.ID)
+		if s.vouched.Load() {
+			l.nodes = append(l.nodes, s.node.ID)
 		}
 	}
-	slices.Sort(out)
-	return out
+	slices.Sort(l.nodes)
+	return l.nodes
+}
+
+// vouch takes in whether an ADS stream vouches for a stream of reports. With the hub's mutex held.
+func (s *reporter) vouch(is bool) {
+	if s.vouched.Swap(is) != is {
+		s.loads.stale.Store(true)
+	}
 }
 
 // reporting is the service.
@@ -103,8 +127,8 @@ func (r reporting) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadS
 	if err := ss.RecvMsg(req); err != nil {
 		return err
 	}
-	s := &reporter{hub: r.hub, node: admitted(ss.Context(), req.GetNode()), wake: make(chan struct{}, 1),
-		client: strings.HasPrefix(req.GetNode().GetUserAgentName(), "gRPC")}
+	s := newReporter(r.hub, r.loads, admitted(ss.Context(), req.GetNode()))
+	s.client = strings.HasPrefix(req.GetNode().GetUserAgentName(), "gRPC")
 	r.loads.open(s)
 	defer r.loads.close(s)
 	go r.loads.ask(ss, s)
@@ -122,7 +146,12 @@ func (r reporting) StreamLoadStats(ss loadstats.LoadReportingService_StreamLoadS
 	}
 }
 
+func newReporter(h *Hub, l *Loads, n Node) *reporter {
+	return &reporter{hub: h, loads: l, node: n, wake: make(chan struct{}, 1)}
+}
+
 func (l *Loads) open(s *reporter) {
+	defer s.hub.reports(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.opened++
@@ -140,9 +169,12 @@ func (l *Loads) open(s *reporter) {
 }
 
 func (l *Loads) close(s *reporter) {
+	s.hub.silenced(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.streams, s)
+	l.stale.Store(true)
+	l.widens(s, false)
 	l.joins(s, -1)
 	if s.judging {
 		l.reckon()
@@ -152,33 +184,103 @@ func (l *Loads) close(s *reporter) {
 	}
 }
 
-// outlivingEvery is how often a stream is looked at for clusters that its Envoy should have no more.
-const outlivingEvery = time.Minute
+// widens takes in whether a stream has a list that others have as well. With l.mu held.
+func (l *Loads) widens(s *reporter, wide bool) {
+	if s.wide == wide {
+		return
+	}
+	if s.wide = wide; wide {
+		l.wide++
+	} else {
+		l.wide--
+	}
+}
 
+const (
+	// outlivingEvery is how often a stream is looked at for clusters that its Envoy should have no more.
+	outlivingEvery = time.Minute
+	// unknownFor is how long the ADS stream of a node is waited for before it is told what to report: until there is one its reports do
+	// not count, and are counted as refused.
+	unknownFor = 10 * time.Second
+	// listBytes is how much a second all lists may take that are sent to many: each change of what is looked at is a new list.
+	listBytes = 32 << 20
+)
+
+// ask tells a stream what to report, again and again.
 func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, s *reporter) {
 	var told list
-	outliving := time.NewTicker(outlivingEvery)
+	outliving, patience := time.NewTicker(outlivingEvery), time.NewTimer(unknownFor)
 	defer outliving.Stop()
-	for {
+	defer patience.Stop()
+	for waits := !s.client; ; {
+		anew := false
 		select {
 		case <-ss.Context().Done():
 			return
 		case <-s.wake:
 		case <-outliving.C:
+			anew = true
+		case <-patience.C:
+			waits = false
 		}
-		next := l.of(s)
-		if next.every == told.every && slices.Equal(next.clusters, told.clusters) {
+		next, known := l.of(s)
+		if waits = waits && !known; waits {
+			continue
+		}
+		if !anew {
+			next = next.after(told)
+		}
+		if next.same(told) {
 			continue
 		}
 		told = next
-		r := next.response()
-		if s.client { // grpc-go reads the first answer only, and knows no endpoints
-			r = &loadstats.LoadStatsResponse{SendAllClusters: true, LoadReportingInterval: durationpb.New(next.every)}
-		}
-		if ss.SendMsg(r) != nil {
+		if ss.SendMsg(s.answer(next)) != nil || !l.rests(ss.Context(), next) {
 			return
 		}
 	}
+}
+
+// answer is what a stream is sent. grpc-go reads the first answer only, and knows no endpoints.
+func (s *reporter) answer(l list) any {
+	if s.client {
+		return &loadstats.LoadStatsResponse{SendAllClusters: true, LoadReportingInterval: durationpb.New(l.every)}
+	}
+	return l.response()
+}
+
+// rests leaves the network to others after a list that many streams have; false: the stream has ended.
+func (l *Loads) rests(ctx context.Context, sent list) bool {
+	l.mu.Lock()
+	all := float64(len(sent.encoded)) * float64(l.wide)
+	l.mu.Unlock()
+	t := time.NewTimer(time.Duration(all / listBytes * float64(time.Second)))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// of says what a stream is to report, and whether its node has said what it has.
+func (l *Loads) of(s *reporter) (next list, known bool) {
+	r := s.hub.reach(s.node)
+	l.mu.Lock()
+	looked := l.looked
+	l.mu.Unlock()
+	if !s.client { // which is asked for all that it has
+		next = looked.reached(s.hub, s.node, r)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.reach = r; l.looked != looked { // what it is concerned by now it was not woken for
+		s.again()
+	}
+	l.widens(s, r.known && next.encoded != nil)
+	l.note(s, r.known && next.judged, next.rows) // not of a gRPC client, which hears of an interval only once
+	next.every = l.everyOf(s)
+	return next, r.known
 }
 
 // slow keeps whoever reports too fast from being read as fast as they write.

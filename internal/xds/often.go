@@ -4,22 +4,10 @@ import (
 	"cmp"
 	"math"
 	"time"
-
-	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // How often Envoys report is a matter of what it costs canaryd to read: an Envoy is asked ten times a second where few of
 // them have something under judgement, and once a second otherwise. (STATISTICS-2.md 3.4)
-
-// Asked is a cluster that is to be reported.
-type Asked struct {
-	Cluster   string
-	Endpoints int
-	Judged    bool // something is under judgement: what it reports may cut
-}
 
 const (
 	atRest = time.Second // how often what is not judged is reported
@@ -92,50 +80,6 @@ func (l *Loads) Often() time.Duration {
 	return l.judgedEvery
 }
 
-// list is what a stream was asked for: which clusters, and how often.
-type list struct {
-	clusters []string
-	encoded  []byte // these, as a response has them, where all streams have the same
-	every    time.Duration
-}
-
-// response is what a stream is sent. Of very many clusters all streams have one list: who asks for it need not read it.
-func (l list) response() any {
-	if l.encoded == nil {
-		return &loadstats.LoadStatsResponse{Clusters: l.clusters, LoadReportingInterval: durationpb.New(l.every), ReportEndpointGranularity: true}
-	}
-	tail, err := proto.Marshal(&loadstats.LoadStatsResponse{LoadReportingInterval: durationpb.New(l.every), ReportEndpointGranularity: true})
-	if err != nil {
-		return err // codec says that this is no message
-	}
-	return &raw{parts: mem.BufferSlice{mem.SliceBuffer(l.encoded), mem.SliceBuffer(tail)}}
-}
-
-// of says what a stream is to report.
-func (l *Loads) of(s *reporter) list {
-	l.mu.Lock()
-	names, all, encoded := l.names, l.clusters, l.encoded
-	l.mu.Unlock()
-	own := s.hub.asked(s.node, names)
-	if len(own) == 0 || len(own) != len(names) || &own[0] != &names[0] {
-		encoded = nil
-	}
-	names = own
-	judged, rows := false, 0
-	for _, name := range names {
-		rows += all[name].Endpoints
-		judged = judged || all[name].Judged
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.note(s, judged && !s.client, rows) // a gRPC client hears of an interval only once
-	every := l.every(atRest)
-	if s.judging {
-		every = l.judgedEvery
-	}
-	return list{names, encoded, max(every, l.crowd(s))}
-}
-
 // note takes in whether a stream has something under judgement. Where that changes how often such streams report, all of
 // them hear of it. With l.mu held.
 func (l *Loads) note(s *reporter, judging bool, rows int) {
@@ -166,6 +110,15 @@ func (l *Loads) reckon() {
 			s.again()
 		}
 	}
+}
+
+// everyOf is how often a stream reports. With l.mu held.
+func (l *Loads) everyOf(s *reporter) time.Duration {
+	every := l.every(atRest)
+	if s.judging {
+		every = l.judgedEvery
+	}
+	return max(every, l.crowd(s))
 }
 
 // every is an interval, unless one is configured.

@@ -104,9 +104,7 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 		old = s.edition
 	}
 	s.edition = e
-	if delete(h.grouped, name); len(e.route.Nodes) > 0 {
-		h.grouped[name] = struct{}{}
-	}
+	h.regroup(name, e.route.Nodes)
 	now := e.refs()
 	for ref := range old.refs() {
 		if now[ref] == nil {

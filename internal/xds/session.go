@@ -119,6 +119,9 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 		s.keepWanted(typ)
 		s.remember(typ)
 	}
+	if (typ == TypeCluster || typ == TypeRoute) && (first || len(req.GetResourceNamesSubscribe()) > 0) {
+		s.hub.reaches(s.Node)
+	}
 	s.poke()
 	return nil
 }

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"slices"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -26,22 +25,22 @@ func (h *Hub) speaks(st *stream, s speaker) {
 		h.speakers[who] = map[uint64]speaker{}
 	}
 	h.speakers[who][st.id] = s
+	for r := range h.reporters[who] {
+		r.vouch(true)
+	}
 }
 
 // falls ends that.
 func (h *Hub) falls(st *stream) {
 	who := st.identity()
 	delete(h.speakers[who], st.id)
-	if len(h.speakers[who]) == 0 {
-		delete(h.speakers, who)
+	if len(h.speakers[who]) > 0 {
+		return
 	}
-}
-
-// knows reports whether a node has an ADS stream.
-func (h *Hub) knows(n Node) bool {
-	h.enter()
-	defer h.exit()
-	return len(h.speakers[n.identity()]) > 0
+	delete(h.speakers, who)
+	for r := range h.reporters[who] {
+		r.vouch(false)
+	}
 }
 
 // voucher is what the ADS streams of whoever reports say of it.
@@ -98,35 +97,6 @@ func (h *Hub) speakersOf(n Node) map[uint64]speaker {
 		return own
 	}
 	return all
-}
-
-// mayHave reports whether a node may have a cluster, there being one or not. A node that does not say its
-// group may be of any.
-func (h *Hub) mayHave(n Node, cluster string) bool {
-	id, _ := ParseCluster(cluster)
-	s := h.services[id.Service]
-	return n.sees(id.Service) && (s == nil || n.Cluster == "" || len(s.edition.route.Nodes) == 0 || slices.Contains(s.edition.route.Nodes, n.Cluster))
-}
-
-// asked are those of the clusters that are to be reported which a node may have, and those that it should have no more.
-func (h *Hub) asked(n Node, clusters []string) []string {
-	h.enter()
-	defer h.exit()
-	out := clusters // of all that may have all of them, as a rule: it may be long
-	if len(n.services) > 0 || n.Cluster != "" && len(h.grouped) > 0 {
-		out = nil
-		for c := range breathing(h, slices.Values(clusters)) {
-			if h.mayHave(n, c) {
-				out = append(out, c)
-			}
-		}
-	}
-	if old := h.outliving(n); len(old) > 0 {
-		out = slices.Concat(out, old)
-		slices.Sort(out)
-		out = slices.Compact(out)
-	}
-	return out
 }
 
 // has implements speaker. A cluster that came from elsewhere than from here is had by whose route names it.
