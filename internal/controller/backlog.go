@@ -32,7 +32,7 @@ type backlog struct {
 	statuses queue[status]
 	namings  []*naming       // what origins name anew
 	findings queue[*finding] // each once
-	stored   queue[[]job]    // what is published at once
+	stored   queue[job]      // of a write that ended
 	reading  *adoption       // the policies that are being taken in; nil: none are
 }
 

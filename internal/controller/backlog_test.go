@@ -239,45 +239,6 @@ func TestAReloadOfManyIsAllOrNothing(t *testing.T) {
 	})
 }
 
-// A service that leaves a listener or a host, and the one that has it from then on, are taken in at once; nobody else is.
-func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
-	read := func(route ...string) (docs queue[*policy.Document]) {
-		for i, r := range route {
-			ds, fs := policy.Parse("all.yml", fmt.Appendf(nil, "service: s%d\nroute: {%s}\n", i, r))
-			if len(fs) > 0 {
-				t.Fatal(fs)
-			}
-			docs = append(docs, &ds[0])
-		}
-		return docs
-	}
-	c := &Controller{units: map[string]*unit{}}
-	for _, d := range read(`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`, `listener: "0.0.0.0:81", domains: [c]`, `domains: [d]`, `listener: "0.0.0.0:80", domains: [e], nodes: [x]`) {
-		c.units[d.Policy.Service] = newUnit(rollout.State{Policy: d.Policy})
-	}
-	for _, x := range []struct {
-		why      string
-		routes   []string
-		together []string
-	}{
-		{"nothing moves", []string{`listener: "0.0.0.0:80", domains: [a], timeout: 3s`, `listener: "0.0.0.0:80", domains: [b], timeout: 3s`}, nil},
-		{"a host moves", []string{`listener: "0.0.0.0:80", domains: [A1]`, `listener: "0.0.0.0:80", domains: [b, A]`, `listener: "0.0.0.0:81", domains: [c], timeout: 3s`}, []string{"s0", "s1"}},
-		{"a listener moves to a new service", []string{`listener: "0.0.0.0:80", domains: [a], timeout: 3s`, `listener: "0.0.0.0:80", domains: [b]`, `domains: [c]`, `domains: [d]`, `domains: [e]`, `listener: "0.0.0.0:81", domains: [f]`}, []string{"s2", "s5"}},
-		{"a listener is left, and nobody joins it", []string{`listener: "0.0.0.0:80", domains: [a]`, `domains: [b]`}, nil},
-		{"another service has it on those nodes", []string{`listener: "0.0.0.0:80", domains: [a], nodes: [x]`, `listener: "0.0.0.0:80", domains: [b]`, `domains: [c]`, `domains: [d]`, `listener: "0.0.0.0:80", domains: [e], nodes: [y]`}, []string{"s0", "s4"}},
-	} {
-		a := &adoption{docs: read(x.routes...)}
-		c.groupMoves(a)
-		var got []string
-		for _, d := range a.together {
-			got = append(got, d.Policy.Service)
-		}
-		if !slices.Equal(got, x.together) || len(got)+len(a.docs) != len(x.routes) {
-			t.Errorf("%s: %v are taken in at once, %d others: want %v", x.why, got, len(a.docs), x.together)
-		}
-	}
-}
-
 // A reload that nobody waits for any more before the loop has it is no mistake in the policies, and its edit is found by
 // the next look at the files.
 func TestAReloadThatIsLeftForgetsNoEdit(t *testing.T) {

@@ -75,7 +75,7 @@ type Controller struct {
 	unsaved    map[*unit]struct{}  // with decisions to be stored
 	stale      map[*unit]struct{}  // changed since they were stored last
 	aged       map[*unit]struct{}  // with evidence to be stored
-	together   map[*unit]struct{}  // unsaved, and published at once: one leaves a listener that another one joins
+	moves      moves               // unsaved, each published at once: one leaves a listener that another one joins
 	cutting    map[*unit]time.Time // with a cut that is neither stored nor published, and when that is to be looked at
 	hidden     map[*unit]struct{}  // with a table that could not be published
 	leaving    map[string]*remains // of services that were removed
@@ -154,7 +154,7 @@ func (u *unit) lend() rollout.State {
 // of them keeps the other services from being served.
 func New(o Options) (*Controller, error) {
 	c := &Controller{
-		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, stale: map[*unit]struct{}{}, aged: map[*unit]struct{}{}, together: map[*unit]struct{}{},
+		Options: o, units: map[string]*unit{}, unreadable: map[string]error{}, busy: map[string]*unit{}, unsaved: map[*unit]struct{}{}, stale: map[*unit]struct{}{}, aged: map[*unit]struct{}{}, moves: newMoves(),
 		cutting: map[*unit]time.Time{}, backlog: newBacklog(), atOnce: math.MaxInt, hidden: map[*unit]struct{}{}, calls: make(chan func()), evidence: make(chan []metrics.Evidence), probes: make(chan probed, 64),
 		leaving: map[string]*remains{}, patience: stopPatience, warned: map[string]string{}, findings: newFindings(), targets: newTargets(), aims: newAims(&o), writer: newWriter(o.Store), events: newEvents(o.Store, o.Log),
 	}
@@ -374,6 +374,9 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		c.withdraw(u)
 	case !decided:
 		c.reuse(u, e, &before)
+	}
+	if u.state.Generation != before.Generation {
+		c.findings.stir(u.state.Policy.Service)
 	}
 	if !keeps || shadows+len(u.shadows) > 0 { // else it is asked and looked at as before
 		c.note(u)

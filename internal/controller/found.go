@@ -40,6 +40,7 @@ type findings struct {
 	byOrigin    map[string][]*finding        // by service and version; none: that origin has not been looked at yet
 	byService   map[string][]*finding        // the same, of all origins
 	outstanding map[string]map[*finding]bool // by service
+	stirred     map[string]struct{}          // services with outstanding ones whose generation has changed since these were looked at
 	goneSince   map[serviceVersion]time.Time // versions under test whose labelled containers are gone
 }
 
@@ -66,7 +67,7 @@ type naming struct {
 }
 
 func newFindings() findings {
-	return findings{handed: make(chan registry.Set), byOrigin: map[string][]*finding{}, byService: map[string][]*finding{}, outstanding: map[string]map[*finding]bool{}}
+	return findings{handed: make(chan registry.Set), byOrigin: map[string][]*finding{}, byService: map[string][]*finding{}, outstanding: map[string]map[*finding]bool{}, stirred: map[string]struct{}{}}
 }
 
 // Found takes in all that an origin names, each time that it changes.
@@ -208,17 +209,15 @@ func (c *Controller) lookAgainAt(service string) {
 // lookAgain looks at what could not be used so far, where anything has changed since, and at what is gone.
 func (c *Controller) lookAgain(now time.Time) {
 	var due []*finding
-	for service, fs := range c.findings.outstanding {
+	for service := range c.findings.stirred {
 		u := c.units[service]
-		if u == nil {
-			continue
-		}
-		for f := range fs {
-			if f.generation != u.state.Generation {
+		for f := range c.findings.outstanding[service] {
+			if u != nil && f.generation != u.state.Generation {
 				due = append(due, f)
 			}
 		}
 	}
+	clear(c.findings.stirred)
 	c.queueUp(inTurn(due)...)
 	c.useSome()
 	c.leave(now)
@@ -302,6 +301,13 @@ func (c *Controller) unusable(f *finding, message string, err error) {
 
 func (c *Controller) about(f *finding) *logrus.Entry {
 	return c.Log.WithFields(logrus.Fields{"service": f.service, "version": f.version, "origin": f.origin})
+}
+
+// stir takes in that the generation of a service has changed: what could not be used of it may be now.
+func (fs *findings) stir(service string) {
+	if len(fs.outstanding[service]) > 0 {
+		fs.stirred[service] = struct{}{}
+	}
 }
 
 func (fs *findings) settled(f *finding) {

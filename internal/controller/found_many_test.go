@@ -128,7 +128,7 @@ func TestManyRemovalsLookAtTheirOwn(t *testing.T) {
 				c.set.place = map[string]int{} // no policy is there any more
 				jobs = append(jobs, c.leaves(job{u: u, remove: true, state: u.lend(), write: store.Write{Service: u.state.Policy.Service}}))
 			}
-			c.backlog.stored = queue[[]job]{jobs}
+			c.backlog.stored = jobs
 			most := 0
 			for pieces := 0; len(c.backlog.stored) > 0 && pieces < pieceMost; pieces++ {
 				c.durable(time.Now())
@@ -213,5 +213,39 @@ func TestWhatWaitsForARemovalIsUsed(t *testing.T) {
 		if v1, v2 := s.State.Version("v1"), s.State.Version("v2"); v1 == nil || v1.Phase != rollout.Stable || v2 == nil || s.Conflict == "" {
 			t.Errorf("the service that began anew has %s, conflict %q", f.is(), s.Conflict)
 		}
+	})
+}
+
+// What thousands of services cannot use is looked at where a generation changes, and at nobody else's.
+func TestWhatCannotBeUsedIsLookedAtWhereSomethingChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		text, set := "", registry.Set{Origin: byLabels}
+		for i := range manyServices {
+			text += fmt.Sprintf("---\nservice: s%03d\nroute: {probe: \"off\"}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", i)
+			set.Versions = append(set.Versions, registry.Version{Service: fmt.Sprintf("s%03d", i), Version: "v2", Endpoints: []string{"10.0.0.2:80"}})
+		}
+		f := &finders{bubble: newBubble(t, text, 0, world.Traffic{})}
+		f.daemon.Found(t.Context())(set) // no policy asks for labelled containers
+		time.Sleep(10 * time.Second)
+		f.inLoop(func() {
+			c := f.daemon
+			if len(c.findings.outstanding) != manyServices || len(c.findings.stirred) != 0 {
+				t.Errorf("%d services have findings that cannot be used, and those of %d are to be looked at", len(c.findings.outstanding), len(c.findings.stirred))
+			}
+			if _, err := c.step(c.units["s005"], rollout.Announced{At: time.Now(), Version: "v3", Endpoints: []string{"10.0.0.3:80"}, By: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+			for name := range c.findings.outstanding {
+				if _, is := c.findings.stirred[name]; is != (name == "s005") {
+					t.Errorf("%s is looked at: %v", name, is)
+				}
+			}
+			for one := range c.findings.outstanding["s005"] {
+				was := one.generation
+				if c.lookAgain(time.Now()); one.generation == was || len(c.findings.stirred) != 0 {
+					t.Errorf("generation %d, %d before; %d are to be looked at", one.generation, was, len(c.findings.stirred))
+				}
+			}
+		})
 	})
 }

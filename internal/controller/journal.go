@@ -194,7 +194,7 @@ func tidied(s Store, now time.Time, l store.Limits) (r saved) {
 // untidied reports whether that waits for longer than evidence may: a disk that is always busy with evidence would fill up.
 func (c *Controller) untidied(now time.Time) bool {
 	w := &c.writer
-	return w.stored && c.Limits.Pack != nil && len(c.unsaved)+len(c.together) == 0 && now.Sub(w.tidyAt) >= checkpoint
+	return w.stored && c.Limits.Pack != nil && len(c.unsaved)+len(c.moves.of) == 0 && now.Sub(w.tidyAt) >= checkpoint
 }
 
 func (c *Controller) tidied(r saved, now time.Time) {

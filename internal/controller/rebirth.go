@@ -84,10 +84,11 @@ func (c *Controller) removed(u *unit, r *remains) {
 	name := u.state.Policy.Service
 	delete(c.units, name)
 	delete(c.busy, name)
-	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.together, c.hidden} {
+	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.hidden} {
 		delete(set, u)
 	}
 	delete(c.cutting, u)
+	delete(c.moves.of, u)
 	c.targets.remove(name)
 	delete(c.targets.aimed, name)
 	c.aims.put(name, nil)

@@ -106,11 +106,19 @@ type adoption struct {
 	by       string
 	read     queue[*policy.Document] // that are to be compared with what their services have
 	compared bool                    // all are
-	docs     queue[*policy.Document] // that say something else than their services have
+	crossing crossing                // what services leave and join
+	shifts   queue[*change]          // that may meet others there
+	changes  queue[*change]          // in the order of the files
 	orphans  queue[*unit]            // that no document names
-	together queue[*policy.Document] // these are stored and published at once: one leaves a listener that another one joins
 	done     chan struct{}           // closed when all is taken in
 	receipt  *receipt                // that it is stored, as what was decided before; made when it is done
+}
+
+// change is a document that says something else than its service has, or than is stored of it.
+type change struct {
+	*policy.Document
+	shift shift
+	move  *move // nil: it leaves and joins nothing
 }
 
 // reloaded begins to take in what a reading of the files brought, or refuses it. Services whose document is the same hear
@@ -124,7 +132,7 @@ func (c *Controller) reloaded(set policySet, err error, by string) (*adoption, e
 	if len(set.docs) == 0 {
 		c.Log.WithField("policies", c.policies.globs).Warn("0 services: no file with a policy is named in `policies`; paths are relative to canaryd.yml")
 	}
-	a := &adoption{by: by, done: make(chan struct{})}
+	a := &adoption{by: by, crossing: crossing{}, done: make(chan struct{})}
 	c.reloadedAt, c.set, c.backlog.reading = time.Now(), set, a
 	for i := range set.docs {
 		a.read = append(a.read, &set.docs[i])
@@ -133,11 +141,16 @@ func (c *Controller) reloaded(set policySet, err error, by string) (*adoption, e
 	return a, nil
 }
 
-// compare finds out what a piece of the documents says anew; with the last of them, who has none, and what moves.
+// compare finds out what a piece of the documents says anew; with the last of them, who has none.
 func (c *Controller) compare(a *adoption) {
 	a.read.some(compareMost, func(d *policy.Document) {
-		if !c.has(d, c.set.origin(d)) {
-			a.docs = append(a.docs, d)
+		has, ch := c.has(d, c.set.origin(d)), c.changed(d)
+		if ch.move != nil {
+			a.crossing.note(ch.shift)
+			a.shifts = append(a.shifts, ch)
+		}
+		if !has || ch.move != nil {
+			a.changes = append(a.changes, ch)
 			return
 		}
 		c.lookAgainAt(d.Policy.Service)
@@ -150,7 +163,6 @@ func (c *Controller) compare(a *adoption) {
 			a.orphans = append(a.orphans, u)
 		}
 	}
-	c.groupMoves(a)
 }
 
 // has reports whether a service has its policy already, wherever the file may be now.
@@ -163,43 +175,26 @@ func (c *Controller) has(d *policy.Document, o origin) bool {
 	return u.adopted && !u.removing && !u.state.Orphaned && u.state.PolicyHash == d.Hash
 }
 
-// groupMoves finds the services that leave a listener or a host which another one joins, and these.
-func (c *Controller) groupMoves(a *adoption) {
-	left, joined := map[string]bool{}, map[string]bool{}
-	moves := func(d *policy.Document, leaves, joins func(place string)) {
-		is, was := &d.Policy.Route, &policy.Route{}
-		if u := c.units[d.Policy.Service]; u != nil {
-			was = &u.state.Policy.Route
-		}
-		if is.Listener == was.Listener && slices.Equal(is.Domains, was.Domains) && slices.Equal(is.Nodes, was.Nodes) {
-			return
-		}
-		here, there := is.Places(), was.Places()
-		for _, p := range there {
-			if !slices.Contains(here, p) {
-				leaves(p)
-			}
-		}
-		for _, p := range here {
-			if !slices.Contains(there, p) {
-				joins(p)
-			}
-		}
+// changed finds out what a service leaves and joins: of the places that it has, and of those that the Envoys may still know of
+// it, as what was decided is not stored.
+func (c *Controller) changed(d *policy.Document) *change {
+	ch, is, was := &change{Document: d}, &d.Policy.Route, make([]*policy.Route, 0, 2)
+	if u := c.units[d.Policy.Service]; u == nil {
+		was = append(was, &policy.Route{})
+	} else if was = append(was, &u.state.Policy.Route); u.outbox.Unstored() && u.outbox.durable.Policy != nil {
+		was = append(was, &u.outbox.durable.Policy.Route)
 	}
-	for _, d := range a.docs {
-		moves(d, func(p string) { left[p] = true }, func(p string) { joined[p] = true })
+	if !slices.ContainsFunc(was, func(r *policy.Route) bool { return !samePlaces(is, r) }) {
+		return ch
 	}
-	if len(left) == 0 {
-		return
+	if ch.shift = shiftOf(is, was...); len(ch.shift.left)+len(ch.shift.joined) > 0 {
+		ch.move = newMove()
 	}
-	a.docs = slices.DeleteFunc(a.docs, func(d *policy.Document) bool {
-		shared := false
-		meets := func(p string) { shared = shared || left[p] && joined[p] }
-		if moves(d, meets, meets); shared {
-			a.together = append(a.together, d)
-		}
-		return shared
-	})
+	return ch
+}
+
+func samePlaces(a, b *policy.Route) bool {
+	return a.Listener == b.Listener && slices.Equal(a.Domains, b.Domains) && slices.Equal(a.Nodes, b.Nodes)
 }
 
 // adoptSome takes in a piece of the policies.
@@ -208,18 +203,10 @@ func (c *Controller) adoptSome() {
 	switch {
 	case !a.compared:
 		c.compare(a)
-	case len(a.together) > 0:
-		a.together.some(pieceMost, func(d *policy.Document) {
-			if u := c.adopt(d, a.by); u != nil && u.outbox.Unstored() {
-				c.together[u] = struct{}{}
-			}
-			c.lookAgainAt(d.Policy.Service)
-		})
-	case len(a.docs) > 0:
-		a.docs.some(pieceMost, func(d *policy.Document) {
-			c.adopt(d, a.by)
-			c.lookAgainAt(d.Policy.Service)
-		})
+	case len(a.shifts) > 0:
+		a.shifts.some(compareMost, func(ch *change) { a.crossing.meet(ch.shift, ch.move) })
+	case len(a.changes) > 0:
+		a.changes.some(pieceMost, func(ch *change) { c.adoptChange(ch, a.by) })
 	default:
 		a.orphans.some(pieceMost, func(u *unit) {
 			if c.units[u.state.Policy.Service] != u {
@@ -231,9 +218,22 @@ func (c *Controller) adoptSome() {
 			c.lookAgainAt(u.state.Policy.Service)
 		})
 	}
-	if a.compared && len(a.together)+len(a.docs)+len(a.orphans) == 0 {
+	if a.compared && len(a.shifts)+len(a.changes)+len(a.orphans) == 0 {
 		c.adoptionDone(a)
 	}
+}
+
+// adoptChange adopts what changed of a service, and has it stored with those that it meets.
+func (c *Controller) adoptChange(ch *change, by string) {
+	u := c.adopt(ch.Document, by)
+	if ch.move != nil && ch.move.now().size > 1 {
+		if u != nil && u.outbox.Unstored() {
+			c.moves.bind(u, ch.move)
+			c.unsaved[u] = struct{}{} // also where all of it is in the write under way
+		}
+		c.moves.adopted(ch.move)
+	}
+	c.lookAgainAt(ch.Policy.Service)
 }
 
 func (c *Controller) adoptionDone(a *adoption) {

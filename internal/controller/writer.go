@@ -48,10 +48,13 @@ type writer struct {
 	aged    bool        // the write under way holds evidence that could have waited
 	agedAt  time.Time   // no evidence is written before
 
-	decisionsTo, evidenceTo string // the service to which they were stored, in the order of names
+	to, wasTo reached // now, and before the last write
 
 	stored bool // something was, since what is kept was looked through
 }
+
+// reached is the service to which decisions and evidence were stored, in the order of names.
+type reached struct{ decisions, evidence string }
 
 func newWriter(s Store) writer {
 	return writer{store: s, done: make(chan saved, 1), wakes: time.NewTimer(time.Hour), tidyAt: time.Now().Add(checkpoint)}
@@ -75,7 +78,7 @@ type job struct {
 	u        *unit
 	decision uint64 // everything up to this one
 	remove   bool
-	together bool     // it is published with all others that are
+	move     *move    // it is published with all others of it
 	remains  *remains // with remove
 	reborn   *unit    // its policy is back: it begins anew in the write that removes it
 	state    rollout.State
@@ -131,25 +134,27 @@ func (c *Controller) write(now time.Time) {
 	c.woke = true
 }
 
-// jobs are what is to be stored next: cuts, which wait for nothing else, then what belongs together, then other decisions,
+// jobs are what is to be stored next: cuts, which wait for nothing else, then moves, then other decisions,
 // then evidence. Cuts without end hold up no other decision: every other write has room for these.
 func (c *Controller) jobs(now time.Time) (jobs []job) {
-	take := func(u *unit) {
+	c.writer.wasTo = c.writer.to
+	take := func(u *unit, m *move) {
 		if jobs == nil { // they are large
-			jobs = make([]job, 0, min(len(c.unsaved)+len(c.aged)+len(c.together), storedAtOnce))
+			jobs = make([]job, 0, min(len(c.unsaved)+len(c.aged), storedAtOnce))
 		}
 		j := c.rebirth(c.leaves(u.job(c.writer.err == nil)))
-		_, j.together = c.together[u]
+		j.move = m
 		jobs = append(jobs, j)
-		for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.stale, c.together} {
+		for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.stale} {
 			delete(set, u)
 		}
 	}
+	moved := 0 // there is as much room for others as without moves
 	cuts := func(most int) {
 		for u := range c.cutting {
 			_, due := c.unsaved[u]
-			if _, bound := c.together[u]; due && !bound && len(jobs) < most {
-				take(u)
+			if due && c.moves.of[u] == nil && len(jobs)-moved < most {
+				take(u, nil)
 			}
 		}
 	}
@@ -159,32 +164,40 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 	if c.writer.alone = len(jobs) > 0; c.writer.alone {
 		return jobs
 	}
-	if r := c.backlog.reading; r == nil || len(r.together) == 0 { // else they are not complete
-		for u := range c.together {
-			take(u)
-		}
-	}
 	decisions, evidence := c.atOnce, agedAtOnce
 	if now.Sub(c.cutAt) < cutsFollow {
 		decisions, evidence = min(decisions, besideCuts), besideCuts
 	}
+	begun := time.Now()
+	for m := range c.moves.next(c.cutting) { // all of a move, however large it is
+		units := c.moves.take(m)
+		jobs = slices.Grow(jobs, max(len(units), storedAtOnce))
+		for _, u := range units {
+			take(u, m)
+		}
+		if len(jobs) >= decisions || c.writer.paced && time.Since(begun) >= pieceFor {
+			break
+		}
+	}
+	moved = len(jobs)
 	cuts(decisions / 2)
 	some := func(units iter.Seq[*unit], most int) { // of each kind at least one, however long what goes before it took
 		begun, before := time.Now(), len(jobs)
 		for u := range units {
-			if len(jobs) >= most || len(jobs) > before && c.writer.paced && time.Since(begun) >= pieceFor {
+			if len(jobs)-moved >= most || len(jobs) > before && c.writer.paced && time.Since(begun) >= pieceFor {
 				return
 			}
-			_, bound := c.together[u]
-			if _, cut := c.cutting[u]; !bound && !cut {
-				take(u)
+			if _, cut := c.cutting[u]; c.moves.of[u] == nil && !cut {
+				take(u, nil)
 			}
 		}
 	}
-	some(c.neighbours(c.unsaved, &c.writer.decisionsTo), decisions)
+	if len(c.unsaved) > len(c.moves.of) { // else nothing of these is to be found among moves
+		some(c.neighbours(c.unsaved, &c.writer.to.decisions), decisions)
+	}
 	cuts(decisions)
 	if n := len(jobs); !now.Before(c.writer.agedAt) {
-		some(c.neighbours(c.aged, &c.writer.evidenceTo), evidence)
+		some(c.neighbours(c.aged, &c.writer.to.evidence), evidence)
 		c.writer.aged = len(jobs) > n
 	}
 	return jobs
@@ -342,14 +355,7 @@ func (c *Controller) written(r saved) {
 		c.Log.Info("the state is being stored again")
 	}
 	w.err, w.retryAt = nil, time.Time{}
-	n := 0
-	for n < len(r.jobs) && r.jobs[n].together {
-		n++
-	}
-	if n > 0 {
-		c.backlog.stored = append(c.backlog.stored, r.jobs[:n])
-	}
-	c.backlog.stored = slices.AppendSeq(c.backlog.stored, slices.Chunk(r.jobs[n:], pieceMost))
+	c.backlog.stored = append(c.backlog.stored, r.jobs...)
 	c.durable(now)
 }
 
@@ -367,49 +373,43 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 		c.Log.WithError(r.err).Error("the state cannot be stored: no weight is raised until it can be, rollbacks still go out; the history is not being written")
 	}
 	w.err, w.retryAt, w.left = r.err, now.Add(writeAgain), append(w.left, r.left...)
+	w.to = w.wasTo // whose turn it was is stored before all who come after
 	if !r.asked {
 		w.doubted = r.jobs
 	}
+	c.moves.again(r.jobs)
 	for _, j := range r.jobs {
 		j.u.outbox.Failed(now)
 		j.u.kept = false
 		c.unsaved[j.u] = struct{}{}
-		if j.together {
-			c.together[j.u] = struct{}{}
-		}
 		if _, cuts := c.cutting[j.u]; cuts {
 			c.cutting[j.u] = now
 		}
 	}
 }
 
-// durable takes in a piece of what is stored: it may be published, told and answered. What belongs together is one piece,
+// durable takes in a piece of what is stored: it may be published, told and answered. A move is one piece,
 // however long that takes.
 func (c *Controller) durable(now time.Time) {
-	if len(c.backlog.stored) == 0 {
-		return
-	}
 	var stored []*unit
-	jobs, begun, n := c.backlog.stored[0], time.Now(), 0
-	for n < len(jobs) && (n == 0 || jobs[n].together || time.Since(begun) < pieceFor) {
+	jobs, begun, n := c.backlog.stored, time.Now(), 0
+	for n < len(jobs) && (n == 0 || jobs[n].follows(&jobs[n-1]) || n < pieceMost && time.Since(begun) < pieceFor) {
 		if c.landed(jobs[n], now) {
 			stored = append(stored, jobs[n].u)
 		}
 		n++
 	}
-	switch {
-	case n < len(jobs):
-		c.backlog.stored[0] = jobs[n:]
-	case len(c.backlog.stored) == 1:
+	if c.backlog.stored = jobs[n:]; len(c.backlog.stored) == 0 {
 		c.backlog.stored, c.writer.under = nil, nil
-	default:
-		c.backlog.stored = c.backlog.stored[1:]
 	}
 	c.publish(now, stored...)
 	for _, u := range stored {
 		c.admitDropped(u, now)
 	}
 }
+
+// follows reports whether one job may not be published without the one before it.
+func (j *job) follows(before *job) bool { return j.move != nil && j.move == before.move }
 
 // landed takes in that one service's part is stored, and reports whether it may be published.
 func (c *Controller) landed(j job, now time.Time) bool {

@@ -283,6 +283,9 @@ func (f *Fleet) tail(ctx context.Context, want Want, in container.InspectRespons
 
 // stop stops containers, all at once, removes them if they are to go, and returns their last lines.
 func (f *Fleet) stop(ctx context.Context, want Want, cs []container.Summary, remove bool) (string, error) {
+	if len(cs) == 0 {
+		return "", nil // of what did not change the daemon is not asked anew
+	}
 	defer f.survey.changed()
 	var g errgroup.Group
 	logs := make([]string, len(cs))

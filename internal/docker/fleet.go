@@ -59,6 +59,7 @@ type Fleet struct {
 	mu    sync.Mutex
 	told  bool              // the daemon tells what becomes of containers
 	wants map[string][]Want // by service
+	anew  map[string]bool   // services of which something else is wanted since workers were begun
 	work  map[key]*worker
 	wake  chan struct{}
 }
@@ -102,7 +103,7 @@ func New(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Store.Key(), owned: owned, events: make(chan Event, 64), wants: map[string][]Want{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
+	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Store.Key(), owned: owned, events: make(chan Event, 64), wants: map[string][]Want{}, anew: map[string]bool{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Events tell what became of what is wanted.
@@ -119,6 +120,7 @@ func (f *Fleet) Want(service string, wants []Want) {
 	if len(old)+len(wants) == 0 {
 		return
 	}
+	f.anew[service] = true
 	if f.wants[service] = wants; len(wants) == 0 {
 		delete(f.wants, service)
 	}
@@ -159,23 +161,33 @@ func (f *Fleet) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { f.listen(ctx) })
 	for {
-		f.mu.Lock()
-		for _, wants := range f.wants {
-			for _, want := range wants {
-				if k := want.key(); f.work[k] == nil {
-					w := &worker{poke: make(chan struct{}, 1), drop: func() {}}
-					f.work[k] = w
-					wg.Go(func() { f.lookAfter(ctx, k, w) })
-				}
-			}
+		for k, w := range f.begun() {
+			wg.Go(func() { f.lookAfter(ctx, k, w) })
 		}
-		f.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-f.wake:
 		}
 	}
+}
+
+// begun are new workers for what is wanted and has none yet. One ends only when nothing is wanted of it, so of services of which
+// nothing else is wanted all have theirs.
+func (f *Fleet) begun() map[key]*worker {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	begun := map[key]*worker{}
+	for service := range f.anew {
+		for _, want := range f.wants[service] {
+			if k := want.key(); f.work[k] == nil {
+				begun[k] = &worker{poke: make(chan struct{}, 1), drop: func() {}}
+				f.work[k] = begun[k]
+			}
+		}
+	}
+	f.anew = map[string]bool{} // one that was large once would be walked at its size
+	return begun
 }
 
 // wanted is what is wanted of an attempt at present, and for how long; a worker of which nothing is

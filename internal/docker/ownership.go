@@ -53,12 +53,13 @@ type ownership struct {
 	writing sync.Mutex // one write at a time
 	mu      sync.Mutex
 	records map[string]record
+	stems   map[string][]string // names of records, by what stands before the number: those of an attempt
 	unsaved map[string]bool
 	failing bool // the last write did
 }
 
 func newOwnership(log logrus.FieldLogger, s *store.Bolt) (*ownership, error) {
-	o := &ownership{log: log, store: s, records: map[string]record{}, unsaved: map[string]bool{}}
+	o := &ownership{log: log, store: s, records: map[string]record{}, stems: map[string][]string{}, unsaved: map[string]bool{}}
 	stored, err := s.Containers()
 	if err != nil {
 		return nil, fmt.Errorf("the ids of containers: %w", err)
@@ -72,9 +73,18 @@ func newOwnership(log logrus.FieldLogger, s *store.Bolt) (*ownership, error) {
 			o.unsaved[name] = true
 			continue
 		}
-		o.records[name] = r
+		o.put(name, r)
 	}
 	return o, nil
+}
+
+// put puts a record into memory. The caller holds o.mu.
+func (o *ownership) put(name string, r record) {
+	_, known := o.records[name]
+	if stem := stemOf(name); !known && stem != "" && stem != name {
+		o.stems[stem] = append(o.stems[stem], name)
+	}
+	o.records[name] = r
 }
 
 // change changes the record of each name, and waits until that is stored, for a moment.
@@ -87,7 +97,8 @@ func (o *ownership) change(ctx context.Context, names []string, how func(*record
 		r := o.records[n]
 		r.IDs = slices.Clone(r.IDs)
 		how(&r)
-		o.records[n], o.unsaved[n] = r, true
+		o.put(n, r)
+		o.unsaved[n] = true
 	}
 	o.mu.Unlock()
 	done := make(chan struct{})
@@ -172,18 +183,28 @@ func (o *ownership) made(ctx context.Context, name, id string) {
 
 // gone says that canaryd removed containers, and that of an attempt none is left.
 func (o *ownership) gone(ctx context.Context, cs []container.Summary, stem string) {
-	var names []string
-	o.mu.Lock()
-	for n, r := range o.records {
-		removed := slices.ContainsFunc(cs, func(c container.Summary) bool { return nameOf(c) == n })
-		if r.Gone.IsZero() && (removed || stem != "" && isNumbered(n, stem)) {
-			names = append(names, n)
-		}
-	}
-	o.mu.Unlock()
 	now := time.Now().UTC()
-	o.change(ctx, names, func(r *record) { r.Making, r.Gone = false, now })
+	o.change(ctx, o.left(cs, stem), func(r *record) { r.Making, r.Gone = false, now })
 }
+
+// left are the names of containers and of an attempt that are not known as gone. Workers ask again and again, and nearly
+// always there is none.
+func (o *ownership) left(cs []container.Summary, stem string) (names []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	names = slices.Clone(o.stems[stem])
+	for _, c := range cs {
+		names = append(names, nameOf(c))
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(n string) bool {
+		r, known := o.records[n]
+		return !known || !r.Gone.IsZero()
+	})
+}
+
+// stemOf is a name without its number.
+func stemOf(name string) string { return strings.TrimRight(name, "0123456789") }
 
 // isNumbered reports whether a name is the stem and a number.
 func isNumbered(name, stem string) bool {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,12 +13,12 @@ import (
 )
 
 // stored is a database that is closed with the test.
-func stored(t *testing.T) *store.Bolt {
+func stored(t testing.TB) *store.Bolt {
 	t.Helper()
 	return storedIn(t, t.TempDir())
 }
 
-func storedIn(t *testing.T, dir string) *store.Bolt {
+func storedIn(t testing.TB, dir string) *store.Bolt {
 	t.Helper()
 	s, err := store.Open(dir)
 	if err != nil {
@@ -136,6 +137,37 @@ func TestWhatIsOwnedIsKnownByID(t *testing.T) {
 	if stored, err := s.Containers(); err != nil || len(stored) != 1 || strings.Count(string(stored[name]), "x\"") != idsPerName {
 		t.Errorf("%v %s", err, stored)
 	}
+}
+
+// What is gone of an attempt is asked of its own records only, each sweep by each worker; and it is the containers that are named
+// and all of the attempt, not those of an attempt whose number begins alike, nor what is known as gone.
+func TestWhatIsGoneIsLookedForAmongItsOwn(t *testing.T) {
+	f := owner(t, stored(t))
+	o := f.owned
+	want := second
+	for want.Attempt = 1; want.Attempt < 30; want.Attempt++ {
+		for i := range 3 {
+			o.made(t.Context(), want.name(i), "1")
+		}
+	}
+	at := func(attempt int) Want { w := second; w.Attempt = attempt; return w }
+	first := []container.Summary{{Names: []string{"/" + at(1).name(1)}}, {Names: []string{"/" + at(2).name(2)}}, {Names: []string{"/vigilant_bose"}}}
+	check := func(when string, cs []container.Summary, stem string, want ...string) {
+		t.Helper()
+		if got := o.left(cs, stem); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	check("nothing was removed", nil, "")
+	check("an attempt, and of another one a container", first, at(2).stem(), at(1).name(1), at(2).name(0), at(2).name(1), at(2).name(2))
+	o.gone(t.Context(), first, at(2).stem())
+	check("once more", first, at(2).stem())
+	check("the other one", nil, at(1).stem(), at(1).name(0), at(1).name(2))
+	if n := len(o.stems[at(20).stem()]); n != 3 || len(o.stems) != 29 {
+		t.Errorf("an attempt of three containers has %d records to look at, of %d attempts", n, len(o.stems))
+	}
+	o.made(t.Context(), at(2).name(1), "2")
+	check("made again", nil, at(2).stem(), at(2).name(1))
 }
 
 // A disk that takes nothing keeps no container from being made, and its id is written when the disk takes it.

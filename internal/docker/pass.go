@@ -81,21 +81,20 @@ func (want Want) split(cs []container.Summary) (mine, surplus []container.Summar
 // list finds the containers of an attempt, by name, and those of earlier attempts of its version.
 func (f *Fleet) list(ctx context.Context, want Want) (mine, older []container.Summary, err error) {
 	f.owned.retry()
-	all, err := f.containers(ctx)
+	all, err := f.containers(ctx, want)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, c := range all {
-		l := c.Labels
-		attempt, err := strconv.Atoi(l[LabelAttempt])
-		if err != nil || l[LabelManaged] != "true" || l[LabelService] != want.Service || l[LabelVersion] != want.Version || !f.owns(ctx, want, c, attempt) {
+		attempt, err := strconv.Atoi(c.Labels[LabelAttempt])
+		if err != nil || !f.owns(ctx, want, *c, attempt) {
 			continue
 		}
 		switch {
 		case attempt == want.Attempt:
-			mine = append(mine, c)
+			mine = append(mine, *c)
 		case attempt < want.Attempt:
-			older = append(older, c)
+			older = append(older, *c)
 		}
 	}
 	slices.SortFunc(mine, func(a, b container.Summary) int { return strings.Compare(nameOf(a), nameOf(b)) })

@@ -2,7 +2,9 @@ package docker
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/sirupsen/logrus"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -58,7 +61,7 @@ func TestTheDaemonIsAskedOnceForAll(t *testing.T) {
 	ask := func(n int) {
 		for range n {
 			wg.Go(func() {
-				if _, err := f.containers(t.Context()); err != nil {
+				if _, err := f.containers(t.Context(), second); err != nil {
 					t.Error(err)
 				}
 			})
@@ -81,7 +84,7 @@ func TestTheDaemonIsAskedOnceForAll(t *testing.T) {
 	until(2)
 	dropped, drop := context.WithCancel(t.Context())
 	drop()
-	if _, err := f.containers(dropped); err == nil {
+	if _, err := f.containers(dropped, second); err == nil {
 		t.Error("who asks no longer waits for an answer")
 	}
 	close(answer)
@@ -93,6 +96,36 @@ func TestTheDaemonIsAskedOnceForAll(t *testing.T) {
 	ask(1)
 	until(3)
 	wg.Wait()
+}
+
+// Of all that the daemon tells of, an attempt has what canaryd made for it, by name, and for earlier attempts of its version.
+func TestWhatAnAttemptFinds(t *testing.T) {
+	f, _ := counted(t, nil)
+	of := func(service, version string, attempt, i int, change map[string]string) container.Summary {
+		want := Want{Service: service, Container: rollout.Container{Version: version, Attempt: attempt}}
+		name := want.name(i)
+		c := container.Summary{ID: name, Names: []string{"/" + name}, Labels: f.configOf(want, nil, name).Labels}
+		maps.Copy(c.Labels, change)
+		return c
+	}
+	copied := of("shop", "v2", 2, 0, nil)
+	copied.ID, copied.Names = "copied", []string{"/vigilant_bose"}
+	f.survey.keep(time.Now(), 0, versionsOf([]container.Summary{
+		of("shop", "v2", 2, 1, nil), of("shop", "v2", 1, 1, nil), of("shop", "v2", 2, 0, nil), of("shop", "v2", 1, 0, nil), of("shop", "v2", 3, 0, nil), copied,
+		of("shop", "v1", 2, 0, nil), of("shop2", "v2", 2, 0, nil), of("shop", "v2", 2, 2, map[string]string{LabelManaged: "no"}),
+		of("shop", "v2", 2, 3, map[string]string{LabelAttempt: "two"}), of("shop", "v2", 2, 4, map[string]string{LabelSeal: "another's"}),
+	}))
+	mine, older, err := f.list(t.Context(), second)
+	if got := fmt.Sprint(names(mine), names(older)); err != nil || got != "[canaryd-shop.v2-2-0 canaryd-shop.v2-2-1] [canaryd-shop.v2-1-1 canaryd-shop.v2-1-0]" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+func names(cs []container.Summary) (out []string) {
+	for _, c := range cs {
+		out = append(out, nameOf(c))
+	}
+	return out
 }
 
 // A version rests when all of it runs and the daemon tells what becomes of it; it is looked at when that says something,

@@ -44,8 +44,18 @@ type Route struct {
 // GRPC reports whether the service speaks gRPC.
 func (r *Route) GRPC() bool { return r.Protocol == ProtocolGRPC }
 
-// Places are the listeners and hosts that the service has on canaryd's listeners, on each kind of nodes.
-func (r *Route) Places() []string {
+// Place is a listener or a host of canaryd's listeners.
+type Place struct {
+	Name  string
+	Nodes string // the cluster whose nodes have it; empty: all nodes do
+}
+
+// Everywhere is the same listener or host on all nodes.
+func (p Place) Everywhere() Place { return Place{Name: p.Name} }
+
+// Places are the listeners and hosts that the service has on canaryd's listeners, on each kind of nodes. Who has all hosts of a
+// listener shares it with nobody.
+func (r *Route) Places() (out []Place) {
 	if r.Listener == "" {
 		return nil
 	}
@@ -53,11 +63,12 @@ func (r *Route) Places() []string {
 	if len(nodes) == 0 {
 		nodes = []string{""}
 	}
-	var out []string
 	for _, n := range nodes {
-		out = append(out, n+" "+r.Listener)
+		out = append(out, Place{r.Listener, n})
 		for _, h := range r.Domains {
-			out = append(out, n+" "+strings.ToLower(h))
+			if h != "*" {
+				out = append(out, Place{strings.ToLower(h), n})
+			}
 		}
 	}
 	return out
