@@ -77,6 +77,13 @@ func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
 		for _, ch := range a.shifts {
 			a.crossing.meet(ch.shift, ch.move)
 		}
+		first := ""
+		for _, ch := range inMoves(a.changes)[:len(strings.Fields(strings.Join(x.moves, " ")))] {
+			first += " " + ch.Policy.Service
+		}
+		if first = strings.TrimPrefix(first, " "); first != strings.Join(x.moves, " ") {
+			t.Errorf("%s: %q are taken in first, want those of %q, one move after the other", x.why, first, x.moves)
+		}
 		if got := a.moves(); !slices.Equal(got, x.moves) || len(a.changes) != len(x.routes) {
 			t.Errorf("%s: %q are taken in at once, of %d: want %q", x.why, got, len(a.changes), x.moves)
 		}

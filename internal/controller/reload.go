@@ -108,7 +108,7 @@ type adoption struct {
 	compared bool                    // all are
 	crossing crossing                // what services leave and join
 	shifts   queue[*change]          // that may meet others there
-	changes  queue[*change]          // in the order of the files
+	changes  queue[*change]          // those that meet first, one move after the other, else in the order of the files
 	orphans  queue[*unit]            // that no document names
 	done     chan struct{}           // closed when all is taken in
 	receipt  *receipt                // that it is stored, as what was decided before; made when it is done
@@ -193,6 +193,28 @@ func (c *Controller) changed(d *policy.Document) *change {
 	return ch
 }
 
+// inMoves puts the services of a move beside each other, before all that meet nobody: until the last of them has its policy nothing of
+// the move is stored, nor what else is decided of its services.
+func inMoves(changes queue[*change]) (sorted queue[*change]) {
+	var moves []*move
+	of, alone := map[*move][]*change{}, queue[*change]{}
+	for _, ch := range changes {
+		if ch.move == nil || ch.move.now().size == 1 {
+			alone = append(alone, ch)
+			continue
+		}
+		m := ch.move.now()
+		if of[m] == nil {
+			moves = append(moves, m)
+		}
+		of[m] = append(of[m], ch)
+	}
+	for _, m := range moves {
+		sorted = append(sorted, of[m]...)
+	}
+	return append(sorted, alone...)
+}
+
 func samePlaces(a, b *policy.Route) bool {
 	return a.Listener == b.Listener && slices.Equal(a.Domains, b.Domains) && slices.Equal(a.Nodes, b.Nodes)
 }
@@ -205,6 +227,9 @@ func (c *Controller) adoptSome() {
 		c.compare(a)
 	case len(a.shifts) > 0:
 		a.shifts.some(compareMost, func(ch *change) { a.crossing.meet(ch.shift, ch.move) })
+		if len(a.shifts) == 0 {
+			a.changes = inMoves(a.changes)
+		}
 	case len(a.changes) > 0:
 		a.changes.some(pieceMost, func(ch *change) { c.adoptChange(ch, a.by) })
 	default:
