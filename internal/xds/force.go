@@ -67,6 +67,7 @@ type Force struct {
 	round           round // when time may change something
 	notes           []Note
 	begun           time.Time // its first moment
+	parts           bool      // its service was removed
 }
 
 // stream is one ADS stream, as the books know it.

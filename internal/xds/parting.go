@@ -21,6 +21,7 @@ func (h *Hub) part(name string, f *Force) {
 	for m := range f.restless.m {
 		m.mayServe()
 	}
+	f.parts = true
 	h.parting[name] = &parting{f, h.now()}
 	h.remaining(name)
 }
@@ -33,6 +34,7 @@ func (h *Hub) resume(name string) *Force {
 		return NewForce(name, h.ForgetAfter)
 	}
 	delete(h.parting, name)
+	p.force.parts = false
 	for _, m := range slices.Clone(p.force.members) {
 		if !m.isGone() {
 			p.force.remove(m)
@@ -145,6 +147,9 @@ func (h *Hub) outliving(n Node) (clusters []string) {
 			continue
 		}
 		for _, f := range s.books {
+			if !f.parts && len(f.restless.m) == 0 {
+				continue // as nearly always: an Envoy may have thousands
+			}
 			now, stable := h.bookOf(f.service)
 			if m := f.find(s.stream); now == f && m != nil && (stable == "" || m.unrest != nil && m.lagging) {
 				clusters = append(clusters, s.inv.clustersOf(f.service)...)
