@@ -234,7 +234,7 @@ func (w *walk) event() Event {
 		if w.next()%3 == 0 {
 			return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Image: "r/x:1", Paused: w.next()%4 == 0, Again: w.next()%2 == 0, Once: w.next()%2 == 0, Digest: []string{"", "a", "b"}[w.next()%3]}
 		}
-		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.1:80"}, Again: w.next()%2 == 0,
+		return Announced{At: w.at, Version: "v" + strconv.Itoa(w.next()%12), Endpoints: []string{"10.0.0.0:80", "10.0.0.1:80"}[w.next()%2:], Again: w.next()%2 == 0,
 			Origin: []string{"", "", "file_sd"}[w.next()%3], Once: w.next()%4 == 0}
 	case k < 5:
 		up := w.next()%4 > 0
@@ -325,9 +325,26 @@ func (w *walk) evidence() Event {
 		}
 		counts[v.Name] = analysis.Counts{Requests: float64(int(n)), Errors: float64(int(x))}
 	}
-	c := Cell{Slice: "n", From: from, To: w.at, Counts: counts, Answers: w.answers(counts)}
+	c := Cell{Slice: "n", From: from, To: w.at, Counts: counts, Answers: w.answers(counts), Endpoints: instances(counts, w.next()%4)}
 	w.opened(&c)
 	return Observed{At: w.at, Batch: time.Second, Cells: []Cell{c}}
+}
+
+// instances lays counts onto so many endpoints, of which the first fails most; none: that is not told.
+func instances(counts map[string]analysis.Counts, n int) map[string][]analysis.Slice {
+	if n == 0 {
+		return nil
+	}
+	all := map[string][]analysis.Slice{}
+	for name, left := range counts {
+		for i := range n {
+			part := analysis.Counts{Requests: math.Ceil(left.Requests / float64(n-i))}
+			part.Errors = min(left.Errors, part.Requests)
+			left.Requests, left.Errors = left.Requests-part.Requests, left.Errors-part.Errors
+			all[name] = append(all[name], analysis.Slice{Name: "10.0.0." + strconv.Itoa(i) + ":80", Counts: part})
+		}
+	}
+	return all
 }
 
 // opened adds to a cell how long answers took, and how many requests began, where that is told.
