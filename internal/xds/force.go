@@ -185,9 +185,10 @@ func (f *Force) Want(w Wanted, at time.Time) {
 	}
 	f.want, f.envoys, f.clients = w, envoys, clients
 	f.wake()
+	var out []*member
 	for m := range maps.Clone(f.restless.m) {
 		if !f.admits(m.who.Node) && !m.restored() {
-			f.remove(m)
+			out = append(out, m)
 			continue
 		}
 		maps.DeleteFunc(m.held, func(v string, _ time.Duration) bool { return !slices.Contains(f.rollouts(), v) })
@@ -196,6 +197,7 @@ func (f *Force) Want(w Wanted, at time.Time) {
 		}
 		f.settle(m, at)
 	}
+	f.remove(out...)
 }
 
 // Changed says that another content of a resource is wanted, or that somebody asks for another try: nobody
@@ -358,11 +360,13 @@ func (m *member) mayServe() {
 
 // Restarted books that a node's process is a new one: what it had before it was gone, nobody serves.
 func (f *Force) Restarted(id string) {
-	for _, m := range slices.Clone(f.of(id)) {
+	var out []*member
+	for _, m := range f.of(id) {
 		if m.isGone() {
-			f.remove(m)
+			out = append(out, m)
 		}
 	}
+	f.remove(out...)
 }
 
 // Forget ends all waiting for a node: one that is gone is forgotten, one that is connected and does not have
@@ -389,13 +393,14 @@ func (f *Force) waitsFor(id string) bool {
 // Tick lets time pass: who has not answered for long is lagging, who is gone for long is forgotten. It
 // reports whether a standing changed.
 func (f *Force) Tick(at time.Time) (changed bool) {
+	var out []*member
 	for m := range f.restless.m {
 		f.charge(m, at)
 		switch standing := f.standing(m); {
 		case m.doubted:
 			f.believe(m, at)
 		case standing == Gone && at.Sub(m.left) >= f.ForgetAfter:
-			f.remove(m)
+			out = append(out, m)
 		case standing == Behind && m.waited+at.Sub(m.behind) >= LaggingAfter:
 			f.lag(m, "neither accepts nor refuses the route: the rollout no longer waits for it")
 		case standing == Refused && f.exhausted(m):
@@ -408,6 +413,7 @@ func (f *Force) Tick(at time.Time) (changed bool) {
 		}
 		changed = true
 	}
+	f.remove(out...)
 	return changed
 }
 
@@ -614,12 +620,18 @@ func (m *member) since() time.Time {
 
 // of are the members with a node.id.
 func (f *Force) of(id string) []*member {
-	first, _ := slices.BinarySearchFunc(f.members, id, func(m *member, id string) int { return strings.Compare(m.who.ID, id) })
+	_, of := f.at(id)
+	return of
+}
+
+// at is where they begin.
+func (f *Force) at(id string) (first int, of []*member) {
+	first, _ = slices.BinarySearchFunc(f.members, id, func(m *member, id string) int { return strings.Compare(m.who.ID, id) })
 	end := first
 	for end < len(f.members) && f.members[end].who.ID == id {
 		end++
 	}
-	return f.members[first:end:end]
+	return first, f.members[first:end:end]
 }
 
 // find is the member that speaks on a stream; nil: nobody does.
@@ -641,11 +653,36 @@ func (f *Force) add(m *member) *member {
 	return m
 }
 
-func (f *Force) remove(m *member) {
-	f.restless.drop(m)
-	if i := slices.Index(f.members, m); i >= 0 {
-		f.members = slices.Delete(f.members, i, i+1)
+// remove takes members out of the book, all in one pass: ten thousand may be forgotten in one tick.
+func (f *Force) remove(ms ...*member) {
+	if len(ms) == 0 {
+		return
 	}
+	out := map[*member]struct{}{}
+	for _, m := range ms {
+		out[m] = struct{}{}
+		f.restless.drop(m)
+		f.unknown(m)
+	}
+	first, end := f.span(ms)
+	kept := slices.DeleteFunc(f.members[first:end], func(m *member) bool {
+		_, is := out[m]
+		return is
+	})
+	f.members = slices.Delete(f.members, first+len(kept), end)
+}
+
+// span is where some members are in the book.
+func (f *Force) span(ms []*member) (first, end int) {
+	if len(ms) > 1 {
+		return 0, len(f.members)
+	}
+	first, of := f.at(ms[0].who.ID)
+	return first, first + len(of)
+}
+
+// unknown has the stream of a member not know the book any more.
+func (f *Force) unknown(m *member) {
 	if i := slices.Index(m.who.books, f); i >= 0 && !m.isGone() {
 		m.who.books = slices.Delete(m.who.books, i, i+1)
 	}

@@ -498,3 +498,40 @@ func (b *book) shows(stream string) string {
 	}
 	return fmt.Sprint(b.says(), b.Status("shop").Nodes, b.crowds(b.at), unapplied, served, ok, notes)
 }
+
+// Who is forgotten in one tick leaves the others of the book where they are, whether they have a node.id in common or not.
+func TestManyAreForgottenAtOnce(t *testing.T) {
+	b := newBook()
+	var stay []string
+	for i := range 300 {
+		for _, s := range []string{fmt.Sprintf("n%03d", i/2), fmt.Sprintf("n%03d/%d", i/2, i)} {
+			b.join(s, 1)
+		}
+	}
+	b.pass(halfOpen + time.Second)
+	for s := range b.streams {
+		stay = append(stay, s)
+	}
+	slices.Sort(stay)
+	for i := 0; i < len(stay); i++ {
+		if i%3 > 0 {
+			b.leave(stay[i])
+			stay = slices.Delete(stay, i, i+1)
+		}
+	}
+	b.pass(time.Hour)
+	var left []string
+	for _, m := range b.members {
+		left = append(left, m.who.Peer)
+		if b.find(m.who) != m {
+			t.Errorf("%s is not found", m.who.Peer)
+		}
+	}
+	for i := range stay {
+		stay[i] = "peer of " + stay[i]
+	}
+	slices.Sort(left)
+	if slices.Sort(stay); !slices.Equal(left, stay) || len(b.restless.m) > len(left) {
+		t.Errorf("%d are left, not %d", len(left), len(stay))
+	}
+}

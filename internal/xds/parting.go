@@ -35,11 +35,13 @@ func (h *Hub) resume(name string) *Force {
 	}
 	delete(h.parting, name)
 	p.force.parts = false
-	for _, m := range slices.Clone(p.force.members) {
+	var out []*member
+	for _, m := range p.force.members {
 		if !m.isGone() {
-			p.force.remove(m)
+			out = append(out, m)
 		}
 	}
+	p.force.remove(out...)
 	return p.force
 }
 
@@ -64,13 +66,15 @@ func (h *Hub) remaining(name string) (nodes []string) {
 	if p == nil {
 		return nil
 	}
-	for _, m := range slices.Clone(p.force.members) {
+	var out []*member
+	for _, m := range p.force.members {
 		if h.letGo(p, name, m) {
-			p.force.remove(m)
+			out = append(out, m)
 		} else {
 			nodes = append(nodes, m.who.ID)
 		}
 	}
+	p.force.remove(out...)
 	if len(nodes) == 0 && h.now().Sub(p.since) >= h.ForgetAfter { // until then somebody may come back of whom nobody knew
 		delete(h.parting, name)
 	}
@@ -88,11 +92,9 @@ func (h *Hub) looksAfter(name string) (looked int) {
 
 // forget ends waiting for a node.
 func (p *parting) forget(id string) (known bool) {
-	for _, m := range slices.Clone(p.force.of(id)) {
-		p.force.remove(m)
-		known = true
-	}
-	return known
+	out := slices.Clone(p.force.of(id))
+	p.force.remove(out...)
+	return len(out) > 0
 }
 
 // letsGo takes in that a stream has taken a removal in.
