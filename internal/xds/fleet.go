@@ -3,7 +3,6 @@ package xds
 import (
 	"iter"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -333,7 +332,7 @@ func (h *Hub) TakeChanges() []Status {
 		}
 		now := s.force.Status(name)
 		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
-		told := !reflect.DeepEqual(now, s.told)
+		told := !now.same(s.told)
 		if told {
 			h.rolls.share(now.Crowds)
 			s.told = now
