@@ -14,6 +14,7 @@ import (
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -29,7 +30,7 @@ const (
 
 // hostile measures how long a change takes to a thousand honest streams, beside a hostile client and without it, in turns.
 func (b *bench) hostile(ctx context.Context) error {
-	c := canaryd("")
+	c := canaryd("0.0.0.0:10000")
 	c.everywhere = true
 	streams := min(honest, b.streams)
 	h, err := b.hold(ctx, c, fleetOf{Streams: streams, Routes: 10, Services: b.services}, nil)
@@ -69,7 +70,7 @@ func (b *bench) hostile(ctx context.Context) error {
 	c50, c99, _ := quantiles(calm)
 	r50, r99, _ := quantiles(rough)
 	figure(fmt.Sprintf("a hostile client %s beside %d honest streams: a change accepted by each, beside it : without it", where, streams), "p99 < 1.5 x",
-		fmt.Sprintf("%d and %d changes, in %d turns; it asks for 500 000 names and 20 000 types, sends reports of 16 MB and of a million empty parts, reads nothing, opens streams that never speak, and begins again: %d times something of it was turned away; its CPU: %.1f s", len(rough)/streams, len(calm)/streams, hostileTurns, refused, cost.Seconds()),
+		fmt.Sprintf("%d and %d changes, in %d turns; it asks for 500 000 names and 20 000 types, sends reports of 16 MB and of a million empty parts, reads nothing, refuses the listener of all services, opens streams that never speak, and begins again: %d times something of it was turned away; its CPU: %.1f s", len(rough)/streams, len(calm)/streams, hostileTurns, refused, cost.Seconds()),
 		"p50 %.0f : %.0f ms, p99 %.0f : %.0f ms (%.2f x); memory at most %.0f MB more, garbage included", r50, c50, r99, c99, r99/max(c99, 0.001), peak/1e6)
 	return nil
 }
@@ -182,6 +183,12 @@ func attacks() []func(context.Context, *grpc.ClientConn) {
 			}
 			<-ctx.Done()
 		},
+		func(ctx context.Context, c *grpc.ClientConn) { // streams that refuse the listener of all services
+			for i := range 40 {
+				refusesListener(ctx, c, fmt.Sprint("refuses-", i))
+			}
+			<-ctx.Done()
+		},
 		func(ctx context.Context, c *grpc.ClientConn) { // reports
 			st, err := loadstats.NewLoadReportingServiceClient(c).StreamLoadStats(ctx)
 			if err != nil {
@@ -212,6 +219,18 @@ func hostileStream(ctx context.Context, c *grpc.ClientConn, node string) deltaSt
 		_ = st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{"*"}})
 	}
 	return st
+}
+
+// refusesListener opens a stream that refuses the listener which it is sent.
+func refusesListener(ctx context.Context, c *grpc.ClientConn, node string) {
+	st, err := discovery.NewAggregatedDiscoveryServiceClient(c).DeltaAggregatedResources(ctx)
+	if err != nil {
+		return
+	}
+	_ = st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: node, Cluster: "edge"}, TypeUrl: xds.TypeListener})
+	if r, err := st.Recv(); err == nil {
+		_ = st.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener, ResponseNonce: r.GetNonce(), ErrorDetail: &rpcstatus.Status{Message: "no"}})
+	}
 }
 
 // heedless waits for the end of a stream.
