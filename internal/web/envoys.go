@@ -169,9 +169,9 @@ func fleetWarnings(c controller.Service) []string {
 		refuse = append(refuse, fmt.Sprintf("Envoy %s refused its new configuration: %s", n.Node, n.Message))
 	}
 	if len(behind) > 0 {
-		refuse = append(refuse, "Envoy "+strings.Join(atMost(behind), "; "))
+		refuse = append(refuse, "Envoy "+strings.Join(atMost(behind, 0), "; "))
 	}
-	return atMost(refuse)
+	return atMost(refuse, c.Fleet.Unlisted)
 }
 
 // lossyWarnings name the Envoys whose load reports lack something.
@@ -180,14 +180,16 @@ func lossyWarnings(c controller.Service) []string {
 	for _, l := range c.Fleet.Lossy {
 		ws = append(ws, l.Warning())
 	}
-	return atMost(ws)
+	return atMost(ws, 0)
 }
 
-func atMost(list []string) []string {
-	if len(list) <= namedEnvoys {
+// atMost names the first of some Envoys, of whom there are more than in the list.
+func atMost(list []string, more int) []string {
+	named := list[:min(len(list), namedEnvoys)]
+	if more += len(list) - len(named); more == 0 {
 		return list
 	}
-	return append(slices.Clone(list[:namedEnvoys]), fmt.Sprintf("and %d more: `canaryd envoys SERVICE` lists them", len(list)-namedEnvoys))
+	return append(slices.Clone(named), fmt.Sprintf("and %d more: `canaryd envoys SERVICE` lists them", more))
 }
 
 // leftovers are the versions that a node gives a share and that are decided to get nothing. Of a node whose last

@@ -99,6 +99,18 @@ func TestLossyEnvoysAreWarnedOf(t *testing.T) {
 	}
 }
 
+// Of those that refuse a listener and have no route the first are named, and all are counted.
+func TestEnvoysThatRefuseAListenerAreCounted(t *testing.T) {
+	var c controller.Service
+	for range 16 {
+		c.Fleet.Nodes = append(c.Fleet.Nodes, xds.NodeStatus{Node: "edge-1", Type: "listener", Resource: "0.0.0.0:80", Why: "in use"})
+	}
+	c.Fleet.Unlisted = 100
+	if ws := warnings(c); len(ws) != namedEnvoys+1 || ws[0] != "Envoy edge-1 refuses the listener 0.0.0.0:80: in use" || !strings.HasPrefix(ws[namedEnvoys], "and 106 more") {
+		t.Errorf("%q", ws)
+	}
+}
+
 // What a node has is not known where its last answer was lost and canaryd was started since: then all versions are named that
 // it may have.
 func TestWhoMayHaveAnythingIsWarnedOf(t *testing.T) {

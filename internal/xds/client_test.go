@@ -230,7 +230,7 @@ func waitStatus(t *testing.T, h *Hub, what string, ok func(Status) bool) Status 
 func (h *Hub) status(service string) Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.services[service].force.Status(service)
+	return h.statusOf(h.services[service].force)
 }
 
 // versions are what an Envoy that is up to date would bring along.

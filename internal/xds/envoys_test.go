@@ -35,6 +35,11 @@ func envoysPlainly(h *Hub) []Envoy {
 				of(m.who.Node, !m.isGone(), m.since()).add(name, f.nodeStatus(m))
 			}
 		}
+		for _, p := range slices.SortedFunc(maps.Keys(h.peers), cmp.Compare[uint64]) {
+			if n, outside := outsidersPlainly(h, name)[h.peers[p]]; outside {
+				of(h.peers[p].Node, true, h.peers[p].since).add(name, n)
+			}
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.parting)) {
 		f := h.parting[name].force
@@ -106,11 +111,19 @@ func befalls(t *testing.T, h *Hub, r *rand.Rand, open []*session) []*session {
 		if svc == nil {
 			break
 		}
-		svc.force.Join(s.stream, Content{}, h.now())
-		switch r.IntN(4) {
+		switch r.IntN(6) {
 		case 0:
-			svc.force.Refuse(s.stream, Ref{TypeListener, shared}, "x", "no", h.now())
+			svc.force.Join(s.stream, Content{}, h.now())
+			h.refusesIn(s.stream, svc.force)
 		case 1, 2:
+			l := h.cat.resources[Ref{TypeListener, shared}]
+			h.disputes(s, l.ref(), l.Version, "no")
+		case 3:
+			l := h.cat.resources[Ref{TypeListener, shared}]
+			h.listens(s, parcel{ref: l.ref(), res: l}, h.now())
+		default:
+			svc.force.Join(s.stream, Content{}, h.now())
+			h.refusesIn(s.stream, svc.force)
 			svc.force.Accept(s.stream, *svc.force.envoys, true, h.now())
 		}
 	}
@@ -123,7 +136,8 @@ func forgets(t *testing.T, h *Hub, id string) {
 	var waits []string
 	has := false
 	for name, s := range h.services {
-		if has = has || len(s.force.of(id)) > 0; s.force.waitsFor(id) {
+		outside := slices.ContainsFunc(slices.Collect(maps.Keys(outsidersPlainly(h, name))), func(s *stream) bool { return s.ID == id })
+		if has = has || outside || len(s.force.of(id)) > 0; outside || s.force.waitsFor(id) {
 			waits = append(waits, name)
 		}
 	}

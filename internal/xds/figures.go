@@ -47,6 +47,24 @@ func (h *Hub) survey(b *breaks, f *Figures, c *census) {
 			}
 			c.add(book, m)
 		}
+		if d, _ := h.disputeOf(book.service); d != nil {
+			if n := d.refusing(book); n > 0 {
+				f.Unapplied[book.service] += n
+			}
+			b.looks(min(len(d.by), len(book.members)))
+		}
+	}
+	h.surveyOutside(b, c)
+}
+
+// surveyOutside takes in who is joining services in whose books it is not.
+func (h *Hub) surveyOutside(b *breaks, c *census) {
+	for _, d := range h.disputed {
+		for s := range withBreaks(b, len(d.order), slices.Values(d.order)) {
+			if who := s.nameplate(); c.better(who, Joining) && h.standsOutside(s) {
+				c.worst[who] = Joining
+			}
+		}
 	}
 }
 
@@ -65,9 +83,14 @@ func (c *census) add(f *Force, m *member) {
 	switch who, s := m.who.nameplate(), f.standing(m); {
 	case m.isDoubted():
 		c.books[who]--
-	case c.worst[who] == "" || s.worse(c.worst[who]):
+	case c.better(who, s):
 		c.worst[who] = s
 	}
+}
+
+// better reports whether nothing is known of an Envoy that is as bad as a standing.
+func (c *census) better(who nameplate, than Standing) bool {
+	return c.worst[who] == "" || than.worse(c.worst[who])
 }
 
 func (c *census) counts() map[Standing]int {
@@ -92,16 +115,23 @@ type breaks struct {
 	looked int
 }
 
+// looks counts some looks.
+func (b *breaks) looks(n int) {
+	before := b.looked / toldAtOnce
+	if b.looked += n; b.looked/toldAtOnce == before {
+		return
+	}
+	b.mu.Unlock()
+	time.Sleep(pause)
+	b.mu.Lock()
+}
+
 // withBreaks goes through what there is now, with the mutex held but for the pauses: some of it may be gone when its turn comes.
 func withBreaks[T any](b *breaks, n int, all iter.Seq[T]) iter.Seq[T] {
 	now := slices.AppendSeq(make([]T, 0, n), all)
 	return func(yield func(T) bool) {
 		for _, each := range now {
-			if b.looked++; b.looked%toldAtOnce == 0 {
-				b.mu.Unlock()
-				time.Sleep(pause)
-				b.mu.Lock()
-			}
+			b.looks(1)
 			if !yield(each) {
 				return
 			}

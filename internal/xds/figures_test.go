@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -25,6 +26,14 @@ func countPlainly(h *Hub) (unapplied map[string]int, nodes map[Standing]int) {
 				worst[who] = standing
 			}
 		}
+		for p, why := range outsidersPlainly(h, name) {
+			if why.Why != "" {
+				unapplied[name]++
+			}
+			if who := [2]string{p.ID, p.Peer}; worst[who] == "" || Joining.worse(worst[who]) {
+				worst[who] = Joining
+			}
+		}
 	}
 	for _, p := range h.parting { // nothing is wanted there: who is connected has it
 		for _, m := range p.force.members {
@@ -37,6 +46,41 @@ func countPlainly(h *Hub) (unapplied map[string]int, nodes map[Standing]int) {
 		nodes[s]++
 	}
 	return unapplied, nodes
+}
+
+// outsidersPlainly are the streams that refuse a service's listener, may have the service and are not in its book, and what is told of each.
+func outsidersPlainly(h *Hub, service string) map[*stream]NodeStatus {
+	out := map[*stream]NodeStatus{}
+	f := h.services[service].force
+	for _, p := range h.peers {
+		for r := range p.refuses {
+			inBook := slices.ContainsFunc(f.members, func(m *member) bool { return m.who == p })
+			if on := h.listeners.on[r.Name]; on != nil && slices.Contains(on.services, service) && f.admits(p.Node) && p.sees(service) && !inBook {
+				out[p] = h.disputed[r].nodeStatus(r, p, service)
+			}
+		}
+	}
+	return out
+}
+
+// countsPlainly are the book's counts, with all who stand outside of it.
+func countsPlainly(h *Hub, service string) Counts {
+	st, _ := statusPlainly(h, service)
+	return st.Counts
+}
+
+// statusPlainly is what the book says, and all who stand outside of it.
+func statusPlainly(h *Hub, service string) (st Status, unlisted int) {
+	st = h.services[service].force.Status(service)
+	refuse := 0
+	for _, n := range outsidersPlainly(h, service) {
+		st.Counts.Joining++
+		if n.Why != "" {
+			refuse++
+			st.Nodes = append(st.Nodes, n)
+		}
+	}
+	return st.derive(), max(0, refuse-toldOutside)
 }
 
 // shift is the hub's mutex. It counts how often that is taken, and has something happen before.

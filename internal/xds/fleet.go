@@ -36,6 +36,8 @@ func (h *Hub) disconnect(s *stream) {
 	d := h.debtOf(s)
 	h.nodes.leaves(s, books, d, now)
 	h.forgetOldest(s, d)
+	h.succeeds(s.ID, books)
+	h.withdraws(s)
 }
 
 // debtOf is that of the address which a stream comes from; nil: it is not counted.
@@ -92,6 +94,7 @@ func (h *Hub) joins(s *session, name string, svc *service) {
 	if it != nil && it.sent != nil {
 		svc.force.Sent(s.stream, it.sent.Version, h.now())
 	}
+	h.refusesIn(s.stream, svc.force)
 	h.changes(name)
 }
 
@@ -151,6 +154,7 @@ func (h *Hub) listens(s *session, p parcel, at time.Time) {
 			h.changes(f.service)
 		}
 	}
+	h.appease(s.stream, p.ref, p.res.Version)
 }
 
 // refused books the NACK of something present on the services that it belongs to, as far as the node may see
@@ -161,15 +165,14 @@ func (h *Hub) refused(s *session, p parcel, why string) {
 	if res == nil || !sameVersion(res.Version, p.res.Version) && (p.ref.Type != TypeRoute || f == nil || !f.present(p.res.Version)) {
 		return
 	}
-	for name := range breathing(h, slices.Values(res.services)) {
-		if h.cat.resources[p.ref] != res {
-			return // meanwhile
-		}
-		if p.ref.Type == TypeListener {
-			h.disputed[p.ref] = struct{}{}
-		}
+	if p.ref.Type == TypeListener {
+		h.disputes(s, p.ref, res.Version, why)
+		return
+	}
+	for _, name := range res.services {
 		if svc := h.services[name]; svc != nil && s.sees(name) {
 			svc.force.Refuse(s.stream, p.ref, res.Version, why, h.now())
+			h.refusesIn(s.stream, svc.force) // now that it is in the book
 			h.changes(name)
 		}
 	}
@@ -190,8 +193,14 @@ func (h *Hub) remembers(n Node, res *Resource) string {
 
 // remembersListener asks the node's own books, not those of all services that a listener has.
 func (h *Hub) remembersListener(n Node, res *Resource) string {
-	if _, disputed := h.disputed[res.ref()]; !disputed {
+	d := h.disputed[res.ref()]
+	if d == nil {
 		return ""
+	}
+	for s, r := range h.outsiders(n.ID) {
+		if r == res.ref() && s.Build == n.Build && sameVersion(d.version, res.Version) {
+			return res.Version
+		}
 	}
 	for _, f := range h.nodes.books(n.ID) {
 		if f.remembers(n, res.ref(), res.Version) {
@@ -217,22 +226,6 @@ func (h *Hub) outdated(old, now *Resource) {
 	}
 }
 
-// settles ends the refusals of a listener, in the books of services that have left it since as well.
-func (h *Hub) settles(r Ref) {
-	if _, disputed := h.disputed[r]; !disputed {
-		return
-	}
-	delete(h.disputed, r)
-	for name, s := range h.services {
-		if s.force.Changed(r, h.now()) {
-			h.changes(name)
-		}
-	}
-	for _, p := range h.parting { // which may begin again
-		p.force.Changed(r, h.now())
-	}
-}
-
 // restarted notes that a node's process is a new one.
 func (h *Hub) restarted(node string) {
 	k := h.nodes[node]
@@ -253,6 +246,11 @@ func (h *Hub) restarted(node string) {
 // changes notes that a service's status may have changed.
 func (h *Hub) changes(name string) {
 	h.changed.put(name, struct{}{})
+	h.mention()
+}
+
+// mention says that there is news, at once or after a while.
+func (h *Hub) mention() {
 	if h.spared {
 		return // it says so afterwards
 	}
@@ -287,7 +285,7 @@ func (h *Hub) spare(took time.Duration, looked int) {
 }
 
 func (h *Hub) sayLeft() {
-	if len(h.changed.m) > 0 {
+	if len(h.changed.m)+len(h.tours) > 0 {
 		h.say()
 	}
 }
@@ -317,11 +315,7 @@ func (h *Hub) TakeChanges() []Status {
 	begin, looked := time.Now(), 0
 	defer func() { h.spare(time.Since(begin), looked) }()
 	var out []Status
-	for name := range h.changed.m {
-		if time.Since(begin) > takenMost {
-			break
-		}
-		h.changed.drop(name)
+	for name := range h.news(begin.Add(takenMost)) {
 		s := h.services[name]
 		if s == nil {
 			continue
@@ -330,7 +324,7 @@ func (h *Hub) TakeChanges() []Status {
 		for _, n := range s.force.TakeNotes() {
 			h.log.WithFields(logrus.Fields{"service": name, "node": n.Node}).Warn(n.Text)
 		}
-		now := s.force.Status(name)
+		now := h.statusOf(s.force)
 		now.Crowds, now.Recalled = s.force.crowds(h.now()), slices.Clone(s.recalled)
 		told := !now.same(s.told)
 		if told {
@@ -343,6 +337,15 @@ func (h *Hub) TakeChanges() []Status {
 		}
 	}
 	return out
+}
+
+// statusOf is what a service's book says, and who stands outside of it.
+func (h *Hub) statusOf(f *Force) Status {
+	st := f.Status(f.service)
+	if d, r := h.disputeOf(f.service); d != nil {
+		d.joins(r, &st, f)
+	}
+	return st
 }
 
 // EnvoysAfter are all nodes that are connected, or that have something of a service, in order: those whose keys are greater than
@@ -393,6 +396,11 @@ func (h *Hub) nodeIDs(service string) []string {
 		for _, m := range f.members {
 			ids = append(ids, m.who.ID)
 		}
+		if d, _ := h.disputeOf(service); d != nil {
+			for _, s := range d.order {
+				ids = append(ids, s.ID)
+			}
+		}
 	} else if service == "" {
 		ids = slices.AppendSeq(make([]string, 0, len(h.nodes)), maps.Keys(h.nodes))
 	}
@@ -414,6 +422,7 @@ func (h *Hub) servicesOf(id string) (names []string) {
 			}
 		}
 	}
+	names = append(names, h.disputedBy(id)...)
 	h.exit()
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -452,6 +461,9 @@ func (h *Hub) envoysOf(id string, services []string) []Envoy {
 				add(s.force, name, m)
 			}
 		}
+		for o, n := range h.outsidersOf(s.force, id) {
+			of(o.Node, true, o.since).add(name, n)
+		}
 	})
 	h.inPortions(removed, func(name string) {
 		if p := h.parting[name]; p != nil {
@@ -485,5 +497,8 @@ func (h *Hub) Forget(node string) (waited []string, known bool) {
 		known = f.Forget(node) || known
 		h.changes(name)
 	}
-	return waited, known
+	outside := h.pardons(node)
+	waited = append(waited, outside...)
+	slices.Sort(waited)
+	return slices.Compact(waited), known || len(outside) > 0
 }

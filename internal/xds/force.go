@@ -73,12 +73,13 @@ type Force struct {
 // stream is one ADS stream, as the books know it.
 type stream struct {
 	Node
-	id    uint64 // they are numbered as they come
-	since time.Time
-	books []*Force  // that know it
-	heard time.Time // its last ACK of a listener: that of one that ten thousand services have is not booked in each of their books
-	odd   bool      // some book doubts it, or waits for it no longer: it has to hear of each ACK
-	past  *stream   // what is kept of it in the books when it is over
+	id      uint64 // they are numbered as they come
+	since   time.Time
+	books   []*Force         // that know it
+	heard   time.Time        // its last ACK of a listener: that of one that ten thousand services have is not booked in each of their books
+	odd     bool             // some book doubts it, or waits for it no longer: it has to hear of each ACK
+	refuses map[Ref]struct{} // listeners as they are
+	past    *stream          // what is kept of it in the books when it is over
 }
 
 // over is what is kept of a stream when it is over: not its connection.
@@ -203,8 +204,13 @@ func (f *Force) Want(w Wanted, at time.Time) {
 // Changed says that another content of a resource is wanted, or that somebody asks for another try: nobody
 // has refused that yet. It reports whether somebody had.
 func (f *Force) Changed(r Ref, at time.Time) (news bool) {
+	return f.ends(r, func(*member, refusal) bool { return true }, at)
+}
+
+// ends ends some refusals of a resource, and reports whether there were any.
+func (f *Force) ends(r Ref, which func(*member, refusal) bool, at time.Time) (news bool) {
 	for m := range f.restless.m {
-		if _, refused := m.refusals[r]; refused {
+		if old, refused := m.refusals[r]; refused && which(m, old) {
 			f.charge(m, at)
 			delete(m.refusals, r)
 			f.settle(m, at)
@@ -457,11 +463,7 @@ func (f *Force) used() map[string]struct{} {
 // remembers reports whether a node refused a content on an earlier connection of the same process.
 func (f *Force) remembers(n Node, r Ref, version string) bool {
 	return slices.ContainsFunc(f.of(n.ID), func(m *member) bool {
-		if m.unrest == nil {
-			return false
-		}
-		old, ok := m.refusals[r]
-		return ok && m.who.Build == n.Build && sameVersion(old.version, version)
+		return m.refuses(r, version) && m.who.Build == n.Build
 	})
 }
 
@@ -591,6 +593,18 @@ func (f *Force) heldLeast(m *member) time.Duration {
 
 func (f *Force) admits(n Node) bool {
 	return !n.Diagnostic && (len(f.want.Nodes) == 0 || slices.Contains(f.want.Nodes, n.Cluster))
+}
+
+// lost reports whether a node is gone from the book.
+func (f *Force) lost(id string) bool { return slices.ContainsFunc(f.of(id), (*member).isGone) }
+
+// refuses reports whether a member has refused a content.
+func (m *member) refuses(r Ref, version string) bool {
+	if m.unrest == nil {
+		return false
+	}
+	old, ok := m.refusals[r]
+	return ok && sameVersion(old.version, version)
 }
 
 // heard notes that a stream speaks.

@@ -33,6 +33,8 @@ import (
 //     after a refused cut, and where a backoff has passed;
 //   - a route that is urgent is found so, whatever has happened since it was not, and however many wait for their turn;
 //   - no tick leaves a book out in which it would change something, and the figures are what the book says;
+//   - whoever refuses the listener as it is, and nobody else, is told of as who does: in the book where it has asked for the route, else as
+//     who stands outside;
 //   - what the book says a node has is what it has; and of a service that was removed is waited for every Envoy that
 //     was connected since and can still send requests to it.
 func FuzzStream(f *testing.F) {
@@ -106,6 +108,7 @@ type modelled struct {
 	last    map[Ref]string    // version that was sent last on this stream
 	nacked  map[Ref]time.Time // until when what was refused alone is not to be sent again
 	nackedV map[Ref]string
+	barred  string       // version of the listener that it refused on this stream, and has not accepted since
 	tame    bool         // it asks for no wildcard of clusters any more
 	dropped map[Ref]bool // that it had by that
 
@@ -470,7 +473,7 @@ func (p *play) remove() {
 	}
 	p.table, p.removed = -1, p.at
 	for _, e := range p.envoys {
-		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
+		e.barred, e.nacked, e.nackedV = "", map[Ref]time.Time{}, map[Ref]string{}
 	}
 }
 
@@ -535,7 +538,7 @@ func (e *modelled) connect(same bool) {
 	}
 	e.s = e.p.hub.open(nodeOf(e.node(), ""))
 	e.queue, e.latest, e.sub, e.asked, e.last, e.secret = nil, nil, map[Ref]bool{}, map[string]bool{}, map[Ref]string{}, false
-	e.tame = false
+	e.tame, e.barred = false, ""
 	if e.nacked == nil {
 		e.nacked, e.nackedV = map[Ref]time.Time{}, map[Ref]string{}
 	}
@@ -744,6 +747,11 @@ func (e *modelled) work(n int, answers bool) {
 			continue
 		}
 		e.nacks(a.reply, bad, ack)
+		for _, x := range a.reply.parcels {
+			if x.ref.Type == TypeListener && x.res != nil && len(bad) == 0 && x.res.Version == e.barred {
+				e.barred = ""
+			}
+		}
 		e.asks(ack)
 	}
 }
@@ -764,6 +772,9 @@ func (e *modelled) nacks(r reply, bad []parcel, ack *discovery.DeltaDiscoveryReq
 			continue // each is sent again on its own
 		}
 		e.nackedV[x.ref], e.nacked[x.ref] = x.res.Version, e.p.at.Add(time.Minute)
+		if l := e.p.hub.cat.resources[x.ref]; x.ref.Type == TypeListener && l != nil && l.Version == x.res.Version {
+			e.barred = x.res.Version
+		}
 		if f := e.p.hub.cat.routes["shop"]; x.ref.Type == TypeRoute {
 			e.nacked[x.ref] = e.p.at.Add(1000 * time.Hour)
 			if f != nil && f.minimal != nil && x.res.Version == f.minimal.Version {
@@ -913,8 +924,40 @@ func (p *play) findsUrgent() {
 	}
 }
 
+// bars holds what is told of a refused listener against the Envoys that refuse it.
+func (p *play) bars() {
+	r := Ref{TypeListener, "0.0.0.0:10000"}
+	l, d, svc := p.hub.cat.resources[r], p.hub.disputed[r], p.hub.services["shop"]
+	for _, e := range p.envoys {
+		if e.s == nil {
+			continue
+		}
+		refuses := l != nil && e.barred == l.Version
+		if booked := d != nil && d.by[e.s.stream] != nil; booked != refuses {
+			p.fail("%s refuses the listener: %v, and that is written down: %v", e.id, refuses, booked)
+		}
+		if svc == nil || !refuses {
+			continue
+		}
+		m := svc.force.find(e.s.stream)
+		if m != nil && !m.refuses(r, l.Version) || m == nil && d.outside(svc.force) == 0 {
+			p.fail("%s refuses the listener, and is in the book: %v, which does not say so", e.id, m != nil)
+		}
+		told := func(n NodeStatus) bool { return n.Node == e.id && n.Type == "listener" }
+		if st := p.hub.statusOf(svc.force); !slices.ContainsFunc(st.Nodes, told) && (m == nil || len(m.refusals) == 1) {
+			p.fail("%s refuses the listener, and nobody is told: %+v", e.id, st)
+		}
+	}
+	if svc != nil {
+		if got, want := p.hub.statusOf(svc.force).Counts, countsPlainly(p.hub, "shop"); got != want {
+			p.fail("%+v are told of, not %+v", got, want)
+		}
+	}
+}
+
 // check holds the book against the Envoys.
 func (p *play) check() {
+	p.bars()
 	p.keepsStill()
 	p.findsUrgent()
 	unapplied, nodes := countPlainly(p.hub)

@@ -60,8 +60,9 @@ type Hub struct {
 	sighted   uint64                              // the same, when all were last told what to report
 	reporters map[Identity]map[*reporter]struct{} // streams of reports, by who they are
 	nacks     map[string]int                      // type: refusals so far
-	disputed  map[Ref]struct{}                    // listeners that somebody refused as they are: of all others no book has a refusal
+	disputed  map[Ref]*dispute                    // listeners that somebody refused as they are: of all others no book has a refusal
 	changed   lean[string, struct{}]              // services whose status changed: all at the start, and to find one in a map that once had them takes some 40 µs
+	tours     map[Ref]*tour                       // listeners whose services may all have another status
 	wake      chan struct{}
 	spared    bool // nobody is told of changes for a while
 	rolls     rolls
@@ -105,7 +106,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, debts: map[string]*debt{}, grouped: map[string][]string{}, groups: map[string]int{}, reporters: map[Identity]map[*reporter]struct{}{}, nacks: map[string]int{}, disputed: map[Ref]struct{}{}, wake: make(chan struct{}, 1),
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, debts: map[string]*debt{}, grouped: map[string][]string{}, groups: map[string]int{}, reporters: map[Identity]map[*reporter]struct{}{}, nacks: map[string]int{}, disputed: map[Ref]*dispute{}, tours: map[Ref]*tour{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors), arrivals: newArrivals(),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts
@@ -235,6 +236,7 @@ func (h *Hub) Retry(name string) {
 		for r := range s.force.refusing() {
 			h.again(s, r)
 		}
+		h.retriesOutside(name)
 		h.changes(name)
 	}
 }
@@ -243,12 +245,17 @@ func (h *Hub) Retry(name string) {
 // stream than its present one, which has not asked for it.
 func (h *Hub) again(s *service, r Ref) {
 	for _, id := range s.force.refusing()[r] {
-		if st := h.sessions[id]; st != nil && st.inv.kinds[r.Type] != nil && st.inv.kinds[r.Type].wants(r.Name) {
-			st.inv.renew(r)
-			st.poke()
-		}
+		h.resend(id, r)
 	}
 	s.force.Changed(r, h.now())
+}
+
+// resend has a stream sent again what it refused, if it still wants that.
+func (h *Hub) resend(id uint64, r Ref) {
+	if st := h.sessions[id]; st != nil && st.inv.kinds[r.Type] != nil && st.inv.kinds[r.Type].wants(r.Name) {
+		st.inv.renew(r)
+		st.poke()
+	}
 }
 
 // Hold leaves a service as the Envoys have it, until it is published or removed: nothing of it is sent,

@@ -209,6 +209,7 @@ func (h *Hub) relisten(address string, changed []string) error {
 		l.logged.services = on.services
 	}
 	h.reveal(l.ref(), changed)
+	h.arrive(l.ref(), changed)
 	if len(on.services) <= 2+len(changed) { // only the first two of a listener decide for each other whether there are scopes
 		changed = on.services
 	}

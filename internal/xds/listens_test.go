@@ -50,7 +50,10 @@ func answersAll(t *testing.T, s *session, why string) {
 // takes is what all of TakeChanges has to say, and how many services were marked for that.
 func takes(h *Hub) (told []Status, marked int) {
 	marked = len(h.changed.m)
-	for len(h.changed.m) > 0 {
+	for _, t := range h.tours {
+		marked += t.left
+	}
+	for len(h.changed.m)+len(h.tours) > 0 {
 		told = append(told, h.TakeChanges()...)
 	}
 	return told, marked
@@ -111,8 +114,11 @@ func TestARefusedListenerIsToldOfAndItsEnd(t *testing.T) {
 	}
 	says(t, refuses, &discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce})
 	told, _ := takes(h)
-	if len(told) != services-1 { // of the first one it ended with the other try
+	if len(told) != services { // also the first one, where the refusal ended with the other try: it is joining that no more
 		t.Errorf("%d services told of the end", len(told))
+	}
+	if len(h.disputed[Ref{TypeListener, shared}].by) > 0 {
+		t.Error("it refuses the listener still")
 	}
 	for _, svc := range h.services {
 		if len(svc.force.refusing()) > 0 {

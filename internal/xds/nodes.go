@@ -123,6 +123,21 @@ func (n nodes) books(id string) (books []*Force) {
 	return slices.DeleteFunc(union(k.books, books), func(f *Force) bool { return len(f.of(id)) == 0 })
 }
 
+// ownOrLeft are the services in whose books a stream is, and those whose books its node has left: it takes its place there.
+func (n nodes) ownOrLeft(s *stream) (services []string) {
+	for _, f := range s.books {
+		services = append(services, f.service)
+	}
+	if k := n[s.ID]; k != nil {
+		for _, f := range k.books {
+			if f.lost(s.ID) {
+				services = append(services, f.service)
+			}
+		}
+	}
+	return services
+}
+
 // expire forgets what the books of a node have forgotten, and says how much it looked at.
 func (n nodes) expire(id string, now time.Time, after time.Duration) (looked int) {
 	k := n[id]

@@ -77,6 +77,9 @@ func (h *Hub) remaining(name string) (nodes []string) {
 	p.force.remove(out...)
 	if len(nodes) == 0 && h.now().Sub(p.since) >= h.ForgetAfter { // until then somebody may come back of whom nobody knew
 		delete(h.parting, name)
+		for _, d := range h.disputed {
+			delete(d.books, p.force)
+		}
 	}
 	return slices.Compact(nodes)
 }

@@ -17,6 +17,7 @@ type Status struct {
 	Counts     Counts
 	Crowds     []rollout.Crowd   // who serves what
 	Nodes      []NodeStatus      // those that do not have the table, or refuse something; in order
+	Unlisted   int               // and so many more, none of which has a route of the service: they refuse its listener
 	Lossy      []Lossy           // connected ones whose load reports lack attempts; in order
 	Recalled   []rollout.Attempt // Envoys remember that these were cut; in order
 	Restarted  []string          // nodes that came back as new processes since the last status: what they refused before says nothing
@@ -120,6 +121,7 @@ func (s Status) Merge(o Status) Status {
 		o.Counts.Behind, o.Counts.Applied = o.Counts.Behind+o.Counts.Applied, 0
 	}
 	s.Counts.plus(o.Counts)
+	s.Unlisted += o.Unlisted
 	s.Nodes, s.Lossy, s.Recalled = slices.Concat(s.Nodes, o.Nodes), slices.Concat(s.Lossy, o.Lossy), slices.Concat(s.Recalled, o.Recalled)
 	s.Restarted = slices.Compact(slices.Sorted(slices.Values(slices.Concat(s.Restarted, o.Restarted))))
 	slices.SortFunc(s.Nodes, NodeStatus.compare)
