@@ -191,8 +191,10 @@ const (
 	// unknownFor is how long the ADS stream of a node is waited for before it is told what to report: until there is one its reports do
 	// not count, and are counted as refused.
 	unknownFor = 10 * time.Second
-	// listBytes is how much a second all lists may take: where very much is looked at each change of it is a long new list.
+	// listBytes is how much a second all lists may take: where very much is looked at each change of it is a long new list. But
+	// nobody rests for longer than listsMost: until it is told, nothing is counted of a release that has begun.
 	listBytes = 32 << 20
+	listsMost = time.Second
 )
 
 // ask tells a stream what to report, again and again.
@@ -237,7 +239,7 @@ func (l *Loads) rests(ctx context.Context, sent list) bool {
 	l.mu.Lock()
 	all := float64(sent.bytes) * float64(len(l.streams))
 	l.mu.Unlock()
-	t := time.NewTimer(time.Duration(all / listBytes * float64(time.Second)))
+	t := time.NewTimer(min(time.Duration(all/listBytes*float64(time.Second)), listsMost))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

@@ -487,6 +487,39 @@ func TestAStreamOfReportsThatEndedIsNotNoted(t *testing.T) {
 	}
 }
 
+// Whatever many Envoys are told leaves the network to others, but what has come under judgement is asked for within a second.
+func TestALongListHoldsNoJudgementUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, loads := NewHub(quietLog()), NewLoads(0, func(Report) {})
+		askedBy(t, h, Node{ID: "edge"}, TypeCluster, "*")
+		var looked []Asked
+		for i := range 2000 {
+			looked = append(looked, Asked{Cluster: fmt.Sprint(strings.Repeat("long-", 100), i, "/v1")})
+		}
+		loads.Ask(looked)
+		var all []*telling
+		for range 100 {
+			all = append(all, loads.tells(t, h, Node{ID: "edge"}))
+		}
+		time.Sleep(time.Minute)
+		loads.Ask(append(looked, Asked{Cluster: "zz/v2"})) // somebody's new version
+		time.Sleep(100 * time.Millisecond)
+		loads.Ask(append(looked, Asked{Cluster: "zz/v2"}, Asked{Cluster: "shop/v2", Judged: true})) // a release begins
+		time.Sleep(listsMost)
+		for _, lrs := range all {
+			if now := lrs.now(); !slices.Contains(now.has, "shop/v2") {
+				t.Fatalf("after %s an Envoy has a list of %d bytes, and not what has come under judgement", listsMost, now.bulk/now.times)
+			}
+		}
+		time.Sleep(time.Minute)
+		for _, lrs := range all {
+			if now := lrs.now(); now.times > 5 {
+				t.Fatalf("each interval was another list: %d", now.times)
+			}
+		}
+	})
+}
+
 // Whatever Envoys ask for, leave and connect again for, whatever is looked at and whoever may have it: each is told at once of what it
 // has begun to ask for, and in the end of nothing else.
 func FuzzReportLists(f *testing.F) {
