@@ -633,7 +633,7 @@ func (w *listWorld) step(e *listEnvoy, s *listStream, op, arg byte) {
 		e.lrs, e.away = w.loads.tells(w.t, w.h, e.node), -1
 	case 10:
 		w.disconnect(s)
-		s.sotw = speaksAs(w.h, e.node)
+		s.sotw, e.away = speaksAs(w.h, e.node), -1
 	}
 }
 
@@ -671,7 +671,7 @@ func (w *listWorld) asks(e *listEnvoy, s *listStream, r Ref) {
 		s.ads = w.h.open(e.node)
 	}
 	asks(w.t, s.ads, more(r.Type, r.Name))
-	s.asked[r] = true
+	s.asked[r], e.away = true, -1
 }
 
 func (w *listWorld) leaves(s *listStream, r Ref) {
