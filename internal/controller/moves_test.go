@@ -29,6 +29,23 @@ func routed(t *testing.T, routes []string) (docs queue[*policy.Document]) {
 	return docs
 }
 
+// movesOf is a reading that finds services otherwise than they were.
+func movesOf(t *testing.T, before, after []string) *adoption {
+	t.Helper()
+	c := &Controller{units: map[string]*unit{}, findings: newFindings()}
+	for _, d := range routed(t, before) {
+		c.units[d.Policy.Service] = newUnit(rollout.State{Policy: d.Policy})
+	}
+	a := &adoption{crossing: crossing{}, read: routed(t, after)}
+	for !a.compared {
+		c.compare(a)
+	}
+	for _, ch := range a.shifts {
+		a.crossing.meet(ch.shift, ch.move)
+	}
+	return a
+}
+
 // moves are the services that a reading stores and publishes at once.
 func (a *adoption) moves() (all []string) {
 	in := map[*move][]string{}
@@ -66,17 +83,7 @@ func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
 		{"a chain, however it begins", []string{`listener: "0.0.0.0:80", domains: [g]`, `listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:81", domains: [b]`, `domains: [d]`, before[4], `listener: "0.0.0.0:83"`, `listener: "0.0.0.0:82"`}, []string{"s0 s1 s2", "s5 s6"}},
 		{"all hosts of one listener, and of another", []string{before[0], before[1], before[2], before[3], before[4], `listener: "0.0.0.0:82", domains: [g]`, `listener: "0.0.0.0:83", domains: [h]`, before[7], `listener: "0.0.0.0:87"`}, nil},
 	} {
-		c := &Controller{units: map[string]*unit{}, findings: newFindings()}
-		for _, d := range routed(t, before) {
-			c.units[d.Policy.Service] = newUnit(rollout.State{Policy: d.Policy})
-		}
-		a := &adoption{crossing: crossing{}, read: routed(t, x.routes)}
-		for !a.compared {
-			c.compare(a)
-		}
-		for _, ch := range a.shifts {
-			a.crossing.meet(ch.shift, ch.move)
-		}
+		a := movesOf(t, before, x.routes)
 		first := ""
 		for _, ch := range inMoves(a.changes)[:len(strings.Fields(strings.Join(x.moves, " ")))] {
 			first += " " + ch.Policy.Service
@@ -86,6 +93,25 @@ func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
 		}
 		if got := a.moves(); !slices.Equal(got, x.moves) || len(a.changes) != len(x.routes) {
 			t.Errorf("%s: %q are taken in at once, of %d: want %q", x.why, got, len(a.changes), x.moves)
+		}
+	}
+}
+
+// Who has all hosts of a listener meets whoever joins or leaves it, and no others.
+func TestAllHostsOfAListenerMeetEach(t *testing.T) {
+	for _, x := range []struct {
+		why           string
+		before, after []string
+		moves         []string
+	}{
+		{"all become one, and another service joins", []string{`listener: "0.0.0.0:80"`, `listener: "0.0.0.0:81", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`}, []string{"s0 s1"}},
+		{"on some nodes", []string{`listener: "0.0.0.0:80", nodes: [x]`, `listener: "0.0.0.0:81", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b], nodes: [x]`}, []string{"s0 s1"}},
+		{"one becomes all, and the other service leaves", []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`}, []string{`listener: "0.0.0.0:80"`, `listener: "0.0.0.0:82", domains: [c]`}, []string{"s0 s1"}},
+		{"each has hosts of its own", []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a1]`, `listener: "0.0.0.0:80", domains: [b1]`}, nil},
+		{"each has a listener of its own", []string{`listener: "0.0.0.0:80"`, `listener: "0.0.0.0:81", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:81"`}, nil},
+	} {
+		if got := movesOf(t, x.before, x.after).moves(); !slices.Equal(got, x.moves) {
+			t.Errorf("%s: %q are taken in at once, want %q", x.why, got, x.moves)
 		}
 	}
 }
@@ -230,6 +256,13 @@ func TestAWriteThatFailedGoesFirst(t *testing.T) {
 	m := newMove()
 	c.moves.adopted(c.moves.bind(newUnit(rollout.State{Policy: policy.Policy{Service: "move-4"}}), m))
 	first := names()
+	due := len(c.moves.due)
+	for range 10 { // the store does not say what it has
+		c.notWritten(saved{jobs: c.writer.doubted, err: errDiskFull, asked: true}, time.Now())
+	}
+	if len(c.moves.due) != due {
+		t.Errorf("%d moves are due, which were %d", len(c.moves.due), due)
+	}
 	c.moves.adopted(c.moves.bind(newUnit(rollout.State{Policy: policy.Policy{Service: "move-5"}}), newMove()))
 	second := names()
 	if first[0] != "move-4" || !slices.Contains(first, fmt.Sprintf("shop-%03d", storedAtOnce)) {

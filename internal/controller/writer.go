@@ -374,10 +374,10 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 	}
 	w.err, w.retryAt, w.left = r.err, now.Add(writeAgain), append(w.left, r.left...)
 	w.to = w.wasTo // whose turn it was is stored before all who come after
-	if !r.asked {
+	if !r.asked {  // else they are bound, and due, already
 		w.doubted = r.jobs
+		c.moves.again(r.jobs)
 	}
-	c.moves.again(r.jobs)
 	for _, j := range r.jobs {
 		j.u.outbox.Failed(now)
 		j.u.kept = false
