@@ -122,14 +122,16 @@ type unit struct {
 	records   []*pending // made by decisions that are not stored, oldest first
 	dropped   int        // records that found no room in there
 	waiting   []waiter
-	adopted   bool          // its policy was compared with the text since start-up
-	removing  bool          // a person deleted the service: it goes when that is stored, and is judged until then
-	publishes error         // why its table could not be published
-	made      *xds.Prepared // of the table that was stored last; nil: used
-	encodes   error         // why its state could not be stored
-	panicked  error         // what its state machine stumbled over last
-	shadows   []*shadow     // of promotions that are not stored, oldest first
-	scribe    scribe        // of the journal
+	adopted   bool             // its policy was compared with the text since start-up
+	removing  bool             // a person deleted the service: it goes when that is stored, and is judged until then
+	tried     []*policy.Route  // given to the disk since it stored a decision last: any of them may be there. Those with other places than what is durable
+	back      *policy.Document // with removing: the policy that was taken in since, with which it begins anew
+	publishes error            // why its table could not be published
+	made      *xds.Prepared    // of the table that was stored last; nil: used
+	encodes   error            // why its state could not be stored
+	panicked  error            // what its state machine stumbled over last
+	shadows   []*shadow        // of promotions that are not stored, oldest first
+	scribe    scribe           // of the journal
 
 	fleet     xds.Status // who has the table
 	rest      restEvidence

@@ -51,7 +51,7 @@ func (a *adoption) moves() (all []string) {
 	in := map[*move][]string{}
 	for _, ch := range a.changes {
 		if ch.move != nil && ch.move.now().size > 1 {
-			in[ch.move.now()] = append(in[ch.move.now()], ch.Policy.Service)
+			in[ch.move.now()] = append(in[ch.move.now()], ch.service)
 		}
 	}
 	for _, services := range in {
@@ -86,7 +86,7 @@ func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
 		a := movesOf(t, before, x.routes)
 		first := ""
 		for _, ch := range inMoves(a.changes)[:len(strings.Fields(strings.Join(x.moves, " ")))] {
-			first += " " + ch.Policy.Service
+			first += " " + ch.service
 		}
 		if first = strings.TrimPrefix(first, " "); first != strings.Join(x.moves, " ") {
 			t.Errorf("%s: %q are taken in first, want those of %q, one move after the other", x.why, first, x.moves)
@@ -228,6 +228,110 @@ func TestMovesThatAreNotStoredMeetTheNext(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While a write is under way the policies are read three times: the place that the write gives a service, and that the last reading
+// gives another one, is never nobody's.
+func TestWhatIsBeingWrittenMeetsTheNext(t *testing.T) {
+	policies := func(a, z string) string {
+		var s strings.Builder
+		for _, at := range []string{"a " + a, "z " + z} {
+			name, host, _ := strings.Cut(at, " ")
+			fmt.Fprintf(&s, "---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+		}
+		return s.String()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policies("h0", "hz"), 0, world.Traffic{})
+		time.Sleep(time.Second)
+		thaw := b.freeze()
+		for _, next := range []string{policies("h1", "hz"), policies("h2", "hz"), policies("h3", "h1")} {
+			b.write(next)
+			b.unstored(b.daemon.Reload(t.Context(), "ann"))
+		}
+		b.inLoop(func() {
+			if of := b.daemon.moves.of; len(of) != 2 {
+				t.Errorf("%d services are in moves, want a and z", len(of))
+			}
+		})
+		thaw()
+		time.Sleep(5 * time.Second)
+		b.inLoop(func() {
+			if c := b.daemon; len(c.moves.of) > 0 || c.units["z"].outbox.durable.Policy.Route.Domains[0] != "h1" {
+				t.Errorf("z is not published at h1, and %d services are in moves", len(c.moves.of))
+			}
+		})
+	})
+}
+
+// A service loses its policy before it is stored where that had it: who joins what it leaves is published with it.
+func TestWhoLosesItsPolicyIsInItsMove(t *testing.T) {
+	policy := func(name, host string) string {
+		return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policy("a", "ha")+policy("z", "hz"), 0, world.Traffic{})
+		time.Sleep(time.Second)
+		b.disk.set(0, errDiskFull)
+		for _, next := range []string{policy("a", "h1") + policy("z", "hz"), policy("z", "ha")} {
+			b.write(next)
+			b.unstored(b.daemon.Reload(t.Context(), "ann"))
+		}
+		b.inLoop(func() {
+			if of := b.daemon.moves.of; len(of) != 2 {
+				t.Errorf("%d services are in moves, want a and z", len(of))
+			}
+		})
+		b.disk.set(0, nil)
+		time.Sleep(5 * time.Second)
+		for name, host := range map[string]string{"a": "h1", "z": "ha"} {
+			s, err := b.daemon.Service(t.Context(), name)
+			if err != nil || !s.Stored || s.State.Orphaned != (name == "a") || s.State.Policy.Route.Domains[0] != host {
+				t.Errorf("%s: %v, stored %v, orphaned %v, at %v", name, err, s.Stored, s.State.Orphaned, s.State.Policy.Route.Domains)
+			}
+		}
+	})
+}
+
+// A service that was deleted comes back where another one leaves: it is published with that one, and so is what was decided of it
+// while that was being stored.
+func TestAServiceThatBeginsAnewIsPublishedWithItsMove(t *testing.T) {
+	policy := func(name, host string) string {
+		return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policy("a", "ha")+policy("z", "hz"), 0, world.Traffic{})
+		time.Sleep(time.Second)
+		b.write(policy("z", "hz"))
+		if err := b.daemon.Reload(t.Context(), "ann"); err != nil {
+			t.Fatal(err)
+		}
+		thaw := b.freeze()
+		b.unstored(b.daemon.Delete(t.Context(), "a", "ann"))
+		b.write(policy("a", "hz") + policy("z", "h1"))
+		b.unstored(b.daemon.Reload(t.Context(), "ann"))
+		b.inLoop(func() {
+			if of := b.daemon.moves.of; len(of) != 2 {
+				t.Errorf("%d services are in moves, want a and z", len(of))
+			}
+		})
+		b.disk.set(20*time.Millisecond, nil)
+		thaw()
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			b.inLoop(func() {
+				c := b.daemon
+				a, z := c.units["a"].outbox.durable.Policy.Route.Domains[0], c.units["z"].outbox.durable.Policy.Route.Domains[0]
+				if (a == "hz") != (z == "h1") {
+					t.Fatalf("a is published at %s, and z at %s", a, z)
+				}
+			})
+		}
+		s, err := b.daemon.Service(t.Context(), "a")
+		if err != nil || !s.Stored || s.State.Policy.Route.Domains[0] != "hz" {
+			t.Errorf("%v, stored %v, at %v", err, s.Stored, s.State.Policy.Route.Domains)
+		}
+	})
 }
 
 // A write that failed is written again before what waits behind it.
