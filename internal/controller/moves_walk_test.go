@@ -241,25 +241,43 @@ func (w *walk) start() {
 	w.look("start")
 }
 
-// look settles what was done, and checks what is published.
+// look checks what is published, and settles what was done.
 func (w *walk) look(what string) {
 	w.trail = append(w.trail, what)
-	c, before := w.c, owners(w.published)
-	for name, u := range c.units {
-		if u.outbox.shown != nil && u.outbox.durable.Policy != nil {
-			r := u.outbox.durable.Policy.Route
-			w.published[name] = &r
-		}
-		if u.outbox.durable.Policy == nil && u.removing {
+	before := owners(w.published)
+	w.publishes()
+	w.check(before, owners(w.published))
+	c := w.c
+	c.settle(time.Now())
+	if c.backlog.reading == nil {
+		w.adopted = len(w.readings)
+	}
+	if is := !c.writer.since.IsZero(); is && !w.writing {
+		w.writing, w.known = true, w.readings[max(w.adopted-1, 0):]
+		w.trail = append(w.trail, fmt.Sprintf("a write begins: %v", names(c.writer.under)))
+	}
+}
+
+// publishes takes in what the Envoys have by now.
+func (w *walk) publishes() {
+	for name, u := range w.c.units {
+		switch r := u.outbox.durable.Policy; {
+		case r != nil && u.outbox.shown != nil:
+			route := r.Route
+			w.published[name] = &route
+		case r == nil && u.removing:
 			delete(w.published, name)
 		}
 	}
 	for name := range w.published {
-		if c.units[name] == nil && c.document(name) == nil {
+		if w.c.units[name] == nil && w.c.document(name) == nil {
 			delete(w.published, name)
 		}
 	}
-	now := owners(w.published)
+}
+
+// check finds what two services have, and what has been left and not joined.
+func (w *walk) check(before, now map[spot][]string) {
 	for at, of := range now {
 		if at.host != "" && len(of) > 1 {
 			w.fail("%v belongs to %v", at, of)
@@ -273,14 +291,6 @@ func (w *walk) look(what string) {
 		if len(now[at]) == 0 && !gap {
 			w.fail("%v was of %v, is to be of %v, and is nobody's", at, of, w.known[len(w.known)-1][at])
 		}
-	}
-	c.settle(time.Now())
-	if c.backlog.reading == nil {
-		w.adopted = len(w.readings)
-	}
-	if is := !c.writer.since.IsZero(); is && !w.writing {
-		w.writing, w.known = true, w.readings[max(w.adopted-1, 0):]
-		w.trail = append(w.trail, fmt.Sprintf("a write begins: %v", names(c.writer.under)))
 	}
 }
 
