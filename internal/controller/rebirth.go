@@ -134,6 +134,7 @@ func (c *Controller) removed(u *unit, j *job) {
 	name := u.state.Policy.Service
 	delete(c.units, name)
 	delete(c.busy, name)
+	u.noted = false
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.hidden} {
 		delete(set, u)
 	}
