@@ -26,7 +26,7 @@ import (
 // daemon is a Docker daemon in memory that counts what it is asked.
 type daemon struct {
 	answers chan struct{} // lists wait until it is closed; nil: they do not
-	slow    time.Duration // of a list
+	slow    time.Duration // to list, and to begin to tell
 
 	mu        sync.Mutex
 	all       []*container.Summary
@@ -123,6 +123,11 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (d *daemon) stream(w http.ResponseWriter, r *http.Request) {
 	ctx, hangUp := context.WithCancel(r.Context())
 	defer hangUp()
+	w.(http.Flusher).Flush() // Docker, too, says that it tells before it does
+	select {
+	case <-time.After(d.slow):
+	case <-ctx.Done():
+	}
 	told := make(chan events.Message, 10_000)
 	d.mu.Lock()
 	d.opened++
@@ -133,7 +138,6 @@ func (d *daemon) stream(w http.ResponseWriter, r *http.Request) {
 		defer d.mu.Unlock()
 		delete(d.streams, told)
 	}()
-	w.(http.Flusher).Flush()
 	for {
 		select {
 		case m := <-told:

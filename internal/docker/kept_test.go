@@ -318,7 +318,7 @@ func linesOf(cs []*container.Summary) (lines []string) {
 
 // Whatever happens in whatever order, what is kept is what the daemon has: once all was told, or a minute later.
 func TestWhatIsKeptIsWhatTheDaemonHas(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 15))
 			d, f, _ := newDaemon(t)
