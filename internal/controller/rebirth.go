@@ -84,6 +84,7 @@ func (c *Controller) removed(u *unit, r *remains) {
 	name := u.state.Policy.Service
 	delete(c.units, name)
 	delete(c.busy, name)
+	u.noted = false
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.hidden} {
 		delete(set, u)
 	}
