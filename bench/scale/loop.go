@@ -164,8 +164,8 @@ func (b *bench) tick(ctx context.Context) error {
 	return l.cutDuringReload(ctx, b.rollouts)
 }
 
-// ticks delivers rounds of evidence, and asks the loop for something all the time: how long it does not answer is how long
-// it is busy.
+// ticks delivers rounds of evidence: at first nobody asks the loop for anything, and what a round takes of its thread is its work;
+// then it is asked for something all the time, and how long it does not answer is how long it is busy.
 func (l *looped) ticks(ctx context.Context, n int) error {
 	const rounds = 15
 	cpu, err := worked(os.Getpid())
@@ -176,14 +176,7 @@ func (l *looped) ticks(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	answers := l.ask(ctx)
-	for range rounds {
-		next := time.After(time.Second)
-		taken := make(chan struct{})
-		l.source.rounds <- taken
-		<-taken // when the one before is worked off
-		<-next
-	}
+	l.deliver(rounds)
 	after, err := worked(os.Getpid())
 	if err != nil {
 		return err
@@ -192,14 +185,27 @@ func (l *looped) ticks(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
+	figure(fmt.Sprintf("a tick of %d live rollouts, whole loop", n), "< 120 ms", fmt.Sprintf("%d rounds with one cell each, one a second, evidence, ticks and checkpoints; CPU time of the loop's thread for a round", rounds),
+		"%.0f ms (CPU of all of canaryd: %.0f ms a second)", float64((loopAfter-loop).Milliseconds())/rounds, float64((after-cpu).Milliseconds())/rounds)
+	answers := l.ask(ctx)
+	l.deliver(rounds)
 	total, longest := perSecond(answers())
 	t50, _, tworst := quantiles(total)
 	l50, l99, lworst := quantiles(longest)
-	figure(fmt.Sprintf("a tick of %d live rollouts, whole loop: busy in a second", n), "< 120 ms", fmt.Sprintf("%d rounds with one cell each in %d s, evidence, ticks and checkpoints; the time in which the loop does not answer for more than 1 ms", rounds, len(total)),
-		"p50 %.0f, worst %.0f ms (CPU: of the loop's thread %.0f ms a round, what it is asked included; of all of it %.0f ms a second)", t50, tworst,
-		float64((loopAfter-loop).Milliseconds())/rounds, float64((after-cpu).Milliseconds())/float64(len(total)))
-	figure("the longest that the loop is busy at a time", "< 20 ms", "of each of these seconds", "p50 %.0f, p99 %.0f, worst %.0f ms", l50, l99, lworst)
+	figure("the longest that the loop is busy at a time", "< 20 ms", fmt.Sprintf("of each of %d more seconds, in which it is asked for something all the time", len(longest)), "p50 %.0f, p99 %.0f, worst %.0f ms (all that it does not answer for more than 1 ms, in a second: p50 %.0f, worst %.0f ms)",
+		l50, l99, lworst, t50, tworst)
 	return nil
+}
+
+// deliver delivers so many rounds of evidence, one a second.
+func (l *looped) deliver(rounds int) {
+	for range rounds {
+		next := time.After(time.Second)
+		taken := make(chan struct{})
+		l.source.rounds <- taken
+		<-taken // when the one before is worked off
+		<-next
+	}
 }
 
 // asked is when the loop was asked for something, and how long it took.

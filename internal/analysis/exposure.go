@@ -49,17 +49,16 @@ func (x *Exposure) Until(cfg *Config, m, perSecond, rate float64) float64 {
 // expected count given y events, from a gamma(1) mixture.
 func UpperCount(y, level float64) float64 {
 	lg, _ := math.Lgamma(1 + y)
-	f := func(l float64) bool { return lg+l-(1+y)*math.Log1p(l) >= level }
-	lo, hi := y, 2*y+10
-	for !f(hi) {
-		hi *= 2
+	beyond := func(l float64) float64 { return lg + l - (1+y)*math.Log1p(l) - level }
+	l := 2*y + 10
+	for beyond(l) < 0 {
+		l *= 2
 	}
-	for range 60 {
-		if mid := (lo + hi) / 2; f(mid) {
-			hi = mid
-		} else {
-			lo = mid
+	for { // convex and rising to the right of y: from above Newton's steps come down to it, and end when rounding does
+		next := l - beyond(l)*(1+l)/(l-y)
+		if !(next < l) {
+			return l
 		}
+		l = next
 	}
-	return hi
 }

@@ -2,6 +2,7 @@ package analysis
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -28,6 +29,36 @@ func TestTheBoundFallsInTheTimeThatIsSaid(t *testing.T) {
 			if math.Abs(took-said) > 2+said/5 {
 				t.Errorf("rate %g, m %g: took %.0f s, %.0f s were said", rate, m, took, said)
 			}
+		}
+	}
+}
+
+// The bound is found in a few steps; halving its range sixty times finds the same.
+func TestUpperCountAsHalvingFindsIt(t *testing.T) {
+	halved := func(y, level float64) float64 {
+		lg, _ := math.Lgamma(1 + y)
+		lo, hi := y, 2*y+10
+		for lg+hi-(1+y)*math.Log1p(hi) < level {
+			hi *= 2
+		}
+		for range 60 {
+			if mid := (lo + hi) / 2; lg+mid-(1+y)*math.Log1p(mid) >= level {
+				hi = mid
+			} else {
+				lo = mid
+			}
+		}
+		return hi
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 20_000 {
+		y, level := math.Exp(r.Float64()*26-6), math.Exp(r.Float64()*8-4)
+		if r.IntN(10) == 0 {
+			y = 0
+		}
+		got, want := UpperCount(y, level), halved(y, level)
+		if !(math.Abs(got-want) <= 1e-6*(want-y)+1e-12*want) {
+			t.Fatalf("of %g events at %g: %g, want %g", y, level, got, want)
 		}
 	}
 }

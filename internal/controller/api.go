@@ -59,9 +59,9 @@ type Service struct {
 }
 
 // Services are snapshots of the services whose names come after one and that are wanted (nil: all), in order. Whether one is
-// wanted is asked in the loop, of its present state; of one that cannot be read only the name is known. The loop is asked for
-// some at a time, so they are of different moments; an error is the last that there is.
-func (c *Controller) Services(ctx context.Context, after string, wanted func(*rollout.State) bool) iter.Seq2[Service, error] {
+// wanted is asked in the loop. The loop is asked for some at a time, so they are of different moments; an error is the last that
+// there is.
+func (c *Controller) Services(ctx context.Context, after string, wanted func(*Present) bool) iter.Seq2[Service, error] {
 	return func(yield func(Service, error) bool) {
 		for last, more := after, true; more; {
 			var piece []Service
@@ -83,23 +83,24 @@ const looksMost = 16 * pieceMost
 
 // some are the snapshots of the next services that are wanted, the name of the last one that was looked at, and whether
 // there are more.
-func (c *Controller) some(after string, wanted func(*rollout.State) bool) (out []Service, last string, more bool) {
+func (c *Controller) some(after string, wanted func(*Present) bool) (out []Service, last string, more bool) {
 	names := c.targets.after(after)
 	if more = len(names) > looksMost; more {
 		names = names[:looksMost]
 	}
+	p := Present{c: c}
 	for _, name := range names {
 		if len(out) == pieceMost {
 			more = true
 			break
 		}
-		if u := c.units[name]; wanted == nil || wanted(&u.state) {
+		if u := c.units[name]; wanted == nil || wanted(p.of(u)) {
 			out = append(out, c.snapshot(u))
 		}
 		last = name
 	}
 	for name := range c.unreadable {
-		if name > after && (name < last || !more) && (wanted == nil || wanted(&rollout.State{Policy: policy.Policy{Service: name}})) {
+		if name > after && (name < last || !more) && (wanted == nil || wanted(p.unread(name))) {
 			out = append(out, c.unread(name))
 		}
 	}
@@ -131,8 +132,15 @@ func (c *Controller) Service(ctx context.Context, name string) (Service, error) 
 
 // snapshot is safe to read outside the loop: Step never changes a state that it returned.
 func (c *Controller) snapshot(u *unit) Service {
-	s := Service{Name: u.state.Policy.Service, State: u.lend(), Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
-		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service), Verdicts: u.verdicts, Outcomes: maps.Clone(u.outcomes)}
+	s := c.see(u)
+	s.State, s.Outcomes = u.lend(), maps.Clone(u.outcomes)
+	return s
+}
+
+// see is a snapshot that is good until the loop goes on: nothing is copied or lent for it.
+func (c *Controller) see(u *unit) Service {
+	s := Service{Name: u.state.Policy.Service, State: u.state, Stored: !u.outbox.Unstored(), Storing: c.writer.trouble(time.Now()), Policies: c.reloadErr,
+		Publishing: u.publishes, Defect: cmp.Or(u.encodes, u.panicked), Fleet: u.fleet, Conflict: c.contradiction(u), Dropped: c.Source.Dropped(u.state.Policy.Service), Verdicts: u.verdicts, Outcomes: u.outcomes}
 	if u.state.Busy() {
 		s.Doubts = u.doubts
 	}

@@ -154,10 +154,17 @@ func (c *Controller) work(now time.Time) {
 func (c *Controller) tickSome(now time.Time) {
 	tick := rollout.Plain(rollout.Tick{At: now})
 	c.backlog.ticks.some(pieceMost, func(u *unit) {
-		if c.busy[u.state.Policy.Service] == u {
+		if u.noted && !u.spares(now) {
 			c.must(u, tick)
 		}
 	})
+}
+
+// spares reports whether a tick is left out, as evidence has just let time pass: every second one at most, as there are things that
+// only a tick does.
+func (u *unit) spares(now time.Time) bool {
+	u.spared = !u.spared && now.Sub(u.observedAt) < tickEvery
+	return u.spared
 }
 
 // ageSome has evidence stored.

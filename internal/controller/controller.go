@@ -122,21 +122,26 @@ type unit struct {
 	records   []*pending // made by decisions that are not stored, oldest first
 	dropped   int        // records that found no room in there
 	waiting   []waiter
-	adopted   bool          // its policy was compared with the text since start-up
-	removing  bool          // a person deleted the service: it goes when that is stored, and is judged until then
-	publishes error         // why its table could not be published
-	made      *xds.Prepared // of the table that was stored last; nil: used
-	encodes   error         // why its state could not be stored
-	panicked  error         // what its state machine stumbled over last
-	shadows   []*shadow     // of promotions that are not stored, oldest first
-	scribe    scribe        // of the journal
+	adopted   bool             // its policy was compared with the text since start-up
+	removing  bool             // a person deleted the service: it goes when that is stored, and is judged until then
+	tried     []*policy.Route  // given to the disk since it stored a decision last: any of them may be there. Those with other places than what is durable
+	back      *policy.Document // with removing: the policy that was taken in since, with which it begins anew
+	publishes error            // why its table could not be published
+	made      *xds.Prepared    // of the table that was stored last; nil: used
+	encodes   error            // why its state could not be stored
+	panicked  error            // what its state machine stumbled over last
+	shadows   []*shadow        // of promotions that are not stored, oldest first
+	scribe    scribe           // of the journal
 
-	fleet     xds.Status // who has the table
-	rest      restEvidence
-	doubts    []string  // what the source of evidence warned of last
-	decidedAt time.Time // evidence read for the table that is on its way
-	verdicts  Verdicts
-	outcomes  map[rollout.Kind]int // records since the start of canaryd; nil: none
+	fleet      xds.Status // who has the table
+	rest       restEvidence
+	doubts     []string  // what the source of evidence warned of last
+	observedAt time.Time // evidence was taken in last
+	spared     bool      // the last tick was left out: see spares
+	noted      bool      // it is among the busy ones
+	decidedAt  time.Time // evidence read for the table that is on its way
+	verdicts   Verdicts
+	outcomes   map[rollout.Kind]int // records since the start of canaryd; nil: none
 }
 
 func newUnit(s rollout.State) *unit {
@@ -463,7 +468,7 @@ func (c *Controller) number(u *unit, falls []fall, heir string) uint64 {
 func (c *Controller) note(u *unit) {
 	name, busy := u.state.Policy.Service, u.busy()
 	_, was := c.busy[name]
-	if busy {
+	if u.noted = busy; busy {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
@@ -483,7 +488,7 @@ func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
 		c.observeAtRest(ev, now)
 		return
 	}
-	u.rest, u.doubts = restEvidence{}, ev.Warnings
+	u.rest, u.doubts, u.observedAt = restEvidence{}, ev.Warnings, now
 	generation := u.state.Generation
 	if shown := c.Hub.TakeExamples(ev.Service); len(shown) > 0 {
 		c.must(u, rollout.Sampled{At: now, Failures: shown})

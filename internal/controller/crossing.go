@@ -9,10 +9,11 @@ import (
 // crossing finds the moves of a reading: who leaves and who joins each place.
 type crossing map[policy.Place]*crossed
 
-// crossed is a place that is left or joined. What happens to it on all nodes also meets what happens on those of a cluster.
+// crossed is a place that is left or joined. What happens to all of it also meets what happens to a part: on the nodes of a cluster,
+// or to one host of a listener.
 type crossed struct {
 	left, joined         bool
-	leftSome, joinedSome bool  // on nodes of some cluster only; told of the place on all nodes
+	leftPart, joinedPart bool
 	move                 *move // of those that meet there
 }
 
@@ -33,7 +34,7 @@ func shiftOf(next *policy.Route, now ...*policy.Route) (s shift) {
 // beyond are the places that others do not have.
 func beyond(places, others []policy.Place) (out []policy.Place) {
 	for _, p := range places {
-		if !slices.Contains(others, p) && !slices.Contains(others, p.Everywhere()) {
+		if !slices.Contains(others, p) && !slices.Contains(others, p.Wider()) {
 			out = append(out, p)
 		}
 	}
@@ -50,23 +51,23 @@ func (x crossing) at(p policy.Place) *crossed {
 // note takes in who leaves and joins what.
 func (x crossing) note(s shift) {
 	for _, p := range s.left {
-		x.at(p).left, x.at(p.Everywhere()).leftSome = true, true
+		x.at(p).left, x.at(p.Wider()).leftPart = true, true
 	}
 	for _, p := range s.joined {
-		x.at(p).joined, x.at(p.Everywhere()).joinedSome = true, true
+		x.at(p).joined, x.at(p.Wider()).joinedPart = true, true
 	}
 }
 
 // meet makes a move one with all others that it meets, when all are noted.
 func (x crossing) meet(s shift, m *move) {
 	for _, p := range s.left {
-		at, all := x[p], x[p.Everywhere()]
-		at.meets(m, at.joined || at == all && at.joinedSome)
+		at, all := x[p], x[p.Wider()]
+		at.meets(m, at.joined || at == all && at.joinedPart)
 		all.meets(m, all.joined)
 	}
 	for _, p := range s.joined {
-		at, all := x[p], x[p.Everywhere()]
-		at.meets(m, at.left || at == all && at.leftSome)
+		at, all := x[p], x[p.Wider()]
+		at.meets(m, at.left || at == all && at.leftPart)
 		all.meets(m, all.left)
 	}
 }

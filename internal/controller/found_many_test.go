@@ -126,7 +126,7 @@ func TestManyRemovalsLookAtTheirOwn(t *testing.T) {
 			for i := range pieceMost {
 				u := c.units[fmt.Sprintf("s%03d", i)]
 				c.set.place = map[string]int{} // no policy is there any more
-				jobs = append(jobs, c.leaves(job{u: u, remove: true, state: u.lend(), write: store.Write{Service: u.state.Policy.Service}}))
+				jobs = append(jobs, c.leaves(job{u: u, decision: u.outbox.decided, remove: true, state: u.lend(), write: store.Write{Service: u.state.Policy.Service}}))
 			}
 			c.backlog.stored = jobs
 			most := 0

@@ -2,7 +2,10 @@ package controller
 
 import (
 	"iter"
+	"slices"
 	"time"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // move is services that are stored and published at once, as no Envoy is to see a listener or a host that has left one service
@@ -65,6 +68,41 @@ func (ms *moves) adopted(m *move) {
 	}
 }
 
+// tries keeps a route that is given to the disk, where it has other places than the one that the Envoys have.
+func (u *unit) tries(r *policy.Route) {
+	if d := u.outbox.durable.Policy; d != nil && samePlaces(r, &d.Route) {
+		return
+	}
+	if !slices.ContainsFunc(u.tried, func(t *policy.Route) bool { return samePlaces(r, t) }) {
+		copied := *r
+		u.tried = append(u.tried, &copied)
+	}
+}
+
+// routes are those that the Envoys have of a service, or may have before what is decided next is stored, each once.
+func (u *unit) routes() []*policy.Route {
+	routes := append(make([]*policy.Route, 0, 2), &u.state.Policy.Route)
+	add := func(r *policy.Route) {
+		if !slices.ContainsFunc(routes, func(o *policy.Route) bool { return samePlaces(r, o) }) {
+			routes = append(routes, r)
+		}
+	}
+	if u.back != nil {
+		add(&u.back.Policy.Route)
+	}
+	for _, r := range u.tried {
+		add(r)
+	}
+	switch d := u.outbox.durable.Policy; {
+	case !u.outbox.Unstored():
+	case d == nil:
+		add(&policy.Route{})
+	default:
+		add(&d.Route)
+	}
+	return routes
+}
+
 // again has what was in a write that failed stored before all others.
 func (ms *moves) again(jobs []job) {
 	var failed queue[*move]
@@ -87,8 +125,9 @@ func (ms *moves) next(cutting map[*unit]time.Time) iter.Seq[*move] {
 				return
 			}
 		}
-		for ; len(ms.due) > 0; ms.due = ms.due[1:] {
-			if m := ms.due[0].now(); m.awaits == 0 && len(m.units) > 0 && !yield(m) {
+		for len(ms.due) > 0 {
+			m := ms.due[0].now()
+			if ms.due = ms.due[1:]; m.awaits == 0 && len(m.units) > 0 && !yield(m) {
 				return
 			}
 		}

@@ -29,12 +29,29 @@ func routed(t *testing.T, routes []string) (docs queue[*policy.Document]) {
 	return docs
 }
 
+// movesOf is a reading that finds services otherwise than they were.
+func movesOf(t *testing.T, before, after []string) *adoption {
+	t.Helper()
+	c := &Controller{units: map[string]*unit{}, findings: newFindings()}
+	for _, d := range routed(t, before) {
+		c.units[d.Policy.Service] = newUnit(rollout.State{Policy: d.Policy})
+	}
+	a := &adoption{crossing: crossing{}, read: routed(t, after)}
+	for !a.compared {
+		c.compare(a)
+	}
+	for _, ch := range a.shifts {
+		a.crossing.meet(ch.shift, ch.move)
+	}
+	return a
+}
+
 // moves are the services that a reading stores and publishes at once.
 func (a *adoption) moves() (all []string) {
 	in := map[*move][]string{}
 	for _, ch := range a.changes {
 		if ch.move != nil && ch.move.now().size > 1 {
-			in[ch.move.now()] = append(in[ch.move.now()], ch.Policy.Service)
+			in[ch.move.now()] = append(in[ch.move.now()], ch.service)
 		}
 	}
 	for _, services := range in {
@@ -66,26 +83,35 @@ func TestWhatMovesIsTakenInAtOnce(t *testing.T) {
 		{"a chain, however it begins", []string{`listener: "0.0.0.0:80", domains: [g]`, `listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:81", domains: [b]`, `domains: [d]`, before[4], `listener: "0.0.0.0:83"`, `listener: "0.0.0.0:82"`}, []string{"s0 s1 s2", "s5 s6"}},
 		{"all hosts of one listener, and of another", []string{before[0], before[1], before[2], before[3], before[4], `listener: "0.0.0.0:82", domains: [g]`, `listener: "0.0.0.0:83", domains: [h]`, before[7], `listener: "0.0.0.0:87"`}, nil},
 	} {
-		c := &Controller{units: map[string]*unit{}, findings: newFindings()}
-		for _, d := range routed(t, before) {
-			c.units[d.Policy.Service] = newUnit(rollout.State{Policy: d.Policy})
-		}
-		a := &adoption{crossing: crossing{}, read: routed(t, x.routes)}
-		for !a.compared {
-			c.compare(a)
-		}
-		for _, ch := range a.shifts {
-			a.crossing.meet(ch.shift, ch.move)
-		}
+		a := movesOf(t, before, x.routes)
 		first := ""
 		for _, ch := range inMoves(a.changes)[:len(strings.Fields(strings.Join(x.moves, " ")))] {
-			first += " " + ch.Policy.Service
+			first += " " + ch.service
 		}
 		if first = strings.TrimPrefix(first, " "); first != strings.Join(x.moves, " ") {
 			t.Errorf("%s: %q are taken in first, want those of %q, one move after the other", x.why, first, x.moves)
 		}
 		if got := a.moves(); !slices.Equal(got, x.moves) || len(a.changes) != len(x.routes) {
 			t.Errorf("%s: %q are taken in at once, of %d: want %q", x.why, got, len(a.changes), x.moves)
+		}
+	}
+}
+
+// Who has all hosts of a listener meets whoever joins or leaves it, and no others.
+func TestAllHostsOfAListenerMeetEach(t *testing.T) {
+	for _, x := range []struct {
+		why           string
+		before, after []string
+		moves         []string
+	}{
+		{"all become one, and another service joins", []string{`listener: "0.0.0.0:80"`, `listener: "0.0.0.0:81", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`}, []string{"s0 s1"}},
+		{"on some nodes", []string{`listener: "0.0.0.0:80", nodes: [x]`, `listener: "0.0.0.0:81", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b], nodes: [x]`}, []string{"s0 s1"}},
+		{"one becomes all, and the other service leaves", []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`}, []string{`listener: "0.0.0.0:80"`, `listener: "0.0.0.0:82", domains: [c]`}, []string{"s0 s1"}},
+		{"each has hosts of its own", []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:80", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a1]`, `listener: "0.0.0.0:80", domains: [b1]`}, nil},
+		{"each has a listener of its own", []string{`listener: "0.0.0.0:80"`, `listener: "0.0.0.0:81", domains: [b]`}, []string{`listener: "0.0.0.0:80", domains: [a]`, `listener: "0.0.0.0:81"`}, nil},
+	} {
+		if got := movesOf(t, x.before, x.after).moves(); !slices.Equal(got, x.moves) {
+			t.Errorf("%s: %q are taken in at once, want %q", x.why, got, x.moves)
 		}
 	}
 }
@@ -204,6 +230,110 @@ func TestMovesThatAreNotStoredMeetTheNext(t *testing.T) {
 	}
 }
 
+// While a write is under way the policies are read three times: the place that the write gives a service, and that the last reading
+// gives another one, is never nobody's.
+func TestWhatIsBeingWrittenMeetsTheNext(t *testing.T) {
+	policies := func(a, z string) string {
+		var s strings.Builder
+		for _, at := range []string{"a " + a, "z " + z} {
+			name, host, _ := strings.Cut(at, " ")
+			fmt.Fprintf(&s, "---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+		}
+		return s.String()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policies("h0", "hz"), 0, world.Traffic{})
+		time.Sleep(time.Second)
+		thaw := b.freeze()
+		for _, next := range []string{policies("h1", "hz"), policies("h2", "hz"), policies("h3", "h1")} {
+			b.write(next)
+			b.unstored(b.daemon.Reload(t.Context(), "ann"))
+		}
+		b.inLoop(func() {
+			if of := b.daemon.moves.of; len(of) != 2 {
+				t.Errorf("%d services are in moves, want a and z", len(of))
+			}
+		})
+		thaw()
+		time.Sleep(5 * time.Second)
+		b.inLoop(func() {
+			if c := b.daemon; len(c.moves.of) > 0 || c.units["z"].outbox.durable.Policy.Route.Domains[0] != "h1" {
+				t.Errorf("z is not published at h1, and %d services are in moves", len(c.moves.of))
+			}
+		})
+	})
+}
+
+// A service loses its policy before it is stored where that had it: who joins what it leaves is published with it.
+func TestWhoLosesItsPolicyIsInItsMove(t *testing.T) {
+	policy := func(name, host string) string {
+		return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policy("a", "ha")+policy("z", "hz"), 0, world.Traffic{})
+		time.Sleep(time.Second)
+		thaw := b.freeze() // what is decided stays where it is
+		for _, next := range []string{policy("a", "h1") + policy("z", "hz"), policy("z", "ha")} {
+			b.write(next)
+			b.unstored(b.daemon.Reload(t.Context(), "ann"))
+		}
+		b.inLoop(func() {
+			if of := b.daemon.moves.of; len(of) != 2 {
+				t.Errorf("%d services are in moves, want a and z", len(of))
+			}
+		})
+		thaw()
+		time.Sleep(5 * time.Second)
+		for name, host := range map[string]string{"a": "h1", "z": "ha"} {
+			s, err := b.daemon.Service(t.Context(), name)
+			if err != nil || !s.Stored || s.State.Orphaned != (name == "a") || s.State.Policy.Route.Domains[0] != host {
+				t.Errorf("%s: %v, stored %v, orphaned %v, at %v", name, err, s.Stored, s.State.Orphaned, s.State.Policy.Route.Domains)
+			}
+		}
+	})
+}
+
+// A service that was deleted comes back where another one leaves: it is published with that one, and so is what was decided of it
+// while that was being stored.
+func TestAServiceThatBeginsAnewIsPublishedWithItsMove(t *testing.T) {
+	policy := func(name, host string) string {
+		return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, policy("a", "ha")+policy("z", "hz"), 0, world.Traffic{})
+		time.Sleep(time.Second)
+		b.write(policy("z", "hz"))
+		if err := b.daemon.Reload(t.Context(), "ann"); err != nil {
+			t.Fatal(err)
+		}
+		thaw := b.freeze()
+		b.unstored(b.daemon.Delete(t.Context(), "a", "ann"))
+		b.write(policy("a", "hz") + policy("z", "h1"))
+		b.unstored(b.daemon.Reload(t.Context(), "ann"))
+		b.inLoop(func() {
+			if of := b.daemon.moves.of; len(of) != 2 {
+				t.Errorf("%d services are in moves, want a and z", len(of))
+			}
+		})
+		b.disk.set(20*time.Millisecond, nil)
+		thaw()
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			b.inLoop(func() {
+				c := b.daemon
+				a, z := c.units["a"].outbox.durable.Policy.Route.Domains[0], c.units["z"].outbox.durable.Policy.Route.Domains[0]
+				if (a == "hz") != (z == "h1") {
+					t.Fatalf("a is published at %s, and z at %s", a, z)
+				}
+			})
+		}
+		s, err := b.daemon.Service(t.Context(), "a")
+		if err != nil || !s.Stored || s.State.Policy.Route.Domains[0] != "hz" {
+			t.Errorf("%v, stored %v, at %v", err, s.Stored, s.State.Policy.Route.Domains)
+		}
+	})
+}
+
 // A write that failed is written again before what waits behind it.
 func TestAWriteThatFailedGoesFirst(t *testing.T) {
 	log := logrus.New()
@@ -230,6 +360,13 @@ func TestAWriteThatFailedGoesFirst(t *testing.T) {
 	m := newMove()
 	c.moves.adopted(c.moves.bind(newUnit(rollout.State{Policy: policy.Policy{Service: "move-4"}}), m))
 	first := names()
+	due := len(c.moves.due)
+	for range 10 { // the store does not say what it has
+		c.notWritten(saved{jobs: c.writer.doubted, err: errDiskFull, asked: true}, time.Now())
+	}
+	if len(c.moves.due) != due {
+		t.Errorf("%d moves are due, which were %d", len(c.moves.due), due)
+	}
 	c.moves.adopted(c.moves.bind(newUnit(rollout.State{Policy: policy.Policy{Service: "move-5"}}), newMove()))
 	second := names()
 	if first[0] != "move-4" || !slices.Contains(first, fmt.Sprintf("shop-%03d", storedAtOnce)) {

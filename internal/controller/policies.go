@@ -20,7 +20,7 @@ import (
 
 const (
 	gitPatience = 2 * time.Second
-	readAnyway  = 10 * time.Minute // content may change under the same size and time
+	readAnyway  = 10 * time.Minute // content may change and look the same: a server's times are not ours
 )
 
 // policies reads the policy files, outside the loop: a file system or a git that hangs holds up a
@@ -30,14 +30,17 @@ type policies struct {
 	source string // of evidence: some keys need a certain one
 	turn   chan struct{}
 
-	parsed  map[string]parsed // by file
-	looks   string            // how the files looked when they were read last
-	readAt  time.Time
-	trouble string // why the files could not be looked at last
+	parsed   map[string]parsed // by file
+	again    bool              // they are to be read whatever they look like
+	whole    time.Time         // all of them were read last, however they looked
+	trouble  string            // why the files could not be looked at last
+	readFile func(string) ([]byte, error)
 }
 
 // parsed is what a file's content says.
 type parsed struct {
+	stamp    stamp // when it was read last
+	sure     bool  // while it looks so it is not read again
 	sum      [sha256.Size]byte
 	docs     []policy.Document
 	findings policy.Findings
@@ -60,7 +63,7 @@ type origin struct {
 }
 
 func newPolicies(globs []string, source string) *policies {
-	return &policies{globs: globs, source: source, turn: make(chan struct{}, 1), parsed: map[string]parsed{}}
+	return &policies{globs: globs, source: source, turn: make(chan struct{}, 1), parsed: map[string]parsed{}, whole: time.Now(), readFile: os.ReadFile}
 }
 
 // take waits for its turn to read.
@@ -76,51 +79,68 @@ func (p *policies) take(ctx context.Context) error {
 func (p *policies) release() { <-p.turn }
 
 // forget has the files read again at the next look.
-func (p *policies) forget() { p.looks = "" }
+func (p *policies) forget() { p.again = true }
 
-// read reads and checks all files; only those whose content is new are parsed.
-func (p *policies) read() (policySet, error) {
+// read reads and checks all files; of those that surely are as they were, what they say is kept.
+func (p *policies) read() (policySet, error) { return p.readAt(time.Now()) }
+
+func (p *policies) readAt(now time.Time) (policySet, error) {
 	set := policySet{place: map[string]int{}, origins: map[string]origin{}}
 	files, err := p.files()
 	if err != nil {
 		return set, err
 	}
-	p.looks, p.readAt = look(files), time.Now()
-	parsed := map[string]parsed{}
-	var all policy.Findings
+	p.again = false
+	parsed, docs := make(map[string]parsed, len(files)), 0
 	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
+		if parsed[f], err = p.content(f, now); err != nil {
 			p.forget() // it may be readable a moment later, and look the same
 			return set, fmt.Errorf("policies: %w", err)
 		}
-		parsed[f] = p.parse(f, data)
+		docs += len(parsed[f].docs)
+	}
+	p.parsed, set.docs = parsed, make([]policy.Document, 0, docs)
+	var all policy.Findings
+	for _, f := range files {
 		set.docs, all = append(set.docs, parsed[f].docs...), append(all, parsed[f].findings...)
 	}
-	p.parsed = parsed
 	all = append(all, policy.CheckSet(set.docs, p.source)...)
 	if errs := all.Errors(); len(errs) > 0 {
 		return set, errs
 	}
-	for i := range set.docs {
-		set.place[set.docs[i].Policy.Service] = i
-	}
-	for _, f := range files {
-		dir := filepath.Dir(f)
-		if _, asked := set.origins[dir]; !asked {
-			set.origins[dir] = gitOrigin(dir, files)
-		}
-	}
+	set.index(files)
 	return set, nil
 }
 
-func (p *policies) parse(file string, data []byte) parsed {
-	sum := sha256.Sum256(data)
-	if old, ok := p.parsed[file]; ok && old.sum == sum {
-		return old
+// index notes where the documents are, and where they came from.
+func (s *policySet) index(files []string) {
+	for i := range s.docs {
+		s.place[s.docs[i].Policy.Service] = i
 	}
-	docs, findings := policy.Parse(file, data)
-	return parsed{sum, docs, findings}
+	for _, f := range files {
+		dir := filepath.Dir(f)
+		if _, asked := s.origins[dir]; !asked {
+			s.origins[dir] = gitOrigin(dir, files)
+		}
+	}
+}
+
+// content is what a file says. It is read unless it surely is as it was, and parsed where its content is new.
+func (p *policies) content(file string, now time.Time) (parsed, error) {
+	looks := stampOf(file)
+	was, known := p.parsed[file]
+	if was.sure && was.stamp == looks {
+		return was, nil
+	}
+	data, err := p.readFile(file)
+	if err != nil {
+		return was, err
+	}
+	is := parsed{stamp: looks, sure: looks.tells(now), sum: sha256.Sum256(data), docs: was.docs, findings: was.findings}
+	if !known || is.sum != was.sum {
+		is.docs, is.findings = policy.Parse(file, data)
+	}
+	return is, nil
 }
 
 // files are the policy files that the globs name, each once.
@@ -162,8 +182,8 @@ func (p *policies) there(glob string) error {
 	return fmt.Errorf("policies: %s: %w", glob, err)
 }
 
-// changed reports whether the files look other than when they were read. When it is told that something happened, and once in a
-// while, it reads them, for file systems whose times are coarse.
+// changed reports whether the files are others than those that were read. When it is told that something happened it reads those that
+// changed shortly before they were read, for file systems whose times are coarse, and once in a while all of them.
 func (p *policies) changed(now time.Time, told bool) bool {
 	files, err := p.files()
 	if err != nil { // whoever reads them says so, once
@@ -172,31 +192,40 @@ func (p *policies) changed(now time.Time, told bool) bool {
 		return !said
 	}
 	p.trouble = ""
-	if look(files) != p.looks {
+	if p.again || !p.lookAlike(files) {
 		return true
 	}
-	if !told && now.Sub(p.readAt) < readAnyway {
-		return false
+	all, differ := now.Sub(p.whole) >= readAnyway, false
+	if all {
+		p.whole = now
 	}
-	p.readAt = now
-	return slices.ContainsFunc(files, func(f string) bool {
-		data, err := os.ReadFile(f)
-		return err == nil && sha256.Sum256(data) != p.parsed[f].sum
+	for _, f := range files {
+		if all || told && !p.parsed[f].sure {
+			differ = p.differs(f, now) || differ
+		}
+	}
+	return differ
+}
+
+// lookAlike reports whether the files are those that were read, and look as they did then.
+func (p *policies) lookAlike(files []string) bool {
+	return len(files) == len(p.parsed) && !slices.ContainsFunc(files, func(f string) bool {
+		was, known := p.parsed[f]
+		return !known || was.stamp != stampOf(f)
 	})
 }
 
-// look describes the files without reading them; links are followed, as editors and config maps use them.
-func look(files []string) string {
-	var b strings.Builder
-	for _, f := range files {
-		info, err := os.Stat(f)
-		if err != nil {
-			fmt.Fprintf(&b, "%s %v\n", f, err)
-			continue
-		}
-		fmt.Fprintf(&b, "%s %d %d\n", f, info.Size(), info.ModTime().UnixNano())
+// differs reads a file that looks as it did, and reports whether its content is another one.
+func (p *policies) differs(file string, now time.Time) bool {
+	data, err := p.readFile(file)
+	if err != nil {
+		return false
 	}
-	return b.String()
+	was := p.parsed[file]
+	same := sha256.Sum256(data) == was.sum
+	was.sure = same && was.stamp.tells(now)
+	p.parsed[file] = was
+	return !same
 }
 
 // gitOrigin asks git about a directory of policy files; nothing where it is no work tree. Clean means

@@ -109,16 +109,17 @@ type adoption struct {
 	crossing crossing                // what services leave and join
 	shifts   queue[*change]          // that may meet others there
 	changes  queue[*change]          // those that meet first, one move after the other, else in the order of the files
-	orphans  queue[*unit]            // that no document names
+	orphans  queue[string]           // services that no document names, and that leave and join nothing
 	done     chan struct{}           // closed when all is taken in
 	receipt  *receipt                // that it is stored, as what was decided before; made when it is done
 }
 
 // change is a document that says something else than its service has, or than is stored of it.
 type change struct {
-	*policy.Document
-	shift shift
-	move  *move // nil: it leaves and joins nothing
+	service string
+	doc     *policy.Document // nil: the service has lost it before all that was decided was stored
+	shift   shift
+	move    *move // nil: it leaves and joins nothing
 }
 
 // reloaded begins to take in what a reading of the files brought, or refuses it. Services whose document is the same hear
@@ -144,25 +145,35 @@ func (c *Controller) reloaded(set policySet, err error, by string) (*adoption, e
 // compare finds out what a piece of the documents says anew; with the last of them, who has none.
 func (c *Controller) compare(a *adoption) {
 	a.read.some(compareMost, func(d *policy.Document) {
-		has, ch := c.has(d, c.set.origin(d)), c.changed(d)
-		if ch.move != nil {
-			a.crossing.note(ch.shift)
-			a.shifts = append(a.shifts, ch)
-		}
-		if !has || ch.move != nil {
-			a.changes = append(a.changes, ch)
+		has, ch := c.has(d, c.set.origin(d)), c.changed(d.Policy.Service, d, &d.Policy.Route)
+		if has && ch.move == nil {
+			c.lookAgainAt(ch.service)
 			return
 		}
-		c.lookAgainAt(d.Policy.Service)
+		a.put(ch)
 	})
 	if a.compared = len(a.read) == 0; !a.compared {
 		return
 	}
 	for name, u := range c.units {
-		if _, here := c.set.place[name]; !here {
-			a.orphans = append(a.orphans, u)
+		if _, here := c.set.place[name]; here {
+			continue
+		}
+		if ch := c.changed(name, nil, &u.state.Policy.Route); ch.move != nil { // it goes on where it was to be
+			a.put(ch)
+		} else {
+			a.orphans = append(a.orphans, name)
 		}
 	}
+}
+
+// put takes in a change, and where others may meet it.
+func (a *adoption) put(ch *change) {
+	if ch.move != nil {
+		a.crossing.note(ch.shift)
+		a.shifts = append(a.shifts, ch)
+	}
+	a.changes = append(a.changes, ch)
 }
 
 // has reports whether a service has its policy already, wherever the file may be now.
@@ -175,14 +186,14 @@ func (c *Controller) has(d *policy.Document, o origin) bool {
 	return u.adopted && !u.removing && !u.state.Orphaned && u.state.PolicyHash == d.Hash
 }
 
-// changed finds out what a service leaves and joins: of the places that it has, and of those that the Envoys may still know of
-// it, as what was decided is not stored.
-func (c *Controller) changed(d *policy.Document) *change {
-	ch, is, was := &change{Document: d}, &d.Policy.Route, make([]*policy.Route, 0, 2)
-	if u := c.units[d.Policy.Service]; u == nil {
+// changed finds out what a service leaves and joins: of the places that it has, and of those that the Envoys know of it, or may
+// know before what is decided is stored.
+func (c *Controller) changed(service string, d *policy.Document, is *policy.Route) *change {
+	ch, was := &change{service: service, doc: d}, []*policy.Route(nil)
+	if u := c.units[service]; u != nil {
+		was = u.routes()
+	} else {
 		was = append(was, &policy.Route{})
-	} else if was = append(was, &u.state.Policy.Route); u.outbox.Unstored() && u.outbox.durable.Policy != nil {
-		was = append(was, &u.outbox.durable.Policy.Route)
 	}
 	if !slices.ContainsFunc(was, func(r *policy.Route) bool { return !samePlaces(is, r) }) {
 		return ch
@@ -233,14 +244,10 @@ func (c *Controller) adoptSome() {
 	case len(a.changes) > 0:
 		a.changes.some(pieceMost, func(ch *change) { c.adoptChange(ch, a.by) })
 	default:
-		a.orphans.some(pieceMost, func(u *unit) {
-			if c.units[u.state.Policy.Service] != u {
-				return
+		a.orphans.some(pieceMost, func(service string) {
+			if c.orphan(service) != nil {
+				c.lookAgainAt(service)
 			}
-			if !u.state.Orphaned {
-				c.must(u, rollout.Orphaned{At: c.reloadedAt})
-			}
-			c.lookAgainAt(u.state.Policy.Service)
 		})
 	}
 	if a.compared && len(a.shifts)+len(a.changes)+len(a.orphans) == 0 {
@@ -250,7 +257,12 @@ func (c *Controller) adoptSome() {
 
 // adoptChange adopts what changed of a service, and has it stored with those that it meets.
 func (c *Controller) adoptChange(ch *change, by string) {
-	u := c.adopt(ch.Document, by)
+	var u *unit
+	if ch.doc != nil {
+		u = c.adopt(ch.doc, by)
+	} else {
+		u = c.orphan(ch.service)
+	}
 	if ch.move != nil && ch.move.now().size > 1 {
 		if u != nil && u.outbox.Unstored() {
 			c.moves.bind(u, ch.move)
@@ -258,7 +270,19 @@ func (c *Controller) adoptChange(ch *change, by string) {
 		}
 		c.moves.adopted(ch.move)
 	}
-	c.lookAgainAt(ch.Policy.Service)
+	c.lookAgainAt(ch.service)
+}
+
+// orphan takes in that a service has lost its policy.
+func (c *Controller) orphan(service string) *unit {
+	u := c.units[service]
+	if u == nil {
+		return nil
+	}
+	if u.back = nil; !u.state.Orphaned {
+		c.must(u, rollout.Orphaned{At: c.reloadedAt})
+	}
+	return u
 }
 
 func (c *Controller) adoptionDone(a *adoption) {
@@ -284,12 +308,19 @@ func (c *Controller) besideOrphans(ctx context.Context, set policySet) (err erro
 	return beside(set, kept)
 }
 
-// kept are the policies of services that no document names.
+// kept are the policies of services that no document names. One that is being removed may begin anew all the same, as far as the
+// disk has been given that.
 func (c *Controller) kept(set policySet) (kept []*policy.Policy) {
 	for name, u := range c.units {
-		if _, here := set.place[name]; !here {
-			p := u.state.Policy
-			kept = append(kept, &p)
+		if _, here := set.place[name]; here {
+			continue
+		}
+		routes := []*policy.Route{&u.state.Policy.Route}
+		if u.removing {
+			routes = u.routes()
+		}
+		for _, r := range routes {
+			kept = append(kept, &policy.Policy{Service: name, Route: *r})
 		}
 	}
 	return kept
@@ -324,6 +355,7 @@ func (c *Controller) adopt(d *policy.Document, by string) *unit {
 		same = reflect.DeepEqual(d.Policy, u.state.Policy)
 	}
 	if u.removing {
+		c.comesBack(u, d)
 		return u
 	}
 	if u.adopted = true; same {

@@ -27,9 +27,9 @@ func (c *Controller) tellSource(now time.Time, evs []metrics.Evidence) {
 		awaited = true
 		if ev.Missing == nil || ev.Missing.Code != analysis.SourceUnreachable {
 			answered = true
-		} else {
-			why = ev.Missing.Reason
+			break // nearly always the first one tells
 		}
+		why = ev.Missing.Reason
 	}
 	switch l := &c.source; {
 	case !awaited:

@@ -1,11 +1,14 @@
 package controller
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
 )
 
@@ -29,6 +32,8 @@ func TestEveryEditIsHeardOf(t *testing.T) {
 	must(os.Symlink("data/shop.yml", filepath.Join(dir, "shop.yml")))
 	write(filepath.Join(far, "pay.yml"), "1")
 	must(os.Symlink(filepath.Join(far, "pay.yml"), filepath.Join(dir, "pay.yml")))
+	write(filepath.Join(dir, "near.text"), "1")
+	must(os.Symlink("near.text", filepath.Join(dir, "near.yml")))
 	events, err := FileEvents(t.Context(), []string{filepath.Join(dir, "*.yml"), filepath.Join(dir, "*", "*.yaml")}, logrus.New())
 	must(err)
 	time.Sleep(100 * time.Millisecond)
@@ -54,8 +59,9 @@ func TestEveryEditIsHeardOf(t *testing.T) {
 			heard()
 			write(filepath.Join(dir, "us", "new.yaml"), "1")
 		},
-		"behind a link":      func() { write(filepath.Join(far, "pay.yml"), "2") },
-		"in a linked folder": func() { write(filepath.Join(dir, "data-1", "shop.yml"), "2") },
+		"behind a link":        func() { write(filepath.Join(far, "pay.yml"), "2") },
+		"behind one beside it": func() { write(filepath.Join(dir, "near.text"), "2") },
+		"in a linked folder":   func() { write(filepath.Join(dir, "data-1", "shop.yml"), "2") },
 		"a rename over it": func() {
 			write(filepath.Join(dir, "x.tmp"), "3")
 			must(os.Rename(filepath.Join(dir, "x.tmp"), filepath.Join(dir, "shop.yml")))
@@ -74,5 +80,30 @@ func TestEveryEditIsHeardOf(t *testing.T) {
 		for time.Sleep(2 * editQuiet); len(events) > 0; time.Sleep(2 * editQuiet) {
 			<-events
 		}
+	}
+}
+
+// Of many files only links are followed, and their directory once.
+func TestOnlyLinksAreFollowed(t *testing.T) {
+	dir, far := t.TempDir(), t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		must(os.WriteFile(filepath.Join(dir, fmt.Sprintf("s%02d.yml", i)), nil, 0o600))
+	}
+	must(os.WriteFile(filepath.Join(far, "far.text"), nil, 0o600))
+	must(os.Symlink(filepath.Join(far, "far.text"), filepath.Join(dir, "link.yml")))
+	w, err := fsnotify.NewWatcher()
+	must(err)
+	defer w.Close()
+	followed := 0
+	d := watchedDirs{Watcher: w, follow: func(path string) (string, error) { followed++; return filepath.EvalSymlinks(path) }}
+	d.watch([]string{filepath.Join(dir, "*.yml")})
+	if followed != 2 || len(d.named) != 22 || !d.named["far.text"] || !slices.Contains(w.WatchList(), far) {
+		t.Errorf("%d followed; watched are %v in %v", followed, d.named, w.WatchList())
 	}
 }

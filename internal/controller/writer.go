@@ -144,6 +144,7 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 		}
 		j := c.rebirth(c.leaves(u.job(c.writer.err == nil)))
 		j.move = m
+		u.tries(&j.state.Policy.Route)
 		jobs = append(jobs, j)
 		for _, set := range []map[*unit]struct{}{c.unsaved, c.aged, c.stale} {
 			delete(set, u)
@@ -153,7 +154,7 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 	cuts := func(most int) {
 		for u := range c.cutting {
 			_, due := c.unsaved[u]
-			if due && c.moves.of[u] == nil && len(jobs)-moved < most {
+			if due && c.moves.of[u] == nil && !c.returns(u) && len(jobs)-moved < most {
 				take(u, nil)
 			}
 		}
@@ -187,7 +188,7 @@ func (c *Controller) jobs(now time.Time) (jobs []job) {
 			if len(jobs)-moved >= most || len(jobs) > before && c.writer.paced && time.Since(begun) >= pieceFor {
 				return
 			}
-			if _, cut := c.cutting[u]; c.moves.of[u] == nil && !cut {
+			if _, cut := c.cutting[u]; c.moves.of[u] == nil && !cut && !c.returns(u) {
 				take(u, nil)
 			}
 		}
@@ -374,10 +375,10 @@ func (c *Controller) notWritten(r saved, now time.Time) {
 	}
 	w.err, w.retryAt, w.left = r.err, now.Add(writeAgain), append(w.left, r.left...)
 	w.to = w.wasTo // whose turn it was is stored before all who come after
-	if !r.asked {
+	if !r.asked {  // else they are bound, and due, already
 		w.doubted = r.jobs
+		c.moves.again(r.jobs)
 	}
-	c.moves.again(r.jobs)
 	for _, j := range r.jobs {
 		j.u.outbox.Failed(now)
 		j.u.kept = false
@@ -394,8 +395,8 @@ func (c *Controller) durable(now time.Time) {
 	var stored []*unit
 	jobs, begun, n := c.backlog.stored, time.Now(), 0
 	for n < len(jobs) && (n == 0 || jobs[n].follows(&jobs[n-1]) || n < pieceMost && time.Since(begun) < pieceFor) {
-		if c.landed(jobs[n], now) {
-			stored = append(stored, jobs[n].u)
+		if u := c.landed(jobs[n], now); u != nil {
+			stored = append(stored, u)
 		}
 		n++
 	}
@@ -411,21 +412,21 @@ func (c *Controller) durable(now time.Time) {
 // follows reports whether one job may not be published without the one before it.
 func (j *job) follows(before *job) bool { return j.move != nil && j.move == before.move }
 
-// landed takes in that one service's part is stored, and reports whether it may be published.
-func (c *Controller) landed(j job, now time.Time) bool {
+// landed takes in that one service's part is stored, and returns what may be published: the service, or the one that begins in its
+// place; nil: nothing.
+func (c *Controller) landed(j job, now time.Time) *unit {
 	if j.err != nil {
 		c.unwritable(j, now)
-		return false
+		return nil
 	}
-	j.u.encodes = nil
+	j.u.encodes, j.u.tried = nil, nil
 	j.u.tell(j.decision, c.events)
 	if j.remove {
-		c.gone(j, now)
-		return false
+		return c.gone(j, now)
 	}
 	j.u.outbox.Stored(now, j.decision, j.table)
 	j.u.made = j.made
-	return true
+	return j.u
 }
 
 // allDurable takes in all that is stored.

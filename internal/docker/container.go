@@ -40,35 +40,39 @@ const (
 	logLines  = "20"
 )
 
-func (f *Fleet) create(ctx context.Context, want Want, name string) error {
+// create makes a container, and gives its id.
+func (f *Fleet) create(ctx context.Context, want Want, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
 	if err := f.bounds.Refuse(&want.Spec, want.Image); err != nil {
-		return &versionError{errBounds{err}}
+		return "", &versionError{errBounds{err}}
 	}
 	env, err := want.environment(ctx, &f.files)
 	if err != nil {
-		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
+		return "", &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
-	defer f.survey.changed()
 	f.owned.making(ctx, name)
 	made, err := f.cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: f.configOf(want, env, name), HostConfig: hostConfigOf(want.Spec)})
+	if err != nil {
+		f.survey.anew() // it may have been made all the same
+	}
 	switch {
 	case errdefs.IsConflict(err):
-		return &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
+		return "", &versionError{fmt.Errorf("a container named %s exists already and is not canaryd's: remove or rename it (%w)", name, err)}
 	case errdefs.IsNotFound(err) && f.gone(ctx, want.Image): // another try pulls it again
-		return &versionError{fmt.Errorf("container %s cannot be made: image %s was there a moment ago, and somebody removed it", name, want.Image)}
+		return "", &versionError{fmt.Errorf("container %s cannot be made: image %s was there a moment ago, and somebody removed it", name, want.Image)}
 	case err != nil:
-		return &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
+		return "", &versionError{fmt.Errorf("container %s cannot be made: %w", name, err)}
 	}
+	f.survey.change(made.ID)
 	f.owned.made(ctx, name, made.ID)
-	return nil
+	return made.ID, nil
 }
 
-func (f *Fleet) startOne(ctx context.Context, name string) error {
+func (f *Fleet) startOne(ctx context.Context, name, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
-	defer f.survey.changed()
+	defer f.survey.change(id)
 	if _, err := f.cli.ContainerStart(ctx, name, client.ContainerStartOptions{}); err != nil {
 		return &versionError{fmt.Errorf("container %s does not start: %w", name, err)}
 	}
@@ -124,7 +128,7 @@ func (f *Fleet) ready(ctx context.Context, want Want, w *worker, mine []containe
 	e := want.event()
 	e.Image = true
 	for _, c := range mine {
-		in, err := f.inspect(ctx, c.ID)
+		in, err := f.inspect(ctx, c)
 		if err != nil {
 			return e, err
 		}
@@ -260,10 +264,14 @@ func addressIn(networks map[string]*network.EndpointSettings, name string) (neti
 	return netip.Addr{}, false
 }
 
-func (f *Fleet) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
+// inspect asks for all of a container. Where that differs from what the survey has of it, nobody told, or not yet.
+func (f *Fleet) inspect(ctx context.Context, c container.Summary) (container.InspectResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callMost)
 	defer cancel()
-	r, err := f.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	r, err := f.cli.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+	if in := r.Container; errdefs.IsNotFound(err) || in.State != nil && in.State.Status != c.State {
+		f.survey.change(c.ID)
+	}
 	return r.Container, err
 }
 
@@ -286,11 +294,11 @@ func (f *Fleet) stop(ctx context.Context, want Want, cs []container.Summary, rem
 	if len(cs) == 0 {
 		return "", nil // of what did not change the daemon is not asked anew
 	}
-	defer f.survey.changed()
 	var g errgroup.Group
 	logs := make([]string, len(cs))
 	for i, c := range cs {
-		in, _ := f.inspect(ctx, c.ID) // of one that is gone there is no output either
+		defer f.survey.change(c.ID)
+		in, _ := f.inspect(ctx, c) // of one that is gone there is no output either
 		logs[i] = f.tail(ctx, want, in, c.ID)
 		g.Go(func() error {
 			grace := stopGrace

@@ -55,6 +55,7 @@ type Fleet struct {
 	owned  *ownership
 	survey survey
 	files  files
+	looks  chan struct{} // something happened to a container that nobody looks after
 
 	mu    sync.Mutex
 	told  bool              // the daemon tells what becomes of containers
@@ -103,7 +104,7 @@ func New(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Store.Key(), owned: owned, events: make(chan Event, 64), wants: map[string][]Want{}, anew: map[string]bool{}, work: map[key]*worker{}, wake: make(chan struct{}, 1)}, nil
+	return &Fleet{log: o.Log, cli: cli, bounds: o.Bounds, key: o.Store.Key(), owned: owned, events: make(chan Event, 64), wants: map[string][]Want{}, anew: map[string]bool{}, work: map[key]*worker{}, wake: make(chan struct{}, 1), looks: make(chan struct{}, 1)}, nil
 }
 
 // Events tell what became of what is wanted.

@@ -29,7 +29,8 @@ func TestAnImageThatIsGoneAgain(t *testing.T) {
 		f := fleetOf(t, srv)
 		want := Want{Service: "shop", Container: rollout.Container{Version: "v2", Attempt: 1, Image: "shop:v2", Goal: rollout.Start}, Spec: policy.Docker{Image: "shop", Port: 80}}
 		w := &worker{}
-		if e := w.blame(want, f.create(t.Context(), want, "c")); e.Failed != ends || e.Note == "" {
+		_, err := f.create(t.Context(), want, "c")
+		if e := w.blame(want, err); e.Failed != ends || e.Note == "" {
 			t.Errorf("no such %s: failed for good is %v: %s", missing, e.Failed, e.Note)
 		}
 		srv.Close()
@@ -75,9 +76,9 @@ func TestADaemonThatGoesAwayBlamesNoVersion(t *testing.T) {
 		fails bool
 	}{
 		"a pull":         {func() error { return f.image(t.Context(), want, &worker{}) }, false},
-		"a creation":     {func() error { return f.create(t.Context(), want, "c") }, false},
-		"a start":        {func() error { return f.startOne(t.Context(), "c") }, false},
-		"a broken start": {func() error { return f.startOne(t.Context(), "broken") }, true},
+		"a creation":     {func() error { _, err := f.create(t.Context(), want, "c"); return err }, false},
+		"a start":        {func() error { return f.startOne(t.Context(), "c", "1") }, false},
+		"a broken start": {func() error { return f.startOne(t.Context(), "broken", "1") }, true},
 	} {
 		w := &worker{}
 		var e Event

@@ -128,12 +128,12 @@ func (f *Fleet) start(ctx context.Context, want Want, have []container.Summary, 
 			if err := f.image(ctx, want, w); err != nil {
 				return started, err
 			}
-			if err := f.create(ctx, want, name); err != nil {
+			if c.ID, err = f.create(ctx, want, name); err != nil {
 				return started, err
 			}
 			w.failures = 0 // what failed before is done
 		}
-		if err := f.startOne(ctx, name); err != nil {
+		if err := f.startOne(ctx, name, c.ID); err != nil {
 			return started, err
 		}
 		started = true

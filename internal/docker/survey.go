@@ -1,93 +1,192 @@
 package docker
 
 import (
-	"context"
-	"strconv"
+	"maps"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/client"
 	"golang.org/x/sync/singleflight"
 )
 
-// survey is what the daemon says of all containers that canaryd started: it is asked once for all versions that are looked
-// at within half a sweep.
-type survey struct {
-	changes atomic.Uint64 // made by canaryd: what was asked before one does not show it
-	flights singleflight.Group
+// idsMost are so many containers that all are asked for rather than each of them.
+const idsMost = 100
 
-	mu    sync.Mutex
-	at    time.Time // asked last
-	after uint64    // changes
-	found byVersion
+// survey is what the daemon says of all containers that name a service. While the daemon tells what becomes of them it is kept:
+// asked for are those of which something was told, or that canaryd changed. Else all are asked for, once for all versions that
+// are looked at within half a sweep, and after each change.
+type survey struct {
+	flights singleflight.Group // one question at a time: no answer undoes that to a later one
+
+	mu      sync.Mutex
+	kept    bool
+	since   uint64            // kept from this change on
+	changes uint64            // told by the daemon or made by canaryd, so far
+	unknown uint64            // the last change of which nobody can say what it was of
+	changed map[string]uint64 // by id, what no answer shows yet: the last change
+	asked   time.Time         // for all, last
+	shown   uint64            // the changes that all showed then
+	heard   bool              // something was told since
+	missed  bool              // all showed what nobody had told, and nothing else had been told either
+	all     map[string]*container.Summary
+	managed byVersion
 }
 
-// byVersion are the containers that name a service and a version, in the daemon's order. A worker walks those of its own
-// version: ten thousand that walk all of ten thousand containers keep half a core busy while nothing happens.
+// byVersion are the containers that canaryd started, by service and version. A worker walks those of its own version: ten
+// thousand that walk all of ten thousand containers keep half a core busy while nothing happens. They are shared: a version
+// that changes gets another list.
 type byVersion map[[2]string][]*container.Summary
 
-func versionsOf(items []container.Summary) byVersion {
-	found := make(byVersion, len(items))
+func versionOf(c *container.Summary) [2]string {
+	return [2]string{c.Labels[LabelService], c.Labels[LabelVersion]}
+}
+
+func isManaged(c *container.Summary) bool { return c.Labels[LabelManaged] == "true" }
+
+// question is what the daemon has to be asked.
+type question struct {
+	at    time.Time
+	shows uint64   // the changes that an answer shows
+	ids   []string // none: all
+}
+
+// due is what has to be asked for what is true now.
+func (s *survey) due(now time.Time) (q question, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q = question{at: now, shows: s.changes}
+	old := !s.kept && (len(s.changed) > 0 || now.Sub(s.asked) >= sweep/2)
+	if old || s.unknown > s.shown || len(s.changed) > idsMost {
+		return q, true
+	}
+	q.ids = slices.Collect(maps.Keys(s.changed))
+	return q, len(q.ids) > 0
+}
+
+// answered takes in an answer, and gives the containers that it shows to have changed though nobody told. Answers come in
+// the order of their questions.
+func (s *survey) answered(q question, items []container.Summary) (untold []*container.Summary) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(q.ids) > 0 {
+		for _, id := range q.ids {
+			s.drop(id)
+		}
+		for i := range items {
+			s.put(&items[i])
+		}
+	} else {
+		was, compare := s.all, s.kept && s.shown >= s.since
+		s.take(items)
+		if s.asked, s.shown = q.at, q.shows; compare {
+			untold = s.untold(was)
+		}
+		s.missed = s.missed || len(untold) > 0 && !s.heard
+		s.heard = false
+	}
+	maps.DeleteFunc(s.changed, func(_ string, last uint64) bool { return last <= q.shows })
+	return untold
+}
+
+// take replaces all, in the daemon's order.
+func (s *survey) take(items []container.Summary) {
+	s.all, s.managed = make(map[string]*container.Summary, len(items)), make(byVersion, len(items))
 	for i := range items {
-		if l := items[i].Labels; l[LabelManaged] == "true" {
-			k := [2]string{l[LabelService], l[LabelVersion]}
-			found[k] = append(found[k], &items[i])
+		c := &items[i]
+		if s.all[c.ID] = c; isManaged(c) {
+			s.managed[versionOf(c)] = append(s.managed[versionOf(c)], c)
 		}
 	}
-	return found
 }
 
-// changed has the daemon asked anew: canaryd made, started, stopped or removed a container.
-func (s *survey) changed() { s.changes.Add(1) }
-
-// recent is what was asked a moment ago, unless canaryd has changed something since.
-func (s *survey) recent(after uint64) (byVersion, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.found, s.after == after && time.Since(s.at) < sweep/2
-}
-
-// keep keeps an answer, unless that to a later question was quicker.
-func (s *survey) keep(at time.Time, after uint64, found byVersion) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at.After(s.at) {
-		s.at, s.after, s.found = at, after, found
+// put replaces one.
+func (s *survey) put(c *container.Summary) {
+	s.drop(c.ID)
+	if s.all[c.ID] = c; isManaged(c) {
+		v := versionOf(c)
+		s.managed[v] = append([]*container.Summary{c}, s.managed[v]...)
 	}
 }
 
-// containers are those that canaryd started of a version. They are shared: nobody changes them.
-func (f *Fleet) containers(ctx context.Context, want Want) ([]*container.Summary, error) {
-	all, err := f.surveyed(ctx)
-	return all[[2]string{want.Service, want.Version}], err
+func (s *survey) drop(id string) {
+	c := s.all[id]
+	if delete(s.all, id); c == nil || !isManaged(c) {
+		return
+	}
+	v := versionOf(c)
+	left := slices.DeleteFunc(slices.Clone(s.managed[v]), func(o *container.Summary) bool { return o.ID == id })
+	if s.managed[v] = left; len(left) == 0 {
+		delete(s.managed, v)
+	}
 }
 
-// surveyed are all that canaryd started.
-func (f *Fleet) surveyed(ctx context.Context) (byVersion, error) {
-	s := &f.survey
-	after := s.changes.Load()
-	if found, ok := s.recent(after); ok {
-		return found, nil
+// change has containers asked for anew: canaryd made, started, stopped or removed them.
+func (s *survey) change(ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	if s.changed == nil {
+		s.changed = map[string]uint64{}
 	}
-	answer := s.flights.DoChan(strconv.FormatUint(after, 10), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), callMost) // it is nobody's own
-		defer cancel()
-		at := time.Now()
-		r, err := f.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", LabelManaged+"=true")})
-		if err != nil {
-			return nil, err
+	for _, id := range ids {
+		s.changed[id] = s.changes
+	}
+}
+
+// tell has a container asked for anew: the daemon told something of it.
+func (s *survey) tell(id string) {
+	s.change(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = true
+}
+
+// anew has all asked for anew.
+func (s *survey) anew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	s.unknown = s.changes
+}
+
+// keep says whether the daemon tells from now on what becomes of containers.
+func (s *survey) keep(kept bool) {
+	s.anew()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept, s.since, s.heard, s.missed = kept, s.changes, false, false
+}
+
+// isDeaf reports whether something happened, and nothing was told for as long as what is known was kept.
+func (s *survey) isDeaf() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.missed
+}
+
+// of are the containers of a version that canaryd started.
+func (s *survey) of(version [2]string) []*container.Summary {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.managed[version]
+}
+
+// versions are those that canaryd started.
+func (s *survey) versions() byVersion {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.managed)
+}
+
+// others are those that others started.
+func (s *survey) others() (cs []container.Summary) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.all {
+		if !isManaged(c) {
+			cs = append(cs, *c)
 		}
-		found := versionsOf(r.Items)
-		s.keep(at, after, found)
-		return found, nil
-	})
-	select {
-	case a := <-answer:
-		found, _ := a.Val.(byVersion)
-		return found, a.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
+	return cs
 }

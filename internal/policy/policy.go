@@ -44,17 +44,23 @@ type Route struct {
 // GRPC reports whether the service speaks gRPC.
 func (r *Route) GRPC() bool { return r.Protocol == ProtocolGRPC }
 
-// Place is a listener or a host of canaryd's listeners.
+// Place is a listener or a host of canaryd's listeners, or what somebody has of the hosts of a listener.
 type Place struct {
 	Name  string
 	Nodes string // the cluster whose nodes have it; empty: all nodes do
+	Host  string // of the listener, on any nodes: "*" is all of its hosts
 }
 
-// Everywhere is the same listener or host on all nodes.
-func (p Place) Everywhere() Place { return Place{Name: p.Name} }
+// Wider is the place that this one is a part of: the same one on all nodes, or all hosts of the listener. The widest one is a part of itself.
+func (p Place) Wider() Place {
+	if p.Host != "" {
+		return Place{Name: p.Name, Host: "*"}
+	}
+	return Place{Name: p.Name}
+}
 
 // Places are the listeners and hosts that the service has on canaryd's listeners, on each kind of nodes. Who has all hosts of a
-// listener shares it with nobody.
+// listener shares it with nobody, on no nodes.
 func (r *Route) Places() (out []Place) {
 	if r.Listener == "" {
 		return nil
@@ -64,12 +70,15 @@ func (r *Route) Places() (out []Place) {
 		nodes = []string{""}
 	}
 	for _, n := range nodes {
-		out = append(out, Place{r.Listener, n})
+		out = append(out, Place{Name: r.Listener, Nodes: n})
 		for _, h := range r.Domains {
 			if h != "*" {
-				out = append(out, Place{strings.ToLower(h), n})
+				out = append(out, Place{Name: strings.ToLower(h), Nodes: n})
 			}
 		}
+	}
+	for _, h := range r.Domains {
+		out = append(out, Place{Name: r.Listener, Host: strings.ToLower(h)})
 	}
 	return out
 }

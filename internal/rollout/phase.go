@@ -135,8 +135,9 @@ func (s *State) Judging() bool {
 func (s *State) Canaries() []*Version { return s.with(ramped) }
 
 // with are the versions that have not ended and have one of the traits, oldest first.
-func (s *State) with(t trait) []*Version {
-	var vs []*Version
+func (s *State) with(t trait) []*Version { return s.appendWith(nil, t) }
+
+func (s *State) appendWith(vs []*Version, t trait) []*Version {
 	for _, v := range s.Versions {
 		if v.Phase.Live() && v.is(t) {
 			vs = append(vs, v)
@@ -144,6 +145,16 @@ func (s *State) with(t trait) []*Version {
 	}
 	return vs
 }
+
+// with is the same while a step lasts.
+func (m *machine) with(t trait) []*Version {
+	begin := len(m.lists)
+	m.lists = m.appendWith(m.lists, t)
+	return m.lists[begin:len(m.lists):len(m.lists)]
+}
+
+// Canaries are the same while a step lasts.
+func (m *machine) Canaries() []*Version { return m.with(ramped) }
 
 // any reports whether a version that has not ended has one of the traits.
 func (s *State) any(t trait) bool {

@@ -30,6 +30,8 @@ type machine struct {
 	lent    bool                          // the evidence was counted while other weights were in force
 	covered [proxies]cover                // by the cells of each kind of proxies
 	whys    map[string][]analysis.Finding // by version, of those that were looked for
+	lists   []*Version                    // that were made in this step, one after the other: so many make garbage else
+	shelf   [24]*Version                  // for these, as a rule
 }
 
 // Step takes one event in. On a Refusal the state is returned unchanged. What it makes of a state and an event as they are written
@@ -64,6 +66,7 @@ func (s *State) move(e Event, spare *Spare) ([]Record, error) {
 	old := *s
 	s.Versions = forked(old.Versions, spare)
 	m := &machine{State: s, at: e.when(), earlier: old.Versions, stable: old.Stable, spare: spare}
+	m.lists = m.shelf[:0]
 	if err := m.take(e); err != nil {
 		*s = old
 		return nil, err

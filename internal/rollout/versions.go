@@ -54,7 +54,10 @@ func (v *Version) copied(spare *Spare) *Version {
 
 // own copies what evidence is added to. That of versions that have ended stays as it is.
 func (s *State) own(spare *Spare) {
-	for _, v := range s.with(live) {
+	for _, v := range s.Versions {
+		if !v.Phase.Live() {
+			continue
+		}
 		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
 		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
 		v.ownJudge(spare)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/canaryd/canaryd/internal/controller"
+	"github.com/canaryd/canaryd/internal/metrics"
 )
 
 // dropWarnings name the versions whose users were turned away by Envoy's circuit breakers.
@@ -14,9 +15,11 @@ func dropWarnings(c controller.Service) []string {
 	}
 	var ws []string
 	for _, d := range c.Dropped {
-		if d.Lately > 0 {
+		if lately(d) {
 			ws = append(ws, fmt.Sprintf("%.0f requests to %s were dropped in the last minute by %s: %s; they do not count as its errors", d.Lately, d.Version, by, try))
 		}
 	}
 	return ws
 }
+
+func lately(d metrics.Dropped) bool { return d.Lately > 0 }

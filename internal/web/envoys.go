@@ -161,7 +161,7 @@ func fleetWarnings(c controller.Service) []string {
 		if n.Why != "" {
 			refuse = append(refuse, fmt.Sprintf("Envoy %s refuses the %s %s: %s", n.Node, n.Type, n.Resource, n.Why))
 		}
-		if vs := leftovers(c, n); len(vs) > 0 {
+		if vs := leftovers(&c, &n); len(vs) > 0 {
 			behind = append(behind, fmt.Sprintf("%s (%s) may still send users to %s", n.Node, n.Standing, strings.Join(vs, ", ")))
 		}
 	}
@@ -172,6 +172,16 @@ func fleetWarnings(c controller.Service) []string {
 		refuse = append(refuse, "Envoy "+strings.Join(atMost(behind, 0), "; "))
 	}
 	return atMost(refuse, c.Fleet.Unlisted)
+}
+
+// fleetWarned reports whether there are such.
+func fleetWarned(c *controller.Service) bool {
+	for i := range c.Fleet.Nodes {
+		if n := &c.Fleet.Nodes[i]; n.Why != "" || len(leftovers(c, n)) > 0 {
+			return true
+		}
+	}
+	return c.State.Nack() != nil
 }
 
 // lossyWarnings name the Envoys whose load reports lack something.
@@ -194,7 +204,7 @@ func atMost(list []string, more int) []string {
 
 // leftovers are the versions that a node gives a share and that are decided to get nothing. Of a node whose last
 // answer was lost nobody knows after a restart what it has: it may be any version whose containers still run.
-func leftovers(c controller.Service, n controller.NodeStatus) []string {
+func leftovers(c *controller.Service, n *controller.NodeStatus) []string {
 	var out []string
 	for _, r := range n.Weights {
 		if c.State.Weight(r.Version) == 0 && !slices.Contains(out, r.Version) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -94,7 +95,9 @@ func (a *api) pushed(w http.ResponseWriter, r *http.Request) {
 
 // tagged are the policies of services that deploy what is pushed.
 func (a *api) tagged(ctx context.Context) (ps []*policy.Policy, err error) {
-	for s, err := range a.Controller.Services(ctx, "", func(s *rollout.State) bool { return s.Policy.Docker != nil && s.Policy.Docker.Tags != "" }) {
+	for s, err := range a.Controller.Services(ctx, "", func(p *controller.Present) bool {
+		return p.State.Policy.Docker != nil && p.State.Policy.Docker.Tags != ""
+	}) {
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"path"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/canaryd/canaryd/internal/access"
+	"github.com/canaryd/canaryd/internal/controller"
 	"github.com/canaryd/canaryd/internal/policy"
 	"github.com/canaryd/canaryd/internal/rollout"
 )
@@ -55,9 +57,15 @@ func boolOf(q url.Values, name string) (bool, error) {
 	}
 }
 
+// wants reports whether a service is one of those. The loop waits for it meanwhile, and asks it about all services: what costs most
+// comes last.
+func (s *selection) wants(p *controller.Present, who *access.Caller) bool {
+	name := p.State.Policy.Service
+	return s.named(name) && who.May(access.View, name) && (!s.live || live(p.Service()))
+}
+
 // named reports whether a service's name is one of those wanted.
-func (s *selection) named(state *rollout.State) bool {
-	name := state.Policy.Service
+func (s *selection) named(name string) bool {
 	if strings.ContainsAny(s.match, `*?[\`) {
 		return policy.Matches(s.match, name)
 	}
@@ -71,29 +79,28 @@ func (a *api) services(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	who := callerOf(r)
-	wanted := func(st *rollout.State) bool { return s.named(st) && who.May(access.View, st.Policy.Service) }
 	out := Services{Services: []Service{}}
-	for c, err := range a.Controller.Services(r.Context(), s.after, wanted) {
+	for c, err := range a.Controller.Services(r.Context(), s.after, func(p *controller.Present) bool { return s.wants(p, &who) }) {
 		if err != nil {
 			a.fail(w, err)
 			return
-		}
-		v := viewService(c)
-		if s.live && !v.live() {
-			continue
 		}
 		if len(out.Services) == s.limit {
 			out.Next = out.Services[s.limit-1].Service
 			break
 		}
-		out.Services = append(out.Services, v)
+		out.Services = append(out.Services, viewService(c))
 	}
 	a.answer(w, http.StatusOK, out)
 }
 
-// live reports whether a service has more than a version that serves, and ones that have ended.
-func (s *Service) live() bool {
-	return len(s.Warnings) > 0 || slices.ContainsFunc(s.Versions, func(v Version) bool {
-		return v.Phase.Waiting() || v.Phase.Reserve()
-	})
+// live reports whether a service has more than a version that serves, and ones that have ended. It makes no text: the loop asks.
+func live(c *controller.Service) bool {
+	return slices.ContainsFunc(c.State.Versions, func(v *rollout.Version) bool { return v.Phase.Waiting() || v.Phase.Reserve() }) || warned(c)
+}
+
+// warned reports whether there are warnings of a service with nothing under test.
+func warned(c *controller.Service) bool {
+	return cmp.Or(c.Unreadable, c.Defect, c.Storing, c.Publishing, c.Policies) != nil || c.State.Orphaned || c.Conflict != "" ||
+		len(c.Doubts)+len(c.Fleet.Lossy) > 0 || slices.ContainsFunc(c.Dropped, lately) || fleetWarned(c)
 }

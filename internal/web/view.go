@@ -76,6 +76,9 @@ func viewService(c controller.Service) Service {
 // warnings are what a person should know about a service that is in no verdict, the worst first.
 func warnings(c controller.Service) []string {
 	ws := []string{}
+	if !live(&c) { // what is warned of is to be seen among the live ones
+		return ws
+	}
 	say := func(err error, before, after string) {
 		if err != nil {
 			ws = append(ws, before+firstLine(err)+after)

@@ -53,16 +53,16 @@ type Hub struct {
 	penalties *penalties
 	presence  *presence
 	nodes     nodes
-	debts     map[string]*debt                    // by IP address
-	grouped   map[string][]string                 // services that some groups of nodes have, and not all: which
-	groups    map[string]int                      // and these, by how many services name each
-	sights    uint64                              // how often that changed
-	sighted   uint64                              // the same, when all were last told what to report
-	reporters map[Identity]map[*reporter]struct{} // streams of reports, by who they are
-	nacks     map[string]int                      // type: refusals so far
-	disputed  map[Ref]*dispute                    // listeners that somebody refused as they are: of all others no book has a refusal
-	changed   lean[string, struct{}]              // services whose status changed: all at the start, and to find one in a map that once had them takes some 40 µs
-	tours     map[Ref]*tour                       // listeners whose services may all have another status
+	debts     map[string]*debt        // by IP address
+	grouped   map[string][]string     // services that some groups of nodes have, and not all: which
+	groups    map[string]int          // and these, by how many services name each
+	sights    uint64                  // how often that changed
+	sighted   uint64                  // the same, when all were last told what to report
+	reporters map[Identity]*reporters // streams of reports, by who they are
+	nacks     map[string]int          // type: refusals so far
+	disputed  map[Ref]*dispute        // listeners that somebody refused as they are: of all others no book has a refusal
+	changed   lean[string, struct{}]  // services whose status changed: all at the start, and to find one in a map that once had them takes some 40 µs
+	tours     map[Ref]*tour           // listeners whose services may all have another status
 	wake      chan struct{}
 	spared    bool // nobody is told of changes for a while
 	rolls     rolls
@@ -106,7 +106,7 @@ func NewHub(log logrus.FieldLogger) *Hub {
 		speakers: map[Identity]map[uint64]speaker{}, refusals: newRefusals(log), penalties: newPenalties(),
 		cat: newCatalog(), listeners: newListeners(), services: map[string]*service{}, sessions: map[uint64]*session{},
 		subs: map[Ref][]place{}, wild: map[string]map[*session]struct{}{}, peers: map[uint64]*stream{},
-		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, debts: map[string]*debt{}, grouped: map[string][]string{}, groups: map[string]int{}, reporters: map[Identity]map[*reporter]struct{}{}, nacks: map[string]int{}, disputed: map[Ref]*dispute{}, tours: map[Ref]*tour{}, wake: make(chan struct{}, 1),
+		presence: newPresence(log), parting: map[string]*parting{}, restored: map[string][]rollout.Crowd{}, nodes: nodes{}, debts: map[string]*debt{}, grouped: map[string][]string{}, groups: map[string]int{}, reporters: map[Identity]*reporters{}, nacks: map[string]int{}, disputed: map[Ref]*dispute{}, tours: map[Ref]*tour{}, wake: make(chan struct{}, 1),
 		doors: make(chan struct{}, doors), arrivals: newArrivals(),
 	}
 	for _, typ := range sendOrder() { // a counter that begins with its first refusal hides that one from alerts

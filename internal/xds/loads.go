@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -20,11 +21,11 @@ type Loads struct {
 	stale   atomic.Bool // who reports is others than nodes
 
 	mu          sync.Mutex
+	hub         *Hub // of the streams; nil: there was none yet
 	looked      *looked
 	judgedEvery time.Duration // how often streams with something under judgement report
 	opened      uint64        // streams so far: they are numbered
 	streams     map[*reporter]struct{}
-	wide        int // of these, with a list that others have as well
 	paces       map[Identity]*pace
 	hosts       map[string]int // how many Envoys report from an address
 	nodes       []string       // that report and are believed, in order; never changed
@@ -42,10 +43,9 @@ type reporter struct {
 	vouched atomic.Bool // its node has an ADS stream; set with the hub's mutex held
 
 	// Guarded by the mutex of loads.
-	reach   reach // what its list was made by
-	wide    bool  // others have the same
-	judging bool  // it has something under judgement
-	rows    int   // of its reports
+	all     bool // its node asks for all clusters: each change concerns it
+	judging bool // it has something under judgement
+	rows    int  // of its reports
 }
 
 // pace is how fast the streams of one node may report.
@@ -72,23 +72,24 @@ func (l *Loads) Ask(clusters []Asked) {
 	if len(news) == 0 {
 		return
 	}
+	next.turn = old.turn + 1
+	if h := l.looksAt(next); h != nil {
+		changed := maps.Keys(news)
+		h.concerns(slices.AppendSeq(slices.Collect(next.refs(changed)), old.refs(changed)))
+	}
+}
+
+// looksAt has the streams told that are to report all clusters. Whom else it concerns the hub knows.
+func (l *Loads) looksAt(next *looked) *Hub {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looked = next
 	for s := range l.streams {
-		if s.concerned(news) {
+		if s.all {
 			s.again()
 		}
 	}
-}
-
-// concerned reports whether a stream is to report anything of some services. One whose node has not said yet what it has hears of it
-// when it does.
-func (s *reporter) concerned(services map[string]struct{}) bool {
-	return s.reach.all || slices.ContainsFunc(s.reach.services, func(name string) bool {
-		_, is := services[name]
-		return is
-	})
+	return l.hub
 }
 
 // Nodes are the Envoys that report at present, and are believed. The list is not to be changed.
@@ -154,6 +155,7 @@ func (l *Loads) open(s *reporter) {
 	defer s.hub.reports(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.hub = s.hub
 	l.opened++
 	s.id = l.opened
 	who := s.node.identity()
@@ -174,7 +176,6 @@ func (l *Loads) close(s *reporter) {
 	defer l.mu.Unlock()
 	delete(l.streams, s)
 	l.stale.Store(true)
-	l.widens(s, false)
 	l.joins(s, -1)
 	if s.judging {
 		l.reckon()
@@ -184,26 +185,16 @@ func (l *Loads) close(s *reporter) {
 	}
 }
 
-// widens takes in whether a stream has a list that others have as well. With l.mu held.
-func (l *Loads) widens(s *reporter, wide bool) {
-	if s.wide == wide {
-		return
-	}
-	if s.wide = wide; wide {
-		l.wide++
-	} else {
-		l.wide--
-	}
-}
-
 const (
 	// outlivingEvery is how often a stream is looked at for clusters that its Envoy should have no more.
 	outlivingEvery = time.Minute
 	// unknownFor is how long the ADS stream of a node is waited for before it is told what to report: until there is one its reports do
 	// not count, and are counted as refused.
 	unknownFor = 10 * time.Second
-	// listBytes is how much a second all lists may take that are sent to many: each change of what is looked at is a new list.
+	// listBytes is how much a second all lists may take: where very much is looked at each change of it is a long new list. But
+	// nobody rests for longer than listsMost: until it is told, nothing is counted of a release that has begun.
 	listBytes = 32 << 20
+	listsMost = time.Second
 )
 
 // ask tells a stream what to report, again and again.
@@ -223,18 +214,13 @@ func (l *Loads) ask(ss loadstats.LoadReportingService_StreamLoadStatsServer, s *
 		case <-patience.C:
 			waits = false
 		}
-		next, known := l.of(s)
+		next, known := l.of(s, told, anew)
 		if waits = waits && !known; waits {
 			continue
 		}
-		if !anew {
-			next = next.after(told)
-		}
-		if next.same(told) {
-			continue
-		}
+		news := !next.same(told)
 		told = next
-		if ss.SendMsg(s.answer(next)) != nil || !l.rests(ss.Context(), next) {
+		if news && (ss.SendMsg(s.answer(next)) != nil || !l.rests(ss.Context(), next)) {
 			return
 		}
 	}
@@ -248,12 +234,12 @@ func (s *reporter) answer(l list) any {
 	return l.response()
 }
 
-// rests leaves the network to others after a list that many streams have; false: the stream has ended.
+// rests leaves the network to others after a list, as if all had such long ones; false: the stream has ended.
 func (l *Loads) rests(ctx context.Context, sent list) bool {
 	l.mu.Lock()
-	all := float64(len(sent.encoded)) * float64(l.wide)
+	all := float64(sent.bytes) * float64(len(l.streams))
 	l.mu.Unlock()
-	t := time.NewTimer(time.Duration(all / listBytes * float64(time.Second)))
+	t := time.NewTimer(min(time.Duration(all/listBytes*float64(time.Second)), listsMost))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -263,24 +249,41 @@ func (l *Loads) rests(ctx context.Context, sent list) bool {
 	}
 }
 
-// of says what a stream is to report, and whether its node has said what it has.
-func (l *Loads) of(s *reporter) (next list, known bool) {
-	r := s.hub.reach(s.node)
+// of says what a stream is to report that was told something before, or from now on (anew) nothing else, and whether its node says what
+// it has.
+func (l *Loads) of(s *reporter, told list, anew bool) (next list, known bool) {
 	l.mu.Lock()
 	looked := l.looked
 	l.mu.Unlock()
-	if !s.client { // which is asked for all that it has
-		next = looked.reached(s.hub, s.node, r)
-	}
+	r := s.hub.reach(s.node, looked)
+	next = s.next(looked, r, told, anew)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.reach = r; l.looked != looked { // what it is concerned by now it was not woken for
-		s.again()
+	if _, open := l.streams[s]; open {
+		if l.looked != looked { // what it is concerned by now it was not woken for
+			s.again()
+		}
+		s.all = next.known && r.all
+		l.note(s, next.known && next.judged, next.rows) // not of a gRPC client, which hears of an interval only once
 	}
-	l.widens(s, r.known && next.encoded != nil)
-	l.note(s, r.known && next.judged, next.rows) // not of a gRPC client, which hears of an interval only once
 	next.every = l.everyOf(s)
 	return next, r.known
+}
+
+// next is the list of a stream.
+func (s *reporter) next(looked *looked, r reach, told list, anew bool) list {
+	switch {
+	case s.client: // which is asked for all that it has
+		return list{}
+	case !r.known && told.every > 0: // it has no ADS stream for a moment
+		looked.judge(&told)
+		return told
+	}
+	next := looked.reached(s.hub, s.node, r)
+	if told.known && !r.all && !anew {
+		next = next.after(told, looked)
+	}
+	return next
 }
 
 // slow keeps whoever reports too fast from being read as fast as they write.

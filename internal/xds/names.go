@@ -72,8 +72,8 @@ const (
 )
 
 // breathing goes through names with the hub's mutex held, and lets go of that now and then.
-func breathing(h *Hub, names iter.Seq[string]) iter.Seq[string] {
-	return func(yield func(string) bool) {
+func breathing[T any](h *Hub, names iter.Seq[T]) iter.Seq[T] {
+	return func(yield func(T) bool) {
 		n := 0
 		for name := range names {
 			if n++; n%atOnce == 0 {

@@ -89,11 +89,11 @@ func TestEnvoysBehindOneAddressReportNoMoreThanIsRead(t *testing.T) {
 		l := as.open(from(ip))
 		s := newReporter(h, loads, Node{ID: "edge", Peer: l.RemoteAddr().String(), line: l})
 		loads.open(s)
-		loads.of(s)
+		loads.of(s, list{}, false)
 		return s
 	}
 	every := func(s *reporter) time.Duration {
-		l, _ := loads.of(s)
+		l, _ := loads.of(s, list{}, false)
 		return l.every
 	}
 	loads.Ask([]Asked{{Cluster: "shop/v1", Judged: true}, {Cluster: "shop/v2", Judged: true}})
@@ -179,7 +179,7 @@ func TestStreamsOfReportsShareTheListOfClusters(t *testing.T) {
 		if len(h.speakersOf(n)) == 0 {
 			askedBy(t, h, n, TypeCluster, "*")
 		}
-		l, _ := loads.of(newReporter(h, loads, n))
+		l, _ := loads.of(newReporter(h, loads, n), list{}, false)
 		return l
 	}
 	sent := func(l list) []string {
@@ -195,7 +195,7 @@ func TestStreamsOfReportsShareTheListOfClusters(t *testing.T) {
 	}
 	all := []string{"cart/v1", "pay/v1", "shop/v1"}
 	one, two := of(Node{ID: "edge-1", Cluster: "edge"}), of(Node{ID: "edge-2", Cluster: "other"})
-	if &one.clusters[0] != &two.clusters[0] || len(one.encoded) == 0 || &one.encoded[0] != &two.encoded[0] {
+	if &one.clusters[0] != &two.clusters[0] || len(one.common.encode()) == 0 || &one.common.encode()[0] != &two.common.encode()[0] {
 		t.Error("two streams have a list each")
 	}
 	scoped := of(Node{ID: "edge-3", services: []string{"pay"}})
@@ -207,13 +207,13 @@ func TestStreamsOfReportsShareTheListOfClusters(t *testing.T) {
 	for range 2 {
 		publish(t, h, grouped)
 		edge, other, third := of(Node{Cluster: "edge"}), of(Node{Cluster: "other"}), of(Node{Cluster: "third"})
-		if !slices.Equal(sent(edge), all) || !slices.Equal(sent(other), []string{"cart/v1", "shop/v1"}) || &other.encoded[0] != &third.encoded[0] {
+		if !slices.Equal(sent(edge), all) || !slices.Equal(sent(other), []string{"cart/v1", "shop/v1"}) || &other.common.encode()[0] != &third.common.encode()[0] {
 			t.Errorf("%v, %v, %v", sent(edge), sent(other), sent(third))
 		}
 		if err := h.Remove("pay"); err != nil {
 			t.Fatal(err)
 		}
-		if other := of(Node{Cluster: "other"}); len(other.encoded) == 0 || !slices.Equal(sent(other), all) {
+		if other := of(Node{Cluster: "other"}); len(other.common.encode()) == 0 || !slices.Equal(sent(other), all) {
 			t.Error("nothing is left of a group, and the list is not shared")
 		}
 	}

@@ -25,6 +25,7 @@ type session struct {
 	sent   map[string]response // by nonce, unanswered
 	taking bool                // a request is being taken in: nothing goes out before that is done
 	asked  int                 // names that count for its peer: those that it asks for, and what it brought along under a wildcard
+	own    own                 // what of that is looked at
 	again  *time.Timer         // pokes it when something that was refused is to be sent again; nil: nothing is
 
 	pen    atomic.Int32          // absent, resting, writing or poked
@@ -107,6 +108,7 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 	}
 	s.taking = true
 	defer func() { s.taking = false }()
+	wild := s.wild()
 	s.answer(typ, req)
 	_, first := s.inv.kind(typ)
 	brought := req.GetInitialResourceVersions()
@@ -119,8 +121,8 @@ func (s *session) receive(req *discovery.DeltaDiscoveryRequest) error {
 		s.keepWanted(typ)
 		s.remember(typ)
 	}
-	if (typ == TypeCluster || typ == TypeRoute) && (first || len(req.GetResourceNamesSubscribe()) > 0) {
-		s.hub.reaches(s.Node)
+	if (typ == TypeCluster || typ == TypeRoute) && (first || len(req.GetResourceNamesSubscribe()) > 0) && !wild {
+		s.hub.reaches(s.identity())
 	}
 	s.poke()
 	return nil
@@ -197,11 +199,13 @@ func (s *session) subscribe(typ string, first bool, names []string, brought map[
 		_, presented := brought[name]
 		s.inv.subscribe(Ref{typ, name}, presented)
 		s.hub.subscribe(s, Ref{typ, name})
+		s.own.asks++
 	}
 }
 
 func (s *session) unsubscribe(typ string, names []string) {
 	for name := range breathing(s.hub, slices.Values(names)) {
+		s.own.asks++
 		if name == "*" {
 			k, _ := s.inv.kind(typ)
 			s.line.owes(k.size() * partBytes) // three bytes have the stream forget everything

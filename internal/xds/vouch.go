@@ -25,8 +25,9 @@ func (h *Hub) speaks(st *stream, s speaker) {
 		h.speakers[who] = map[uint64]speaker{}
 	}
 	h.speakers[who][st.id] = s
-	for r := range h.reporters[who] {
-		r.vouch(true)
+	if rs := h.reporters[who]; rs != nil {
+		rs.vouch(true)
+		rs.again() // a gRPC client need not ask for anything
 	}
 }
 
@@ -38,8 +39,8 @@ func (h *Hub) falls(st *stream) {
 		return
 	}
 	delete(h.speakers, who)
-	for r := range h.reporters[who] {
-		r.vouch(false)
+	if rs := h.reporters[who]; rs != nil {
+		rs.vouch(false)
 	}
 }
 
