@@ -69,7 +69,7 @@ ROWS ?= all
 bench-scale: build
 	e2e/tools.sh envoy-newest
 	$(GO) build -o bin/scale ./bench/scale
-	bin/scale -rows $(ROWS) -rest 40s -idle 0.7 -within 12m >bin/scale.md; ended=$$?; cat bin/scale.md; exit $$ended
+	bin/scale -rows $(ROWS) -rest 60s -idle 0.7 -within 12m >bin/scale.md; ended=$$?; cat bin/scale.md; exit $$ended
 
 clean:
 	rm -rf bin .tools
