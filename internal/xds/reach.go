@@ -269,7 +269,9 @@ func (h *Hub) reaches(who Identity) {
 const (
 	lookedMost = 2000                  // names, of which each takes
 	lookTakes  = 500 * time.Nanosecond // or so, and then comes a rest,
-	lookRest   = 9                     // so many times as long as these took
+	lookRest   = 9                     // so many times as long as these took,
+
+	lookRestMost = 10 * time.Second // and not longer, whatever is looked at meanwhile because of others
 )
 
 // spends books how many names were looked at for what a node is to report. After very many, what it asks for next is looked at later,
@@ -288,7 +290,7 @@ func (h *Hub) tires(rs *reporters) {
 	if rs.rest || rs.work < lookedMost {
 		return
 	}
-	pause := time.Duration(rs.work) * lookTakes * lookRest
+	pause := min(time.Duration(rs.work)*lookTakes*lookRest, lookRestMost)
 	rs.rest, rs.work = true, 0
 	time.AfterFunc(pause, func() {
 		h.enter()

@@ -15,6 +15,8 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/canaryd/canaryd/internal/policy"
 )
 
 // askedBy has an Envoy's stream ask for something.
@@ -516,6 +518,56 @@ func TestALongListHoldsNoJudgementUp(t *testing.T) {
 			if now := lrs.now(); now.times > 5 {
 				t.Fatalf("each interval was another list: %d", now.times)
 			}
+		}
+	})
+}
+
+// While it is looked up what a stream asks for, which takes pauses, the stream accepts what it was sent: nothing is left out for that.
+func TestWhatIsAcceptedMeanwhileIsReported(t *testing.T) {
+	var services []string
+	for i := range 400 {
+		services = append(services, fmt.Sprintf("s-%03d", i))
+	}
+	mine := services[:300]
+	world := func(t *testing.T) (*Hub, *Loads, Node) {
+		h := NewHub(quietLog())
+		for _, name := range services {
+			publish(t, h, onListener(name))
+		}
+		return h, NewLoads(time.Second, func(Report) {}), Node{ID: "edge", Cluster: "edge"}
+	}
+	synctest.Test(t, func(t *testing.T) { // its first routes
+		h, loads, node := world(t)
+		loads.Ask(lookedAt(services...))
+		st := loads.tells(t, h, node)
+		s := askedBy(t, h, node, TypeRoute, mine...)
+		synctest.Wait() // it is being looked up
+		accepts(t, s)
+		time.Sleep(time.Second)
+		if has := st.now().has; !slices.Equal(has, clustersOf(mine...)) {
+			t.Errorf("%d clusters are reported of %d services", len(has), len(mine))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // the route of a release, while the release is put on the list
+		h, loads, node := world(t)
+		s := askedBy(t, h, node, TypeRoute, mine...)
+		accepts(t, s)
+		st := loads.tells(t, h, node)
+		all := lookedAt(services...)
+		release := slices.IndexFunc(all, func(a Asked) bool { return a.Cluster == "s-150/v2" })
+		loads.Ask(slices.Delete(slices.Clone(all), release, release+1))
+		time.Sleep(time.Second)
+		next := onListener("s-150")
+		next.Generation++
+		next.Policy.Route.Timeout += policy.Duration(time.Second)
+		publish(t, h, next)
+		r, nonce, _ := s.next()
+		go loads.Ask(all)
+		synctest.Wait() // it is being looked up
+		asks(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: r.typ, ResponseNonce: nonce})
+		time.Sleep(time.Second)
+		if has := st.now().has; !slices.Equal(has, clustersOf(mine...)) {
+			t.Errorf("%d clusters are reported of %d services, v2 of the release: %v", len(has), len(mine), slices.Contains(has, "s-150/v2"))
 		}
 	})
 }

@@ -134,15 +134,16 @@ func (k *kind) unrest(at int) {
 
 func (k *kind) size() int { return len(k.items.m) + len(k.still) }
 
-// names are those of all items, each of which may be changed meanwhile.
+// names are those of all items that there are now, each of which may be changed meanwhile, or come to rest or out of it.
 func (k *kind) names() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for _, it := range slices.Clone(k.still) {
+		still, names := slices.Clone(k.still), slices.AppendSeq(make([]string, 0, len(k.items.m)), maps.Keys(k.items.m))
+		for _, it := range still {
 			if !yield(it.acked.Name) {
 				return
 			}
 		}
-		maps.Keys(k.items.m)(yield)
+		slices.Values(names)(yield)
 	}
 }
 
