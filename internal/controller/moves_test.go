@@ -116,6 +116,11 @@ func TestAllHostsOfAListenerMeetEach(t *testing.T) {
 	}
 }
 
+// hosted is the policy of a service with a host on a listener that it shares.
+func hosted(name, host string) string {
+	return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
+}
+
 // pairs is the policies of so many services, of which each two that follow one another have hosts that they exchange.
 func pairs(n int, swapped bool) string {
 	var s strings.Builder
@@ -124,7 +129,7 @@ func pairs(n int, swapped bool) string {
 		if swapped {
 			host ^= 1
 		}
-		fmt.Fprintf(&s, "---\nservice: s%04d\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [h%04d]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", i, host)
+		s.WriteString(hosted(fmt.Sprintf("s%04d", i), fmt.Sprintf("h%04d", host)))
 	}
 	return s.String()
 }
@@ -186,7 +191,7 @@ func TestMovesThatAreNotStoredMeetTheNext(t *testing.T) {
 	hosts := func(hosts ...string) string {
 		var s strings.Builder
 		for i, h := range hosts {
-			fmt.Fprintf(&s, "---\nservice: s%d\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", i, h)
+			s.WriteString(hosted(fmt.Sprint("s", i), h))
 		}
 		return s.String()
 	}
@@ -233,14 +238,7 @@ func TestMovesThatAreNotStoredMeetTheNext(t *testing.T) {
 // While a write is under way the policies are read three times: the place that the write gives a service, and that the last reading
 // gives another one, is never nobody's.
 func TestWhatIsBeingWrittenMeetsTheNext(t *testing.T) {
-	policies := func(a, z string) string {
-		var s strings.Builder
-		for _, at := range []string{"a " + a, "z " + z} {
-			name, host, _ := strings.Cut(at, " ")
-			fmt.Fprintf(&s, "---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
-		}
-		return s.String()
-	}
+	policies := func(a, z string) string { return hosted("a", a) + hosted("z", z) }
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, policies("h0", "hz"), 0, world.Traffic{})
 		time.Sleep(time.Second)
@@ -266,14 +264,11 @@ func TestWhatIsBeingWrittenMeetsTheNext(t *testing.T) {
 
 // A service loses its policy before it is stored where that had it: who joins what it leaves is published with it.
 func TestWhoLosesItsPolicyIsInItsMove(t *testing.T) {
-	policy := func(name, host string) string {
-		return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
-	}
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, policy("a", "ha")+policy("z", "hz"), 0, world.Traffic{})
+		b := newBubble(t, hosted("a", "ha")+hosted("z", "hz"), 0, world.Traffic{})
 		time.Sleep(time.Second)
 		thaw := b.freeze() // what is decided stays where it is
-		for _, next := range []string{policy("a", "h1") + policy("z", "hz"), policy("z", "ha")} {
+		for _, next := range []string{hosted("a", "h1") + hosted("z", "hz"), hosted("z", "ha")} {
 			b.write(next)
 			b.unstored(b.daemon.Reload(t.Context(), "ann"))
 		}
@@ -296,19 +291,16 @@ func TestWhoLosesItsPolicyIsInItsMove(t *testing.T) {
 // A service that was deleted comes back where another one leaves: it is published with that one, and so is what was decided of it
 // while that was being stored.
 func TestAServiceThatBeginsAnewIsPublishedWithItsMove(t *testing.T) {
-	policy := func(name, host string) string {
-		return fmt.Sprintf("---\nservice: %s\nroute: {probe: \"off\", listener: \"0.0.0.0:80\", domains: [%s]}\nversions: [{version: v1, endpoints: [\"10.0.0.1:80\"], stable: true}]\n", name, host)
-	}
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, policy("a", "ha")+policy("z", "hz"), 0, world.Traffic{})
+		b := newBubble(t, hosted("a", "ha")+hosted("z", "hz"), 0, world.Traffic{})
 		time.Sleep(time.Second)
-		b.write(policy("z", "hz"))
+		b.write(hosted("z", "hz"))
 		if err := b.daemon.Reload(t.Context(), "ann"); err != nil {
 			t.Fatal(err)
 		}
 		thaw := b.freeze()
 		b.unstored(b.daemon.Delete(t.Context(), "a", "ann"))
-		b.write(policy("a", "hz") + policy("z", "h1"))
+		b.write(hosted("a", "hz") + hosted("z", "h1"))
 		b.unstored(b.daemon.Reload(t.Context(), "ann"))
 		b.inLoop(func() {
 			if of := b.daemon.moves.of; len(of) != 2 {
