@@ -170,7 +170,7 @@ func (n *looked) shared(at []int) *common {
 	}
 	return n.ofKey(string(key)).make(n, func() (own []string) {
 		for _, i := range at {
-			own = slices.AppendSeq(own, n.clustersOf(serviceOf(Ref{TypeCluster, n.names[i]})))
+			own = append(own, n.clustersAt(i)...)
 		}
 		return slices.Clone(own) // without room for more
 	})
@@ -190,14 +190,20 @@ func (n *looked) ofKey(key string) *common {
 	return n.own[key]
 }
 
-// clustersOf are the clusters of a service.
-func (n *looked) clustersOf(service string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		prefix := service + "/"
-		i, _ := slices.BinarySearch(n.names, prefix)
-		for ; i < len(n.names) && strings.HasPrefix(n.names[i], prefix) && yield(n.names[i]); i++ {
-		}
+// begin is where the clusters of a service begin.
+func (n *looked) begin(service string) (at int, is bool) {
+	prefix := service + "/"
+	at, _ = slices.BinarySearch(n.names, prefix)
+	return at, at < len(n.names) && strings.HasPrefix(n.names[at], prefix)
+}
+
+// clustersAt are the clusters of the service that begins at a place.
+func (n *looked) clustersAt(at int) []string {
+	prefix, end := serviceOf(Ref{TypeCluster, n.names[at]})+"/", at+1
+	for end < len(n.names) && strings.HasPrefix(n.names[end], prefix) {
+		end++
 	}
+	return n.names[at:end:end]
 }
 
 // place is where the clusters of a service begin whose route, or one of which, is asked for.
@@ -205,9 +211,7 @@ func (n *looked) place(r Ref) (at int, is bool) {
 	if _, looked := n.asked[r.Name]; r.Type == TypeCluster && !looked {
 		return 0, false
 	}
-	prefix := serviceOf(r) + "/"
-	at, _ = slices.BinarySearch(n.names, prefix)
-	return at, at < len(n.names) && strings.HasPrefix(n.names[at], prefix)
+	return n.begin(serviceOf(r))
 }
 
 // refs are what somebody may ask for who has something of some services.
@@ -217,7 +221,11 @@ func (n *looked) refs(services iter.Seq[string]) iter.Seq[Ref] {
 			if !yield(Ref{TypeRoute, service}) {
 				return
 			}
-			for name := range n.clustersOf(service) {
+			at, looked := n.begin(service)
+			if !looked {
+				continue
+			}
+			for _, name := range n.clustersAt(at) {
 				if !yield(Ref{TypeCluster, name}) {
 					return
 				}
