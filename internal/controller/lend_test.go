@@ -92,7 +92,7 @@ func TestAStateThatIsLentStaysAsItIs(t *testing.T) {
 				t.Fatalf("a state was\n%s\nand is\n%s", l.was, now)
 			}
 		}
-		if len(all) < 20 || shadows < 10 {
+		if len(all) < 20 || shadows < 5 { // the cut takes one to three seconds, by the order of timers of one instant
 			t.Errorf("%d states were kept, and %d from before a promotion", len(all), shadows)
 		}
 	})
