@@ -152,7 +152,7 @@ func FuzzShorten(f *testing.F) {
 
 // A message of two megabytes that would become a hundred is not decoded.
 func TestAMessageOfManyPartsIsNotDecoded(t *testing.T) {
-	h, _, _, dial := reports(t, func(a *Admission) { a.Limits.BytesPerSecond = 1 << 30 })
+	h, _, _, dial := reports(t, func(a *Admission) { a.Limits.BytesPerSecond, a.Limits.FirstMessage = 1<<30, time.Minute })
 	h.penalties.least, h.penalties.address = 0, 0
 	publish(t, h, table(1, nil))
 	many := &loadstats.LoadStatsRequest{Node: &core.Node{Id: "edge-1"}}
