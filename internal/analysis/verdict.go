@@ -79,23 +79,25 @@ type Numbers struct {
 	SecondsToDecide *float64 `json:"seconds_to_decide"`      // expected time to promotion at this weight; null: unknown
 }
 
-// Numbers returns the judge's present figures.
+// Numbers returns the judge's present figures, but for the bounds, which cost more than all others (Bounds).
 func (j *Judge) Numbers(cfg *Config) Numbers {
-	lo, hi := j.Interval.Bounds()
-	n := Numbers{
+	return Numbers{
 		Requests: round3(j.Exposure.Canary.Requests), Errors: round3(j.Exposure.Canary.Errors),
 		StableRequests: round3(j.Exposure.Stable.Requests), StableErrors: round3(j.Exposure.Stable.Errors),
 		Evidence: j.E(cfg), Threshold: 1 / cfg.Alpha,
 		Promotion: j.Promotion.E, PromoteAt: 1 / cfg.Beta,
-		PValue:       min(1, 1/max(1, j.highest())),
-		ExcessAtMost: j.Exposure.Upper(cfg, max(j.M, 1)), Clump: j.M,
+		PValue: min(1, 1/max(1, j.highest())), Clump: j.M,
 		Moments: j.Moments.Count, MomentErrors: round3(j.Moments.Errors),
-		RatioAtLeast: lo,
 	}
-	if !math.IsInf(hi, 1) {
-		n.RatioAtMost = &hi
+}
+
+// Bounds adds the 95 % bounds to figures, for people to look at.
+func (j *Judge) Bounds(cfg *Config, n *Numbers) {
+	n.ExcessAtMost = j.Exposure.Upper(cfg, max(j.M, 1))
+	lo, hi := j.Interval.Bounds()
+	if n.RatioAtLeast, n.RatioAtMost = lo, &hi; math.IsInf(hi, 1) {
+		n.RatioAtMost = nil
 	}
-	return n
 }
 
 // highest is the most that there ever was of the evidence that is no ceiling's.

@@ -16,7 +16,8 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	old := m.Version(m.Stable)
 	m.endWatch(v)
 	limit := alarmLimit(v)
-	m.lower(v, 0) // stable holds what no one else does
+	v.Verdict = v.Shown() // its judge goes
+	m.lower(v, 0)         // stable holds what no one else does
 	m.becomeStable(v)
 	v.EvidenceAt, v.Wanted, v.Refused = m.at, "", ""
 	if by != System { // no refusal holds back what a person wants

@@ -132,7 +132,7 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 	if v != nil {
 		r.Version, r.Attempt = v.Name, v.Identity()
 		if v.Verdict.Code != "" {
-			verdict := v.Verdict
+			verdict := v.Shown()
 			r.Verdict = &verdict
 		}
 		if k == KindPromoted || k == KindRolledBack || k == KindAborted || k == KindSuperseded {
@@ -148,19 +148,6 @@ func (m *machine) weightsBefore() map[string]int {
 		m.before = was.Weights()
 	}
 	return m.before
-}
-
-func (m *machine) verdict(v *Version, o analysis.Outcome, code analysis.Code, format string, args ...any) {
-	m.finds(v, o, code, fmt.Sprintf(format, args...))
-}
-
-// finds is verdict for a reason that is written out.
-func (m *machine) finds(v *Version, o analysis.Outcome, code analysis.Code, reason string) {
-	v.Verdict = analysis.Verdict{Outcome: o, Code: code, Reason: reason, At: m.at, Numbers: v.Verdict.Numbers}
-	if v.Judge != nil {
-		v.Verdict.Numbers, v.Verdict.Cause = v.Judge.Numbers(&v.Config), m.causes(v, code)
-		v.Verdict.Slow, v.Verdict.Unpaced = v.Judge.Paces(&v.Config), m.unpaced(v)
-	}
 }
 
 // JudgeConfig is what a policy says to the judge.

@@ -142,7 +142,7 @@ func viewVersion(s *rollout.State, v *rollout.Version) Version {
 		out.ErrorRate = &r
 	}
 	if v.Verdict.Code != "" {
-		verdict := v.Verdict
+		verdict := v.Shown()
 		out.Verdict = &verdict
 	}
 	if !v.TookOver.IsZero() {
