@@ -2,7 +2,6 @@ package journal
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -37,17 +36,20 @@ const (
 
 // told is what the last cell of a proxy said: the next one mostly says the same.
 type told struct {
+	proxy string
 	to    time.Time
 	has   []rollout.Run
 	since time.Time
+	next  *told // of whom was told after it: mostly all are, in one order
 }
 
 // eventsOut writes events.
 type eventsOut struct {
 	out
 	batch  time.Duration
-	before map[string]told // by proxy
-	bounds []float64       // of the last histogram
+	before map[string]*told // by proxy
+	last   *told
+	bounds []float64 // of the last histogram
 }
 
 // event writes one that is compact; others are encoded elsewhere.
@@ -91,7 +93,7 @@ func bit(f byte, on bool) byte {
 }
 
 func (o *eventsOut) cell(c *rollout.Cell) {
-	was, known := o.before[c.Slice]
+	was, known := o.toldOf(c.Slice)
 	same := known && (c.Has == nil) == (was.has == nil) && slices.Equal(c.Has, was.has) && c.HasSince.Equal(was.since)
 	flags := bit(endToEnd, known && c.From.Equal(was.to)) | bit(sameServed, same) | bit(hasUnknown, c.Unknown) | bit(hasNone, c.Has == nil) | bit(hasEndpoints, c.Endpoints != nil) | ofAnswers(c)
 	o.text(c.Slice)
@@ -113,10 +115,27 @@ func (o *eventsOut) cell(c *rollout.Cell) {
 		o.endpoints(c.Endpoints)
 	}
 	o.answers(c)
-	if o.before == nil {
-		o.before = map[string]told{}
+	was.to, was.has, was.since = c.To, c.Has, c.HasSince
+}
+
+// toldOf is what the last cell of a proxy said, known where there is one.
+func (o *eventsOut) toldOf(proxy string) (was *told, known bool) {
+	if o.last != nil && o.last.next != nil && o.last.next.proxy == proxy {
+		o.last = o.last.next
+		return o.last, true
 	}
-	o.before[c.Slice] = told{c.To, c.Has, c.HasSince}
+	if was, known = o.before[proxy]; !known {
+		was = &told{proxy: proxy}
+		if o.before == nil {
+			o.before = map[string]*told{}
+		}
+		o.before[proxy] = was
+	}
+	if o.last != nil {
+		o.last.next = was
+	}
+	o.last = was
+	return was, known
 }
 
 func (o *eventsOut) endpoints(all map[string][]analysis.Slice) {
@@ -131,9 +150,9 @@ func (o *eventsOut) endpoints(all map[string][]analysis.Slice) {
 // byVersion writes something of each version, in order of their names.
 func byVersion[T any](o *out, all map[string]T, write func(T)) {
 	o.uint(uint64(len(all)))
-	for _, version := range slices.Sorted(maps.Keys(all)) {
+	for version, x := range rollout.ByName(all) {
 		o.text(version)
-		write(all[version])
+		write(x)
 	}
 }
 
@@ -235,7 +254,7 @@ func (i *eventsIn) cell() rollout.Cell {
 	if i.before == nil {
 		i.before = map[string]told{}
 	}
-	i.before[c.Slice] = told{c.To, c.Has, c.HasSince}
+	i.before[c.Slice] = told{to: c.To, has: c.Has, since: c.HasSince}
 	return c
 }
 

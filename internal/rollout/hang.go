@@ -162,7 +162,7 @@ func (m *machine) withHung(cells []Cell) []Cell {
 		if len(c.Issued) == 0 && len(m.Hang.Each) == 0 {
 			continue // none are followed
 		}
-		for _, version := range slices.Sorted(maps.Keys(c.Counts)) {
+		for version := range ByName(c.Counts) {
 			n, open, known := m.wait(c, version, counts, now)
 			if !known {
 				continue
