@@ -97,7 +97,7 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 		return false
 	}
 	b.Canary, b.Stable = b.Canary.clip(), b.Stable.clip()
-	before := j.Recent.since(now - clumpSeconds).Canary.Requests
+	before := j.before(now, base.M)
 	j.Recent.Add(now, b)
 	lately := j.Recent.Sum(now)
 	j.watchIncident(cfg, base, lately, now)
@@ -122,6 +122,14 @@ func (j *Judge) Observe(cfg *Config, b Batch, base Baseline, now float64) bool {
 	j.update(cfg, o.Batch, m, lately.Stable.Rate(), now, base.span(o.Since, now), byClass)
 	*o = open{}
 	return true
+}
+
+// before is how many requests of the canary the last minute had; not all are counted where so many bound no clump of m.
+func (j *Judge) before(now, m float64) float64 {
+	if j.Slow == nil && j.Recent.canaryHas(now-clumpSeconds, 2*m+1) {
+		return 2*m + 1
+	}
+	return j.Recent.since(now - clumpSeconds).Canary.Requests
 }
 
 // span is what a batch covers, in seconds: from (exclusive) to to, in ticks of a length above 0; round is what was told at once, of several

@@ -27,7 +27,7 @@ type Recent struct {
 
 const recentMost = 62
 
-type page [4]bucket
+type page [8]bucket
 
 type bucket struct {
 	At float64
@@ -98,6 +98,21 @@ func (r *Recent) since(from float64) Batch {
 		s.Canary, s.Stable = s.Canary.Add(b.B.Canary), s.Stable.Add(b.B.Stable)
 	}
 	return s
+}
+
+// canaryHas reports whether the canary surely had so many requests since a moment. The newest are looked at first: mostly they suffice.
+func (r *Recent) canaryHas(from, requests float64) bool {
+	sum := 0.0
+	for i := r.Len - 1; i >= 0; i-- {
+		b := r.at(i)
+		if i < r.Len-1 && b.At <= from {
+			return false
+		}
+		if sum += b.B.Canary.Requests; sum >= requests {
+			return true
+		}
+	}
+	return false
 }
 
 // Span is how many seconds of the last 30 the buckets cover.

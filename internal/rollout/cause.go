@@ -14,13 +14,13 @@ import (
 
 // tallyFailures remembers what fails of the versions under test, and of stable beside them.
 func (m *machine) tallyFailures(cells []Cell, seconds float64) {
-	tested := m.any(counted)
+	tested, kept := m.any(counted), math.Exp(-seconds/instanceMemory)
 	for v := range m.each(func(v *Version) bool { return v.Phase.Live() || known(v.Failures) }) {
 		if !tested || !v.is(counted) && v.Name != m.Stable {
 			v.Failures = analysis.Failures{}
 			continue
 		}
-		v.Failures.Fade(math.Exp(-seconds / instanceMemory))
+		v.Failures.Fade(kept)
 		for i := range cells {
 			c := &cells[i]
 			r := analysis.Report{Envoy: c.Slice, Counts: c.Counts[v.Name], Answers: c.Answers[v.Name]}

@@ -65,13 +65,9 @@ func (m *machine) tally(cells []Cell) {
 		m.Rate = Rate{}
 	}
 	longest, sum := 0.0, 0.0
-	var names []string
 	for _, c := range cells {
 		longest = max(longest, c.To.Sub(c.From).Seconds())
-		names = slices.AppendSeq(names[:0], maps.Keys(c.Counts))
-		slices.Sort(names) // the sum of fractions depends on their order
-		for _, name := range names {
-			n := c.Counts[name]
+		for name, n := range ByName(c.Counts) { // the sum of fractions depends on their order
 			sum += n.Requests
 			v := m.Version(name)
 			if v == nil || v.FirstWeight.IsZero() && m.Weight(name) == 0 {
@@ -99,8 +95,9 @@ const aboutNone = 0.5
 // tallyLately measures who gets how much of the requests at present, and which of a canary's endpoints, and which
 // Envoys, its errors come from.
 func (m *machine) tallyLately(cells []Cell, seconds float64) {
+	kept := math.Exp(-seconds / rateMemory)
 	for _, v := range m.with(live) {
-		v.Lately *= math.Exp(-seconds / rateMemory)
+		v.Lately *= kept
 		v.forgetInstances(seconds)
 		var instances []analysis.Slice
 		several := v.is(counted) && len(v.Endpoints) > 1 || v.byName()
@@ -245,6 +242,9 @@ func (m *machine) judgeAgainst(v *Version, kind Proxy, cells []Cell) {
 	}
 	if b.Canary.Requests >= 1 && b.Stable.Requests >= 1 {
 		v.EvidenceAt, v.Held = m.at, false
+	}
+	if b == (analysis.Batch{}) && !v.byClass() && !v.bySpeed() {
+		return // as nearly always: there is nothing that the judge would look at
 	}
 	base := m.baseline(v, kind)
 	against := func(c Cell) bool { return m.against(v, c) }

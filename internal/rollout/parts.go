@@ -173,6 +173,9 @@ func (v *Version) rests(o *Version) bool {
 		v.Verdict.At.Equal(o.Verdict.At) && v.Verdict.Code == o.Verdict.Code && v.Verdict.Reason == o.Verdict.Reason
 }
 
+// same reports whether two lists say the same. Mostly they are one.
+func same[T comparable](a, b []T) bool { return shared(a, b) || slices.Equal(a, b) }
+
 // shared reports whether two lists are one: steps share what they do not change.
 func shared[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])

@@ -66,7 +66,7 @@ func (s *State) decided() Table {
 func (s *State) looksLike(o *State) bool {
 	return s.says == o.says && s.Stable == o.Stable && slices.EqualFunc(s.Versions, o.Versions, func(a, b *Version) bool {
 		return a == b || a.Name == b.Name && a.Phase == b.Phase && a.Pin == b.Pin && a.Reachable == b.Reachable && a.PinsUntil.IsZero() == b.PinsUntil.IsZero() &&
-			slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Slots, b.Slots)
+			same(a.Endpoints, b.Endpoints) && same(a.Slots, b.Slots)
 	})
 }
 
