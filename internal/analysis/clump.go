@@ -309,18 +309,40 @@ func (d *Dispersion) Shift(by float64) {
 	}
 }
 
-// Clone returns a copy that shares nothing that is changed in place. The open windows have one
-// array.
+// Clone returns a copy that shares nothing that is changed in place.
 func (d Dispersion) Clone() Dispersion {
+	d.Own(Windows{})
+	return d
+}
+
+// Windows are the lists of open windows.
+type Windows [widths][]Slice
+
+// Windows are its lists.
+func (d *Dispersion) Windows() (all Windows) {
+	for w := range d.Open {
+		all[w] = d.Open[w].Slices
+	}
+	return all
+}
+
+// Own gives it windows that nobody else has, in lists that nobody needs any more. Those that find no room there have one array.
+func (d *Dispersion) Own(room Windows) {
 	n := 0
 	for w := range d.Open {
-		n += len(d.Open[w].Slices)
+		if !fits(d.Open[w].Slices, room[w]) {
+			n += len(d.Open[w].Slices)
+		}
 	}
 	all := make([]Slice, 0, n)
 	for w := range d.Open {
+		o := &d.Open[w]
+		if fits(o.Slices, room[w]) {
+			o.Slices = append(room[w][:0], o.Slices...)
+			continue
+		}
 		begin := len(all)
-		all = append(all, d.Open[w].Slices...)
-		d.Open[w].Slices = all[begin:len(all):len(all)]
+		all = append(all, o.Slices...)
+		o.Slices = all[begin:len(all):len(all)]
 	}
-	return d
 }

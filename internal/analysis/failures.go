@@ -164,12 +164,34 @@ func faded(all []Tally, keep float64) []Tally {
 
 // Clone shares nothing with its original.
 func (f Failures) Clone() Failures {
-	f.Asked, f.All, f.Examples = slices.Clone(f.Asked), slices.Clone(f.All), slices.Clone(f.Examples)
+	f.Own(Failures{})
+	return f
+}
+
+// Own gives failures lists that nobody else has, made of those of others that nobody needs any more.
+func (f *Failures) Own(room Failures) {
+	all := roomFor(f.All, room.All)
+	for i, x := range f.All {
+		var had Failure
+		if i < len(room.All) {
+			had = room.All[i]
+		}
+		x.Endpoints, x.Envoys = Copied(x.Endpoints, had.Endpoints), Copied(x.Envoys, had.Envoys)
+		all = append(all, x)
+	}
+	f.All, f.Asked, f.Examples = all, Copied(f.Asked, room.Asked), slices.Clone(f.Examples)
+}
+
+// Blank leaves nothing of failures but room for others.
+func (f *Failures) Blank() {
+	clear(f.Asked)
 	for i := range f.All {
 		x := &f.All[i]
-		x.Endpoints, x.Envoys = slices.Clone(x.Endpoints), slices.Clone(x.Envoys)
+		clear(x.Endpoints)
+		clear(x.Envoys)
+		*x = Failure{Endpoints: x.Endpoints, Envoys: x.Envoys}
 	}
-	return f
+	f.Requests, f.Examples = 0, nil
 }
 
 // Sound says what makes stored failures unusable, nil when nothing does.

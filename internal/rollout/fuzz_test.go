@@ -49,6 +49,7 @@ type walk struct {
 	frugal frugal      // the same, in the memory of the ones before
 
 	decided State // after the last step of which what is decided had to be stored
+	passing bool  // a tick changed nothing, and since then nothing was taken in but evidence that decided nothing
 
 	fleet *envoys
 	cut   map[string]int // attempt at which a version was cut
@@ -426,6 +427,7 @@ func (w *walk) step(e Event) {
 	}
 	w.sums()
 	w.uneventful()
+	w.passes(old, e, records)
 	w.forgets(old)
 	w.watched()
 	w.cuts(e, records)
@@ -469,6 +471,32 @@ func (w *walk) uneventful() {
 		if !reflect.DeepEqual(got, want) {
 			w.t.Fatalf("an uneventful tick after %s:\n%s\nmakes\n%s", d, w.encode(want), w.encode(got))
 		}
+	}
+}
+
+// After a tick that changed nothing, and evidence that decided nothing, there is nothing for a tick to do: it may be left out.
+func (w *walk) passes(old State, e Event, records []Record) {
+	switch e := Plain(e).(type) {
+	case Tick:
+		w.passing = old.uneventful(e.At)
+		return
+	case Observed:
+		w.passing = w.passing && len(records) == 0 && w.s.Generation == old.Generation
+	default:
+		w.passing = false
+	}
+	if !w.passing {
+		return
+	}
+	got := w.s
+	records, err := got.move(Tick{At: w.s.At}, nil)
+	for _, v := range got.Versions {
+		if was := w.s.Version(v.Name); was == nil || was.Verdict.Code != v.Verdict.Code || was.Verdict.Reason != v.Verdict.Reason {
+			w.t.Fatalf("a tick after evidence says %q of %s", v.Verdict.Reason, v.Name)
+		}
+	}
+	if err != nil || len(records) > 0 || !KeepsDecisions(Tick{}, &w.s, &got) {
+		w.t.Fatalf("a tick after evidence does something: %v %v", err, records)
 	}
 }
 
@@ -802,7 +830,9 @@ func (w *walk) raises(old State, e Event, records []Record) {
 			w.t.Fatalf("%s rose from %d to %d after %T", v.Name, was, is, e)
 		}
 		c := ev.Cells[0]
-		if !old.InForce || o.WeightSince.IsZero() || c.From.Before(o.WeightSince) || c.Counts[v.Name].Requests < 1 && o.Judge.Open[0].Canary.Requests < 1 {
+		counted := c.Counts[v.Name].Requests >= 1 || o.Judge.Open[0].Canary.Requests >= 1 ||
+			old.hangAge() > 0 && v.Judge.Recent.Sum(v.seconds(w.at)).Canary.Requests >= 1 // what was answered sooner than others counts with these
+		if !old.InForce || o.WeightSince.IsZero() || c.From.Before(o.WeightSince) || !counted {
 			w.t.Fatalf("%s rose from %d to %d without fresh evidence: in force %v since %s, cell from %s with %v", v.Name, was, is, old.InForce, o.WeightSince, c.From, c.Counts[v.Name])
 		}
 		steps := w.s.Policy.Ramp.Weights()

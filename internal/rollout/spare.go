@@ -7,6 +7,8 @@ import "github.com/canaryd/canaryd/internal/analysis"
 type Spare struct {
 	versions []*Version
 	judges   []*analysis.Judge
+	failures []analysis.Failures
+	windows  analysis.Windows // of the state that was returned last
 }
 
 func (p *Spare) version() *Version {
@@ -23,6 +25,22 @@ func (p *Spare) judge() *analysis.Judge {
 	return taken(&p.judges)
 }
 
+func (p *Spare) seen() (f analysis.Failures) {
+	if p != nil && len(p.failures) > 0 {
+		last := len(p.failures) - 1
+		f, p.failures = p.failures[last], p.failures[:last]
+	}
+	return f
+}
+
+// open is taken at once.
+func (p *Spare) open() (w analysis.Windows) {
+	if p != nil {
+		w, p.windows = p.windows, w
+	}
+	return w
+}
+
 func taken[T any](from *[]*T) *T {
 	n := len(*from)
 	if n == 0 {
@@ -33,9 +51,10 @@ func taken[T any](from *[]*T) *T {
 	return x
 }
 
-// Return takes the live versions of a state that a step took evidence into, and their judges, as far as the state after it does
-// not have them. Nobody else may have these: what is returned is blank at once, so that a reader who has it all the same is seen.
-// Versions that have ended are shared by all states since.
+// Return takes the live versions of a state that a step took evidence into, their judges and what fails of them, as far as the state
+// after it does not have them, and the windows of stable's errors. Nobody else may have these: what is returned is blank at once, so
+// that a reader who has it all the same is seen. Versions that have ended are shared by all states since, and so are lists of theirs,
+// by one that begins anew too, but for what ends with them: judges and failures.
 func (p *Spare) Return(before, after *State) {
 	if len(before.Versions) != len(after.Versions) {
 		return // nothing ends or begins by most
@@ -49,7 +68,13 @@ func (p *Spare) Return(before, after *State) {
 			*j = analysis.Judge{}
 			p.judges = append(p.judges, j)
 		}
+		seen := v.Failures
+		seen.Blank()
 		*v = Version{}
-		p.versions = append(p.versions, v)
+		p.versions, p.failures = append(p.versions, v), append(p.failures, seen)
+	}
+	p.windows = before.Dispersion.Windows()
+	for _, w := range p.windows {
+		clear(w)
 	}
 }

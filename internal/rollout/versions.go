@@ -59,12 +59,13 @@ func (s *State) own(spare *Spare) {
 			continue
 		}
 		v.Instances, v.Envoys, v.Classes = slices.Clone(v.Instances), slices.Clone(v.Envoys), slices.Clone(v.Classes)
-		v.Failures, v.Starts = v.Failures.Clone(), v.Starts.Clone()
+		v.Failures.Own(spare.seen())
+		v.Starts = v.Starts.Clone()
 		v.ownJudge(spare)
 		v.lookUp()
 	}
-	s.Dispersion, s.Book = s.Dispersion.Clone(), s.Book.clone()
-	s.Pace, s.Hang = s.Pace.Clone(), s.Hang.clone()
+	s.Dispersion.Own(spare.open())
+	s.Book, s.Pace, s.Hang = s.Book.clone(), s.Pace.Clone(), s.Hang.clone()
 }
 
 // ownJudge makes a copy of its judge, which is to change.
