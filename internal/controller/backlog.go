@@ -160,11 +160,10 @@ func (c *Controller) tickSome(now time.Time) {
 	})
 }
 
-// spares reports whether a tick is left out, as evidence has just let time pass: every second one at most, as there are things that
-// only a tick does.
+// spares reports whether a tick is left out: evidence has just let time pass, and since the last tick, which changed nothing, nothing
+// else was taken in. What a tick does that evidence does not begins with something else, or with a tick.
 func (u *unit) spares(now time.Time) bool {
-	u.spared = !u.spared && now.Sub(u.observedAt) < tickEvery
-	return u.spared
+	return u.passing && now.Sub(u.observedAt) < tickEvery
 }
 
 // ageSome has evidence stored.

@@ -97,17 +97,18 @@ type Controller struct {
 	events     *events
 	policies   *policies
 
-	clock       clock
-	checkedAt   time.Time
-	restedAt    time.Time
-	set         policySet      // the policies as they were read last
-	lateReading <-chan reading // of the policy files at start, when it took too long to wait for
-	reloadErr   error
-	reloadedAt  time.Time
-	decisions   durations
-	patience    time.Duration // with a disk that fails when canaryd is told to end
-	source      sourceLog
-	warned      map[string]string // node: build of an Envoy that loses load reports
+	clock        clock
+	checkedAt    time.Time
+	restedAt     time.Time
+	set          policySet      // the policies as they were read last
+	lateReading  <-chan reading // of the policy files at start, when it took too long to wait for
+	reloadErr    error
+	reloadedAt   time.Time
+	decisions    durations
+	patience     time.Duration // with a disk that fails when canaryd is told to end
+	source       sourceLog
+	observedLast *unit             // evidence of it came last
+	warned       map[string]string // node: build of an Envoy that loses load reports
 }
 
 // unit is one service in the loop.
@@ -137,8 +138,9 @@ type unit struct {
 	rest       restEvidence
 	doubts     []string  // what the source of evidence warned of last
 	observedAt time.Time // evidence was taken in last
-	spared     bool      // the last tick was left out: see spares
+	passing    bool      // a tick changed nothing, and nothing but evidence that decided nothing was taken in since: see spares
 	noted      bool      // it is among the busy ones
+	next       *unit     // of which evidence came after its own: see judged
 	decidedAt  time.Time // evidence read for the table that is on its way
 	verdicts   Verdicts
 	outcomes   map[rollout.Kind]int // records since the start of canaryd; nil: none
@@ -353,11 +355,12 @@ func (c *Controller) deliver(ctx context.Context) func([]metrics.Evidence) {
 func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	c.keepTime(time.Now())
 	e = rollout.Plain(e)
-	if c.passes(u, e) {
+	passed := u.passing
+	if u.passing = c.passes(u, e); u.passing {
 		return nil, nil
 	}
 	before, shadows := u.state, len(u.shadows)
-	records, err := stepped(u, e, &c.spare)
+	records, err := stepped(u, &before, e, &c.spare)
 	if err != nil {
 		return nil, err
 	}
@@ -365,6 +368,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.panicked = nil // a person has seen it, and the state machine took the command
 	}
 	decided := len(records) > 0 || u.state.Generation != before.Generation
+	_, evidence := e.(rollout.Observed)
+	u.passing = passed && evidence && !decided
 	keeps := !decided && rollout.KeepsDecisions(e, &before, &u.state)
 	u.kept = u.kept && keeps
 	c.stale[u] = struct{}{}
@@ -377,8 +382,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 		u.cast(before, records)
 	case u.follow(e):
 		c.withdraw(u)
-	case !decided:
-		c.reuse(u, e, &before)
+	case evidence && !decided:
+		c.reuse(u, &before)
 	}
 	if u.state.Generation != before.Generation {
 		c.findings.stir(u.state.Policy.Service)
@@ -393,10 +398,8 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 }
 
 // reuse has the memory of what lives used again of a state that evidence was taken into, where only the loop has seen it.
-func (c *Controller) reuse(u *unit, e rollout.Event, before *rollout.State) {
-	if _, all := e.(rollout.Observed); !all {
-		return // others leave judges as they are
-	}
+// Others leave judges as they are.
+func (c *Controller) reuse(u *unit, before *rollout.State) {
 	if !u.lent {
 		c.spare.Return(before, &u.state)
 	}
@@ -418,12 +421,11 @@ func (u *unit) passes(e rollout.Event) (passes bool) {
 	return u.state.Passes(e)
 }
 
-// stepped is rollout.Step of a service's state; a panic in it is an error of this service, which keeps its state.
-func stepped(u *unit, e rollout.Event, spare *rollout.Spare) (records []rollout.Record, err error) {
-	before := u.state
+// stepped is rollout.Step of a service's state; a panic in it is an error of this service, which keeps its state as it was before.
+func stepped(u *unit, before *rollout.State, e rollout.Event, spare *rollout.Spare) (records []rollout.Record, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			u.state, u.panicked = before, fmt.Errorf("a bug in canaryd, please report it: the state machine failed on %T: %v", e, r)
+			u.state, u.panicked = *before, fmt.Errorf("a bug in canaryd, please report it: the state machine failed on %T: %v", e, r)
 			records, err = nil, fmt.Errorf("%w\n%s", u.panicked, debug.Stack())
 		}
 	}()
@@ -483,7 +485,7 @@ func (c *Controller) note(u *unit) {
 
 // observed takes in what is known of a service's requests.
 func (c *Controller) observed(ev metrics.Evidence, now time.Time) {
-	u := c.busy[ev.Service]
+	u := c.judged(ev.Service)
 	if u == nil {
 		c.observeAtRest(ev, now)
 		return

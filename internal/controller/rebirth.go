@@ -48,7 +48,8 @@ func (c *Controller) rebirth(j job) job {
 	}
 	u := newUnit(j.remains.Successor())
 	u.origin, u.text, u.adopted = c.set.origin(d), d.Shown, true
-	records, err := stepped(u, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"}, nil)
+	before := u.state
+	records, err := stepped(u, &before, rollout.PolicyChanged{At: time.Now(), Policy: d.Policy, Hash: d.Hash, Secret: rand.Text(), By: "the policy is back"}, nil)
 	if err != nil {
 		c.Log.WithError(err).WithField("service", d.Policy.Service).Error("a service that was removed does not begin anew")
 		j.u.panicked = err
@@ -134,7 +135,7 @@ func (c *Controller) removed(u *unit, j *job) {
 	name := u.state.Policy.Service
 	delete(c.units, name)
 	delete(c.busy, name)
-	u.noted = false
+	u.noted, u.next = false, nil
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.hidden} {
 		delete(set, u)
 	}

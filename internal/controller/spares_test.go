@@ -1,32 +1,46 @@
 package controller
 
 import (
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
-
-	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// Of a service with evidence every second tick is left out, whenever in the second the evidence comes; of one without none is.
-func TestEverySecondTickIsLeftOutWhereEvidenceComes(t *testing.T) {
-	at := time.Unix(1_700_000_000, 0)
-	for _, late := range []time.Duration{0, time.Millisecond, 500 * time.Millisecond, 999 * time.Millisecond} {
-		u, ticks := newUnit(rollout.State{}), 0
-		for i := range 10 {
-			now := at.Add(time.Duration(i) * time.Second)
-			u.observedAt = now.Add(-late)
-			if !u.spares(now) {
-				ticks++
+// While evidence comes, and decides nothing, ticks are left out. They are not once something else has happened, of a canary that
+// changes with time, and without evidence.
+func TestTicksAreLeftOutWhileEvidenceComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bad sync.Map
+		b := canary(t, tenPercent, &bad)
+		spares := func(when string, want bool) {
+			t.Helper()
+			b.inLoop(func() {
+				if got := b.daemon.units["shop"].spares(time.Now()); got != want {
+					t.Errorf("%s: a tick is left out: %t", when, got)
+				}
+			})
+		}
+		hand := func(what string) {
+			t.Helper()
+			if _, err := b.hand(what, "v2"); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if ticks != 5 {
-			t.Errorf("with evidence %s before each tick %d of 10 ticks are taken in", late, ticks)
+		time.Sleep(5500 * time.Millisecond)
+		spares("all goes on as it is", true)
+		hand("pause")
+		spares("just paused", false)
+		time.Sleep(5 * time.Second)
+		spares("paused", false)
+		hand("resume")
+		spares("just resumed", false)
+		time.Sleep(5 * time.Second)
+		spares("it goes on", true)
+		for _, stop := range b.stops {
+			stop()
 		}
-	}
-	u := newUnit(rollout.State{})
-	for i := range 10 {
-		if u.spares(at.Add(time.Duration(i) * time.Second)) {
-			t.Fatal("without evidence a tick is left out")
-		}
-	}
+		time.Sleep(5 * time.Second)
+		spares("nobody reports", false)
+	})
 }
