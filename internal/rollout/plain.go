@@ -71,9 +71,10 @@ func plainCells(cells []Cell, at time.Time) []Cell {
 		return base.Add(t.Sub(at))
 	}
 	out := make([]Cell, len(cells))
-	for i, c := range cells {
+	copy(out, cells)
+	for i := range out {
+		c := &out[i]
 		c.From, c.To, c.HasSince = as(c.From), as(c.To), as(c.HasSince)
-		out[i] = c
 	}
 	return out
 }
