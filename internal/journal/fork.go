@@ -48,6 +48,10 @@ func (f *fork) step(e rollout.Event) {
 			e.Cells[i].Has, e.Cells[i].HasSince, e.Cells[i].Unknown = nil, time.Time{}, false
 		}
 		f.take(e)
+		if f.done {
+			return
+		}
+		f.take(rollout.Tick{At: e.At}) // those that did nothing then were left out, and may do something here
 		f.settle(e.At)
 		return
 	}
