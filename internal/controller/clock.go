@@ -39,7 +39,7 @@ func (c *Controller) keepTime(now time.Time) {
 	c.Log.WithField("by", by).Warn("the clock was set, or the computer slept: what is remembered moves with it")
 	for _, u := range c.units {
 		u.state, u.kept = u.state.Moved(by), false
-		c.stale[u] = struct{}{}
+		c.outdated(u)
 		for _, s := range u.shadows {
 			s.state = s.state.Moved(by)
 		}

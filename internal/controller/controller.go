@@ -140,6 +140,7 @@ type unit struct {
 	observedAt time.Time // evidence was taken in last
 	passing    bool      // a tick changed nothing, and nothing but evidence that decided nothing was taken in since: see spares
 	noted      bool      // it is among the busy ones
+	stale      bool      // it is among those that have changed since they were stored last: nobody takes it from these without this
 	next       *unit     // of which evidence came after its own: see judged
 	decidedAt  time.Time // evidence read for the table that is on its way
 	verdicts   Verdicts
@@ -372,7 +373,7 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	u.passing = passed && evidence && !decided
 	keeps := !decided && rollout.KeepsDecisions(e, &before, &u.state)
 	u.kept = u.kept && keeps
-	c.stale[u] = struct{}{}
+	c.outdated(u)
 	c.journalled(u, &before, e, records)
 	if decided {
 		c.decided(u, records)
@@ -397,6 +398,14 @@ func (c *Controller) step(u *unit, e rollout.Event) ([]rollout.Record, error) {
 	return records, nil
 }
 
+// outdated notes that a service is not as it was stored last: with each event, so the set is not asked.
+func (c *Controller) outdated(u *unit) {
+	if !u.stale {
+		u.stale = true
+		c.stale[u] = struct{}{}
+	}
+}
+
 // reuse has the memory of what lives used again of a state that evidence was taken into, where only the loop has seen it.
 // Others leave judges as they are.
 func (c *Controller) reuse(u *unit, before *rollout.State) {
@@ -411,7 +420,7 @@ func (c *Controller) passes(u *unit, e rollout.Event) bool {
 	if u.scribe.w == nil || len(u.shadows) > 0 || !u.passes(e) {
 		return false
 	}
-	c.stale[u] = struct{}{}
+	c.outdated(u)
 	c.journalled(u, &u.state, e, nil)
 	return true
 }

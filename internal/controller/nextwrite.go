@@ -52,6 +52,7 @@ func (n *nextWrite) take(u *unit, m *move) {
 	for _, set := range []map[*unit]struct{}{n.unsaved, n.aged, n.stale} {
 		delete(set, u)
 	}
+	u.stale = false
 }
 
 // cuts takes services with cuts, as long as there is room.

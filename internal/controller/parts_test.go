@@ -20,6 +20,9 @@ func (b *bubble) asStored(service string) (compared bool) {
 		u := c.units[service]
 		_, stale := c.stale[u]
 		_, unsaved := c.unsaved[u]
+		if u.stale && !stale {
+			b.t.Fatal("a service that has changed is not among those that have")
+		}
 		s, compared = u.state, !stale && !unsaved && c.writer.since.IsZero()
 	}); err != nil || !compared {
 		return false

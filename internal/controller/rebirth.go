@@ -135,7 +135,7 @@ func (c *Controller) removed(u *unit, j *job) {
 	name := u.state.Policy.Service
 	delete(c.units, name)
 	delete(c.busy, name)
-	u.noted, u.next = false, nil
+	u.noted, u.stale, u.next = false, false, nil
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.hidden} {
 		delete(set, u)
 	}

@@ -75,7 +75,7 @@ func (c *Controller) withdraw(u *unit) {
 	u.shadows = nil
 	u.scribe.restart(journal.Withdrawn)
 	u.state, u.kept, u.lent = rollout.Withdraw(s.state, decided, promoted), false, true
-	c.stale[u] = struct{}{}
+	c.outdated(u)
 	c.rewrite(u, s)
 	log.WithField("versions", promoted).Warn("what was promoted and is not stored is withdrawn")
 }

@@ -388,7 +388,7 @@ func (c *Controller) unwritable(j job, now time.Time) {
 		c.Log.WithError(j.err).WithField("service", j.write.Service).Error("a bug in canaryd, please report it: the state cannot be encoded, so its decisions are not stored; rollbacks still go out")
 	}
 	j.u.encodes, j.u.kept = j.err, false
-	c.stale[j.u] = struct{}{}
+	c.outdated(j.u)
 	j.u.outbox.Failed(now)
 }
 
