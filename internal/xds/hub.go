@@ -387,7 +387,7 @@ func (h *Hub) Run(ctx context.Context) error {
 func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.rounds.tick(now, func(f *Force) { h.changes(f.service) })
+	h.rounds.tick(now, &breaks{mu: &h.mu}, func(f *Force) { h.changes(f.service) })
 	h.presence.tick(now)
 	h.resight()
 	h.walks.parting.steps(maps.Keys(h.parting), h.looksAfter)

@@ -45,19 +45,26 @@ func (f *Force) dueAt(t time.Time) {
 	}
 }
 
-// tick lets time pass in the books that are due, and calls a function for those in which a standing changed.
-func (r *rounds) tick(now time.Time, changed func(*Force)) {
-	var due []*Force
-	for len(r.queue) > 0 && !r.queue[0].round.due.After(now) {
-		due = append(due, heap.Pop(&r.queue).(*Force))
-	}
-	for _, f := range due {
+// tick lets time pass in the books that are due, and calls a function for those in which a standing changed. It lets the mutex go
+// now and then: what happens meanwhile may make other books due, which have their turn in this tick or the next one.
+func (r *rounds) tick(now time.Time, b *breaks, changed func(*Force)) {
+	var again []*Force // due at once: in the next tick
+	for left := len(r.queue); left > 0 && len(r.queue) > 0 && !r.queue[0].round.due.After(now); left-- {
+		f := heap.Pop(&r.queue).(*Force)
+		looked := 1 + len(f.restless.m)
 		if f.Tick(now) {
 			changed(f)
 		}
-		if t, ok := f.next(now); ok {
+		switch t, ok := f.next(now); {
+		case ok && !t.After(now):
+			again = append(again, f)
+		case ok:
 			f.dueAt(t)
 		}
+		b.looks(looked)
+	}
+	for _, f := range again {
+		f.dueAt(now)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func TestTicksLeftOutShowInNothing(t *testing.T) {
 					looked++
 				}
 				changed := false
-				rounds.tick(due.at, func(*Force) { changed = true })
+				rounds.tick(due.at, &breaks{mu: &sync.Mutex{}}, func(*Force) { changed = true })
 				said[0] += fmt.Sprint("\n\t", all.Tick(all.at), all.shows(stream))
 				said[1] += fmt.Sprint("\n\t", changed, due.shows(stream))
 			}
@@ -132,5 +133,66 @@ func BenchmarkTickAtRest10000(b *testing.B) {
 	for b.Loop() {
 		at = at.Add(time.Millisecond)
 		h.tick(at)
+	}
+}
+
+// A tick with thousands of books due lets the mutex go now and then. What is removed meanwhile is not due any more, and what comes back
+// or is woken is looked at in this tick or the next one.
+func TestATickLetsTheMutexGo(t *testing.T) {
+	h := NewHub(quietLog())
+	at := time.Unix(1e9, 0)
+	h.now = func() time.Time { return at }
+	const services = 3500
+	publish := func(i int) {
+		t := table(1, map[string]int{"v1": 10000})
+		t.Service = fmt.Sprint("s", i)
+		t.Policy.Service = t.Service
+		if err := h.PublishTable(t); err != nil {
+			panic(err)
+		}
+	}
+	for i := range services {
+		h.Restore(fmt.Sprint("s", i), []rollout.Crowd{{Nodes: []string{"away"}, Version: "t1"}})
+		publish(i)
+	}
+	gone := func() (n int) {
+		for _, svc := range h.services {
+			n += svc.force.Status("").Counts.Gone
+		}
+		return n
+	}
+	at = at.Add(time.Second)
+	h.tick(at)
+	if gone() != services || len(h.rounds.queue) != services {
+		t.Fatalf("%d are away, %d books are due", gone(), len(h.rounds.queue))
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	l := &shift{h: h, happens: func() {
+		for range 500 {
+			switch i := r.IntN(services); r.IntN(3) {
+			case 0:
+				_ = h.Remove(fmt.Sprint("s", i))
+			case 1:
+				publish(i)
+			default:
+				if svc := h.services[fmt.Sprint("s", i)]; svc != nil {
+					svc.force.wake()
+				}
+			}
+		}
+	}}
+	at = at.Add(ForgetAfter)
+	h.mu.Lock()
+	h.rounds.tick(at, &breaks{mu: l}, func(*Force) {})
+	h.mu.Unlock()
+	if l.taken < 3 || l.taken > 20 {
+		t.Errorf("the mutex was taken %d times", l.taken)
+	}
+	h.tick(at)
+	if gone() != 0 {
+		t.Errorf("%d are still away", gone())
+	}
+	if h.tick(at.Add(time.Second)); len(h.rounds.queue) != 0 {
+		t.Errorf("%d books are due", len(h.rounds.queue))
 	}
 }
