@@ -57,6 +57,9 @@ type Verdict struct {
 	Cause   []Cause `json:"cause,omitempty"`           // why it fails more often than stable, the largest first
 	Slow    []Paces `json:"slow,omitempty"`            // how long its answers take, at each edge; none: that is not judged
 	Unpaced string  `json:"slow_not_judged,omitempty"` // why, where the policy wants it to be
+
+	// Unbound: the bounds among its numbers are still to be worked out, from the judge as it was then. It is never stored.
+	Unbound bool `json:"-"`
 }
 
 // Numbers are what a verdict rests on. Rates are fractions of 1.

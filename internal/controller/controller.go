@@ -483,6 +483,7 @@ func (c *Controller) note(u *unit) {
 		c.busy[name] = u
 	} else {
 		delete(c.busy, name)
+		u.next = nil
 	}
 	if was != busy {
 		c.aim(u)

@@ -136,6 +136,9 @@ func (c *Controller) removed(u *unit, j *job) {
 	delete(c.units, name)
 	delete(c.busy, name)
 	u.noted, u.stale, u.next = false, false, nil
+	if c.observedLast == u {
+		c.observedLast = nil
+	}
 	for _, set := range []map[*unit]struct{}{c.unsaved, c.stale, c.aged, c.hidden} {
 		delete(set, u)
 	}

@@ -18,7 +18,7 @@ func encode(format int, s State) ([]byte, error) {
 	raw, err := json.Marshal(struct {
 		Format int `json:"format"`
 		State
-	}{format, s})
+	}{format, s.bound()})
 	if err != nil {
 		return nil, fmt.Errorf("the state of %s cannot be encoded: %w", s.Policy.Service, err)
 	}

@@ -41,6 +41,7 @@ func (m *machine) supersede(v *Version, format string, args ...any) {
 // end takes a version out: weight 0 in the same step, no pins, no further judgement.
 func (m *machine) end(v *Version, p Phase) {
 	m.lower(v, 0)
+	m.bind(v)
 	v.Phase, v.EndedAt, v.Until, v.PinsUntil = p, m.at, at0, at0
 	v.Judge, v.Wanted, v.Launching = nil, "", ""
 	v.Failures = analysis.Failures{}

@@ -57,6 +57,11 @@ func (m *machine) observed(e Observed) {
 		m.decide(v, flushed[v.Name])
 		m.noteSlower(v)
 	}
+	for _, v := range m.with(judged) {
+		if !v.Verdict.At.Equal(m.at) { // nothing was found of it, and its judge has gone on
+			m.bind(v)
+		}
+	}
 }
 
 // tally counts for people, and measures the traffic; every cell counts.

@@ -36,7 +36,7 @@ type trial struct {
 func (s *State) learnt() learnt {
 	l := learnt{Learnt: s.Learnt}
 	for _, v := range s.with(live) {
-		l.Trials = append(l.Trials, trial{v.Seq, v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes, v.Starts, v.Seen, v.Verdict})
+		l.Trials = append(l.Trials, trial{v.Seq, v.Judge, v.EvidenceAt, v.Counts, v.Beside, v.Classes, v.Starts, v.Seen, v.Shown()})
 	}
 	return l
 }

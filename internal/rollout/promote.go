@@ -16,8 +16,8 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 	old := m.Version(m.Stable)
 	m.endWatch(v)
 	limit := alarmLimit(v)
-	v.Verdict = v.Shown() // its judge goes
-	m.lower(v, 0)         // stable holds what no one else does
+	m.bind(v)     // its judge goes
+	m.lower(v, 0) // stable holds what no one else does
 	m.becomeStable(v)
 	v.EvidenceAt, v.Wanted, v.Refused = m.at, "", ""
 	if by != System { // no refusal holds back what a person wants
@@ -31,7 +31,7 @@ func (m *machine) promote(v *Version, by, format string, args ...any) {
 		if o.Seq < v.Seq {
 			m.supersede(o, "%s was promoted first", v.Name)
 		} else {
-			o.rebase()
+			m.rebase(o)
 		}
 	}
 	m.record(v, KindPromoted, by, format, args...)
@@ -114,13 +114,14 @@ func (m *machine) goBack(bad, warm *Version, p Phase) {
 		m.drain(o)
 	}
 	for _, o := range m.with(open) {
-		o.rebase()
+		m.rebase(o)
 	}
 }
 
 // rebase compares a version under test with another stable version from now on. It keeps its weight and
 // the evidence against it; what speaks for it is gathered anew, from when that is in force.
-func (v *Version) rebase() {
+func (m *machine) rebase(v *Version) {
+	m.bind(v)
 	v.WeightSince, v.FromZero = at0, false
 	if v.ownJudge(nil); v.Judge != nil {
 		v.Judge.Rebase()

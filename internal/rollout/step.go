@@ -132,7 +132,8 @@ func (m *machine) record(v *Version, k Kind, by, format string, args ...any) {
 	if v != nil {
 		r.Version, r.Attempt = v.Name, v.Identity()
 		if v.Verdict.Code != "" {
-			verdict := v.Shown()
+			m.bind(v)
+			verdict := v.Verdict
 			r.Verdict = &verdict
 		}
 		if k == KindPromoted || k == KindRolledBack || k == KindAborted || k == KindSuperseded {
