@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,10 +17,8 @@ import (
 	"github.com/canaryd/canaryd/internal/policy"
 )
 
-const (
-	gitPatience = 2 * time.Second
-	readAnyway  = 10 * time.Minute // content may change and look the same: a server's times are not ours
-)
+// readAnyway is when files are read that look as they did: content may change and look the same, a server's times are not ours.
+const readAnyway = 10 * time.Minute
 
 // policies reads the policy files, outside the loop: a file system or a git that hangs holds up a
 // reload, and nothing else. Its methods are called one at a time.
@@ -35,6 +32,7 @@ type policies struct {
 	whole    time.Time         // all of them were read last, however they looked
 	trouble  string            // why the files could not be looked at last
 	readFile func(string) ([]byte, error)
+	git      func(ctx context.Context, dir string, args ...string) (string, error)
 }
 
 // parsed is what a file's content says.
@@ -56,14 +54,8 @@ type policySet struct {
 // origin says where a document came from.
 func (s *policySet) origin(d *policy.Document) origin { return s.origins[filepath.Dir(d.File)] }
 
-// origin is where a policy text came from.
-type origin struct {
-	commit string
-	clean  *bool
-}
-
 func newPolicies(globs []string, source string) *policies {
-	return &policies{globs: globs, source: source, turn: make(chan struct{}, 1), parsed: map[string]parsed{}, whole: time.Now(), readFile: os.ReadFile}
+	return &policies{globs: globs, source: source, turn: make(chan struct{}, 1), parsed: map[string]parsed{}, whole: time.Now(), readFile: os.ReadFile, git: runGit}
 }
 
 // take waits for its turn to read.
@@ -85,7 +77,7 @@ func (p *policies) forget() { p.again = true }
 func (p *policies) read() (policySet, error) { return p.readAt(time.Now()) }
 
 func (p *policies) readAt(now time.Time) (policySet, error) {
-	set := policySet{place: map[string]int{}, origins: map[string]origin{}}
+	set := policySet{place: map[string]int{}}
 	files, err := p.files()
 	if err != nil {
 		return set, err
@@ -108,21 +100,11 @@ func (p *policies) readAt(now time.Time) (policySet, error) {
 	if errs := all.Errors(); len(errs) > 0 {
 		return set, errs
 	}
-	set.index(files)
+	for i := range set.docs {
+		set.place[set.docs[i].Policy.Service] = i
+	}
+	set.origins = p.originsOf(files)
 	return set, nil
-}
-
-// index notes where the documents are, and where they came from.
-func (s *policySet) index(files []string) {
-	for i := range s.docs {
-		s.place[s.docs[i].Policy.Service] = i
-	}
-	for _, f := range files {
-		dir := filepath.Dir(f)
-		if _, asked := s.origins[dir]; !asked {
-			s.origins[dir] = gitOrigin(dir, files)
-		}
-	}
 }
 
 // content is what a file says. It is read unless it surely is as it was, and parsed where its content is new.
@@ -226,34 +208,4 @@ func (p *policies) differs(file string, now time.Time) bool {
 	was.sure = same && was.stamp.tells(now)
 	p.parsed[file] = was
 	return !same
-}
-
-// gitOrigin asks git about a directory of policy files; nothing where it is no work tree. Clean means
-// that none of the given files differs from the commit; what else lies there does not matter.
-func gitOrigin(dir string, files []string) origin {
-	ctx, cancel := context.WithTimeout(context.Background(), gitPatience)
-	defer cancel()
-	git := func(args ...string) (string, error) {
-		// Without its optional locks git writes nothing: on a frozen file system not even a kill would end it.
-		cmd := exec.CommandContext(ctx, "git", append([]string{"--no-optional-locks", "-C", dir}, args...)...)
-		cmd.WaitDelay = gitPatience
-		out, err := cmd.Output()
-		return strings.TrimRight(string(out), "\n"), err
-	}
-	commit, err := git("rev-parse", "HEAD")
-	if err != nil {
-		return origin{}
-	}
-	o := origin{commit: commit}
-	changes, err := git("status", "--porcelain", "--", ".")
-	if err != nil {
-		return o
-	}
-	clean := true
-	for line := range strings.Lines(changes) {
-		name := filepath.Base(strings.Trim(strings.TrimSpace(line[min(3, len(line)):]), `"`)) // two letters of status and a blank
-		clean = clean && !slices.ContainsFunc(files, func(f string) bool { return filepath.Base(f) == name })
-	}
-	o.clean = &clean
-	return o
 }
