@@ -22,7 +22,8 @@ type Inventory struct {
 	lists  *lists // of what rests, of all streams
 	kinds  map[string]*kind
 	parked lean[string, map[Ref]struct{}] // by service: what waits until something else of the service happens
-	failed lean[Ref, struct{}]            // what is sent again when its time has come
+	cuts   retries                        // routes that are sent again when their time has come
+	failed retries                        // and whatever else
 }
 
 // kind is one type.
@@ -217,7 +218,7 @@ func (inv *Inventory) forget(r Ref) {
 	}
 	k.looked(r.Name)
 	k.alone.drop(r.Name)
-	inv.failed.drop(r)
+	inv.retries(r.Type).drop(r)
 	inv.stir(serviceOf(r))
 }
 
@@ -227,7 +228,7 @@ func (inv *Inventory) renew(r Ref) {
 	k, _ := inv.kind(r.Type)
 	if it := k.items.m[r.Name]; it != nil {
 		it.refused, it.retry, it.backoff = nil, time.Time{}, 0
-		inv.failed.drop(r)
+		inv.retries(r.Type).drop(r)
 	}
 	k.mark(r.Name)
 	inv.stir(serviceOf(r))
@@ -297,24 +298,35 @@ func (inv *Inventory) unpark() {
 
 // due is when something that was refused is sent again; false: nothing is.
 func (inv *Inventory) due() (at time.Time, ok bool) {
-	for r := range inv.failed.m {
-		if it := inv.item(r); it != nil && (!ok || it.retry.Before(at)) {
-			at, ok = it.retry, true
-		}
+	at, ok = inv.cuts.first()
+	if other, too := inv.failed.first(); too && (!ok || other.Before(at)) {
+		at, ok = other, true
 	}
 	return at, ok
 }
 
-// wake marks what is to be sent again by now.
+// wake marks what is to be sent again by now, as much as fits into a response: the rest is due as the next one is looked for. A
+// route does not wait for others.
 func (inv *Inventory) wake(at time.Time) {
-	for r := range inv.failed.m {
-		if it := inv.item(r); it == nil || !at.Before(it.retry) {
-			inv.failed.drop(r)
+	for _, all := range []*retries{&inv.cuts, &inv.failed} {
+		for range perResponse {
+			r, ok := all.take(at)
+			if !ok {
+				break
+			}
 			if k, _ := inv.kind(r.Type); k.wants(r.Name) {
 				k.mark(r.Name)
 			}
 		}
 	}
+}
+
+// retries are those of a type.
+func (inv *Inventory) retries(typ string) *retries {
+	if typ == TypeRoute {
+		return &inv.cuts
+	}
+	return &inv.failed
 }
 
 // sends books a response that goes out.
@@ -345,7 +357,7 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 			inv.gone(k, p)
 		} else {
 			it.acked, it.perhaps, it.left, it.presented, it.retry, it.backoff = p.res, nil, nil, false, time.Time{}, 0
-			inv.failed.drop(p.ref)
+			inv.retries(p.ref.Type).drop(p.ref)
 			if it.sent == nil && !slices.Contains(it.flying, nil) { // it was forgotten, and is wanted again: it may be gone, or another one by now
 				it.sent = p.res
 				k.mark(p.ref.Name)
@@ -394,6 +406,7 @@ func (inv *Inventory) stray(k *kind, p parcel) bool {
 	}
 	if k.items.m[p.ref.Name] == p.item && len(p.item.flying) == 0 {
 		k.drop(p.ref.Name)
+		inv.retries(p.ref.Type).hurry(p.ref)
 	}
 	return true
 }
@@ -406,6 +419,7 @@ func (inv *Inventory) gone(k *kind, p parcel) {
 	p.item.acked, p.item.perhaps = nil, nil
 	if p.item.sent == nil && !p.item.subscribed && len(p.item.flying) == 0 {
 		k.drop(p.ref.Name)
+		inv.retries(p.ref.Type).hurry(p.ref)
 	}
 }
 
@@ -469,7 +483,7 @@ func (inv *Inventory) again(p parcel, cat *Catalog, at time.Time) {
 	}
 	it.backoff = min(max(2*it.backoff, least), most)
 	it.retry = at.Add(it.backoff)
-	inv.failed.put(p.ref, struct{}{})
+	inv.retries(p.ref.Type).put(p.ref, it.retry)
 }
 
 // remember takes over a refusal from an earlier connection of the same process.
@@ -479,7 +493,7 @@ func (inv *Inventory) remember(r Ref, version string, at time.Time) {
 	it.refused = append(it.refused, version)
 	if r.Type != TypeRoute && r.Type != TypeScope {
 		it.backoff, it.retry = retryRefused, at.Add(retryRefused)
-		inv.failed.put(r, struct{}{})
+		inv.retries(r.Type).put(r, it.retry)
 	}
 }
 
