@@ -32,6 +32,7 @@ import (
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
 //   - what is sent again by itself is so when its time has come;
+//   - a listener that leaves is found so;
 //   - a route that is urgent is found so, whatever has happened since it was not, and however many wait for their turn;
 //   - no tick leaves a book out in which it would change something, and the figures are what the book says;
 //   - whoever refuses the listener as it is, and nobody else, is told of as who does: in the book where it has asked for the route, else as
@@ -980,6 +981,11 @@ func (p *play) check() {
 	p.bars()
 	p.keepsStill()
 	p.triesAgain()
+	for _, s := range p.hub.sessions {
+		if typ, name, missing := overlooked(s); missing {
+			p.fail("%s has %s %s, which leaves, and is not looked at", s.ID, shortType(typ), name)
+		}
+	}
 	p.findsUrgent()
 	unapplied, nodes := countPlainly(p.hub)
 	if f := p.hub.Figures(); !reflect.DeepEqual(f.Unapplied, unapplied) || !reflect.DeepEqual(f.Nodes, nodes) {

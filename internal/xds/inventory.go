@@ -38,6 +38,8 @@ type kind struct {
 	dirty    lean[string, struct{}] // to be looked at
 	fresh    []string               // and these, of a wildcard: all streams have the same list, which is never changed
 	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them. What turned out not to be is left out until it is stirred
+	leads    bool                   // leaves before routes do
+	outgoing lean[string, struct{}] // of such a type: what the Envoy has and may have to leave (see outgoing.go)
 	alone    lean[string, struct{}] // to be sent one per response, to find what is refused
 	inflight int                    // responses
 }
@@ -77,7 +79,7 @@ func (inv *Inventory) kind(typ string) (k *kind, first bool) {
 	if k != nil {
 		return k, false
 	}
-	k = &kind{lists: inv.lists}
+	k = &kind{lists: inv.lists, leads: goesFirst(typ)}
 	inv.kinds[typ] = k
 	return k, true
 }
@@ -95,6 +97,7 @@ func (k *kind) mark(name string) {
 	k.dirty.put(name, struct{}{})
 	if k.item(name).served() {
 		k.had.put(name, struct{}{})
+		k.mayLeave(name)
 	}
 }
 
@@ -213,6 +216,7 @@ func (inv *Inventory) forget(r Ref) {
 	k, _ := inv.kind(r.Type)
 	if it := k.item(r.Name); it != nil && len(it.flying) > 0 {
 		*it = item{flying: it.flying, turn: it.turn}
+		k.mayLeave(r.Name) // nobody is told any more when it is to be removed
 	} else {
 		k.drop(r.Name)
 	}
@@ -417,6 +421,9 @@ func (inv *Inventory) gone(k *kind, p parcel) {
 		p.item.left = p.item.acked
 	}
 	p.item.acked, p.item.perhaps = nil, nil
+	if !p.item.served() {
+		k.outgoing.drop(p.ref.Name)
+	}
 	if p.item.sent == nil && !p.item.subscribed && len(p.item.flying) == 0 {
 		k.drop(p.ref.Name)
 		inv.retries(p.ref.Type).hurry(p.ref)
