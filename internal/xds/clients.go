@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,8 +34,9 @@ import (
 type clients struct {
 	hub     *Hub
 	caches  map[string]*cache.LinearCache
+	feed    *feed
 	server  sotw.Server
-	has     map[string]map[string]map[string]types.Resource // what the caches have of each service, by type; guarded by the hub's mutex
+	has     map[string]map[string]map[string]types.Resource // what was handed to the caches of each service, by type; guarded by the hub's mutex
 	leaving map[Ref]time.Time                               // what no view names any more: since when; guarded by the hub's mutex
 
 	mu      sync.Mutex // of the map; what is in it is guarded by the hub's
@@ -60,6 +60,7 @@ func newClients(h *Hub) *clients {
 		c.caches[typ] = cache.NewLinearCache(typ)
 		mux.Caches[typ] = c.caches[typ]
 	}
+	c.feed = &feed{log: h.log, caches: c.caches}
 	c.server = sotw.NewServer(context.Background(), mux, c, sotw.WithOrderedADS(), config.DeactivateLegacyWildcard())
 	return c
 }
@@ -126,9 +127,9 @@ const clientsFollow = 10 * time.Second
 
 // publish replaces a service's view: first what the new route names, then the route. What only old ones named goes
 // with a change that comes clientsFollow later, because a client may still be on its way.
-func (c *clients) publish(service string, old, now *view) (err error) {
+func (c *clients) publish(service string, old, now *view) {
 	if now == nil && old == nil {
-		return nil
+		return
 	}
 	has := c.has[service]
 	if has == nil {
@@ -138,26 +139,25 @@ func (c *clients) publish(service string, old, now *view) (err error) {
 	if now == nil {
 		delete(c.has, service)
 	}
-	for _, typ := range []string{TypeEndpoint, TypeCluster, TypeRoute, TypeListener} {
-		var gone []string
+	news := supply{}
+	for _, typ := range news.order() {
 		var fresh map[string]types.Resource
 		if now != nil {
 			fresh = now.resources[typ]
 		}
+		news[typ] = changed(fresh, has[typ])
 		for name := range has[typ] {
 			if fresh[name] == nil && (now == nil || c.left(Ref{typ, name})) {
-				gone = append(gone, name)
+				news[typ][name] = nil
 			}
 			if fresh[name] != nil || now == nil {
 				delete(c.leaving, Ref{typ, name})
 			}
 		}
-		fresh = changed(fresh, has[typ])
-		maps.Copy(has[typ], fresh)
-		maps.DeleteFunc(has[typ], func(name string, _ types.Resource) bool { return slices.Contains(gone, name) })
-		err = errors.Join(err, c.caches[typ].UpdateResources(fresh, gone)) // whom it could not tell says nothing of the cache
+		maps.Copy(has[typ], news[typ])
+		maps.DeleteFunc(has[typ], func(_ string, r types.Resource) bool { return r == nil })
 	}
-	return err
+	c.feed.put(news)
 }
 
 // left reports whether nothing has named a resource for long enough.
@@ -174,8 +174,12 @@ func (c *clients) left(r Ref) bool {
 
 // changed leaves out what is there already: an update would be sent to everybody.
 func changed(fresh, have map[string]types.Resource) map[string]types.Resource {
-	out := maps.Clone(fresh)
-	maps.DeleteFunc(out, func(name string, m types.Resource) bool { return have[name] != nil && proto.Equal(m, have[name]) })
+	out := map[string]types.Resource{}
+	for name, m := range fresh {
+		if have[name] == nil || !proto.Equal(m, have[name]) {
+			out[name] = m
+		}
+	}
 	return out
 }
 

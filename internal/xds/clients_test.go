@@ -208,6 +208,7 @@ func TestAGRPCServiceCostsItsOwn(t *testing.T) {
 	}
 	has := func(want int) {
 		t.Helper()
+		h.clients.feed.wait()
 		for typ, c := range h.clients.caches {
 			n := want
 			if typ == TypeCluster || typ == TypeEndpoint {
