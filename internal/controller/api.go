@@ -331,14 +331,18 @@ func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (store
 	return c.await(ctx, r), nil
 }
 
-// await waits for two seconds at most until what was decided is on disk.
+// await waits until what was decided is on disk, of several services for as long as one after the other is stored: two seconds without
+// any are a disk that hangs.
 func (c *Controller) await(ctx context.Context, r *receipt) (stored bool) {
-	select {
-	case <-r.stored:
-		return true
-	case <-time.After(writeHangs):
-		_ = c.do(ctx, r.drop) // a loop that has ended keeps nothing
-		return false
+	for {
+		select {
+		case <-r.stored:
+			return true
+		case <-r.some:
+		case <-time.After(writeHangs):
+			_ = c.do(ctx, r.drop) // a loop that has ended keeps nothing
+			return false
+		}
 	}
 }
 
