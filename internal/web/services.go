@@ -86,20 +86,35 @@ func (a *api) services(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	who := callerOf(r)
-	out := Services{Services: []Service{}}
-	for c, err := range a.Controller.Services(r.Context(), s.after, func(p *controller.Present) bool { return s.wants(p, &who) }) {
-		if err != nil {
-			a.fail(w, err)
-			return
-		}
-		if len(out.Services) == s.limit {
-			out.Next = out.Services[s.limit-1].Service
-			break
-		}
-		out.Services = append(out.Services, viewService(c))
+	out := list{w: w, key: "services"}
+	next, err := a.listServices(r, &s, &out)
+	if err == nil {
+		err = out.end(next)
 	}
-	a.answer(w, http.StatusOK, out)
+	if err != nil {
+		a.broken(&out, err)
+	}
+}
+
+// listServices sends those that are selected, and returns the last of them where more follow. A client that reads slowly is sent
+// what it may see when that is looked at.
+func (a *api) listServices(r *http.Request, s *selection, out *list) (next string, err error) {
+	who, g, last := callerOf(r), a.letIn(r), ""
+	for c, err := range a.Controller.Services(r.Context(), s.after, func(p *controller.Present) bool { return s.wants(p, &who) }) {
+		switch {
+		case err != nil:
+			return "", err
+		case !g.may(access.View, c.Name):
+			continue
+		case out.n == s.limit:
+			return last, nil
+		}
+		if err := out.add(viewService(c)); err != nil {
+			return "", err
+		}
+		last = c.Name
+	}
+	return "", nil
 }
 
 // live reports whether a service has more than a version that serves, and ones that have ended. It makes no text: the loop asks.
