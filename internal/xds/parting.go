@@ -175,19 +175,27 @@ func (h *Hub) bookOf(name string) (f *Force, stable string) {
 	return nil, ""
 }
 
-// used books that an Envoy reports requests at clusters, other than the stable version's.
+// used books that an Envoy reports requests at clusters, other than the stable version's. There may be very many: the mutex is let go of
+// in between.
 func (h *Hub) used(n Node, clusters map[string]ClusterLoad) {
-	h.enter()
-	defer h.exit()
-	speakers := h.speakersOf(n)
+	h.usedWith(&breaks{mu: door{h}}, n, clusters)
+}
+
+func (h *Hub) usedWith(b *breaks, n Node, clusters map[string]ClusterLoad) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := h.witnessesOf(n)
 	for name, load := range clusters {
+		if b.looks(max(1, len(w.streams))) && !w.again(h, n) {
+			return
+		}
 		c, _ := ParseCluster(name)
 		f, stable := h.bookOf(c.Service)
 		if f == nil || load.Counts.Requests == 0 || c.Version == stable {
 			continue
 		}
-		for id := range speakers {
-			f.Used(h.peers[id], h.now())
+		for _, s := range w.streams {
+			f.Used(s, h.now())
 		}
 	}
 }
