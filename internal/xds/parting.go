@@ -54,6 +54,24 @@ func (h *Hub) Remained(name string, cs []rollout.Crowd) {
 	h.part(name, f)
 }
 
+// Remains reports whether any node may still send requests to the clusters of a service that was removed. It looks at no more of them than until it finds one: they may be asked about each
+// second, and be as many as there are Envoys.
+func (h *Hub) Remains(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.parting[name]
+	if p == nil {
+		return false
+	}
+	for i, m := range p.force.members {
+		if !h.letGo(p, name, m) {
+			p.force.remove(slices.Clone(p.force.members[:i])...)
+			return true
+		}
+	}
+	return len(h.remaining(name)) > 0
+}
+
 // Remaining are the nodes that may still send requests to the clusters of a service that was removed; none: nobody does.
 func (h *Hub) Remaining(name string) []string {
 	h.mu.Lock()

@@ -194,3 +194,36 @@ func TestARemovalCostsEachEnvoyItsOwn(t *testing.T) {
 		t.Errorf("%d are waited for", len(left))
 	}
 }
+
+// Whether a removed service is waited for costs a look, however many Envoys it is waited for; those that are waited for no longer are not
+// looked at again.
+func TestWhetherSomebodyRemainsIsFoundAtOnce(t *testing.T) {
+	h, at, looks := NewHub(quietLog()), time.Unix(1e9, 0), 0
+	h.now = func() time.Time { looks++; return at }
+	var nodes []string
+	for i := range 1000 {
+		nodes = append(nodes, fmt.Sprintf("edge-%04d", i))
+	}
+	h.Remained("shop", []rollout.Crowd{{Version: "t1", Nodes: nodes[:500]}})
+	at = at.Add(time.Minute)
+	h.restore(h.parting["shop"].force, []rollout.Crowd{{Version: "t1", Nodes: nodes[500:]}})
+	remains := func(want bool, most int) {
+		t.Helper()
+		if looks = 0; h.Remains("shop") != want || looks > most {
+			t.Errorf("%d looks, want at most %d; it was to say %v", looks, most, want)
+		}
+	}
+	remains(true, 1)
+	at = at.Add(h.ForgetAfter - time.Minute)
+	remains(true, 501)
+	remains(true, 1)
+	if got := h.Remaining("shop"); !slices.Equal(got, nodes[500:]) {
+		t.Errorf("%d remain", len(got))
+	}
+	at = at.Add(time.Minute)
+	remains(false, 1001)
+	if len(h.parting) > 0 {
+		t.Error("it is not forgotten")
+	}
+	remains(false, 0)
+}
