@@ -64,7 +64,7 @@ func (h *Hub) Remains(name string) bool {
 		return false
 	}
 	for i, m := range p.force.members {
-		if !h.letGo(p, name, m) {
+		if h.stays(p, name, m) {
 			p.force.remove(slices.Clone(p.force.members[:i])...)
 			return true
 		}
@@ -86,10 +86,10 @@ func (h *Hub) remaining(name string) (nodes []string) {
 	}
 	var out []*member
 	for _, m := range p.force.members {
-		if h.letGo(p, name, m) {
-			out = append(out, m)
-		} else {
+		if h.stays(p, name, m) {
 			nodes = append(nodes, m.who.ID)
+		} else {
+			out = append(out, m)
 		}
 	}
 	p.force.remove(out...)
@@ -129,6 +129,13 @@ func (h *Hub) letsGo(s *session, service string) {
 	}
 }
 
+// stays reports whether an Envoy is waited for. While a request of its is taken in, with pauses, it may have brought along more than is
+// known of it yet.
+func (h *Hub) stays(p *parting, service string, m *member) bool {
+	s := h.sessions[m.who.id]
+	return s != nil && s.taking && !m.isGone() || !h.letGo(p, service, m)
+}
+
 // letGo reports whether an Envoy cannot send requests to a service's clusters any more, or is waited for no longer.
 func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	now := h.now()
@@ -137,8 +144,10 @@ func (h *Hub) letGo(p *parting, service string, m *member) bool {
 		return true
 	case m.isGone():
 		return now.Sub(m.left) >= h.ForgetAfter
-	case s == nil: // a gRPC client: what is removed it was told at once
+	case s == nil && m.who.Client: // what is removed it was told at once
 		return now.Sub(p.since) >= clientsFollow
+	case s == nil: // its stream is ending, with pauses: it is about to be away
+		return false
 	default:
 		waited := now.Sub(p.since) >= h.ForgetAfter && now.Sub(p.force.lastSign(m)) >= h.ForgetAfter
 		return waited || len(s.inv.clustersOf(service)) == 0
@@ -220,19 +229,31 @@ func (h *Hub) usedWith(b *breaks, n Node, clusters map[string]ClusterLoad) {
 
 // returns books a node that comes back and says which clusters it has.
 func (h *Hub) returns(s *session, brought map[string]string) {
-	if len(h.parting) == 0 || s.Diagnostic {
-		return
+	if len(h.parting) > 0 && !s.Diagnostic {
+		h.returnsWith(&breaks{mu: door{h}}, s, brought)
 	}
-	has := map[string]bool{} // services
+}
+
+// returnsWith looks at what the Envoy has, and at the books that its node may be gone from, however many services were removed. The mutex
+// is let go of in between: a service that is removed meanwhile may be one that it brought along, so all of these are known before.
+func (h *Hub) returnsWith(b *breaks, s *session, brought map[string]string) {
+	has := map[string]struct{}{} // services
 	for name := range brought {
+		b.looks(1)
 		c, _ := ParseCluster(name)
-		has[c.Service] = true
+		has[c.Service] = struct{}{}
 	}
-	for name, p := range h.parting {
-		if has[name] {
+	if k := h.nodes[s.ID]; k != nil {
+		for f := range withBreaks(b, len(k.books), slices.Values(k.books)) {
+			if _, is := has[f.service]; f.parts && !is {
+				f.Restarted(s.ID) // it has let go since, or is a new process
+			}
+		}
+	}
+	for name := range has {
+		b.looks(1)
+		if p := h.parting[name]; p != nil {
 			p.force.Join(s.stream, Content{Version: "removed"}, h.now())
-		} else {
-			p.force.Restarted(s.ID) // it has let go since, or is a new process
 		}
 	}
 }
