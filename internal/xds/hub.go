@@ -132,6 +132,12 @@ func (h *Hub) exit() {
 	<-h.doors
 }
 
+// door is the mutex as one of very many streams has it.
+type door struct{ hub *Hub }
+
+func (d door) Lock()   { d.hub.enter() }
+func (d door) Unlock() { d.hub.exit() }
+
 // build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as
 // built before all of it is.
 func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
