@@ -1019,7 +1019,11 @@ func (p *play) check() {
 
 // parts holds that nobody is forgotten who can still send requests to a service that was removed.
 func (p *play) parts() {
+	remain := p.hub.Remains("shop")
 	remaining := p.hub.Remaining("shop")
+	if remain != (len(remaining) > 0) {
+		p.fail("somebody remains: %v; these do: %v", remain, remaining)
+	}
 	if part := p.hub.parting["shop"]; part != nil {
 		p.known(part.force)
 	}
