@@ -78,7 +78,8 @@ func (c *Controller) Services(ctx context.Context, after string, wanted func(*Pr
 	}
 }
 
-// looksMost is how many services are looked at for those that are wanted in one piece.
+// looksMost is how many services are looked at for those that are wanted in one piece, and for no longer than pieceFor: what is asked of
+// each is up to who wants to know.
 const looksMost = 16 * pieceMost
 
 // some are the snapshots of the next services that are wanted, the name of the last one that was looked at, and whether
@@ -88,9 +89,9 @@ func (c *Controller) some(after string, wanted func(*Present) bool) (out []Servi
 	if more = len(names) > looksMost; more {
 		names = names[:looksMost]
 	}
-	p := Present{c: c}
-	for _, name := range names {
-		if len(out) == pieceMost {
+	p, begun := Present{c: c}, time.Now()
+	for i, name := range names {
+		if len(out) == pieceMost || i > 0 && time.Since(begun) >= pieceFor {
 			more = true
 			break
 		}
@@ -330,14 +331,18 @@ func (c *Controller) decide(ctx context.Context, f func() (*unit, error)) (store
 	return c.await(ctx, r), nil
 }
 
-// await waits for two seconds at most until what was decided is on disk.
+// await waits until what was decided is on disk, of several services for as long as one after the other is stored: two seconds without
+// any are a disk that hangs.
 func (c *Controller) await(ctx context.Context, r *receipt) (stored bool) {
-	select {
-	case <-r.stored:
-		return true
-	case <-time.After(writeHangs):
-		_ = c.do(ctx, r.drop) // a loop that has ended keeps nothing
-		return false
+	for {
+		select {
+		case <-r.stored:
+			return true
+		case <-r.some:
+		case <-time.After(writeHangs):
+			_ = c.do(ctx, r.drop) // a loop that has ended keeps nothing
+			return false
+		}
 	}
 }
 

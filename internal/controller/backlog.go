@@ -33,6 +33,7 @@ type backlog struct {
 	namings  []*naming       // what origins name anew
 	findings queue[*finding] // each once
 	stored   queue[job]      // of a write that ended
+	leaving  queue[string]   // services that were removed: of which is to be looked who still waits for them
 	reading  *adoption       // the policies that are being taken in; nil: none are
 }
 
@@ -65,7 +66,7 @@ func (q *queue[T]) some(most int, f func(T)) {
 
 // more is a channel that can be read while there is work.
 func (b *backlog) more() <-chan struct{} {
-	if len(b.ticks)+len(b.ageing)+len(b.evidence)+len(b.statuses)+len(b.namings)+len(b.findings)+len(b.stored) > 0 || b.reading != nil {
+	if len(b.ticks)+len(b.ageing)+len(b.evidence)+len(b.statuses)+len(b.namings)+len(b.findings)+len(b.stored)+len(b.leaving) > 0 || b.reading != nil {
 		return b.ready
 	}
 	return nil
@@ -127,22 +128,24 @@ func (c *Controller) work(now time.Time) {
 	for {
 		c.backlog.turn++
 		switch b := &c.backlog; {
-		case b.turn%8 == 0 && len(b.ticks) > 0:
+		case b.turn%9 == 0 && len(b.ticks) > 0:
 			c.tickSome(now)
-		case b.turn%8 == 1 && len(b.evidence) > 0:
+		case b.turn%9 == 1 && len(b.evidence) > 0:
 			c.observeSome(now)
-		case b.turn%8 == 2 && len(b.statuses) > 0:
+		case b.turn%9 == 2 && len(b.statuses) > 0:
 			c.applySome(now)
-		case b.turn%8 == 3 && len(b.findings) > 0:
+		case b.turn%9 == 3 && len(b.findings) > 0:
 			c.useSome()
-		case b.turn%8 == 4 && len(b.stored) > 0:
+		case b.turn%9 == 4 && len(b.stored) > 0:
 			c.durable(now)
-		case b.turn%8 == 5 && b.reading != nil:
+		case b.turn%9 == 5 && b.reading != nil:
 			c.adoptSome()
-		case b.turn%8 == 6 && len(b.ageing) > 0 && len(b.ticks) == 0: // else what is written is old at once
+		case b.turn%9 == 6 && len(b.ageing) > 0 && len(b.ticks) == 0: // else what is written is old at once
 			c.ageSome()
-		case b.turn%8 == 7 && len(b.namings) > 0:
+		case b.turn%9 == 7 && len(b.namings) > 0:
 			c.nameSome()
+		case b.turn%9 == 8 && len(b.leaving) > 0:
+			c.departSome()
 		default:
 			continue
 		}

@@ -113,11 +113,12 @@ type receipt struct {
 	of     []*unit
 	left   int           // of these
 	stored chan struct{} // closed when none is
+	some   chan struct{} // says that fewer are
 }
 
 // receiptFor is one for the decisions taken so far.
 func receiptFor(us ...*unit) *receipt {
-	r := &receipt{stored: make(chan struct{})}
+	r := &receipt{stored: make(chan struct{}), some: make(chan struct{}, 1)}
 	for _, u := range us {
 		if u.outbox.Unstored() {
 			r.of, r.left = append(r.of, u), r.left+1
@@ -135,11 +136,21 @@ func (u *unit) answer(decision uint64) {
 		if w.decision > decision {
 			return false
 		}
-		if w.receipt.left--; w.receipt.left == 0 {
-			close(w.receipt.stored)
-		}
+		w.receipt.landed()
 		return true
 	})
+}
+
+// landed takes in that what was decided of one more service is stored.
+func (r *receipt) landed() {
+	if r.left--; r.left == 0 {
+		close(r.stored)
+		return
+	}
+	select {
+	case r.some <- struct{}{}:
+	default: // who waits has not heard of the one before yet
+	}
 }
 
 // drop lets a command go that waits no longer.

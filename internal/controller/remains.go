@@ -3,6 +3,7 @@ package controller
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -54,23 +55,34 @@ func (c *Controller) loadRemains() error {
 	return nil
 }
 
-// depart looks which containers of removed services may go by now, and forgets services that left nothing.
+// depart has it looked which containers of removed services may go by now, a piece at a time: thousands may be waited for, for as long as
+// xds.forget_after.
 func (c *Controller) depart() {
-	for service, r := range c.leaving {
-		var waits []string
-		u := c.units[service]
-		if u == nil {
-			waits = c.Hub.Remaining(service)
+	if len(c.backlog.leaving) == 0 {
+		c.backlog.leaving = slices.AppendSeq(make(queue[string], 0, len(c.leaving)), maps.Keys(c.leaving))
+	}
+}
+
+func (c *Controller) departSome() {
+	c.backlog.leaving.some(pieceMost, func(service string) {
+		if r := c.leaving[service]; r != nil {
+			c.departs(service, r)
 		}
-		for _, k := range r.Containers {
-			if !r.free[k] && len(waits) == 0 && (u == nil || u.state.Released(k.Version)) {
-				r.free[k] = true
-				c.want(service)
-			}
+	})
+}
+
+// departs looks whether the containers of a removed service may go, and forgets a service that left nothing.
+func (c *Controller) departs(service string, r *remains) {
+	u := c.units[service]
+	waits := u == nil && c.Hub.Remains(service)
+	for _, k := range r.Containers {
+		if !r.free[k] && !waits && (u == nil || u.state.Released(k.Version)) {
+			r.free[k] = true
+			c.want(service)
 		}
-		if len(r.Containers) == 0 && len(waits) == 0 {
-			c.left(service)
-		}
+	}
+	if len(r.Containers) == 0 && !waits {
+		c.left(service)
 	}
 }
 

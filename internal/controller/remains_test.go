@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,5 +151,35 @@ func TestAnotherLifeLeavesTheContainersOfTheOldOne(t *testing.T) {
 		if g := b.goal("v2", 2); g != rollout.Start || b.share("v2") != 2000 {
 			b.t.Errorf("the new life's container is to %s, v2 gets %d", g, b.share("v2"))
 		}
+	})
+}
+
+// Ten thousand services are removed: a tick looks at none of them by itself, a piece of work at a few, and before the next tick all are.
+func TestRemovedServicesAreLookedAtInPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, tenPercent, 1, world.Traffic{Service: "shop", PerSecond: 100, ErrorRate: steady(nil)})
+		time.Sleep(3 * time.Second)
+		const removed = 10_000
+		b.inLoop(func() {
+			c := b.daemon
+			c.backlog = newBacklog()
+			for i := range removed {
+				c.leaving[fmt.Sprint("s", i)] = &remains{free: map[rollout.Container]bool{}} // nobody waits for them, so who is looked at goes
+			}
+			if c.depart(); len(c.leaving) != removed {
+				t.Errorf("a tick looked at %d", removed-len(c.leaving))
+			}
+			for pieces := 1; pieces <= 3; pieces++ {
+				if c.work(time.Now()); len(c.leaving) < removed-pieces*pieceMost || len(c.leaving) == removed {
+					t.Errorf("%d pieces looked at %d", pieces, removed-len(c.leaving))
+				}
+			}
+		})
+		time.Sleep(time.Second)
+		b.inLoop(func() {
+			if left := len(b.daemon.leaving); left > 0 {
+				t.Errorf("%d were not looked at", left)
+			}
+		})
 	})
 }

@@ -76,6 +76,7 @@ type api struct {
 	readers   chan struct{} // a place for each plot that is made from the journal
 	senders   chan struct{} // and for each client that is sent the journal itself
 	replays   places        // those clients
+	scrapers  places        // clients of the metrics
 	refused   *rate.Limiter // of lines in the log
 }
 
@@ -84,6 +85,7 @@ func NewHandler(o Options) http.Handler {
 	a := &api{Options: o, readers: make(chan struct{}, maxReaders), senders: make(chan struct{}, maxSenders), refused: rate.NewLimiter(1, 10)}
 	a.listeners = places{most: maxListeners, mostOfOne: mostOfOne, what: "are connected to /events"}
 	a.replays = places{most: maxReplays, mostOfOne: replaysOfOne, what: "are sent a journal"}
+	a.scrapers = places{most: maxScrapers, mostOfOne: scrapersOfOne, what: "are sent the metrics"}
 	if a.Access == nil {
 		a.Access = access.NewKeeper(access.Config{}, nil)
 	}

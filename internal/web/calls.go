@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"github.com/canaryd/canaryd/internal/access"
 )
 
@@ -50,7 +48,7 @@ func (a *api) calls() []call {
 		{"GET /-/ready", access.None, everybody, a.ready, nil},
 		{"POST /-/reload", access.Admin, all, a.reload, nil},
 		{"PUT /-/reload", access.Admin, all, a.reload, nil},
-		{"GET /metrics", access.View, all, promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{Registry: a.Registry}).ServeHTTP, nil},
+		{"GET /metrics", access.View, all, a.scrape(), nil},
 		{"GET /api/v1/openapi.json", access.View, some, a.document, nil},
 		{"GET /api/v1/services", access.View, some, a.services, []string{"limit", "after", "match", "live"}},
 		{"GET /api/v1/services/{service}", access.View, one, a.service, nil},

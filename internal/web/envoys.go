@@ -59,14 +59,12 @@ type NodeService struct {
 
 // envoys lists the nodes, all or those of one service.
 func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
+	service := r.URL.Query().Get("service")
 	limit, err := limitOf(r, mostEnvoys)
 	if err != nil {
 		a.fail(w, err)
 		return
 	}
-	service := q.Get("service")
-	who := callerOf(r)
 	if service != "" {
 		if err := mayInNamed(r, service); err != nil {
 			a.refuse(w, r, err)
@@ -77,22 +75,37 @@ func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	out, last := Nodes{Nodes: []Node{}}, ""
+	out := list{w: w, key: "nodes"}
+	next, err := a.listEnvoys(r, limit, &out)
+	if err == nil {
+		err = out.end(next)
+	}
+	if err != nil {
+		a.broken(&out, err)
+	}
+}
+
+// listEnvoys sends so many nodes at most, and returns where those begin that follow.
+func (a *api) listEnvoys(r *http.Request, limit int, out *list) (next string, err error) {
+	q, g, last := r.URL.Query(), a.letIn(r), ""
+	service := q.Get("service")
 	for e := range a.Controller.EnvoysAfter(q.Get("after"), service) {
-		if !seen(&e, &who) {
+		if !seen(&e, g.now()) {
 			continue
 		}
 		n, of := viewNode(e, service)
 		if !of {
 			continue
 		}
-		if len(out.Nodes) == limit {
-			out.Next = last
-			break
+		if out.n == limit {
+			return last, nil
 		}
-		out.Nodes, last = append(out.Nodes, n), e.Key()
+		if err := out.add(n); err != nil {
+			return "", err
+		}
+		last = e.Key()
 	}
-	a.answer(w, http.StatusOK, out)
+	return "", nil
 }
 
 // mayInNamed says why the caller may not see a service that the query names.

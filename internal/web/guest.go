@@ -23,6 +23,11 @@ func (a *api) guest(r *http.Request) *guest {
 	return g
 }
 
+// letIn is the same of an answer that is over at once for most callers: who it is has been asked a moment ago.
+func (a *api) letIn(r *http.Request) *guest {
+	return &guest{keeper: a.Access, r: r, changed: a.Access.Changed(), who: callerOf(r)}
+}
+
 // ask leaves somebody who is not known, or not any more, without a role.
 func (g *guest) ask() {
 	var err error
@@ -33,11 +38,17 @@ func (g *guest) ask() {
 }
 
 // may reports whether the guest still has a role in a service.
-func (g *guest) may(role access.Role, service string) bool {
+func (g *guest) may(role access.Role, service string) bool { return g.now().May(role, service) }
+
+// now is who the guest is at this moment; nobody once what it showed has expired.
+func (g *guest) now() *access.Caller {
 	select {
 	case <-g.changed:
 		g.ask()
 	default:
 	}
-	return (g.who.Until.IsZero() || time.Now().Before(g.who.Until)) && g.who.May(role, service)
+	if !g.who.Until.IsZero() && !time.Now().Before(g.who.Until) {
+		return &access.Caller{}
+	}
+	return &g.who
 }

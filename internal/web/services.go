@@ -2,6 +2,7 @@ package web
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -14,8 +15,10 @@ import (
 	"github.com/canaryd/canaryd/internal/rollout"
 )
 
-// mostServices are in one answer, unless a limit is named.
-const mostServices = 500
+const (
+	mostServices = 500 // in one answer, unless a limit is named
+	longestMatch = 256 // bytes: a name has 63, and the loop compares the names of all services with it
+)
 
 // Services is the answer to GET /services.
 type Services struct {
@@ -27,6 +30,7 @@ type Services struct {
 type selection struct {
 	limit        int
 	after, match string
+	glob         bool // match is one
 	live         bool // only those of which anything is to be seen
 }
 
@@ -38,6 +42,10 @@ func selectionOf(r *http.Request) (selection, error) {
 	}
 	q := r.URL.Query()
 	s := selection{limit: limit, after: q.Get("after"), match: q.Get("match")}
+	if len(s.match) > longestMatch {
+		return s, problem(http.StatusUnprocessableEntity, fmt.Sprintf("match has %d bytes, and %d are the most: the name of a service has 63; write what the names that you want have in common, or ask several times", len(s.match), longestMatch))
+	}
+	s.glob = strings.ContainsAny(s.match, `*?[\`)
 	if _, err := path.Match(s.match, ""); err != nil {
 		return s, problem(http.StatusUnprocessableEntity, "match: "+s.match+" is not a valid glob: a [ without ], or a \\ at the end")
 	}
@@ -66,7 +74,7 @@ func (s *selection) wants(p *controller.Present, who *access.Caller) bool {
 
 // named reports whether a service's name is one of those wanted.
 func (s *selection) named(name string) bool {
-	if strings.ContainsAny(s.match, `*?[\`) {
+	if s.glob {
 		return policy.Matches(s.match, name)
 	}
 	return strings.Contains(name, s.match)
@@ -78,20 +86,35 @@ func (a *api) services(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	who := callerOf(r)
-	out := Services{Services: []Service{}}
-	for c, err := range a.Controller.Services(r.Context(), s.after, func(p *controller.Present) bool { return s.wants(p, &who) }) {
-		if err != nil {
-			a.fail(w, err)
-			return
-		}
-		if len(out.Services) == s.limit {
-			out.Next = out.Services[s.limit-1].Service
-			break
-		}
-		out.Services = append(out.Services, viewService(c))
+	out := list{w: w, key: "services"}
+	next, err := a.listServices(r, &s, &out)
+	if err == nil {
+		err = out.end(next)
 	}
-	a.answer(w, http.StatusOK, out)
+	if err != nil {
+		a.broken(&out, err)
+	}
+}
+
+// listServices sends those that are selected, and returns the last of them where more follow. A client that reads slowly is sent
+// what it may see when that is looked at.
+func (a *api) listServices(r *http.Request, s *selection, out *list) (next string, err error) {
+	who, g, last := callerOf(r), a.letIn(r), ""
+	for c, err := range a.Controller.Services(r.Context(), s.after, func(p *controller.Present) bool { return s.wants(p, &who) }) {
+		switch {
+		case err != nil:
+			return "", err
+		case !g.may(access.View, c.Name):
+			continue
+		case out.n == s.limit:
+			return last, nil
+		}
+		if err := out.add(viewService(c)); err != nil {
+			return "", err
+		}
+		last = c.Name
+	}
+	return "", nil
 }
 
 // live reports whether a service has more than a version that serves, and ones that have ended. It makes no text: the loop asks.

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"runtime"
 	"strings"
 	"testing"
@@ -69,6 +70,21 @@ func TestManyServicesComeInPages(t *testing.T) {
 	}
 	if got := s.names("?limit=501"); strings.Contains(got, "next") {
 		t.Error("all of them, and more follow")
+	}
+}
+
+// A glob that the loop would compare with all names for seconds is refused before it is asked, in few words.
+func TestAMatchIsNoLongerThanWhatCouldFit(t *testing.T) {
+	s := newSite(t, stableShop)
+	longest := "*" + strings.Repeat("[a-z]", (longestMatch-1)/len("[a-z]"))
+	if got := s.names("?match=" + url.QueryEscape(longest)); got != "" {
+		t.Errorf("%s fits 51 letters", got)
+	}
+	for _, match := range []string{longest + "x", "*[" + strings.Repeat("a-z", 15_000) + "]*", strings.Repeat("[", longestMatch+1)} {
+		v := s.call("GET", "/api/v1/services?match="+url.QueryEscape(match), "", 422, "Problem")
+		if says := v["detail"].(string); !strings.Contains(says, fmt.Sprintf("match has %d bytes", len(match))) || len(says) > 300 {
+			t.Errorf("%.400s", says)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/canaryd/canaryd/internal/policy"
@@ -35,8 +35,9 @@ import (
 type clients struct {
 	hub     *Hub
 	caches  map[string]*cache.LinearCache
+	feed    *feed
 	server  sotw.Server
-	has     map[string]map[string]map[string]types.Resource // what the caches have of each service, by type; guarded by the hub's mutex
+	has     map[string]map[string]map[string]types.Resource // what was handed to the caches of each service, by type; guarded by the hub's mutex
 	leaving map[Ref]time.Time                               // what no view names any more: since when; guarded by the hub's mutex
 
 	mu      sync.Mutex // of the map; what is in it is guarded by the hub's
@@ -60,6 +61,7 @@ func newClients(h *Hub) *clients {
 		c.caches[typ] = cache.NewLinearCache(typ)
 		mux.Caches[typ] = c.caches[typ]
 	}
+	c.feed = &feed{log: h.log, caches: c.caches}
 	c.server = sotw.NewServer(context.Background(), mux, c, sotw.WithOrderedADS(), config.DeactivateLegacyWildcard())
 	return c
 }
@@ -126,9 +128,9 @@ const clientsFollow = 10 * time.Second
 
 // publish replaces a service's view: first what the new route names, then the route. What only old ones named goes
 // with a change that comes clientsFollow later, because a client may still be on its way.
-func (c *clients) publish(service string, old, now *view) (err error) {
+func (c *clients) publish(service string, old, now *view) {
 	if now == nil && old == nil {
-		return nil
+		return
 	}
 	has := c.has[service]
 	if has == nil {
@@ -138,26 +140,25 @@ func (c *clients) publish(service string, old, now *view) (err error) {
 	if now == nil {
 		delete(c.has, service)
 	}
-	for _, typ := range []string{TypeEndpoint, TypeCluster, TypeRoute, TypeListener} {
-		var gone []string
+	news := supply{}
+	for _, typ := range news.order() {
 		var fresh map[string]types.Resource
 		if now != nil {
 			fresh = now.resources[typ]
 		}
+		news[typ] = changed(fresh, has[typ])
 		for name := range has[typ] {
 			if fresh[name] == nil && (now == nil || c.left(Ref{typ, name})) {
-				gone = append(gone, name)
+				news[typ][name] = nil
 			}
 			if fresh[name] != nil || now == nil {
 				delete(c.leaving, Ref{typ, name})
 			}
 		}
-		fresh = changed(fresh, has[typ])
-		maps.Copy(has[typ], fresh)
-		maps.DeleteFunc(has[typ], func(name string, _ types.Resource) bool { return slices.Contains(gone, name) })
-		err = errors.Join(err, c.caches[typ].UpdateResources(fresh, gone)) // whom it could not tell says nothing of the cache
+		maps.Copy(has[typ], news[typ])
+		maps.DeleteFunc(has[typ], func(_ string, r types.Resource) bool { return r == nil })
 	}
-	return err
+	c.feed.put(news)
 }
 
 // left reports whether nothing has named a resource for long enough.
@@ -174,8 +175,12 @@ func (c *clients) left(r Ref) bool {
 
 // changed leaves out what is there already: an update would be sent to everybody.
 func changed(fresh, have map[string]types.Resource) map[string]types.Resource {
-	out := maps.Clone(fresh)
-	maps.DeleteFunc(out, func(name string, m types.Resource) bool { return have[name] != nil && proto.Equal(m, have[name]) })
+	out := map[string]types.Resource{}
+	for name, m := range fresh {
+		if have[name] == nil || !proto.Equal(m, have[name]) {
+			out[name] = m
+		}
+	}
 	return out
 }
 
@@ -226,8 +231,6 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 	if err := c.refuses(cl, req); err != nil {
 		return err
 	}
-	h.enter()
-	defer h.exit()
 	if !cl.heard {
 		c.hears(cl, req.GetNode())
 	}
@@ -236,10 +239,20 @@ func (c *clients) OnStreamRequest(id int64, req *discovery.DiscoveryRequest) err
 		return err
 	}
 	if req.GetTypeUrl() == TypeRoute {
-		c.answer(cl, req)
-		c.asks(cl, req.GetResourceNames())
+		c.books(cl, req)
 	}
 	return nil
+}
+
+// books takes in a request for routes. What is new in it is found without the mutex, which a client of thousands of
+// services lets go now and then: its requests name all of them, and most are as they were.
+func (c *clients) books(cl *client, req *discovery.DiscoveryRequest) {
+	more, less := cl.differs(req.GetResourceNames())
+	defer cl.line.alone(len(more) + len(less))()
+	c.hub.enter()
+	defer c.hub.exit()
+	c.answer(cl, req)
+	c.asks(cl, more, less)
 }
 
 // refuses says why a request ends its stream.
@@ -263,6 +276,8 @@ func (cl *client) counts(h *Hub, req *discovery.DiscoveryRequest) error {
 
 // hears takes in who a client is.
 func (c *clients) hears(cl *client, said *core.Node) {
+	c.hub.enter()
+	defer c.hub.exit()
 	cl.heard, cl.Node = true, admitted(cl.ctx, said)
 	c.hub.nodes.comes(cl.stream)
 	cl.Client = true
@@ -293,8 +308,8 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 		h.nacks[shortType(TypeRoute)]++
 		why = h.refusal(cl.Node, d.GetMessage())
 	}
-	for name, content := range sent {
-		s := h.services[name]
+	for name := range breathing(h, maps.Keys(sent)) {
+		s, content := h.services[name], sent[name]
 		if s == nil {
 			continue
 		}
@@ -310,28 +325,39 @@ func (c *clients) answer(cl *client, req *discovery.DiscoveryRequest) {
 	}
 }
 
-// asks books which routes a client wants now.
-func (c *clients) asks(cl *client, names []string) {
-	wants := map[string]struct{}{}
+// differs finds which routes a client asks for now and did not before, and which it did. Only its own goroutine changes these.
+func (cl *client) differs(names []string) (more, less []string) {
+	wants := make(map[string]struct{}, len(names))
 	for _, name := range names {
 		wants[name] = struct{}{}
+		if _, had := cl.routes[name]; !had {
+			more = append(more, name)
+		}
 	}
 	for name := range cl.routes {
-		if _, still := wants[name]; still {
-			continue
-		}
-		delete(cl.routes, name)
-		if s := c.hub.services[name]; s != nil {
-			s.force.Drop(cl.stream)
-			c.hub.changes(name)
+		if _, still := wants[name]; !still {
+			less = append(less, name)
 		}
 	}
-	for name := range wants {
-		if _, had := cl.routes[name]; had {
+	return more, less
+}
+
+// asks books which routes a client wants now, and which no more.
+func (c *clients) asks(cl *client, more, less []string) {
+	h := c.hub
+	for name := range breathing(h, slices.Values(less)) {
+		delete(cl.routes, name)
+		if s := h.services[name]; s != nil {
+			s.force.Drop(cl.stream)
+			h.changes(name)
+		}
+	}
+	for name := range breathing(h, slices.Values(more)) {
+		if _, twice := cl.routes[name]; twice {
 			continue
 		}
 		cl.routes[name] = struct{}{}
-		if s := c.hub.services[name]; s != nil {
+		if s := h.services[name]; s != nil {
 			c.joins(cl, name, s)
 		}
 	}
@@ -358,21 +384,15 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 	if resp.GetTypeUrl() != TypeRoute {
 		return
 	}
-	cl, h := c.stream(id), c.hub
+	cl, h, versions := c.stream(id), c.hub, versionsIn(resp)
 	h.enter()
 	defer h.exit()
-	present := map[string]string{} // service, by the version of its route, which has its name: a client may ask for thousands
-	for name := range cl.routes {
-		if s := h.services[name]; s != nil && s.edition.view != nil {
-			present[s.edition.view.version] = name
-		}
-	}
 	sent := map[string]Content{}
-	for _, any := range resp.GetResources() {
-		version := contentVersion(any.GetValue())
-		if name, known := present[version]; known {
-			sent[name] = h.services[name].wanted().Clients
-			h.services[name].force.Sent(cl.stream, version, h.now())
+	for name := range breathing(h, maps.Keys(versions)) {
+		s := h.services[name]
+		if _, asked := cl.routes[name]; asked && s != nil && s.edition.view != nil && s.edition.view.version == versions[name] {
+			sent[name] = s.wanted().Clients
+			s.force.Sent(cl.stream, versions[name], h.now())
 		}
 	}
 	cl.sent[resp.GetNonce()] = sent
@@ -380,4 +400,22 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 		n, _ := strconv.Atoi(resp.GetNonce())
 		delete(cl.sent, strconv.Itoa(n-routeWindow))
 	}
+}
+
+// versionsIn are the versions of the routes in a response, by their names: a client may have thousands, of which few are sent.
+func versionsIn(resp *discovery.DiscoveryResponse) map[string]string {
+	out := make(map[string]string, len(resp.GetResources()))
+	for _, any := range resp.GetResources() {
+		out[nameIn(any.GetValue())] = contentVersion(any.GetValue())
+	}
+	return out
+}
+
+// nameIn is the name of an encoded route: its first field, as fields are encoded in order.
+func nameIn(route []byte) string {
+	if _, typ, n := protowire.ConsumeTag(route); n > 0 && typ == protowire.BytesType {
+		name, _ := protowire.ConsumeBytes(route[n:])
+		return string(name)
+	}
+	return ""
 }

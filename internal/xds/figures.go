@@ -115,15 +115,16 @@ type breaks struct {
 	looked int
 }
 
-// looks counts some looks.
-func (b *breaks) looks(n int) {
+// looks counts some looks, and reports whether there was a pause before them.
+func (b *breaks) looks(n int) (paused bool) {
 	before := b.looked / toldAtOnce
 	if b.looked += n; b.looked/toldAtOnce == before {
-		return
+		return false
 	}
 	b.mu.Unlock()
 	time.Sleep(pause)
 	b.mu.Lock()
+	return true
 }
 
 // withBreaks goes through what there is now, with the mutex held but for the pauses: some of it may be gone when its turn comes.

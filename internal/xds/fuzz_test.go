@@ -31,6 +31,8 @@ import (
 //   - a cut that was not stored when canaryd died stays out from when an Envoy that accepted it presents it;
 //   - nothing is sent twice unchanged, but to a re-subscription, after a refusal of several, as the minimal route
 //     after a refused cut, and where a backoff has passed;
+//   - what is sent again by itself is so when its time has come;
+//   - a listener that leaves is found so;
 //   - a route that is urgent is found so, whatever has happened since it was not, and however many wait for their turn;
 //   - no tick leaves a book out in which it would change something, and the figures are what the book says;
 //   - whoever refuses the listener as it is, and nobody else, is told of as who does: in the book where it has asked for the route, else as
@@ -889,6 +891,25 @@ func (p *play) known(f *Force) {
 	}
 }
 
+// triesAgain holds that what is sent again by itself is so when it was said, and nothing else is.
+func (p *play) triesAgain() {
+	for _, s := range p.hub.sessions {
+		for typ, k := range s.inv.kinds {
+			all := s.inv.retries(typ).by.m
+			for name, it := range k.items.m {
+				if e := all[Ref{typ, name}]; (e != nil || it.retry.After(p.at)) && (e == nil || !e.at.Equal(it.retry)) {
+					p.fail("%s is to be sent %s %s again at %s, and is at %+v", s.ID, shortType(typ), name, it.retry, e)
+				}
+			}
+			for r, e := range all {
+				if r.Type == typ && k.items.m[r.Name] == nil && e.at.After(p.at) {
+					p.fail("%s is to be sent %s %s again at %s, and nothing is known of it", s.ID, shortType(typ), r.Name, e.at)
+				}
+			}
+		}
+	}
+}
+
 // crowd has every stream's window for routes full of what it never answers, or no longer.
 func (p *play) crowd(full bool) {
 	for _, s := range p.hub.sessions {
@@ -912,7 +933,7 @@ func (p *play) findsUrgent() {
 		if k == nil || k.item("shop") == nil {
 			continue
 		}
-		if _, retries := s.inv.failed.m[r]; retries && !p.at.Before(k.item("shop").retry) {
+		if _, retries := s.inv.cuts.by.m[r]; retries && !p.at.Before(k.item("shop").retry) {
 			continue // it is looked at before anything goes out
 		}
 		_, found := k.had.m["shop"]
@@ -959,6 +980,12 @@ func (p *play) bars() {
 func (p *play) check() {
 	p.bars()
 	p.keepsStill()
+	p.triesAgain()
+	for _, s := range p.hub.sessions {
+		if typ, name, missing := overlooked(s); missing {
+			p.fail("%s has %s %s, which leaves, and is not looked at", s.ID, shortType(typ), name)
+		}
+	}
 	p.findsUrgent()
 	unapplied, nodes := countPlainly(p.hub)
 	if f := p.hub.Figures(); !reflect.DeepEqual(f.Unapplied, unapplied) || !reflect.DeepEqual(f.Nodes, nodes) {
@@ -992,7 +1019,11 @@ func (p *play) check() {
 
 // parts holds that nobody is forgotten who can still send requests to a service that was removed.
 func (p *play) parts() {
+	remain := p.hub.Remains("shop")
 	remaining := p.hub.Remaining("shop")
+	if remain != (len(remaining) > 0) {
+		p.fail("somebody remains: %v; these do: %v", remain, remaining)
+	}
 	if part := p.hub.parting["shop"]; part != nil {
 		p.known(part.force)
 	}

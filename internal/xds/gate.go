@@ -28,6 +28,7 @@ type gate struct {
 type pass struct {
 	leave bool // a listener or scope is still to be removed
 	asked int  // how often that was looked for
+	looks int  // and at how much
 }
 
 // move is what is to be done about one resource.
@@ -117,6 +118,7 @@ func (g gate) gather(typ string, urgent bool) (r reply, ok bool) {
 func (g gate) take(r *reply, k *kind, name string, m move) {
 	ref := Ref{r.typ, name}
 	k.looked(name)
+	g.stays(k, ref)
 	if m.wait || m.more {
 		g.inv.park(ref)
 	}
@@ -379,35 +381,6 @@ func (g gate) removal(r Ref, it *item) move {
 		return move{wait: true}
 	}
 	return move{remove: true}
-}
-
-// leaving is listenersLeave, asked once a pass: hundreds of routes may leave at once, where there are thousands of scopes.
-func (g gate) leaving() bool {
-	if g.pass == nil {
-		return g.listenersLeave()
-	}
-	if g.pass.asked == 0 {
-		g.pass.asked++
-		g.pass.leave = g.listenersLeave()
-	}
-	return g.pass.leave
-}
-
-// listenersLeave reports whether a listener or scope of this Envoy is still to be removed.
-func (g gate) listenersLeave() bool {
-	for _, typ := range []string{TypeListener, TypeScope} {
-		k := g.inv.kinds[typ]
-		if k == nil {
-			continue
-		}
-		for name, it := range k.all() {
-			r := Ref{typ, name}
-			if it.serves(func(*Resource) bool { return true }) && g.cat.visible(r, g.node) == nil && !g.cat.holds(r) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // routed reports whether this Envoy may still route to a cluster: it leaves only when a route without it was

@@ -132,6 +132,12 @@ func (h *Hub) exit() {
 	<-h.doors
 }
 
+// door is the mutex as one of very many streams has it.
+type door struct{ hub *Hub }
+
+func (d door) Lock()   { d.hub.enter() }
+func (d door) Unlock() { d.hub.exit() }
+
 // build makes everything of a table, keeping the clusters whose endpoints did not change. Nothing is marked as
 // built before all of it is.
 func build(t rollout.Table, key Key, old *edition, log logrus.FieldLogger) (*edition, error) {
@@ -299,9 +305,7 @@ func (h *Hub) Remove(name string) error {
 	h.part(name, s.force)
 	delete(h.restored, name)
 	delete(h.cat.routes, name)
-	if err := h.clients.publish(name, s.edition.view, nil); err != nil {
-		return err
-	}
+	h.clients.publish(name, s.edition.view, nil)
 	h.drop(Ref{TypeRoute, name})
 	for r := range s.edition.refs() {
 		h.drop(r)
@@ -369,10 +373,11 @@ func (h *Hub) asker(r Ref, s *session) (at int, had bool) {
 	return slices.BinarySearch(h.subs[r], s.place)
 }
 
-// Run lets time pass in the books until ctx ends.
+// Run lets time pass in the books until ctx ends, and returns when gRPC clients can have all that was published.
 func (h *Hub) Run(ctx context.Context) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	defer h.clients.feed.wait()
 	defer h.arrivals.end()
 	for {
 		select {

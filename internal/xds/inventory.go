@@ -22,7 +22,8 @@ type Inventory struct {
 	lists  *lists // of what rests, of all streams
 	kinds  map[string]*kind
 	parked lean[string, map[Ref]struct{}] // by service: what waits until something else of the service happens
-	failed lean[Ref, struct{}]            // what is sent again when its time has come
+	cuts   retries                        // routes that are sent again when their time has come
+	failed retries                        // and whatever else
 }
 
 // kind is one type.
@@ -37,6 +38,8 @@ type kind struct {
 	dirty    lean[string, struct{}] // to be looked at
 	fresh    []string               // and these, of a wildcard: all streams have the same list, which is never changed
 	had      lean[string, struct{}] // those of them of which the Envoy has something: what is urgent is among them. What turned out not to be is left out until it is stirred
+	leads    bool                   // leaves before routes do
+	outgoing lean[string, struct{}] // of such a type: what the Envoy has and may have to leave (see outgoing.go)
 	alone    lean[string, struct{}] // to be sent one per response, to find what is refused
 	inflight int                    // responses
 }
@@ -76,7 +79,7 @@ func (inv *Inventory) kind(typ string) (k *kind, first bool) {
 	if k != nil {
 		return k, false
 	}
-	k = &kind{lists: inv.lists}
+	k = &kind{lists: inv.lists, leads: goesFirst(typ)}
 	inv.kinds[typ] = k
 	return k, true
 }
@@ -94,6 +97,7 @@ func (k *kind) mark(name string) {
 	k.dirty.put(name, struct{}{})
 	if k.item(name).served() {
 		k.had.put(name, struct{}{})
+		k.mayLeave(name)
 	}
 }
 
@@ -212,12 +216,13 @@ func (inv *Inventory) forget(r Ref) {
 	k, _ := inv.kind(r.Type)
 	if it := k.item(r.Name); it != nil && len(it.flying) > 0 {
 		*it = item{flying: it.flying, turn: it.turn}
+		k.mayLeave(r.Name) // nobody is told any more when it is to be removed
 	} else {
 		k.drop(r.Name)
 	}
 	k.looked(r.Name)
 	k.alone.drop(r.Name)
-	inv.failed.drop(r)
+	inv.retries(r.Type).drop(r)
 	inv.stir(serviceOf(r))
 }
 
@@ -227,7 +232,7 @@ func (inv *Inventory) renew(r Ref) {
 	k, _ := inv.kind(r.Type)
 	if it := k.items.m[r.Name]; it != nil {
 		it.refused, it.retry, it.backoff = nil, time.Time{}, 0
-		inv.failed.drop(r)
+		inv.retries(r.Type).drop(r)
 	}
 	k.mark(r.Name)
 	inv.stir(serviceOf(r))
@@ -297,24 +302,35 @@ func (inv *Inventory) unpark() {
 
 // due is when something that was refused is sent again; false: nothing is.
 func (inv *Inventory) due() (at time.Time, ok bool) {
-	for r := range inv.failed.m {
-		if it := inv.item(r); it != nil && (!ok || it.retry.Before(at)) {
-			at, ok = it.retry, true
-		}
+	at, ok = inv.cuts.first()
+	if other, too := inv.failed.first(); too && (!ok || other.Before(at)) {
+		at, ok = other, true
 	}
 	return at, ok
 }
 
-// wake marks what is to be sent again by now.
+// wake marks what is to be sent again by now, as much as fits into a response: the rest is due as the next one is looked for. A
+// route does not wait for others.
 func (inv *Inventory) wake(at time.Time) {
-	for r := range inv.failed.m {
-		if it := inv.item(r); it == nil || !at.Before(it.retry) {
-			inv.failed.drop(r)
+	for _, all := range []*retries{&inv.cuts, &inv.failed} {
+		for range perResponse {
+			r, ok := all.take(at)
+			if !ok {
+				break
+			}
 			if k, _ := inv.kind(r.Type); k.wants(r.Name) {
 				k.mark(r.Name)
 			}
 		}
 	}
+}
+
+// retries are those of a type.
+func (inv *Inventory) retries(typ string) *retries {
+	if typ == TypeRoute {
+		return &inv.cuts
+	}
+	return &inv.failed
 }
 
 // sends books a response that goes out.
@@ -345,7 +361,7 @@ func (inv *Inventory) accept(typ string, parcels []parcel) (accepted []parcel) {
 			inv.gone(k, p)
 		} else {
 			it.acked, it.perhaps, it.left, it.presented, it.retry, it.backoff = p.res, nil, nil, false, time.Time{}, 0
-			inv.failed.drop(p.ref)
+			inv.retries(p.ref.Type).drop(p.ref)
 			if it.sent == nil && !slices.Contains(it.flying, nil) { // it was forgotten, and is wanted again: it may be gone, or another one by now
 				it.sent = p.res
 				k.mark(p.ref.Name)
@@ -394,6 +410,7 @@ func (inv *Inventory) stray(k *kind, p parcel) bool {
 	}
 	if k.items.m[p.ref.Name] == p.item && len(p.item.flying) == 0 {
 		k.drop(p.ref.Name)
+		inv.retries(p.ref.Type).hurry(p.ref)
 	}
 	return true
 }
@@ -404,8 +421,12 @@ func (inv *Inventory) gone(k *kind, p parcel) {
 		p.item.left = p.item.acked
 	}
 	p.item.acked, p.item.perhaps = nil, nil
+	if !p.item.served() {
+		k.outgoing.drop(p.ref.Name)
+	}
 	if p.item.sent == nil && !p.item.subscribed && len(p.item.flying) == 0 {
 		k.drop(p.ref.Name)
+		inv.retries(p.ref.Type).hurry(p.ref)
 	}
 }
 
@@ -469,7 +490,7 @@ func (inv *Inventory) again(p parcel, cat *Catalog, at time.Time) {
 	}
 	it.backoff = min(max(2*it.backoff, least), most)
 	it.retry = at.Add(it.backoff)
-	inv.failed.put(p.ref, struct{}{})
+	inv.retries(p.ref.Type).put(p.ref, it.retry)
 }
 
 // remember takes over a refusal from an earlier connection of the same process.
@@ -479,7 +500,7 @@ func (inv *Inventory) remember(r Ref, version string, at time.Time) {
 	it.refused = append(it.refused, version)
 	if r.Type != TypeRoute && r.Type != TypeScope {
 		it.backoff, it.retry = retryRefused, at.Add(retryRefused)
-		inv.failed.put(r, struct{}{})
+		inv.retries(r.Type).put(r, it.retry)
 	}
 }
 

@@ -54,6 +54,24 @@ func (h *Hub) Remained(name string, cs []rollout.Crowd) {
 	h.part(name, f)
 }
 
+// Remains reports whether any node may still send requests to the clusters of a service that was removed. It looks at no more of them than until it finds one: they may be asked about each
+// second, and be as many as there are Envoys.
+func (h *Hub) Remains(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.parting[name]
+	if p == nil {
+		return false
+	}
+	for i, m := range p.force.members {
+		if h.stays(p, name, m) {
+			p.force.remove(slices.Clone(p.force.members[:i])...)
+			return true
+		}
+	}
+	return len(h.remaining(name)) > 0
+}
+
 // Remaining are the nodes that may still send requests to the clusters of a service that was removed; none: nobody does.
 func (h *Hub) Remaining(name string) []string {
 	h.mu.Lock()
@@ -68,10 +86,10 @@ func (h *Hub) remaining(name string) (nodes []string) {
 	}
 	var out []*member
 	for _, m := range p.force.members {
-		if h.letGo(p, name, m) {
-			out = append(out, m)
-		} else {
+		if h.stays(p, name, m) {
 			nodes = append(nodes, m.who.ID)
+		} else {
+			out = append(out, m)
 		}
 	}
 	p.force.remove(out...)
@@ -111,6 +129,13 @@ func (h *Hub) letsGo(s *session, service string) {
 	}
 }
 
+// stays reports whether an Envoy is waited for. While a request of its is taken in, with pauses, it may have brought along more than is
+// known of it yet.
+func (h *Hub) stays(p *parting, service string, m *member) bool {
+	s := h.sessions[m.who.id]
+	return s != nil && s.taking && !m.isGone() || !h.letGo(p, service, m)
+}
+
 // letGo reports whether an Envoy cannot send requests to a service's clusters any more, or is waited for no longer.
 func (h *Hub) letGo(p *parting, service string, m *member) bool {
 	now := h.now()
@@ -119,8 +144,10 @@ func (h *Hub) letGo(p *parting, service string, m *member) bool {
 		return true
 	case m.isGone():
 		return now.Sub(m.left) >= h.ForgetAfter
-	case s == nil: // a gRPC client: what is removed it was told at once
+	case s == nil && m.who.Client: // what is removed it was told at once
 		return now.Sub(p.since) >= clientsFollow
+	case s == nil: // its stream is ending, with pauses: it is about to be away
+		return false
 	default:
 		waited := now.Sub(p.since) >= h.ForgetAfter && now.Sub(p.force.lastSign(m)) >= h.ForgetAfter
 		return waited || len(s.inv.clustersOf(service)) == 0
@@ -175,38 +202,58 @@ func (h *Hub) bookOf(name string) (f *Force, stable string) {
 	return nil, ""
 }
 
-// used books that an Envoy reports requests at clusters, other than the stable version's.
+// used books that an Envoy reports requests at clusters, other than the stable version's. There may be very many: the mutex is let go of
+// in between.
 func (h *Hub) used(n Node, clusters map[string]ClusterLoad) {
-	h.enter()
-	defer h.exit()
-	speakers := h.speakersOf(n)
+	h.usedWith(&breaks{mu: door{h}}, n, clusters)
+}
+
+func (h *Hub) usedWith(b *breaks, n Node, clusters map[string]ClusterLoad) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := h.witnessesOf(n)
 	for name, load := range clusters {
+		if b.looks(max(1, len(w.streams))) && !w.again(h, n) {
+			return
+		}
 		c, _ := ParseCluster(name)
 		f, stable := h.bookOf(c.Service)
 		if f == nil || load.Counts.Requests == 0 || c.Version == stable {
 			continue
 		}
-		for id := range speakers {
-			f.Used(h.peers[id], h.now())
+		for _, s := range w.streams {
+			f.Used(s, h.now())
 		}
 	}
 }
 
 // returns books a node that comes back and says which clusters it has.
 func (h *Hub) returns(s *session, brought map[string]string) {
-	if len(h.parting) == 0 || s.Diagnostic {
-		return
+	if len(h.parting) > 0 && !s.Diagnostic {
+		h.returnsWith(&breaks{mu: door{h}}, s, brought)
 	}
-	has := map[string]bool{} // services
+}
+
+// returnsWith looks at what the Envoy has, and at the books that its node may be gone from, however many services were removed. The mutex
+// is let go of in between: a service that is removed meanwhile may be one that it brought along, so all of these are known before.
+func (h *Hub) returnsWith(b *breaks, s *session, brought map[string]string) {
+	has := map[string]struct{}{} // services
 	for name := range brought {
+		b.looks(1)
 		c, _ := ParseCluster(name)
-		has[c.Service] = true
+		has[c.Service] = struct{}{}
 	}
-	for name, p := range h.parting {
-		if has[name] {
+	if k := h.nodes[s.ID]; k != nil {
+		for f := range withBreaks(b, len(k.books), slices.Values(k.books)) {
+			if _, is := has[f.service]; f.parts && !is {
+				f.Restarted(s.ID) // it has let go since, or is a new process
+			}
+		}
+	}
+	for name := range has {
+		b.looks(1)
+		if p := h.parting[name]; p != nil {
 			p.force.Join(s.stream, Content{Version: "removed"}, h.now())
-		} else {
-			p.force.Restarted(s.ID) // it has let go since, or is a new process
 		}
 	}
 }

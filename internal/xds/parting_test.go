@@ -194,3 +194,141 @@ func TestARemovalCostsEachEnvoyItsOwn(t *testing.T) {
 		t.Errorf("%d are waited for", len(left))
 	}
 }
+
+// Whether a removed service is waited for costs a look, however many Envoys it is waited for; those that are waited for no longer are not
+// looked at again.
+func TestWhetherSomebodyRemainsIsFoundAtOnce(t *testing.T) {
+	h, at, looks := NewHub(quietLog()), time.Unix(1e9, 0), 0
+	h.now = func() time.Time { looks++; return at }
+	var nodes []string
+	for i := range 1000 {
+		nodes = append(nodes, fmt.Sprintf("edge-%04d", i))
+	}
+	h.Remained("shop", []rollout.Crowd{{Version: "t1", Nodes: nodes[:500]}})
+	at = at.Add(time.Minute)
+	h.restore(h.parting["shop"].force, []rollout.Crowd{{Version: "t1", Nodes: nodes[500:]}})
+	remains := func(want bool, most int) {
+		t.Helper()
+		if looks = 0; h.Remains("shop") != want || looks > most {
+			t.Errorf("%d looks, want at most %d; it was to say %v", looks, most, want)
+		}
+	}
+	remains(true, 1)
+	at = at.Add(h.ForgetAfter - time.Minute)
+	remains(true, 501)
+	remains(true, 1)
+	if got := h.Remaining("shop"); !slices.Equal(got, nodes[500:]) {
+		t.Errorf("%d remain", len(got))
+	}
+	at = at.Add(time.Minute)
+	remains(false, 1001)
+	if len(h.parting) > 0 {
+		t.Error("it is not forgotten")
+	}
+	remains(false, 0)
+}
+
+// Thousands of services are removed. An Envoy that comes back costs what it brought along and what its node is away from.
+func TestWhoComesBackCostsWhatItHas(t *testing.T) {
+	h := NewHub(quietLog())
+	const removed = 3000
+	for i := range removed {
+		nodes := []string{"away"}
+		if i < 3 {
+			nodes = append(nodes, "edge-1")
+		}
+		h.Remained(fmt.Sprint("s", i), []rollout.Crowd{{Version: "t1", Nodes: nodes}})
+	}
+	s := h.open(Node{ID: "edge-1"})
+	s.taking = true // what it has is not known yet
+	l := &shift{h: h}
+	b := &breaks{mu: l}
+	h.mu.Lock()
+	h.returnsWith(b, s, map[string]string{"s1/v1": "x", "s1/v2": "x", "s5/v1": "x", "there/v1": "x"})
+	h.mu.Unlock()
+	if b.looked > 10 || l.taken > 0 {
+		t.Errorf("it took %d looks", b.looked)
+	}
+	for i := range removed {
+		want := []string{"away"}
+		if i == 1 || i == 5 {
+			want = append(want, "edge-1")
+		}
+		if got := h.Remaining(fmt.Sprint("s", i)); !slices.Equal(got, want) {
+			t.Fatalf("s%d: %v remain, want %v", i, got, want)
+		}
+	}
+}
+
+// A service is removed while an Envoy comes back with very much: it is waited for where it brought clusters of it.
+func TestAServiceIsRemovedWhileAnEnvoyComesBack(t *testing.T) {
+	h := NewHub(quietLog())
+	const services = 5000
+	brought := map[string]string{}
+	for i := range services {
+		name := fmt.Sprint("s", i)
+		if i > 0 {
+			h.services[name] = &service{force: NewForce(name, h.ForgetAfter)}
+			h.restore(h.services[name].force, []rollout.Crowd{{Version: "t1", Nodes: []string{"edge-1"}}})
+		}
+		if i%2 == 0 {
+			brought[name+"/v1"] = "x"
+		}
+	}
+	h.Remained("s0", []rollout.Crowd{{Version: "t1", Nodes: []string{"edge-1"}}})
+	s := h.open(Node{ID: "edge-1"})
+	s.taking = true
+	l := &shift{h: h}
+	l.happens = func() {
+		for i := range services {
+			if name := fmt.Sprint("s", i); i%8 == l.taken && h.services[name] != nil {
+				f := h.services[name].force
+				delete(h.services, name)
+				h.part(name, f)
+			}
+		}
+	}
+	h.mu.Lock()
+	h.returnsWith(&breaks{mu: l}, s, brought)
+	h.mu.Unlock()
+	if l.taken < 5 || len(h.parting) < services/2 {
+		t.Errorf("the mutex was taken %d times, %d services are removed", l.taken, len(h.parting))
+	}
+	for i := 0; i < services; i += 2 {
+		if name := fmt.Sprint("s", i); h.parting[name] != nil && !h.Remains(name) {
+			t.Fatalf("%s: nobody waits for who brought it along", name)
+		}
+	}
+}
+
+// An Envoy comes back with clusters of a removed service among very many others, and is asked about before all of them are taken in.
+func TestWhatIsBroughtAlongIsNotGoneBeforeItIsTakenIn(t *testing.T) {
+	h := NewHub(quietLog())
+	h.Remained("shop", []rollout.Crowd{{Version: "t1", Nodes: []string{"edge-1"}}})
+	s := h.open(Node{ID: "edge-1"})
+	s.taking = true
+	h.returns(s, map[string]string{"shop/v1": "x"})
+	if got := h.Remaining("shop"); !h.Remains("shop") || !slices.Equal(got, []string{"edge-1"}) {
+		t.Errorf("%v remain", got)
+	}
+	if s.taking = false; h.Remains("shop") {
+		t.Error("it has no clusters, and is waited for")
+	}
+}
+
+// The stream of an Envoy with very many names ends bit by bit. Meanwhile the Envoy is as little gone as it is afterwards, when it is away.
+func TestWhoseStreamIsEndingIsWaitedFor(t *testing.T) {
+	h := NewHub(quietLog())
+	publish(t, h, table(1, map[string]int{"v1": 1}))
+	s := h.open(Node{ID: "edge-1"})
+	h.services["shop"].force.Join(s.stream, *h.services["shop"].force.envoys, h.now())
+	s.inv.present(Ref{TypeCluster, "shop/v1"}, h.cat.resources[Ref{TypeCluster, "shop/v1"}])
+	if err := h.Remove("shop"); err != nil {
+		t.Fatal(err)
+	}
+	passes(h, 2*clientsFollow)
+	delete(h.sessions, s.id)
+	waitRemaining(t, h, "edge-1")
+	s.close()
+	waitRemaining(t, h, "edge-1")
+}

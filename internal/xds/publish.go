@@ -59,9 +59,9 @@ func (h *Hub) Publish(ps ...Prepared) []error {
 	}
 	h.unhold(names...)
 	var turns []turn
-	for i, p := range ps {
+	for _, p := range ps {
 		if p.err == nil {
-			errs[i] = h.install(p.edition, &turns)
+			h.install(p.edition, &turns)
 		}
 	}
 	if err := h.listen(turns); err != nil {
@@ -84,14 +84,12 @@ func (h *Hub) reinstall(p Prepared) error {
 	}
 	h.unhold(p.table.Service)
 	var turns []turn
-	if err := h.install(p.edition, &turns); err != nil {
-		return err
-	}
+	h.install(p.edition, &turns)
 	return h.listen(turns)
 }
 
 // install serves an edition in place of the last one, all but its listener.
-func (h *Hub) install(e *edition, turns *[]turn) error {
+func (h *Hub) install(e *edition, turns *[]turn) {
 	name := e.forms.table.Service
 	s, old := h.services[name], (*edition)(nil)
 	if s == nil {
@@ -114,12 +112,9 @@ func (h *Hub) install(e *edition, turns *[]turn) error {
 	for _, r := range now {
 		h.put(r)
 	}
-	if err := h.clients.publish(name, old.clientView(), e.view); err != nil {
-		return fmt.Errorf("service %s, for gRPC clients: %w", name, err)
-	}
+	h.clients.publish(name, old.clientView(), e.view)
 	h.putRoute(name, s, old)
 	if old == nil || s.deaf || !reflect.DeepEqual(s.listens, e.route) {
 		*turns = append(*turns, turn{name, s.listens, e.route})
 	}
-	return nil
 }

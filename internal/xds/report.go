@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -46,18 +47,16 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 		s.slow(ctx)
 		return r, false
 	}
-	var clusters []string
-	for _, cs := range stats {
-		clusters = append(clusters, cs.GetClusterName())
-	}
-	v, known := s.hub.vouch(s.node, clusters)
+	v, known := s.hub.vouch(s.node, s.clusters(stats))
 	if !known {
 		s.hub.refusals.count(unknownNode, s.node, "a load report is ignored: its node has no ADS stream with the same certificate, or node.id and IP address")
 		return r, false
 	}
 	r.Served = v.served
 	for _, cs := range stats {
-		if !v.has[cs.GetClusterName()] {
+		if has, looked := v.has[cs.GetClusterName()]; !looked {
+			continue // there are too many
+		} else if !has {
 			s.hub.refusals.count(unknownCluster, s.node, "load of a cluster that the node has not accepted is ignored: %s", bounded(cs.GetClusterName(), nameBytes))
 			continue
 		}
@@ -74,6 +73,29 @@ func (s *reporter) take(ctx context.Context, stats []*endpoint.ClusterStats) (Re
 	}
 	s.hub.used(s.node, r.Clusters)
 	return r, len(r.Clusters) > 0
+}
+
+// clusters are those of a report, each once, by name. Of too many the last services are left out: what is counted of one is compared, so
+// none is read in part.
+func (s *reporter) clusters(stats []*endpoint.ClusterStats) []string {
+	names := make([]string, 0, len(stats))
+	for _, cs := range stats {
+		names = append(names, cs.GetClusterName())
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	all, most := len(names), s.hub.Admission.Limits.NamesPerType
+	if all <= most {
+		return names
+	}
+	beyond, _ := ParseCluster(names[most])
+	for names = names[:most]; len(names) > 0; names = names[:len(names)-1] {
+		if last, _ := ParseCluster(names[len(names)-1]); last.Service != beyond.Service {
+			break
+		}
+	}
+	s.hub.refusals.count(overNames, s.node, "of a load report of %d clusters the first %d by name are read"+seeNames, all, len(names))
+	return names
 }
 
 // skipped counts what of a report was not read.

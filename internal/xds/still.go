@@ -119,6 +119,7 @@ func (l *lists) one(of []*item, news int) []*item {
 // drop forgets what there is of a resource.
 func (k *kind) drop(name string) {
 	k.items.drop(name)
+	k.outgoing.drop(name)
 	if at, found := k.resting(name); found {
 		k.unrest(at)
 	}

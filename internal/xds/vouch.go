@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/canaryd/canaryd/internal/rollout"
@@ -46,7 +48,7 @@ func (h *Hub) falls(st *stream) {
 
 // voucher is what the ADS streams of whoever reports say of it.
 type voucher struct {
-	has    map[string]bool   // clusters that it has accepted
+	has    map[string]bool   // whether it has accepted the clusters that were asked for
 	served map[string]Served // by service, where that is known
 }
 
@@ -56,33 +58,99 @@ type Served struct {
 	Since time.Time
 }
 
-// vouch looks at some clusters; false: the node has no ADS stream.
+// vouch looks at some clusters, sorted by name and each there once; false: the node has no ADS stream, or has lost the last one meanwhile.
+// An Envoy may report twenty thousand, which takes 15 ms. So the mutex is let go of in between, but hardly ever among the clusters of one
+// service: what they counted is compared.
 func (h *Hub) vouch(n Node, clusters []string) (voucher, bool) {
-	h.enter()
-	defer h.exit()
-	speakers := h.speakersOf(n)
-	var streams []*stream
-	for id := range speakers {
-		streams = append(streams, h.peers[id])
+	return h.vouchWith(&breaks{mu: door{h}}, n, clusters)
+}
+
+func (h *Hub) vouchWith(b *breaks, n Node, clusters []string) (v voucher, known bool) {
+	v = voucher{make(map[string]bool, len(clusters)), map[string]Served{}}
+	for _, name := range clusters {
+		v.has[name] = false
 	}
-	v := voucher{map[string]bool{}, map[string]Served{}}
-	for _, cluster := range clusters {
-		id, ok := ParseCluster(cluster)
-		if !ok || !n.sees(id.Service) {
-			continue
+	groups := n.byService(clusters)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := h.witnessesOf(n)
+	if len(w.speakers) == 0 {
+		return v, false
+	}
+	for _, g := range groups {
+		for part := range slices.Chunk(g.clusters, w.portion()) {
+			if b.looks((len(part)+1)*len(w.speakers)) && !w.again(h, n) {
+				return v, false
+			}
+			for _, name := range part {
+				v.has[name] = w.have(name)
+			}
 		}
-		for _, s := range speakers {
-			v.has[cluster] = v.has[cluster] || s.has(cluster)
+		w.serve(h, g.service, v.served) // last: were it to change among its clusters, it is so since later than they were counted
+	}
+	return v, true
+}
+
+// ofService are clusters of one service.
+type ofService struct {
+	service  string
+	clusters []string
+}
+
+// byService puts clusters together that are sorted by name. Those of services that a node may not see are left out.
+func (n Node) byService(clusters []string) (groups []ofService) {
+	for from, to := 0, 0; from < len(clusters); from = to {
+		id, ok := ParseCluster(clusters[from])
+		for to = from + 1; ok && to < len(clusters) && strings.HasPrefix(clusters[to], clusters[from][:len(id.Service)+1]); {
+			to++
 		}
-		svc := h.services[id.Service]
-		if _, looked := v.served[id.Service]; looked || svc == nil {
-			continue
-		}
-		if served, ok := svc.force.Served(streams); ok {
-			v.served[id.Service] = served
+		if ok && n.sees(id.Service) {
+			groups = append(groups, ofService{id.Service, clusters[from:to]})
 		}
 	}
-	return v, len(speakers) > 0
+	return groups
+}
+
+// witnesses are the ADS streams that are asked, until the mutex is let go of.
+type witnesses struct {
+	speakers map[uint64]speaker
+	streams  []*stream
+}
+
+func (h *Hub) witnessesOf(n Node) (w witnesses) {
+	w.speakers = h.speakersOf(n)
+	for id := range w.speakers {
+		w.streams = append(w.streams, h.peers[id])
+	}
+	return w
+}
+
+// again finds out who they are now; false: nobody is left.
+func (w *witnesses) again(h *Hub, n Node) bool {
+	*w = h.witnessesOf(n)
+	return len(w.speakers) > 0
+}
+
+// portion is of how many clusters all of them are asked at a time.
+func (w *witnesses) portion() int { return max(1, toldAtOnce/len(w.speakers)) }
+
+// have reports whether one of them has accepted a cluster.
+func (w *witnesses) have(cluster string) bool {
+	for _, s := range w.speakers {
+		if s.has(cluster) {
+			return true
+		}
+	}
+	return false
+}
+
+// serve notes what they serve of a service, where that is known.
+func (w *witnesses) serve(h *Hub, service string, in map[string]Served) {
+	if svc := h.services[service]; svc != nil {
+		if served, ok := svc.force.Served(w.streams); ok {
+			in[service] = served
+		}
+	}
 }
 
 // speakersOf are the ADS streams of the Envoy that a stream of reports comes from. Envoy has one connection for both,
