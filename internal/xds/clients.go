@@ -59,9 +59,11 @@ func newClients(h *Hub) *clients {
 	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, Caches: map[string]cache.Cache{}}
 	for _, typ := range []string{TypeListener, TypeRoute, TypeCluster, TypeEndpoint} {
 		c.caches[typ] = cache.NewLinearCache(typ)
-		mux.Caches[typ] = c.caches[typ]
 	}
-	c.feed = &feed{log: h.log, caches: c.caches}
+	c.feed = newFeed(h.log, c.caches)
+	for typ, of := range c.caches {
+		mux.Caches[typ] = fed{of, c.feed}
+	}
 	c.server = sotw.NewServer(context.Background(), mux, c, sotw.WithOrderedADS(), config.DeactivateLegacyWildcard())
 	return c
 }
@@ -379,6 +381,30 @@ func (c *clients) join(name string, s *service) {
 	}
 }
 
+// mostPast is of how many tables before the present one it is known what gRPC clients got: a response may have been made of one, while
+// others are published.
+const mostPast = 8
+
+// outdated remembers what gRPC clients got of a table that another one replaces.
+func (s *service) outdated() {
+	if s.edition.view != nil {
+		s.past = append(s.past, s.wanted().Clients)
+		s.past = s.past[max(0, len(s.past)-mostPast):]
+	}
+}
+
+// clientContent is what a gRPC client gets by a version of the route, the present one or one of late.
+func (s *service) clientContent(version string) (c Content, known bool) {
+	if v := s.edition.view; v != nil && v.version == version {
+		return s.wanted().Clients, true
+	}
+	at := slices.IndexFunc(s.past, func(c Content) bool { return c.Version == version })
+	if at < 0 {
+		return c, false
+	}
+	return s.past[at], true
+}
+
 // OnStreamResponse implements the server's callbacks: it notes which routes are on their way.
 func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.DiscoveryRequest, resp *discovery.DiscoveryResponse) {
 	if resp.GetTypeUrl() != TypeRoute {
@@ -390,8 +416,11 @@ func (c *clients) OnStreamResponse(_ context.Context, id int64, _ *discovery.Dis
 	sent := map[string]Content{}
 	for name := range breathing(h, maps.Keys(versions)) {
 		s := h.services[name]
-		if _, asked := cl.routes[name]; asked && s != nil && s.edition.view != nil && s.edition.view.version == versions[name] {
-			sent[name] = s.wanted().Clients
+		if _, asked := cl.routes[name]; !asked || s == nil {
+			continue
+		}
+		if content, known := s.clientContent(versions[name]); known {
+			sent[name] = content
 			s.force.Sent(cl.stream, versions[name], h.now())
 		}
 	}

@@ -9,6 +9,18 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
+// fed is a cache that answers a request when it has all that was published before that: what a client is sent was in force when it asked.
+type fed struct {
+	*cache.LinearCache
+	feed *feed
+}
+
+// CreateWatch implements cache.Cache.
+func (c fed) CreateWatch(r *cache.Request, sub cache.Subscription, answers chan cache.Response) (cancel func(), err error) {
+	c.feed.wait()
+	return c.LinearCache.CreateWatch(r, sub, answers)
+}
+
 // feed brings what is published into the caches that gRPC clients are served from, without the hub's mutex: a cache works
 // out what each client gets of all names that it asks for, and waits for those who ask meanwhile. What is published while
 // it is at it goes together after that: clients are looked at once for all of it, and a cut stands behind one such turn,
@@ -17,9 +29,18 @@ type feed struct {
 	log    logrus.FieldLogger
 	caches map[string]*cache.LinearCache
 
-	mu   sync.Mutex
-	next supply
-	done chan struct{} // closed when the caches have everything; nil: they have
+	mu     sync.Mutex
+	turned *sync.Cond // the caches have more than before
+	next   supply
+	busy   bool   // a goroutine is at it
+	handed uint64 // how often something was handed over
+	has    uint64 // how much of that the caches have
+}
+
+func newFeed(log logrus.FieldLogger, caches map[string]*cache.LinearCache) *feed {
+	f := &feed{log: log, caches: caches}
+	f.turned = sync.NewCond(&f.mu)
+	return f
 }
 
 // supply is what is new in the caches, by type and name. nil: it goes.
@@ -41,37 +62,38 @@ func (f *feed) put(s supply) {
 		}
 		maps.Copy(f.next[typ], of)
 	}
-	if f.done == nil {
-		f.done = make(chan struct{})
+	if f.handed++; !f.busy {
+		f.busy = true
 		go f.run()
 	}
 }
 
-// wait returns when the caches have what was handed over before.
+// wait returns when the caches have what was handed over before, in two turns at most, whatever comes meanwhile.
 func (f *feed) wait() {
 	f.mu.Lock()
-	done := f.done
-	f.mu.Unlock()
-	if done != nil {
-		<-done
+	defer f.mu.Unlock()
+	for before := f.handed; f.has < before; {
+		f.turned.Wait()
 	}
 }
 
 func (f *feed) run() {
-	for s := f.take(); s != nil; s = f.take() {
+	for s, upTo := f.take(0); s != nil; s, upTo = f.take(upTo) {
 		f.supply(s)
 	}
 }
 
-// take is what comes next; nil: nothing.
-func (f *feed) take() (s supply) {
+// take is what comes next, and how much of what was handed over the caches have with it; nil: nothing.
+func (f *feed) take(has uint64) (s supply, upTo uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s, f.next = f.next, nil; s == nil {
-		close(f.done)
-		f.done = nil
+	if has > 0 {
+		f.has = has
+		f.turned.Broadcast()
 	}
-	return s
+	s, f.next = f.next, nil
+	f.busy = s != nil
+	return s, f.handed
 }
 
 // supply updates the caches. Nothing goes before everybody may have the routes that no longer name it.

@@ -2,9 +2,11 @@ package xds
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	sotwstream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
@@ -104,7 +106,7 @@ func TestNothingIsLostToGRPCClientsWhenAHubEnds(t *testing.T) {
 func TestTheNewestGetsIntoTheCaches(t *testing.T) {
 	h := NewHub(quietLog())
 	f := h.clients.feed
-	f.done = make(chan struct{}) // as if it were busy
+	f.busy = true // as if it were
 	a, b := apiListener("a"), apiListener("b")
 	f.put(supply{TypeListener: {"a": a, "b": b}})
 	f.put(supply{TypeListener: {"a": nil, "b": nil}})
@@ -114,4 +116,58 @@ func TestTheNewestGetsIntoTheCaches(t *testing.T) {
 	if got := h.clients.caches[TypeListener].GetResources(); len(got) != 1 || got["a"] == nil {
 		t.Errorf("the cache has %v", got)
 	}
+}
+
+// Who asks after a cut is answered when the caches have it; what was made for it before, and goes out after that, is booked as what it is:
+// whoever has it may go on with it.
+func TestAGRPCClientIsBookedWithWhatItIsSent(t *testing.T) {
+	h := NewHub(quietLog())
+	c := h.clients
+	publish := func(generation uint64, canaries map[string]int) {
+		t.Helper()
+		if err := h.PublishTable(grpcTable(generation, canaries)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish(1, map[string]int{"v2": 2500})
+	if err := c.OnStreamOpen(t.Context(), 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	req := &discovery.DiscoveryRequest{Node: &core.Node{Id: "client-1", UserAgentName: "gRPC Go"}, TypeUrl: TypeRoute, ResourceNames: []string{"shop"}}
+	if err := c.OnStreamRequest(1, req); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() *discovery.DiscoveryResponse {
+		t.Helper()
+		sub, answers := sotwstream.NewSotwSubscription([]string{"shop"}, false), make(chan cache.Response, 1)
+		if _, err := (fed{c.caches[TypeRoute], c.feed}).CreateWatch(req, &sub, answers); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (<-answers).GetDiscoveryResponse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	before := ask()
+	before.Nonce = "1"
+	for g := range uint64(5) { // v2 is cut, and more
+		publish(2+g, map[string]int{"v3": 100 + int(g)})
+		if resp := ask(); contentVersion(resp.GetResources()[0].GetValue()) != h.services["shop"].edition.view.version {
+			t.Fatal("who asks after a change is sent what was before it")
+		}
+	}
+	c.OnStreamResponse(t.Context(), 1, req, before)
+	if err := c.OnStreamRequest(1, &discovery.DiscoveryRequest{TypeUrl: TypeRoute, ResourceNames: []string{"shop"}, ResponseNonce: "1", VersionInfo: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	c.OnStreamClosed(1, nil)
+	f := h.services["shop"].force
+	for _, m := range f.of("client-1") {
+		if !slices.ContainsFunc(m.unrest.accepted.Slots, func(r rollout.Run) bool { return r.Version == "v2" }) {
+			t.Errorf("it has %v", m.unrest.accepted)
+		}
+		return
+	}
+	t.Error("its connection ended, and nobody knows that it still sends requests to v2")
 }

@@ -80,6 +80,7 @@ type service struct {
 	told      Status
 	recalled  []rollout.Attempt // Envoys remember that these were cut; in order
 	restarted []string          // nodes that came back as new processes, since the loop was told last
+	past      []Content         // what gRPC clients got of the last tables, oldest first
 }
 
 // edition is one table, built.

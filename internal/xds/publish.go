@@ -100,6 +100,7 @@ func (h *Hub) install(e *edition, turns *[]turn) {
 		h.services[name] = s
 	} else {
 		old = s.edition
+		s.outdated()
 	}
 	s.edition = e
 	h.regroup(name, e.route.Nodes)
