@@ -90,6 +90,9 @@ func (a *api) listEnvoys(r *http.Request, limit int, out *list) (next string, er
 	q, g, last := r.URL.Query(), a.letIn(r), ""
 	service := q.Get("service")
 	for e := range a.Controller.EnvoysAfter(q.Get("after"), service) {
+		if err := g.known(); err != nil {
+			return "", err
+		}
 		if !seen(&e, g.now()) {
 			continue
 		}

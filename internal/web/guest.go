@@ -14,6 +14,7 @@ type guest struct {
 	r       *http.Request
 	changed <-chan struct{}
 	who     access.Caller
+	lost    error // why it is not known any more
 }
 
 // guest asks anew who was let in: since then, that may have changed.
@@ -30,11 +31,22 @@ func (a *api) letIn(r *http.Request) *guest {
 
 // ask leaves somebody who is not known, or not any more, without a role.
 func (g *guest) ask() {
-	var err error
 	g.changed = g.keeper.Changed()
-	if g.who, err = g.keeper.Identify(g.r); err != nil {
+	if g.who, g.lost = g.keeper.Identify(g.r); g.lost != nil {
 		g.who = access.Caller{}
 	}
+}
+
+// known says why it is not known any more who the guest is, if so: the same request would be refused now.
+func (g *guest) known() error {
+	who := g.now()
+	if g.lost != nil {
+		return g.lost
+	}
+	if !g.who.Until.IsZero() && who != &g.who {
+		return problem(http.StatusUnauthorized, "what you showed has expired meanwhile: show it anew")
+	}
+	return nil
 }
 
 // may reports whether the guest still has a role in a service.

@@ -101,7 +101,7 @@ func (a *api) services(w http.ResponseWriter, r *http.Request) {
 func (a *api) listServices(r *http.Request, s *selection, out *list) (next string, err error) {
 	who, g, last := callerOf(r), a.letIn(r), ""
 	for c, err := range a.Controller.Services(r.Context(), s.after, func(p *controller.Present) bool { return s.wants(p, &who) }) {
-		switch {
+		switch err := cmp.Or(err, g.known()); {
 		case err != nil:
 			return "", err
 		case !g.may(access.View, c.Name):
