@@ -1,8 +1,8 @@
 package analysis
 
-// Copied is a copy of a list in the memory of another one, which nobody needs any more, where that fits. As with slices.Clone a copy of
+// copied is a copy of a list in the memory of another one, which nobody needs any more, where that fits. As with slices.Clone a copy of
 // nil is nil.
-func Copied[T any](list, room []T) []T { return append(roomFor(list, room), list...) }
+func copied[T any](list, room []T) []T { return append(roomFor(list, room), list...) }
 
 // roomFor is an empty list with room for another one.
 func roomFor[T any](list, room []T) []T {

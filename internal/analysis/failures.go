@@ -176,10 +176,10 @@ func (f *Failures) Own(room Failures) {
 		if i < len(room.All) {
 			had = room.All[i]
 		}
-		x.Endpoints, x.Envoys = Copied(x.Endpoints, had.Endpoints), Copied(x.Envoys, had.Envoys)
+		x.Endpoints, x.Envoys = copied(x.Endpoints, had.Endpoints), copied(x.Envoys, had.Envoys)
 		all = append(all, x)
 	}
-	f.All, f.Asked, f.Examples = all, Copied(f.Asked, room.Asked), slices.Clone(f.Examples)
+	f.All, f.Asked, f.Examples = all, copied(f.Asked, room.Asked), slices.Clone(f.Examples)
 }
 
 // Blank leaves nothing of failures but room for others.

@@ -407,7 +407,7 @@ func (c *Controller) outdated(u *unit) {
 }
 
 // reuse has the memory of what lives used again of a state that evidence was taken into, where only the loop has seen it.
-// Others leave judges as they are.
+// Events other than evidence leave judges as they are.
 func (c *Controller) reuse(u *unit, before *rollout.State) {
 	if !u.lent {
 		c.spare.Return(before, &u.state)

@@ -77,12 +77,7 @@ func (a *api) envoys(w http.ResponseWriter, r *http.Request) {
 	}
 	out := list{w: w, key: "nodes"}
 	next, err := a.listEnvoys(r, limit, &out)
-	if err == nil {
-		err = out.end(next)
-	}
-	if err != nil {
-		a.broken(&out, err)
-	}
+	a.ends(&out, next, err)
 }
 
 // listEnvoys sends so many nodes at most, and returns where those begin that follow.

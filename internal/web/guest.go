@@ -39,15 +39,14 @@ func (g *guest) ask() {
 
 // known says why it is not known any more who the guest is, if so: the same request would be refused now.
 func (g *guest) known() error {
-	who := g.now()
-	if g.lost != nil {
-		return g.lost
-	}
-	if !g.who.Until.IsZero() && who != &g.who {
+	g.now()
+	if g.lost == nil && g.expired() {
 		return problem(http.StatusUnauthorized, "what you showed has expired meanwhile: show it anew")
 	}
-	return nil
+	return g.lost
 }
+
+func (g *guest) expired() bool { return !g.who.Until.IsZero() && !time.Now().Before(g.who.Until) }
 
 // may reports whether the guest still has a role in a service.
 func (g *guest) may(role access.Role, service string) bool { return g.now().May(role, service) }
@@ -59,7 +58,7 @@ func (g *guest) now() *access.Caller {
 		g.ask()
 	default:
 	}
-	if !g.who.Until.IsZero() && !time.Now().Before(g.who.Until) {
+	if g.expired() {
 		return &access.Caller{}
 	}
 	return &g.who

@@ -68,13 +68,18 @@ func (l *list) send() error {
 	return err
 }
 
-// broken ends a list that cannot be made to its end: with a problem, or where a part of it is sent already by ending the
-// connection. Nobody is to take the part for the whole.
-func (a *api) broken(l *list, err error) {
-	if !l.begun {
-		a.fail(l.w, err)
-		return
+// ends sends what is left of a list. One that cannot be made to its end ends with a problem, or where a part of it is sent already with
+// the connection: nobody is to take the part for the whole.
+func (a *api) ends(l *list, next string, err error) {
+	if err == nil {
+		err = l.end(next)
 	}
-	a.Log.WithError(err).Debug("a list was not sent to its end")
-	panic(http.ErrAbortHandler)
+	switch {
+	case err == nil:
+	case !l.begun:
+		a.fail(l.w, err)
+	default:
+		a.Log.WithError(err).Debug("a list was not sent to its end")
+		panic(http.ErrAbortHandler)
+	}
 }

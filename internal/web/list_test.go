@@ -123,24 +123,43 @@ func TestABrokenListIsNotTakenForAWhole(t *testing.T) {
 	}
 }
 
-// Who may no longer see services while it reads a list is sent none of the rest.
-func TestAListEndsWithTheRole(t *testing.T) {
+// listed is the list of a caller who may do something else from its first part on, and how it ended.
+func listed(t *testing.T, change func(*access.Config)) (w *httptest.ResponseRecorder, ended any) {
+	t.Helper()
 	config, tokens := callers(t)
 	keeper := access.NewKeeper(config, nil)
 	s := newSiteWith(t, Options{Access: keeper}, quiet(1000))
 	goOn := make(chan struct{})
 	close(goOn)
-	w := httptest.NewRecorder()
-	taken := sync.OnceFunc(func() {
-		without := config
-		without.Rules = slices.DeleteFunc(slices.Clone(config.Rules), func(r access.Rule) bool { return r.Token == "viewall" })
-		keeper.Set(without)
+	w = httptest.NewRecorder()
+	changed := sync.OnceFunc(func() {
+		other := config
+		change(&other)
+		keeper.Set(other)
 	})
-	if p := s.list(t.Context(), halting{w, taken, goOn}, "/api/v1/services?limit=1000", tokens["viewall"]); p != nil {
-		t.Fatalf("it ended with %v", p)
+	return w, s.list(t.Context(), halting{w, changed, goOn}, "/api/v1/services?limit=1000", tokens["viewall"])
+}
+
+// Who may no longer see services while it reads a list is sent none of the rest.
+func TestAListEndsWithTheRole(t *testing.T) {
+	w, ended := listed(t, func(c *access.Config) {
+		c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r access.Rule) bool { return r.Token == "viewall" })
+	})
+	if ended != nil {
+		t.Fatalf("it ended with %v", ended)
 	}
 	var got Services
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got.Services) == 0 || len(got.Services) > 900 || got.Next != "" {
 		t.Errorf("%d services after the role was taken away, next %q: %v", len(got.Services), got.Next, err)
+	}
+}
+
+// A caller whose token is taken away (or expires, or whose issuer does not answer after a reload) while its list is sent would be
+// answered 401 if it asked now: what it has is no whole list, and must not end as one.
+func TestAListOfWhoIsNotKnownAnyMoreIsNoWhole(t *testing.T) {
+	w, ended := listed(t, func(c *access.Config) { c.Tokens = nil })
+	var got Services
+	if err := json.Unmarshal(w.Body.Bytes(), &got); ended != http.ErrAbortHandler && err == nil && got.Next == "" {
+		t.Errorf("%d of 1000 services were sent as the whole list, status %d", len(got.Services), w.Code)
 	}
 }

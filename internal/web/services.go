@@ -88,12 +88,7 @@ func (a *api) services(w http.ResponseWriter, r *http.Request) {
 	}
 	out := list{w: w, key: "services"}
 	next, err := a.listServices(r, &s, &out)
-	if err == nil {
-		err = out.end(next)
-	}
-	if err != nil {
-		a.broken(&out, err)
-	}
+	a.ends(&out, next, err)
 }
 
 // listServices sends those that are selected, and returns the last of them where more follow. A client that reads slowly is sent
