@@ -26,9 +26,8 @@ func (p *Spare) judge() *analysis.Judge {
 }
 
 func (p *Spare) seen() (f analysis.Failures) {
-	if p != nil && len(p.failures) > 0 {
-		last := len(p.failures) - 1
-		f, p.failures = p.failures[last], p.failures[:last]
+	if p != nil {
+		f, _ = last(&p.failures)
 	}
 	return f
 }
@@ -42,13 +41,20 @@ func (p *Spare) open() (w analysis.Windows) {
 }
 
 func taken[T any](from *[]*T) *T {
+	if x, some := last(from); some {
+		return x
+	}
+	return new(T)
+}
+
+// last takes the last one out.
+func last[T any](from *[]T) (x T, some bool) {
 	n := len(*from)
 	if n == 0 {
-		return new(T)
+		return x, false
 	}
-	x := (*from)[n-1]
-	*from = (*from)[:n-1]
-	return x
+	x, *from = (*from)[n-1], (*from)[:n-1]
+	return x, true
 }
 
 // Return takes the live versions of a state that a step took evidence into, their judges and what fails of them, as far as the state
